@@ -1,0 +1,97 @@
+"""callback=checkpoints: last.ckpt every so many steps and at the end, best.ckpt by the validation loss."""
+
+import math
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+
+from heatgen import check
+from heatgen.check import ConfigError
+
+
+class AtomicIO(TorchCheckpointIO):
+    """Writes a checkpoint beside its place and renames it, so that a kill or a full disk leaves the old one whole."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        target = Path(path)
+        beside = target.with_name(f"{target.name}.tmp{os.getpid()}")
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with open(beside, "wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(beside, target)
+            folder = os.open(target.parent, os.O_RDONLY)
+            os.fsync(folder)
+            os.close(folder)
+        except (OSError, RuntimeError) as error:
+            beside.unlink(missing_ok=True)
+            raise ConfigError(
+                f"The checkpoint {target} cannot be written ({error}); free space or use another disk."
+            ) from error
+
+
+def folder(trainer: L.Trainer) -> Path:
+    """Where a run's checkpoints are."""
+    return Path(trainer.default_root_dir) / "checkpoints"
+
+
+class Checkpoints(L.Callback):
+    """Saves into <run>/checkpoints: last.ckpt every `every` optimizer steps and at the end, best.ckpt when val/loss is the lowest.
+
+    SIGTERM and SIGUSR1 end the training after the current step, with last.ckpt saved, in all processes together.
+    """
+
+    def __init__(self, every: int = 500):
+        self.every = check.integer("callback.checkpoints.every", every, minimum=1)
+        self.best = math.inf
+        self.signal = 0
+        self.last_step = 0
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.is_global_zero:
+            for leftover in folder(trainer).glob("*.tmp*"):
+                leftover.unlink(missing_ok=True)
+        self.last_step = trainer.global_step
+        for number in (signal.SIGTERM, signal.SIGUSR1):
+            signal.signal(number, self._note)
+
+    def _note(self, number: int, frame: Any) -> None:
+        self.signal = number
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+        if trainer.global_step == self.last_step:
+            return  # gradients are still being accumulated: a resumed run would lose them
+        self.last_step = trainer.global_step
+        stop = trainer.strategy.reduce_boolean_decision(bool(self.signal), all=False)
+        if stop or self.last_step % self.every == 0:
+            trainer.save_checkpoint(folder(trainer) / "last.ckpt")
+        if stop:
+            trainer.should_stop = True
+            self.signal = self.signal or signal.SIGTERM
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        loss = trainer.callback_metrics.get("val/loss")
+        if loss is not None and loss < self.best:
+            self.best = float(loss)
+            trainer.save_checkpoint(folder(trainer) / "best.ckpt")
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.global_step % self.every and not self.signal:
+            trainer.save_checkpoint(folder(trainer) / "last.ckpt")
+
+    @property
+    def state_key(self) -> str:
+        return "Checkpoints"
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best = state_dict["best"]

@@ -1,0 +1,93 @@
+"""callback=ema: an exponential moving average of the weights, used for validation, pictures, sampling and metrics."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+
+from heatgen import check
+from heatgen.check import ConfigError
+
+
+class EMA(L.Callback):
+    """averages <- d averages + (1 - d) weights after each optimizer step, d = min(decay, (1 + n) / (10 + n)), n = 1, 2, ...
+
+    Floating-point parameters only. The averages live in the checkpoint under this callback's own key; the checkpoint's
+    state_dict holds the raw weights. ConfigError under a sharded strategy (each process holds a part of the weights only).
+    Source: the warm-up of TensorFlow's ExponentialMovingAverage, as inverse heat dissipation uses it.
+    """
+
+    def __init__(self, decay: float = 0.999):
+        self.decay = check.number("callback.ema.decay", decay, minimum=0, maximum=1)
+        self.updates = 0
+        self.averages: list[Tensor] = []
+        self._raw: list[Tensor] | None = None
+
+    @staticmethod
+    def weights(model: nn.Module) -> list[Tensor]:
+        """The tensors that are averaged, in order."""
+        return [p.data for p in model.parameters() if p.is_floating_point()]
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        if type(trainer.strategy).__name__ in ("FSDPStrategy", "ModelParallelStrategy"):
+            raise ConfigError("callback.ema cannot average sharded weights; add ~callback.ema, or use trainer=ddp.")
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if not self.averages:
+            self.averages = [w.clone() for w in self.weights(pl_module)]
+        self.averages = [a.to(w) for a, w in zip(self.averages, self.weights(pl_module), strict=True)]
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+        if trainer.global_step > self.updates:
+            self.update(pl_module)
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Take the model's weights into the averages."""
+        self.updates += 1
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        torch._foreach_lerp_(self.averages, self.weights(model), 1 - decay)
+
+    def copy_to(self, model: nn.Module) -> None:
+        """Give the model the averages as its weights."""
+        torch._foreach_copy_(self.weights(model), self.averages)
+
+    @contextmanager
+    def applied(self, model: nn.Module) -> Iterator[None]:
+        """Within it the model has the averaged weights; afterwards its own again, whatever happened."""
+        self._swap(model)
+        try:
+            yield
+        finally:
+            self._restore(model)
+
+    def _swap(self, model: nn.Module) -> None:
+        self._raw = [w.clone() for w in self.weights(model)]
+        self.copy_to(model)
+
+    def _restore(self, model: nn.Module) -> None:
+        if self._raw is not None:
+            torch._foreach_copy_(self.weights(model), self._raw)
+        self._raw = None
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._swap(pl_module)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._restore(pl_module)
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        self._restore(pl_module)
+
+    @property
+    def state_key(self) -> str:
+        return "EMA"
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"updates": self.updates, "averages": list(self.averages)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.updates, self.averages = state_dict["updates"], list(state_dict["averages"])

@@ -1,0 +1,84 @@
+"""callback=pictures: samples as a grid and a GIF, every so many steps."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from PIL import Image
+
+from heatgen import check
+from heatgen.callback.ema import EMA
+from heatgen.noise import SampleNoise
+from heatgen.picture import Film, grid, save_gif
+
+
+class Pictures(L.Callback):
+    """Draws n samples every `every` optimizer steps (0: never) and at the end, with the averaged weights where there are any.
+
+    Writes <run>/samples/step_000500.png and process.gif (the latest way back), and sends the grid to every logger that takes
+    images. The noise depends on (seed, sample) alone, so pictures of different steps show the same samples improving.
+    """
+
+    def __init__(self, every: int = 500, n: int = 36, seed: int = 0):
+        self.every = check.integer("callback.pictures.every", every, minimum=0)
+        self.n = check.integer("callback.pictures.n", n, minimum=1)
+        self.seed = check.integer("seed", seed, minimum=0)
+        self.drawn = -1
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *_: Any) -> None:
+        if self.every and trainer.global_step % self.every == 0:
+            self.draw(trainer, pl_module)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        if self.every:
+            self.draw(trainer, pl_module)
+
+    def draw(self, trainer: L.Trainer, model: Any) -> None:
+        """Sample and write the pictures, once a step and in one process."""
+        if not trainer.is_global_zero or self.drawn == trainer.global_step:
+            return
+        self.drawn = trainer.global_step
+        film = Film(model.process.num_levels, tiles=self.n)
+        with evaluating(trainer, model):
+            noise = SampleNoise(range(self.n), self.seed, "pictures")
+            u0 = trainer.datamodule.prior_images(range(self.n), self.seed).to(model.device)  # type: ignore[attr-defined]
+            u_last = model.initial_state(u0, noise)
+            film.begin()
+            film.see(0, u_last)
+            samples = model.generate(u_last, noise, film.see)
+        folder = Path(trainer.default_root_dir) / "samples"
+        folder.mkdir(parents=True, exist_ok=True)
+        picture = grid(samples)
+        picture.save(folder / f"step_{trainer.global_step:06d}.png")
+        save_gif(folder / "process.gif", [grid(state) for state in film.states(samples).unbind(1)])
+        for logger in trainer.loggers:
+            log_picture(logger, picture, trainer.global_step)
+
+
+@contextmanager
+def evaluating(trainer: L.Trainer, model: L.LightningModule) -> Iterator[None]:
+    """Evaluation mode, averaged weights and the trainer's precision; everything is put back afterwards."""
+    averages = [c for c in trainer.callbacks if isinstance(c, EMA)]  # type: ignore[attr-defined]
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad(), trainer.precision_plugin.forward_context():
+            if averages:
+                with averages[0].applied(model):
+                    yield
+            else:
+                yield
+    finally:
+        model.train(training)
+
+
+def log_picture(logger: Any, picture: Image.Image, step: int) -> None:
+    """Send a picture to a logger that takes images (W&B, TensorBoard)."""
+    if hasattr(logger, "log_image"):
+        logger.log_image("samples", [picture], step=step)
+    elif hasattr(getattr(logger, "experiment", None), "add_image"):
+        logger.experiment.add_image("samples", np.asarray(picture), step, dataformats="HWC")

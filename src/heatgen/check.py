@@ -1,0 +1,60 @@
+"""Checks of what a user wrote: one clear sentence that names the config key and the fix."""
+
+import difflib
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+
+class ConfigError(ValueError):
+    """A user's mistake. Its message is one sentence; the entry points print it and exit with code 1."""
+
+
+def suggest(word: str, options: Iterable[str]) -> str:
+    """The words "; did you mean X?" for the option nearest to `word`, or "" if none is near."""
+    near = difflib.get_close_matches(word, list(options), n=1, cutoff=0.5)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def integer(key: str, value: Any, minimum: int | None = None) -> int:
+    """`value` as an int; ConfigError unless it is a whole number of at least `minimum`."""
+    bound = "" if minimum is None else f" of at least {minimum}"
+    whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+    if not whole or isinstance(value, bool) or (minimum is not None and value < minimum):
+        raise ConfigError(f"{key} must be a whole number{bound}, not {value!r}.")
+    return int(value)
+
+
+def number(key: str, value: Any, minimum: float = -math.inf, maximum: float = math.inf, above: float = -math.inf) -> float:
+    """`value` as a float; ConfigError unless it is finite, >= minimum, <= maximum and > above."""
+    ok = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if ok and minimum <= value <= maximum and value > above:
+        return float(value)
+    bounds = [
+        f"greater than {above:g}" if above > -math.inf else "",
+        f"at least {minimum:g}" if minimum > -math.inf else "",
+        f"at most {maximum:g}" if maximum < math.inf else "",
+    ]
+    wanted = " and ".join(b for b in bounds if b)
+    raise ConfigError(f"{key} must be a number{' ' + wanted if wanted else ''}, not {value!r}.")
+
+
+def boolean(key: str, value: Any) -> bool:
+    """`value` if it is true or false; ConfigError otherwise."""
+    if not isinstance(value, bool):
+        raise ConfigError(f"{key} must be true or false, not {value!r}.")
+    return value
+
+
+def choice(key: str, value: Any, options: Sequence[str]) -> str:
+    """`value` if it is one of `options`; ConfigError otherwise."""
+    if value not in options:
+        raise ConfigError(f"{key} must be one of {', '.join(options)}, not {value!r}{suggest(str(value), options)}.")
+    return value
+
+
+def shape(key: str, value: Any) -> tuple[int, ...]:
+    """`value` as a tuple of positive whole numbers, (channels, height, width) for images."""
+    if isinstance(value, str) or not isinstance(value, Sequence) or not value:
+        raise ConfigError(f"{key} must be a list such as [1, 28, 28], not {value!r}.")
+    return tuple(integer(key, size, minimum=1) for size in value)

@@ -1,0 +1,16 @@
+"""data=cifar10: 50,000 + 10,000 colour images in ten classes, 32x32 pixels."""
+
+from pathlib import Path
+
+import torch
+
+from heatgen.data.torchvision import TorchvisionImages, download
+
+
+class CIFAR10(TorchvisionImages):
+    """CIFAR-10, (3, 32, 32), from <data_dir>/cifar-10-batches-py (the Python version). Source: Krizhevsky 2009."""
+
+    def read_part(self, train: bool) -> torch.Tensor:
+        files = "cifar-10-python.tar.gz (the Python version of CIFAR-10)"
+        images = download("CIFAR10", Path(self.data_dir), files, train=train).data
+        return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()

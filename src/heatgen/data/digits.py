@@ -1,0 +1,26 @@
+"""data=digits: scikit-learn's handwritten digits, 1,797 grey images of 8x8 pixels. They need no download."""
+
+from typing import Any
+
+import torch
+
+from heatgen.data.module import DataModule, ImageSet, Pixels, hold_out
+
+
+class Digits(DataModule):
+    """The digits, (1, 8, 8): 17 grey levels, stored as bytes round(255 v / 16).
+
+    val_size and test_size images are held out. Source: scikit-learn's `load_digits` (UCI optical digits, test part).
+    """
+
+    def __init__(self, val_size: int = 180, test_size: int = 180, **settings: Any):
+        super().__init__(**settings)
+        self.val_size, self.test_size = val_size, test_size
+
+    def read(self, split: str) -> ImageSet:
+        from sklearn.datasets import load_digits
+
+        array = torch.from_numpy(load_digits().images).mul(255 / 16).round().to(torch.uint8)
+        rest, test = hold_out(Pixels(array[:, None]), self.test_size, "data.test_size")
+        train, val = hold_out(rest, self.val_size, "data.val_size")
+        return {"train": train, "val": val, "test": test}[split]

@@ -1,0 +1,72 @@
+"""Image sets that torchvision knows: read from disk where they are, downloaded where there is a network."""
+
+import gzip
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from heatgen.check import ConfigError
+from heatgen.data.module import DataModule, ImageSet, Pixels, hold_out
+
+
+def download(name: str, folder: Path, files: str, **options: Any) -> Any:
+    """torchvision's data set `name` under `folder`; ConfigError with what to do where it cannot be downloaded."""
+    import torchvision
+
+    try:
+        return getattr(torchvision.datasets, name)(root=str(folder), download=True, **options)
+    except (OSError, RuntimeError) as error:
+        raise ConfigError(f"{name} is not under {folder} and cannot be downloaded ({error}); put {files} there.") from error
+
+
+def read_idx(path: Path) -> np.ndarray:
+    """The array of an IDX file (the format of MNIST), gzipped or not. ConfigError if the file is cut short or foreign."""
+    opener = gzip.open if path.suffix == ".gz" else open
+    try:
+        with opener(path, "rb") as file:
+            content = file.read()
+        sizes = np.frombuffer(content, ">u4", count=content[3], offset=4)
+        return np.frombuffer(content, np.uint8, offset=4 + 4 * len(sizes)).reshape(sizes)
+    except (EOFError, OSError, ValueError, IndexError) as error:
+        raise ConfigError(f"{path} is not a whole IDX file ({error}); delete it or put the right one there.") from error
+
+
+class TorchvisionImages(DataModule):
+    """A set with a train and a test part; val_size images of the train part are held out for validation."""
+
+    def __init__(self, val_size: int = 5000, **settings: Any):
+        super().__init__(**settings)
+        self.val_size = val_size
+
+    def read_part(self, train: bool) -> torch.Tensor:
+        """All images of the train or the test part, (N, C, H, W) uint8."""
+        raise NotImplementedError
+
+    def read(self, split: str) -> ImageSet:
+        images = Pixels(self.read_part(train=split != "test"))
+        if split == "test":
+            return images
+        return hold_out(images, self.val_size, "data.val_size")[0 if split == "train" else 1]
+
+
+class IdxImages(TorchvisionImages):
+    """MNIST and its relatives: IDX files, gzipped or not, in any of the places they are usually put.
+
+    Looked for, in this order: <data_dir>/<name>/raw (torchvision's own), <data_dir>/<name>, `system_dir`.
+    """
+
+    torchvision_name = ""
+    system_dir = ""
+
+    def read_part(self, train: bool) -> torch.Tensor:
+        stem = f"{'train' if train else 't10k'}-images-idx3-ubyte"
+        root = Path(self.data_dir)
+        folders = [root / self.torchvision_name / "raw", root / self.torchvision_name, Path(self.system_dir)]
+        paths = [folder / name for folder in folders for name in (stem, f"{stem}.gz")]
+        found = [path for path in paths if path.is_file()]
+        if not found:
+            download(self.torchvision_name, root, f"{self.torchvision_name}/raw/{stem}.gz", train=train)
+            found = [path for path in paths if path.is_file()]
+        return torch.from_numpy(read_idx(found[0]).copy())[:, None]

@@ -1,0 +1,59 @@
+"""One process or several, for sampling and measuring: who does which samples, and the results together again."""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from lightning.fabric import Fabric
+from torch import Tensor
+from tqdm import tqdm
+
+
+class Devices:
+    """The processes that `trainer.*` asks for; sample i belongs to process i mod world."""
+
+    def __init__(self, accelerator: str = "auto", devices: Any = 1, num_nodes: int = 1, precision: Any = "32-true"):
+        many = devices not in (1, "1", [0])
+        self.fabric = Fabric(
+            accelerator=accelerator,
+            devices=devices,
+            num_nodes=num_nodes,
+            strategy="ddp" if many or num_nodes > 1 else "auto",
+            precision=precision,
+        )
+        self.fabric.launch()
+        self.rank, self.world = self.fabric.global_rank, self.fabric.world_size
+        self.device = self.fabric.device
+
+    @property
+    def first(self) -> bool:
+        """Whether this process is the one that writes and prints."""
+        return self.rank == 0
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """The precision that was asked for."""
+        return self.fabric.autocast()
+
+    def share(self, samples: Sequence[int]) -> Sequence[int]:
+        """This process's samples: positions rank, rank + world, ..."""
+        return samples[self.rank :: self.world]
+
+    def gather(self, mine: Tensor) -> Tensor:
+        """The rows of all processes' shares, in the order of the samples, on the CPU of every process."""
+        mine = mine.cpu()
+        if self.world == 1:
+            return mine
+        parts: list[Any] = [None] * self.world
+        dist.all_gather_object(parts, mine)
+        full = max(parts, key=len)  # a process without samples does not know the shape of a row
+        whole = torch.empty(sum(len(part) for part in parts), *full.shape[1:], dtype=full.dtype)
+        for rank, part in enumerate(parts):
+            if len(part):
+                whole[rank :: self.world] = part
+        return whole
+
+    def bar(self, total: int, what: str) -> tqdm:
+        """A progress bar of `total` pieces of work, with the time that is left; shown by the first process alone."""
+        return tqdm(total=total, desc=what, disable=not self.first, leave=False)

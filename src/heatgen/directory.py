@@ -1,0 +1,97 @@
+"""The run directory: where it is, what is in it, and how it is found again."""
+
+import csv
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Sequence
+from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from heatgen.check import ConfigError
+
+PACKAGES = ("heatgen", "torch", "lightning", "hydra-core", "omegaconf", "numpy", "torchvision")
+RESULT_COLUMNS = ("time", "experiment", "run", "mode", "param_name", "param_value", "metric", "value", "standard_error")
+
+
+def find_run(run: str, runs_dir: str) -> Path:
+    """The directory of a run: `run` itself, or for "latest" the one whose config.yaml is the newest under runs_dir.
+
+    ConfigError where there is none, or it holds no config.yaml.
+    """
+    if run == "latest":
+        configs = sorted(Path(runs_dir).rglob("config.yaml"), key=lambda p: p.stat().st_mtime)
+        if not configs:
+            raise ConfigError(f"There is no run under runs_dir = {runs_dir}; start one with python train.py.")
+        return configs[-1].parent.resolve()
+    folder = Path(run)
+    if not folder.is_dir():
+        raise ConfigError(f"The run directory {run} does not exist; give a directory under {runs_dir}, or `latest`.")
+    if not (folder / "config.yaml").is_file():
+        raise ConfigError(f"The run directory {run} has no config.yaml; give the directory that train.py made.")
+    return folder.resolve()
+
+
+def run_directory(resume: str | None, runs_dir: str, fresh: str) -> str:
+    """Where train.py writes: the run that is resumed, or a fresh directory under runs_dir."""
+    return str(find_run(resume, runs_dir) if resume else Path(runs_dir) / fresh)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small file beside its place, then rename it."""
+    beside = path.with_name(f"{path.name}.tmp{os.getpid()}")
+    beside.write_text(text)
+    os.replace(beside, path)
+
+
+def environment() -> str:
+    """The git commit, the versions of Python and the packages, the machine; one a line."""
+    lines = [f"started {datetime.now().isoformat(timespec='seconds')}"]
+    source = Path(__file__).resolve().parent
+    git = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=source, capture_output=True, text=True)
+    lines.append(f"git {git.stdout.strip() or 'unknown'}")
+    lines.append(f"python {platform.python_version()} on {platform.platform()}")
+    for package in PACKAGES:
+        try:
+            lines.append(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            lines.append(f"{package} not installed")
+    return "\n".join(lines) + "\n"
+
+
+def describe_run(folder: Path, config: str, overrides: Sequence[str]) -> None:
+    """Write config.yaml, overrides.txt and env.txt; a resume adds to the last two."""
+    write_text(folder / "config.yaml", config)
+    for name, text in (("overrides.txt", " ".join(overrides) + "\n"), ("env.txt", environment())):
+        with (folder / name).open("a") as file:
+            file.write(text)
+
+
+def write_result(folder: Path, mode: str, content: dict[str, Any]) -> Path:
+    """Write a result to evaluation/<mode>_<time>.json in `folder`, never over an older one."""
+    target = folder / "evaluation"
+    target.mkdir(parents=True, exist_ok=True)
+    stem = f"{mode}_{datetime.now():%Y-%m-%d_%H-%M-%S}"
+    path = target / f"{stem}.json"
+    number = 1
+    while path.exists():
+        number += 1
+        path = target / f"{stem}_{number}.json"
+    write_text(path, json.dumps(content, indent=2) + "\n")
+    return path
+
+
+def append_results(runs_dir: str, experiment: str, rows: Sequence[dict[str, Any]]) -> Path:
+    """Add rows to the experiment's table, runs_dir/results/<experiment>.csv; one row a number."""
+    path = Path(runs_dir) / "results" / f"{experiment}.csv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = not path.exists()
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, RESULT_COLUMNS, restval="")
+        if fresh:
+            writer.writeheader()
+        writer.writerows(rows)
+    return path

@@ -1,0 +1,97 @@
+"""One sentence for a user's mistake: what is wrong, which key, and the fix. Bugs keep their traceback."""
+
+import errno
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from heatgen.check import ConfigError, suggest
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+
+
+def explain(error: BaseException, script: str, arguments: Sequence[str]) -> str | None:
+    """The sentence for an error of `python <script>.py <arguments>`, or None if it is not the user's."""
+    for cause in causes(error):
+        if isinstance(cause, ConfigError):
+            return str(cause).split("ConfigError: ")[-1].strip()  # a loading process adds its traceback before that
+        if isinstance(cause, OSError) and cause.errno in (
+            errno.ENOSPC,
+            errno.EACCES,
+            errno.EROFS,
+            errno.EPERM,
+            errno.ENOTDIR,
+        ):
+            return (
+                f"{cause.filename or 'A file'} cannot be written ({cause.strerror}); choose another runs_dir or free space."
+            )
+    message, kind = str(error), type(error)
+    module = kind.__module__.split(".")[0]
+    if kind.__name__ == "MisconfigurationException":
+        return f"The trainer cannot be set up: {message.splitlines()[0]}"
+    if module in ("hydra", "omegaconf") or isinstance(error, OmegaConfBaseException):
+        return explain_config(message, script, arguments)
+    return None
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """The error and what caused it, outermost first."""
+    seen: BaseException | None = error
+    while seen is not None:
+        yield seen
+        seen = seen.__cause__ or seen.__context__
+
+
+def explain_config(message: str, script: str, arguments: Sequence[str]) -> str:
+    """What Hydra or OmegaConf says of a config, in one sentence with a suggestion."""
+    missing = re.search(r"Could not find '([\w/]+)/([^'/]+)'", message)
+    if missing:
+        options = options_of(missing[1])
+        return f"{missing[1]}={missing[2]} is not an option{suggest(missing[2], options)} (options: {', '.join(options)})."
+    key = re.search(r"Could not (?:override|find|delete)[^']*'([^']+)'", message) or re.search(r"Key '([^']+)'", message)
+    full = re.search(r"full_key: ([\w.]+)", message)
+    name = key[1] if key else full[1] if full else ""
+    name = name.split("=")[0].lstrip("+~")
+    if "parsing" in message or "mismatched input" in message or "missing EQUAL" in message:
+        first = message.splitlines()[0]
+        return f"An argument cannot be read ({first}); write key=value, quoted where the value has = or , in it."
+    if name and ("not in struct" in message or "No match" in message or "Could not" in message):
+        hint = suggest(name, known_keys(script))
+        return f"{name} is not a key of the config{hint or f'; see python {script}.py --help.'}"
+    return message.splitlines()[0]
+
+
+def options_of(group: str) -> list[str]:
+    """The options of a config group."""
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+def known_keys(script: str) -> list[str]:
+    """Every group and every key that a config of `script` may have, dotted."""
+    primary = CONF / f"{script}.yaml"
+    keys = [path.name for path in CONF.iterdir() if path.is_dir()]
+    if primary.is_file():
+        keys += dotted(OmegaConf.load(primary))
+    for path in CONF.glob("*/*.yaml"):
+        content = OmegaConf.load(path)
+        if not isinstance(content, DictConfig):
+            continue
+        group = path.parent.name
+        prefix = {"callback": f"callback.{path.stem}.", "mode": "", "logger": "logger."}.get(group, f"{group}.")
+        keys += [prefix + key for key in dotted(content)]
+    return [key for key in keys if "_target_" not in key and not key.startswith(("hydra", "defaults"))]
+
+
+def dotted(config: object, prefix: str = "") -> list[str]:
+    """The keys of a config and of what is in it, as a.b.c."""
+    if not isinstance(config, DictConfig):
+        return []
+    keys: list[str] = []
+    for key in config:
+        keys.append(f"{prefix}{key}")
+        if not OmegaConf.is_missing(config, key) and not OmegaConf.is_interpolation(config, key):
+            keys += dotted(config[key], f"{prefix}{key}.")
+    return keys

@@ -1,0 +1,175 @@
+"""The forward process: how a clean field u_0 becomes u_t, one law for every map.
+
+    u_t = A(t) u_0 + b(t) + L(t) eps,    eps ~ N(0, I)
+
+The author of a map writes `gain(t)` and `std(t)`, the diagonals of A and L over the coefficients of a basis (and
+`offset(t)` where b is not 0). Everything else is derived here, once.
+"""
+
+import math
+import warnings
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from heatgen import check
+from heatgen.check import ConfigError
+from heatgen.forward.basis import Basis, Pixel, precise
+
+TYPICAL_STD = 0.25  # of a pixel of an image in [0, 1]; used only to say whether level K destroys anything
+
+
+class ForwardProcess(nn.Module):
+    """A linear Gaussian degradation, diagonal in `basis`, with levels `times`.
+
+    shape: of one field, (C, H, W). times: (K+1,) ascending on the map's own clock, times[0] = 0.
+    All methods are pure: no argument is changed and no result shares storage with one. They compute in float32
+    (float64 where u is) with autocast off. `t` and `s` are (B,) tensors on the map's clock; u and u0 are (B, C, H, W).
+    """
+
+    times: Tensor
+
+    def __init__(self, shape: tuple[int, ...], times: Tensor, basis: Basis | None = None):
+        super().__init__()
+        self.shape = check.shape("data.shape", shape)
+        self.basis = basis or Pixel()
+        self.register_buffer("times", times.double(), persistent=False)
+
+    # what an author writes ------------------------------------------------------------------------------------------
+
+    def gain(self, t: Tensor) -> Tensor:
+        """The diagonal of A(t) over the coefficients, broadcastable to (B, C, H, W). gain(0) = 1."""
+        raise NotImplementedError
+
+    def std(self, t: Tensor) -> Tensor:
+        """The diagonal of L(t) over the coefficients, broadcastable to (B, C, H, W); not negative."""
+        raise NotImplementedError
+
+    def offset(self, t: Tensor) -> Tensor:
+        """The coefficients of b(t), broadcastable to (B, C, H, W). 0 unless a map says otherwise."""
+        return torch.zeros_like(self.column(t))
+
+    # what everyone else calls ---------------------------------------------------------------------------------------
+
+    @property
+    def num_levels(self) -> int:
+        """K, the number of steps from u_0 to u_K."""
+        return len(self.times) - 1
+
+    def column(self, t: Tensor) -> Tensor:
+        """t of shape (B,) as (B, 1, 1, 1), ready to multiply a batch of fields."""
+        return t.reshape(-1, *[1] * len(self.shape))
+
+    def level(self, t: Tensor) -> Tensor:
+        """The number k of the level at time t, linear between levels; (B,) float64."""
+        above = torch.searchsorted(self.times, t.to(self.times).contiguous()).clamp(1, self.num_levels)
+        low, high = self.times[above - 1], self.times[above]
+        return above - 1 + (t.to(self.times) - low) / (high - low)
+
+    def mean(self, u0: Tensor, t: Tensor) -> Tensor:
+        """The noise-free state A(t) u_0 + b(t)."""
+        return self._in_basis(u0, lambda c: self.gain(t).to(c) * c + self.offset(t).to(c))
+
+    def noise(self, eps: Tensor, t: Tensor) -> Tensor:
+        """L(t) eps for white noise eps of u's shape."""
+        std = self.std(t)
+        if std.shape[1:].numel() == 1:  # the same for every coefficient: no basis needed
+            return std.to(precise(eps)) * precise(eps)
+        return self._in_basis(eps, lambda c: std.to(c) * c)
+
+    def perturb(self, u0: Tensor, t: Tensor, noise: Tensor | None = None) -> Tensor:
+        """A draw of u_t given u_0: mean(u0, t) + L(t) eps. `noise` is eps; drawn afresh if None."""
+        eps = torch.randn_like(precise(u0)) if noise is None else noise
+        return self.mean(u0, t) + self.noise(eps, t)
+
+    def ratio(self, s: Tensor, t: Tensor) -> Tensor:
+        """The diagonal of A(t) A(s)^-1, s <= t. ConfigError where A(s) cannot be inverted."""
+        gain = self.gain(s)
+        if (gain == 0).any():
+            raise ConfigError(f"A({s.max().item():.4g}) of forward={self.name} is not invertible: no step starts there.")
+        return self.gain(t) / gain
+
+    def step(self, u: Tensor, s: Tensor, t: Tensor, noise: Tensor | None = None) -> Tensor:
+        """A draw of u_t given u_s = u, s <= t: the exact Gaussian transition of the Markov process with these marginals.
+
+        u_t = A(t) A(s)^-1 (u - b(s)) + b(t) + Q eps with Q^2 = L(t)^2 - (A(t) A(s)^-1 L(s))^2. ConfigError where Q^2 < 0
+        (no Markov process has these marginals) or A(s) cannot be inverted.
+        """
+        ratio, variance = self.ratio(s, t), self.std(t) ** 2
+        variance = variance - (ratio * self.std(s)) ** 2
+        if (variance < -1e-12 * self.std(t).max() ** 2).any():
+            raise ConfigError(f"forward={self.name} has no step from t={s.max():.4g}: the noise would have to shrink.")
+        eps = torch.randn_like(precise(u)) if noise is None else noise
+        spread = self._in_basis(eps, lambda c: variance.clamp(min=0).sqrt().to(c) * c)
+        return u + self.increment(u, s, t) + spread
+
+    def increment(self, u: Tensor, s: Tensor, t: Tensor) -> Tensor:
+        """The mean change of u_s = u until t: A(t) A(s)^-1 (u - b(s)) + b(t) - u (not divided by t - s)."""
+        ratio, start, end = self.ratio(s, t), self.offset(s), self.offset(t)
+        return self._in_basis(u, lambda c: (ratio - 1).to(c) * c + (end - ratio * start).to(c))
+
+    def rate(self, t: Tensor) -> Tensor:
+        """The diagonal of A'(t) A(t)^-1, by forward-mode differentiation of `gain`."""
+        gain, slope = torch.func.jvp(self.gain, (t,), (torch.ones_like(t),))
+        return slope / gain
+
+    def drift(self, u: Tensor, t: Tensor) -> Tensor:
+        """f(u, t) of the process as an SDE du = f dt + g dW: A' A^-1 (u - b) + b'."""
+        offset, slope = torch.func.jvp(self.offset, (t,), (torch.ones_like(t),))
+        rate = self.rate(t)
+        return self._in_basis(u, lambda c: rate.to(c) * (c - offset.to(c)) + slope.to(c))
+
+    def diffusion(self, t: Tensor) -> Tensor:
+        """The diagonal of g(t) of that SDE over the coefficients: g^2 = (L^2)' - 2 A' A^-1 L^2."""
+        variance, slope = torch.func.jvp(lambda time: self.std(time) ** 2, (t,), (torch.ones_like(t),))
+        return (slope - 2 * self.rate(t) * variance).clamp(min=0).sqrt()
+
+    @property
+    def name(self) -> str:
+        """The config name of the map: the stem of the file it is written in."""
+        return type(self).__module__.rsplit(".", 1)[-1]
+
+    def validate(self) -> None:
+        """Raise ConfigError unless A(0) = I, b(0) = 0, the levels ascend from 0 and every level is finite.
+
+        Warns where level K destroys no information: then samples are training images encoded and decoded again.
+        """
+        times = self.times
+        if times[0] != 0 or (times.diff() <= 0).any():
+            raise ConfigError(f"The levels of forward={self.name} must ascend strictly from 0.")
+        probe = torch.rand(1, *self.shape, generator=torch.Generator().manual_seed(0)).to(times.device)
+        for k, t in enumerate(times.split(1)):
+            state = self.mean(probe, t)
+            if not (state.isfinite().all() and self.std(t).isfinite().all()):
+                raise ConfigError(f"forward={self.name} is not finite at level {k} of {self.num_levels}; use fewer levels.")
+            if k == 0 and (state - probe).abs().max() > 1e-5:
+                raise ConfigError(f"forward={self.name} has A(0) != I: the network would never see the data.")
+        self._warn_if_lossless()
+
+    def _warn_if_lossless(self) -> None:
+        last = self.times[-1:]
+        kept = (self.gain(last).abs() * TYPICAL_STD > self.std(last)).double().mean().item()
+        if math.isclose(kept, 1.0):
+            message = f"forward={self.name} keeps every coefficient above the noise at its last level: "
+            warnings.warn(message + "samples will be copies of training images.", stacklevel=3)
+
+    def _in_basis(self, u: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
+        with torch.autocast(u.device.type, enabled=False):
+            return self.basis.inverse(change(self.basis(precise(u))))
+
+
+class ObservedProcess(ForwardProcess):
+    """A deterministic map seen through white noise: L(t) = sigma I for t > 0, and L(0) = 0.
+
+    The forward processes of inverse heat dissipation are of this kind. sigma: on the scale of pixels in [0, 1]; > 0 for
+    a model that generates, 0 allowed. Source: Rissanen et al. 2023, section 3.1.
+    """
+
+    def __init__(self, shape: tuple[int, ...], times: Tensor, sigma: float, basis: Basis | None = None):
+        super().__init__(shape, times, basis)
+        self.sigma = check.number("forward.sigma", sigma, minimum=0)
+
+    def std(self, t: Tensor) -> Tensor:
+        """sigma for t > 0, else 0; (B, 1, 1, 1)."""
+        return self.sigma * (self.column(t) > 0).to(t)

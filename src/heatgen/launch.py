@@ -1,0 +1,102 @@
+"""Several processes on one machine: start one a device, wait for them, end them together.
+
+Each process runs the same script with the same overrides and the same directory, and finds its rank in the environment,
+where Lightning looks for it. The process that the user started only waits. So each job of a sweep gets processes of its
+own, nothing of one job leaks into the next, and nothing private of Lightning is touched.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from heatgen.check import ConfigError
+
+TAIL = 15  # lines of a failed process's output that are shown
+
+
+def count_devices(accelerator: str, devices: Any) -> int:
+    """How many processes `trainer.devices` means on this machine. ConfigError for what is neither number, list nor auto."""
+    if isinstance(devices, (list, tuple)):
+        return len(devices)
+    if devices in ("auto", -1, "-1"):
+        import torch
+
+        return max(1, torch.cuda.device_count()) if accelerator in ("auto", "gpu", "cuda") else 1
+    if isinstance(devices, bool) or not str(devices).isdigit() or int(devices) < 1:
+        raise ConfigError(f"trainer.devices must be a number of at least 1, a list or auto, not {devices!r}.")
+    return int(devices)
+
+
+def is_child() -> bool:
+    """Whether this process was started as one of several (by us, torchrun or SLURM)."""
+    return "LOCAL_RANK" in os.environ or int(os.environ.get("SLURM_NTASKS", 1)) > 1
+
+
+def rank() -> int:
+    """This process's number on its machine; 0 where it is the only one."""
+    return int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", 0)))
+
+
+def free_port() -> int:
+    """A port of this machine that nobody uses now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def launch(arguments: Sequence[str], count: int, folder: Path) -> int:
+    """Run this script `count` times with `arguments`; the exit code of the first process that fails, else 0.
+
+    The first process talks to the terminal, the others to <folder>/process_<rank>.log. SIGTERM, SIGUSR1 and Ctrl-C
+    reach all of them.
+    """
+    script = sys.modules["__main__"].__file__
+    assert script is not None
+    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(count), "NODE_RANK": "0"}
+    folder.mkdir(parents=True, exist_ok=True)
+    logs = [folder / f"process_{i}.log" for i in range(count)]
+    children = []
+    for i in range(count):
+        environment = {**os.environ, **common, "LOCAL_RANK": str(i)}
+        output = None if i == 0 else logs[i].open("ab")
+        children.append(
+            subprocess.Popen([sys.executable, script, *arguments], env=environment, stdout=output, stderr=output)
+        )
+        if output:
+            output.close()
+
+    def forward(number: int, frame: Any) -> None:
+        for child in children:
+            child.send_signal(number)
+
+    old = {number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    try:
+        return wait(children, logs)
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+        for child in children:
+            child.kill()
+
+
+def wait(children: Sequence[subprocess.Popen[bytes]], logs: Sequence[Path]) -> int:
+    """Wait until all have ended, or one has failed and the others had a few seconds to follow."""
+    while all(child.poll() in (None, 0) for child in children):
+        if all(child.poll() == 0 for child in children):
+            return 0
+        time.sleep(0.1)
+    deadline = time.monotonic() + 10
+    while any(child.poll() is None for child in children) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    failed = [i for i, child in enumerate(children) if child.poll() not in (None, 0)]
+    if 0 not in failed:  # the first process has said nothing
+        lines = logs[failed[0]].read_text(errors="replace").splitlines()[-TAIL:]
+        print("\n".join([f"Process {failed[0]} failed:", *lines]), file=sys.stderr)
+    code = children[failed[0]].returncode
+    return code if code > 0 else 128 - code

@@ -1,0 +1,64 @@
+"""What every metric is: an object called with what there is to measure, giving numbers with their errors and facts."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from heatgen.data.module import DataModule
+from heatgen.devices import Devices
+from heatgen.noise import SampleNoise, batches
+
+
+@dataclass
+class Result:
+    """values: name -> number; errors: name -> its standard error; facts: what a reader must know; notes: caveats."""
+
+    values: dict[str, float]
+    errors: dict[str, float] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    series: dict[str, list[float]] = field(default_factory=dict)
+
+
+@dataclass
+class Subject:
+    """What is measured: a model (None: data alone), its data, how many samples, on which devices, with which seed."""
+
+    model: Any
+    data: DataModule
+    data_name: str
+    devices: Devices
+    n: int | None
+    batch_size: int
+    seed: int
+
+    def sample(self, n: int, finish: Callable[[Tensor], Tensor], what: str = "sampling") -> Tensor:
+        """finish(u_0) of n samples of the model, in order, on every process; each sample's noise depends on its number."""
+
+        def draw(samples: Sequence[int], advance: Callable[[], object]) -> Tensor:
+            u0 = self.data.prior_images(samples, self.seed).to(self.devices.device)
+            noise = SampleNoise(samples, self.seed, "sample")
+            with self.devices.autocast():
+                state = self.model.initial_state(u0, noise)
+                return finish(self.model.generate(state, noise, lambda k, u: advance()))
+
+        return self._each(range(n), draw, what, self.model.process.num_levels)
+
+    def each(self, samples: Sequence[int], work: Callable[[Sequence[int]], Tensor], what: str) -> Tensor:
+        """work(batch) -> one row a sample, over all samples and devices; the rows in order, on every process."""
+
+        def once(run: Sequence[int], advance: Callable[[], object]) -> Tensor:
+            rows = work(run)
+            advance()
+            return rows
+
+        return self._each(samples, once, what, 1)
+
+    def _each(self, samples: Sequence[int], work: Callable[..., Tensor], what: str, pieces: int) -> Tensor:
+        runs = batches(self.devices.share(samples), self.batch_size)
+        with self.devices.bar(len(runs) * pieces, what) as bar:
+            rows = [work(run, bar.update).cpu() for run in runs]
+        return self.devices.gather(torch.cat(rows) if rows else torch.empty(0))

@@ -1,0 +1,110 @@
+"""What every method is: a LightningModule with a loss, a currency for samplers, and reconstructions."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+
+from heatgen import check
+from heatgen.noise import Noise, SampleNoise, mix
+
+OnStep = Callable[[int, Tensor], None]
+
+
+def warmup_factor(step: int, warmup_steps: int) -> float:
+    """The learning rate's factor at optimizer step `step` = 0, 1, ...: min(step / warmup_steps, 1), 1 without warm-up."""
+    return min(step / warmup_steps, 1.0) if warmup_steps else 1.0
+
+
+class Method(L.LightningModule):
+    """A generative model of u_0, given a forward process.
+
+    A subclass writes `loss(batch, noise)` and one currency that samplers need: `reverse_mean(u, t, s)` with
+    `reverse_std(t, s)`, or `score(u, t)`, or `denoise(u, t)`.
+    process: a ForwardProcess; net: net(x, t, cond); sampler: sampler(model, u_K, levels, generator, on_step) -> u_0;
+    optimizer: parameters -> torch optimizer; warmup_steps: linear warm-up of the learning rate, in optimizer steps;
+    prior_std: the noise on initial states, None for the model's own (`reverse_std` at level K); seed: of all noise.
+    """
+
+    process: Any
+    net: nn.Module
+
+    def __init__(
+        self,
+        process: nn.Module,
+        net: nn.Module,
+        sampler: Callable[..., Tensor],
+        optimizer: Callable[..., torch.optim.Optimizer],
+        warmup_steps: int = 0,
+        prior_std: float | None = None,
+        seed: int = 0,
+    ):
+        super().__init__()
+        self.process, self.net, self.sampler, self.make_optimizer = process, net, sampler, optimizer
+        self.warmup_steps = check.integer("model.warmup_steps", warmup_steps, minimum=0)
+        self.prior_std = None if prior_std is None else check.number("model.prior_std", prior_std, minimum=0)
+        self.seed = check.integer("seed", seed, minimum=0)
+
+    def loss(self, batch: dict[str, Tensor], noise: SampleNoise) -> Tensor:
+        """The loss of each sample of a batch, (B,); `noise` is all the randomness it may use."""
+        raise NotImplementedError
+
+    # sampling -------------------------------------------------------------------------------------------------------
+
+    def initial_state(self, u0: Tensor, noise: Noise) -> Tensor:
+        """A draw of the prior around training images u0, (B, C, H, W): A(t_K) u_0 + b(t_K) + prior_std eps."""
+        last = self.process.times[-1:]
+        state = self.process.mean(u0, last.expand(len(u0)))
+        std = self.prior_std if self.prior_std is not None else self.reverse_std(last, self.process.times[-2:-1])
+        return state + std * noise.normal_like(state)
+
+    def reverse_std(self, t: Tensor, s: Tensor) -> Any:
+        """The noise of the reverse step from t to s, also the default noise of the prior; methods define their own."""
+        return self.process.std(t)
+
+    @torch.no_grad()
+    def generate(self, u_last: Tensor, noise: Noise, on_step: OnStep | None = None) -> Tensor:
+        """Samples of u_0 from states u_last at level K, (B, C, H, W); on_step(k, u_k) sees every state on the way."""
+        return self.sampler(self, u_last, self.process.times, generator=noise, on_step=on_step)
+
+    @torch.no_grad()
+    def reconstruct(self, u_last: Tensor, n: int, seed: int = 0) -> Tensor:
+        """n draws of u_0 for each degraded state u_last at level K, (n, B, C, H, W); the noise depends on (seed, draw, item)."""
+        items = range(len(u_last))
+        return torch.stack([self.generate(u_last, SampleNoise(items, seed, "reconstruct", i)) for i in range(n)])
+
+    # training -------------------------------------------------------------------------------------------------------
+
+    def configure_optimizers(self) -> Any:
+        """The optimizer, and a linear warm-up of its learning rate."""
+        optimizer = self.make_optimizer([p for p in self.parameters() if p.requires_grad])
+        factor = functools.partial(warmup_factor, warmup_steps=self.warmup_steps)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: factor(step))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip by global norm; a sharded (FSDP) model has to do it itself."""
+        sharded = getattr(self.trainer.model, "clip_grad_norm_", None)
+        if sharded is not None and gradient_clip_val:
+            sharded(gradient_clip_val)
+        else:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        keys = batch["key"].tolist()
+        torch.manual_seed(mix(self.seed, "layers", *keys))  # dropout: so that a resumed run repeats it
+        loss = self.loss(batch, SampleNoise(keys, self.seed, "train")).mean()
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(keys), sync_dist=True)
+        return loss
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        losses = self.loss(batch, SampleNoise(batch["key"], self.seed, "validation"))
+        self.log("val/loss", losses.mean(), prog_bar=True, batch_size=len(losses), sync_dist=True)

@@ -1,0 +1,171 @@
+"""net=unet: the U-Net of improved / ablated diffusion models (ADM), as inverse heat dissipation uses it."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from heatgen import check
+from heatgen.check import ConfigError
+
+EMBEDDING_FACTOR = 4  # the width of the level's embedding, in units of the U-Net's channels
+
+
+def zero(module: nn.Module) -> nn.Module:
+    """`module` with all its parameters set to 0, so that its branch starts as nothing."""
+    for parameter in module.parameters():
+        nn.init.zeros_(parameter)
+    return module
+
+
+def sinusoid(t: Tensor, size: int, max_period: float = 10000.0) -> Tensor:
+    """[cos(t w), sin(t w)] with w_i = max_period^(-i / (size/2)); (B,) -> (B, size). Source: Vaswani et al. 2017."""
+    half = size // 2
+    frequencies = torch.exp(-math.log(max_period) / half * torch.arange(half, device=t.device, dtype=torch.float32))
+    angles = t.float()[:, None] * frequencies
+    return torch.cat([angles.cos(), angles.sin()], dim=1)
+
+
+class ResidualBlock(nn.Module):
+    """GroupNorm-SiLU-conv, plus the level's embedding, GroupNorm-SiLU-dropout-zero conv, plus a skip."""
+
+    def __init__(self, channels: int, out_channels: int, embedding: int, dropout: float, groups: int):
+        super().__init__()
+        self.first = nn.Sequential(
+            nn.GroupNorm(groups, channels), nn.SiLU(), nn.Conv2d(channels, out_channels, 3, padding=1)
+        )
+        self.embed = nn.Sequential(nn.SiLU(), nn.Linear(embedding, out_channels))
+        self.second = nn.Sequential(
+            nn.GroupNorm(groups, out_channels),
+            nn.SiLU(),
+            nn.Dropout(dropout),
+            zero(nn.Conv2d(out_channels, out_channels, 3, padding=1)),
+        )
+        same = channels == out_channels
+        self.skip = nn.Identity() if same else nn.Conv2d(channels, out_channels, 1)
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        h = self.first(x) + self.embed(embedding)[:, :, None, None]
+        return self.skip(x) + self.second(h)
+
+
+class Attention(nn.Module):
+    """Self-attention over all pixels with one head, plus a skip; its last layer starts at zero."""
+
+    def __init__(self, channels: int, groups: int):
+        super().__init__()
+        self.norm = nn.GroupNorm(groups, channels)
+        self.qkv = nn.Conv1d(channels, 3 * channels, 1)
+        self.project = zero(nn.Conv1d(channels, channels, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.qkv(self.norm(x.flatten(2))).mT.chunk(3, dim=2)  # each (B, H*W, C)
+        h = F.scaled_dot_product_attention(q, k, v)
+        return x + self.project(h.mT).reshape(x.shape)
+
+
+class Stage(nn.Module):
+    """A residual block, and attention behind it where asked."""
+
+    def __init__(self, block: ResidualBlock, attention: Attention | None):
+        super().__init__()
+        self.block = block
+        self.attention = attention
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        h = self.block(x, embedding)
+        return h if self.attention is None else self.attention(h)
+
+
+class UNet(nn.Module):
+    """net(x, t) -> like x: a U-Net conditioned on the number t of the level by a sinusoid.
+
+    shape: (C, H, W), any H and W. model_channels: the width; multipliers: the width of each resolution in units of it;
+    num_res_blocks: residual blocks a resolution (one more on the way up); attention_levels: which resolutions have
+    attention, as indices into multipliers (0 is full resolution); norm_groups must divide every width.
+    The output starts at 0. ConfigError for sizes that do not fit.
+    Source: Nichol and Dhariwal 2021; Rissanen et al. 2023, appendix B.
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        model_channels: int = 128,
+        multipliers: Sequence[int] = (1, 2, 2),
+        num_res_blocks: int = 4,
+        attention_levels: Sequence[int] = (2,),
+        dropout: float = 0.1,
+        norm_groups: int = 32,
+    ):
+        super().__init__()
+        width = check.integer("net.model_channels", model_channels, minimum=2)
+        blocks = check.integer("net.num_res_blocks", num_res_blocks, minimum=1)
+        groups = check.integer("net.norm_groups", norm_groups, minimum=1)
+        dropout = check.number("net.dropout", dropout, minimum=0, maximum=1)
+        widths = [width * m for m in check.shape("net.multipliers", multipliers)]
+        check_widths(width, widths, groups, attention_levels)
+        embedding = EMBEDDING_FACTOR * width
+
+        def stage(inputs: int, level: int) -> Stage:
+            block = ResidualBlock(inputs, widths[level], embedding, dropout, groups)
+            return Stage(block, Attention(widths[level], groups) if level in attention_levels else None)
+
+        self.width = width
+        self.embed = nn.Sequential(nn.Linear(width, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
+        self.enter = nn.Conv2d(shape[0], width, 3, padding=1)
+        self.down = nn.ModuleList()
+        channels, skips = width, [width]
+        for level in range(len(widths)):
+            for _ in range(blocks):
+                self.down.append(stage(channels, level))
+                channels = widths[level]
+                skips.append(channels)
+            if level < len(widths) - 1:
+                self.down.append(nn.Conv2d(channels, channels, 3, stride=2, padding=1))
+                skips.append(channels)
+        self.middle = nn.ModuleList(
+            [
+                Stage(ResidualBlock(channels, channels, embedding, dropout, groups), Attention(channels, groups)),
+                Stage(ResidualBlock(channels, channels, embedding, dropout, groups), None),
+            ]
+        )
+        self.up = nn.ModuleList()
+        for level in reversed(range(len(widths))):
+            for _ in range(blocks + 1):
+                self.up.append(stage(channels + skips.pop(), level))
+                channels = widths[level]
+            if level > 0:
+                self.up.append(nn.Conv2d(channels, channels, 3, padding=1))
+        last = zero(nn.Conv2d(width, shape[0], 3, padding=1))
+        self.leave = nn.Sequential(nn.GroupNorm(groups, channels), nn.SiLU(), last)
+
+    def forward(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
+        """x: (B, C, H, W); t: (B,) level numbers; cond: not used. Returns (B, C, H, W)."""
+        embedding = self.embed(sinusoid(t, self.width).to(x.dtype))
+        h = self.enter(x)
+        skips = [h]
+        for layer in self.down:
+            h = layer(h, embedding) if isinstance(layer, Stage) else layer(h)
+            skips.append(h)
+        for layer in self.middle:
+            h = layer(h, embedding)
+        for layer in self.up:
+            if isinstance(layer, Stage):
+                h = layer(torch.cat([h, skips.pop()], dim=1), embedding)
+            else:  # up to the size of the next skip, which need not be twice this one
+                h = layer(F.interpolate(h, size=skips[-1].shape[-2:], mode="nearest"))
+        return self.leave(h)
+
+
+def check_widths(width: int, widths: list[int], groups: int, attention_levels: Sequence[int]) -> None:
+    """ConfigError unless `groups` divides every width, and the first width is that of the in-convolution."""
+    wrong = [w for w in [width, *widths] if w % groups]
+    if wrong:
+        raise ConfigError(f"net.norm_groups = {groups} must divide every width of the U-Net, but one is {wrong[0]}.")
+    if widths[0] != width:
+        raise ConfigError(f"net.multipliers must start with 1, not {widths[0] // width}.")
+    for level in attention_levels:
+        if check.integer("net.attention_levels", level, minimum=0) >= len(widths):
+            raise ConfigError(f"net.attention_levels must lie in 0 .. {len(widths) - 1} (resolutions), not {level}.")

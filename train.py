@@ -1,0 +1,15 @@
+"""Train a model: python train.py model=ihd forward=heat data=digits. See python train.py --help."""
+
+import hydra
+from omegaconf import DictConfig
+
+from heatgen import run
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="train")
+def main(cfg: DictConfig) -> float | None:
+    return run.train(cfg)
+
+
+if __name__ == "__main__":
+    run.entry(main)
