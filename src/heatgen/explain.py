@@ -90,7 +90,7 @@ def dotted(config: object, prefix: str = "") -> list[str]:
     if not isinstance(config, DictConfig):
         return []
     keys: list[str] = []
-    for key in config:
+    for key in map(str, config):
         keys.append(f"{prefix}{key}")
         if not OmegaConf.is_missing(config, key) and not OmegaConf.is_interpolation(config, key):
             keys += dotted(config[key], f"{prefix}{key}.")

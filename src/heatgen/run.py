@@ -74,9 +74,7 @@ def build(cfg: DictConfig) -> tuple[Any, Any]:
     model = make(cfg.model, process=process, net=make(cfg.net), sampler=sampler)
     lacking = [name for name in sampler.func.currency if not hasattr(model, name)]
     if lacking:
-        raise ConfigError(
-            f"sampler={sampler.func.__name__} needs {lacking[0]} of the model, which {cfg.model._target_} lacks."
-        )
+        raise ConfigError(f"sampler={sampler.func.__name__} needs {lacking[0]}, which {cfg.model._target_} lacks.")
     return model, data
 
 
@@ -131,9 +129,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
-        raise ConfigError(
-            f"The checkpoint {path} is cut short or not a checkpoint; use checkpoint=best or another."
-        ) from error
+        raise ConfigError(f"{path} is cut short or not a checkpoint; use checkpoint=best or another run.") from error
 
 
 # training ---------------------------------------------------------------------------------------------------------------
@@ -235,7 +231,7 @@ def finish(code: int) -> None:
 
 def quiet_lightning() -> None:
     """Hide Lightning's advertisements and warnings that do not concern a user."""
-    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero"):
+    for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in (".*not resumable.*", ".*does not have many workers.*", ".*LeafSpec.*", ".*torch.jit.*"):
         warnings.filterwarnings("ignore", message=message)
@@ -248,13 +244,8 @@ def open_devices(cfg: DictConfig) -> Any:
     """The processes to sample and measure on; ends here in the process that only waits for them."""
     from heatgen.devices import Devices
 
-    t = cfg.trainer
-    return Devices(
-        t.accelerator,
-        OmegaConf.to_object(t.devices) if OmegaConf.is_config(t.devices) else t.devices,
-        t.num_nodes,
-        t.precision,
-    )
+    options: Any = OmegaConf.to_container(cfg.trainer, resolve=True)
+    return Devices(**{key: options[key] for key in ("accelerator", "devices", "num_nodes", "precision")})
 
 
 def launched(cfg: DictConfig, folder: Path) -> bool:

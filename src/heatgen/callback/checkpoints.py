@@ -43,7 +43,7 @@ def folder(trainer: L.Trainer) -> Path:
 
 
 class Checkpoints(L.Callback):
-    """Saves into <run>/checkpoints: last.ckpt every `every` optimizer steps and at the end, best.ckpt when val/loss is the lowest.
+    """Saves last.ckpt every `every` optimizer steps and at the end, best.ckpt whenever val/loss is the lowest so far.
 
     SIGTERM and SIGUSR1 end the training after the current step, with last.ckpt saved, in all processes together.
     """

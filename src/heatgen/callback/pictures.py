@@ -17,7 +17,7 @@ from heatgen.picture import Film, grid, save_gif
 
 
 class Pictures(L.Callback):
-    """Draws n samples every `every` optimizer steps (0: never) and at the end, with the averaged weights where there are any.
+    """Draws n samples every `every` optimizer steps (0: never) and at the end, with averaged weights where there are any.
 
     Writes <run>/samples/step_000500.png and process.gif (the latest way back), and sends the grid to every logger that takes
     images. The noise depends on (seed, sample) alone, so pictures of different steps show the same samples improving.

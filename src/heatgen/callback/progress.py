@@ -12,9 +12,19 @@ class Progress(TQDMProgressBar):
     def __init__(self, refresh_rate: int = 10):
         super().__init__(refresh_rate=refresh_rate)
 
-    def on_train_epoch_start(self, trainer: L.Trainer, *_: Any) -> None:
-        super().on_train_epoch_start(trainer, *_)
+    def on_train_start(self, *_: Any) -> None:
+        super().on_train_start(*_)
+        self.train_progress_bar.reset(self.total_train_batches)
         self.train_progress_bar.set_description("training")
+
+    def on_train_epoch_start(self, *_: Any) -> None:
+        """Keep the bar: a resumed run does not start an epoch, and there is only one."""
+
+    def init_validation_tqdm(self) -> Any:
+        """No bar of its own for a validation, which takes a moment."""
+        bar = super().init_validation_tqdm()
+        bar.disable = True
+        return bar
 
     def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> Any:
         metrics = super().get_metrics(trainer, pl_module)

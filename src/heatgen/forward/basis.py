@@ -6,7 +6,6 @@ the input is, with autocast off.
 """
 
 import math
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -130,7 +129,7 @@ class Orthogonal(Basis):
     def _apply_rows(self, u: Tensor, matrix: Tensor) -> Tensor:
         u = precise(u)
         with torch.autocast(u.device.type, enabled=False):
-            return cast(Tensor, (u.flatten(-2) @ matrix.to(u).mT).reshape(u.shape))
+            return (u.flatten(-2) @ matrix.to(u).mT).reshape(u.shape)
 
 
 def haar_rotation(size: int, generator: torch.Generator) -> Tensor:

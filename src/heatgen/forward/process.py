@@ -20,6 +20,12 @@ from heatgen.forward.basis import Basis, Pixel, precise
 TYPICAL_STD = 0.25  # of a pixel of an image in [0, 1]; used only to say whether level K destroys anything
 
 
+def derivative(function: Callable[[Tensor], Tensor], t: Tensor) -> tuple[Tensor, Tensor]:
+    """function(t) and its derivative in t, by forward-mode differentiation."""
+    value, slope = torch.func.jvp(function, (t,), (torch.ones_like(t),))[:2]
+    return value, slope
+
+
 class ForwardProcess(nn.Module):
     """A linear Gaussian degradation, diagonal in `basis`, with levels `times`.
 
@@ -111,18 +117,18 @@ class ForwardProcess(nn.Module):
 
     def rate(self, t: Tensor) -> Tensor:
         """The diagonal of A'(t) A(t)^-1, by forward-mode differentiation of `gain`."""
-        gain, slope = torch.func.jvp(self.gain, (t,), (torch.ones_like(t),))
+        gain, slope = derivative(self.gain, t)
         return slope / gain
 
     def drift(self, u: Tensor, t: Tensor) -> Tensor:
         """f(u, t) of the process as an SDE du = f dt + g dW: A' A^-1 (u - b) + b'."""
-        offset, slope = torch.func.jvp(self.offset, (t,), (torch.ones_like(t),))
+        offset, slope = derivative(self.offset, t)
         rate = self.rate(t)
         return self._in_basis(u, lambda c: rate.to(c) * (c - offset.to(c)) + slope.to(c))
 
     def diffusion(self, t: Tensor) -> Tensor:
         """The diagonal of g(t) of that SDE over the coefficients: g^2 = (L^2)' - 2 A' A^-1 L^2."""
-        variance, slope = torch.func.jvp(lambda time: self.std(time) ** 2, (t,), (torch.ones_like(t),))
+        variance, slope = derivative(lambda time: self.std(time) ** 2, t)
         return (slope - 2 * self.rate(t) * variance).clamp(min=0).sqrt()
 
     @property

@@ -36,7 +36,7 @@ def gaussian_nll(gap: Tensor, dimensions: int, std: float) -> Tensor:
 
 
 def prior_kl(states: Tensor, centres: Tensor, variance: Tensor, std: float) -> Tensor:
-    """L_K: an upper bound of KL(q(u_K | u_0) || p(u_K)) for the kernel density p = (1/N) sum_i N(centre_i, std^2 I), (B,) nats.
+    """L_K, (B,) nats: an upper bound of KL(q(u_K | u_0) || p), p the kernel density (1/N) sum_i N(centre_i, std^2 I).
 
     ln N - logsumexp_i(-KL_i), the bound of appendix A.3 at its optimum. states: (B, D) means of q, variance: its diagonal,
     (1, D') or (B, D'); centres: (N, D). Distances in float64, where the product form loses nothing that matters.
@@ -61,7 +61,7 @@ def clustered_sum(values: Tensor, levels: Tensor, num_levels: int) -> tuple[Tens
 
 
 def balanced_levels(n: int, per_image: int, num_levels: int, seed: int) -> Tensor:
-    """Which levels each of n images is measured at, (n, per_image) of 0 .. num_levels-1: all equally often, none twice an image."""
+    """Levels of each of n images, (n, per_image) of 0 .. num_levels-1: all equally often, none twice an image."""
     order = torch.randperm(num_levels, generator=generator(seed, "levels"))
     images = torch.randperm(n, generator=generator(seed, "images"))
     return order[(images[:, None] * per_image + torch.arange(per_image)) % num_levels]

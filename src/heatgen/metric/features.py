@@ -67,7 +67,7 @@ class Inception:
                 network: Any = torch.jit.load(str(path), map_location=device).eval()
             except RuntimeError as error:
                 raise ConfigError(f"{path} is not a whole TorchScript file; put {FILE} there.") from error
-        inner = network if hasattr(network, "layers") else getattr(network, "net", None)
+        inner: Any = network if hasattr(network, "layers") else getattr(network, "net", None)
         if not hasattr(inner, "layers"):
             raise ConfigError(f"{path} has no sub-module `layers`; give clean-fid's {FILE} with metric.weights=FILE.")
         self.layers, self.device, self.resize = inner.layers, device, build_resizer("clean")

@@ -31,5 +31,7 @@ class FID(FeatureMetric):
 
     def __call__(self, subject: Subject) -> Result:
         features, reference, facts, notes = self.feature_sets(subject)
+        if not subject.devices.first:
+            return Result({})
         distance = frechet_distance(*moments(features), *moments(reference))
         return Result({"fid": distance}, facts=facts, notes=notes)

@@ -37,6 +37,8 @@ class KID(FeatureMetric):
 
     def __call__(self, subject: Subject) -> Result:
         features, reference, facts, notes = self.feature_sets(subject)
+        if not subject.devices.first:
+            return Result({})
         size = min(self.subset_size, len(features), len(reference))
         source = generator(subject.seed, "kid")
         values = torch.tensor(

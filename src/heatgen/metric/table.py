@@ -47,12 +47,11 @@ def report(result: Result, mode: str, run: Path, runs_dir: str, experiment: str,
     path = directory.write_result(run, mode, json.loads(json.dumps(content, default=str)))
     if result.series:
         draw_series(result.series, path.with_suffix(".png"), mode)
-    name, value = parameter or ("", "")
+    swept = dict(zip(("param_name", "param_value"), parameter or ("", ""), strict=True))
     common = {"time": datetime.now().isoformat(timespec="seconds"), "experiment": experiment, "run": run, "mode": mode}
     rows = [
-        common
-        | {"param_name": name, "param_value": value, "metric": key, "value": v, "standard_error": result.errors.get(key)}
-        for key, v in result.values.items()
+        common | swept | {"metric": key, "value": value, "standard_error": result.errors.get(key)}
+        for key, value in result.values.items()
     ]
     results = directory.append_results(runs_dir, experiment, rows)
     console.print(f"written: {path}\nadded to: {results}", highlight=False, markup=False, soft_wrap=True)

@@ -72,7 +72,7 @@ class Method(L.LightningModule):
 
     @torch.no_grad()
     def reconstruct(self, u_last: Tensor, n: int, seed: int = 0) -> Tensor:
-        """n draws of u_0 for each degraded state u_last at level K, (n, B, C, H, W); the noise depends on (seed, draw, item)."""
+        """n draws of u_0 for each state u_last at level K, (n, B, C, H, W); the noise depends on (seed, draw, item)."""
         items = range(len(u_last))
         return torch.stack([self.generate(u_last, SampleNoise(items, seed, "reconstruct", i)) for i in range(n)])
 
