@@ -2,7 +2,7 @@
 
 import errno
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -13,8 +13,8 @@ from heatgen.check import ConfigError, suggest
 CONF = Path(__file__).resolve().parents[2] / "conf"
 
 
-def explain(error: BaseException, script: str, arguments: Sequence[str]) -> str | None:
-    """The sentence for an error of `python <script>.py <arguments>`, or None if it is not the user's."""
+def explain(error: BaseException, script: str) -> str | None:
+    """The sentence for an error of `python <script>.py ...`, or None if it is not the user's."""
     for cause in causes(error):
         if isinstance(cause, ConfigError):
             return str(cause).split("ConfigError: ")[-1].strip()  # a loading process adds its traceback before that
@@ -30,10 +30,11 @@ def explain(error: BaseException, script: str, arguments: Sequence[str]) -> str 
             )
     message, kind = str(error), type(error)
     module = kind.__module__.split(".")[0]
-    if kind.__name__ == "MisconfigurationException":
-        return f"The trainer cannot be set up: {message.splitlines()[0]}"
+    if kind.__name__ == "OverrideParseException":
+        first = message.splitlines()[0]
+        return f"An argument cannot be read ({first}); write key=value, quoted where the value has = or , in it."
     if module in ("hydra", "omegaconf") or isinstance(error, OmegaConfBaseException):
-        return explain_config(message, script, arguments)
+        return explain_config(message, script)
     return None
 
 
@@ -45,7 +46,7 @@ def causes(error: BaseException) -> Iterator[BaseException]:
         seen = seen.__cause__ or seen.__context__
 
 
-def explain_config(message: str, script: str, arguments: Sequence[str]) -> str:
+def explain_config(message: str, script: str) -> str:
     """What Hydra or OmegaConf says of a config, in one sentence with a suggestion."""
     missing = re.search(r"Could not find '([\w/]+)/([^'/]+)'", message)
     if missing:
@@ -55,9 +56,6 @@ def explain_config(message: str, script: str, arguments: Sequence[str]) -> str:
     full = re.search(r"full_key: ([\w.]+)", message)
     name = key[1] if key else full[1] if full else ""
     name = name.split("=")[0].lstrip("+~")
-    if "parsing" in message or "mismatched input" in message or "missing EQUAL" in message:
-        first = message.splitlines()[0]
-        return f"An argument cannot be read ({first}); write key=value, quoted where the value has = or , in it."
     if name and ("not in struct" in message or "No match" in message or "Could not" in message):
         hint = suggest(name, known_keys(script))
         return f"{name} is not a key of the config{hint or f'; see python {script}.py --help.'}"
@@ -69,17 +67,28 @@ def options_of(group: str) -> list[str]:
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
+def groups_of(script: str) -> list[str]:
+    """The config groups that <script>.py chooses from, in the order of its defaults."""
+    defaults = OmegaConf.load(CONF / f"{script}.yaml")["defaults"]
+    names = [str(next(iter(entry))).removeprefix("optional ") for entry in defaults if isinstance(entry, DictConfig)]
+    groups = [name.split("@")[0] for name in names if not name.startswith("override ")]
+    return list(dict.fromkeys(group for group in groups if options_of(group)))
+
+
+def describe_groups(script: str) -> str:
+    """The groups of a script and their options, one group a line; for --help."""
+    return "\n".join(f"{group}: {', '.join(options_of(group))}" for group in groups_of(script))
+
+
 def known_keys(script: str) -> list[str]:
     """Every group and every key that a config of `script` may have, dotted."""
-    primary = CONF / f"{script}.yaml"
-    keys = [path.name for path in CONF.iterdir() if path.is_dir()]
-    if primary.is_file():
-        keys += dotted(OmegaConf.load(primary))
+    groups = groups_of(script)
+    keys = groups + dotted(OmegaConf.load(CONF / f"{script}.yaml"))
     for path in CONF.glob("*/*.yaml"):
         content = OmegaConf.load(path)
-        if not isinstance(content, DictConfig):
-            continue
         group = path.parent.name
+        if group not in groups:
+            continue
         prefix = {"callback": f"callback.{path.stem}.", "mode": "", "logger": "logger."}.get(group, f"{group}.")
         keys += [prefix + key for key in dotted(content)]
     return [key for key in keys if "_target_" not in key and not key.startswith(("hydra", "defaults"))]

@@ -59,7 +59,13 @@ def launch(arguments: Sequence[str], count: int, folder: Path) -> int:
     script = sys.modules["__main__"].__file__
     assert script is not None
     threads = os.environ.get("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
-    common = {"OMP_NUM_THREADS": threads, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(count), "NODE_RANK": "0"}
+    common = {
+        "OMP_NUM_THREADS": threads,
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(free_port()),
+        "WORLD_SIZE": str(count),
+        "NODE_RANK": "0",
+    }
     folder.mkdir(parents=True, exist_ok=True)
     logs = [folder / f"process_{i}.log" for i in range(count)]
     children = []

@@ -4,6 +4,7 @@ torch and lightning take seconds to import, so they are imported where they are 
 at once.
 """
 
+import functools
 import inspect
 import logging
 import os
@@ -12,34 +13,60 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn, TypeVar
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from heatgen import check, directory, explain, launch
 from heatgen.check import ConfigError
 
 log = logging.getLogger("heatgen")
+wants_traceback = False  # set by `entry`
+Result = TypeVar("Result")
 OmegaConf.register_new_resolver("heatgen.run_directory", directory.run_directory, replace=True)
+OmegaConf.register_new_resolver("heatgen.groups", explain.describe_groups, replace=True)
 
 
 def entry(main: Callable[[], Any]) -> None:
     """Run an entry point; a user's mistake ends in one sentence and exit code 1 (HYDRA_FULL_ERROR=1: the traceback)."""
-    full = "HYDRA_FULL_ERROR" in os.environ
+    global wants_traceback
+    wants_traceback = "HYDRA_FULL_ERROR" in os.environ
     os.environ["HYDRA_FULL_ERROR"] = "1"  # so that Hydra raises, and we explain
     try:
         main()
     except Exception as error:
-        sentence = None if full else explain.explain(error, Path(sys.argv[0]).stem, sys.argv[1:])
-        if sentence is None:
-            raise
-        print(f"Error: {sentence}", file=sys.stderr)
-        sys.exit(1)
+        refuse(error)
     finally:
-        if not full:
+        if not wants_traceback:
             os.environ.pop("HYDRA_FULL_ERROR", None)
+
+
+def refuse(error: Exception) -> NoReturn:
+    """End with one sentence and exit code 1 for a user's mistake; raise anything else."""
+    sentence = None if wants_traceback else explain.explain(error, Path(sys.argv[0]).stem)
+    if sentence is None:
+        raise error
+    print(f"Error: {sentence}", file=sys.stderr)
+    sys.exit(1)
+
+
+def verb(function: Callable[[DictConfig], Result]) -> Callable[[DictConfig], Result]:
+    """A job of an entry point: alone it ends by itself where it fails; in a sweep the other jobs go on first."""
+
+    @functools.wraps(function)
+    def job(cfg: DictConfig) -> Result:
+        try:
+            return function(cfg)
+        except Exception as error:
+            if HydraConfig.get().mode == RunMode.RUN:
+                refuse(error)
+            log.error("failed: %s", explain.explain(error, Path(sys.argv[0]).stem) or repr(error))
+            raise
+
+    return job
 
 
 # building ---------------------------------------------------------------------------------------------------------------
@@ -135,6 +162,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 # training ---------------------------------------------------------------------------------------------------------------
 
 
+@verb
 def train(cfg: DictConfig) -> float | None:
     """Train the model of a config in its run directory; the best validation loss, or None where several processes ran."""
     hc = HydraConfig.get()
@@ -149,7 +177,7 @@ def train(cfg: DictConfig) -> float | None:
     import lightning as L
 
     quiet_lightning()
-    L.seed_everything(cfg.seed, verbose=False)
+    L.seed_everything(check.integer("seed", cfg.seed, minimum=0), verbose=False)
     model, data = build(cfg)
     callbacks = {name: make(node) for name, node in cfg.callback.items() if node is not None}
     if launch.rank() == 0:
@@ -188,6 +216,8 @@ def resumed(run: Path, overrides: list[str], choices: Any) -> DictConfig:
 
 def make_trainer(cfg: DictConfig, run: Path, data: Any, callbacks: list[Any]) -> Any:
     """The Lightning Trainer of a config, writing to `run`."""
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+
     from heatgen.callback.checkpoints import AtomicIO
 
     options: dict[str, Any] = OmegaConf.to_container(cfg.trainer, resolve=True)  # type: ignore[assignment]
@@ -214,7 +244,11 @@ def make_trainer(cfg: DictConfig, run: Path, data: Any, callbacks: list[Any]) ->
         "enable_checkpointing": False,
         "enable_model_summary": False,
     }
-    return make(OmegaConf.create({"_target_": cfg.trainer._target_, **options}), **fixed)
+    try:
+        return make(OmegaConf.create({"_target_": cfg.trainer._target_, **options}), **fixed)
+    except (ValueError, RuntimeError, TypeError, MisconfigurationException) as error:
+        culprits = [f"trainer.{k}={v}" for k, v in options.items() if isinstance(v, str) and v in str(error)]
+        raise ConfigError(f"{(culprits or ['trainer'])[0]} is refused by Lightning: {error}".split("\n")[0]) from error
 
 
 def child_arguments(hc: Any, run: Path) -> list[str]:
@@ -233,8 +267,14 @@ def quiet_lightning() -> None:
     """Hide Lightning's advertisements and warnings that do not concern a user."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    for message in (".*not resumable.*", ".*does not have many workers.*", ".*LeafSpec.*", ".*torch.jit.*"):
-        warnings.filterwarnings("ignore", message=message)
+    for message in (
+        "not resumable",
+        "smaller than the logging interval",
+        "does not have many workers",
+        "LeafSpec",
+        "torch.jit",
+    ):
+        warnings.filterwarnings("ignore", message=f".*{message}.*")
 
 
 # sampling and measuring -------------------------------------------------------------------------------------------------
@@ -265,6 +305,7 @@ def load_for(cfg: DictConfig, run: Path, devices: Any) -> tuple[Any, Any, DictCo
     return model.to(devices.device), data, run_config
 
 
+@verb
 def sample(cfg: DictConfig) -> None:
     """Sample from a run; see conf/sample.yaml."""
     run = directory.find_run(cfg.run, cfg.runs_dir)
@@ -287,6 +328,7 @@ def sample(cfg: DictConfig) -> None:
         log.info("samples: %s", folder)
 
 
+@verb
 def evaluate(cfg: DictConfig) -> None:
     """Measure a run, or a data set alone; see conf/evaluate.yaml."""
     if cfg.run is None and cfg.get("data") is None:

@@ -1,7 +1,7 @@
 """callback=ema: an exponential moving average of the weights, used for validation, pictures, sampling and metrics."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import lightning as L
@@ -24,7 +24,7 @@ class EMA(L.Callback):
         self.decay = check.number("callback.ema.decay", decay, minimum=0, maximum=1)
         self.updates = 0
         self.averages: list[Tensor] = []
-        self._raw: list[Tensor] | None = None
+        self._validation = ExitStack()  # holds the averaged weights in place during a validation
 
     @staticmethod
     def weights(model: nn.Module) -> list[Tensor]:
@@ -58,36 +58,29 @@ class EMA(L.Callback):
     @contextmanager
     def applied(self, model: nn.Module) -> Iterator[None]:
         """Within it the model has the averaged weights; afterwards its own again, whatever happened."""
-        self._swap(model)
+        raw = [w.clone() for w in self.weights(model)]
+        self.copy_to(model)
         try:
             yield
         finally:
-            self._restore(model)
-
-    def _swap(self, model: nn.Module) -> None:
-        self._raw = [w.clone() for w in self.weights(model)]
-        self.copy_to(model)
-
-    def _restore(self, model: nn.Module) -> None:
-        if self._raw is not None:
-            torch._foreach_copy_(self.weights(model), self._raw)
-        self._raw = None
+            torch._foreach_copy_(self.weights(model), raw)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._swap(pl_module)
+        if self.averages:
+            self._validation.enter_context(self.applied(pl_module))
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._restore(pl_module)
+        self._validation.close()
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        self._restore(pl_module)
+        self._validation.close()
 
     @property
     def state_key(self) -> str:
         return "EMA"
 
     def state_dict(self) -> dict[str, Any]:
-        return {"updates": self.updates, "averages": list(self.averages)}
+        return {"updates": self.updates, "averages": [a.clone() for a in self.averages]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.updates, self.averages = state_dict["updates"], list(state_dict["averages"])
+        self.updates, self.averages = state_dict["updates"], [a.clone() for a in state_dict["averages"]]

@@ -116,7 +116,7 @@ class Orthogonal(Basis):
         super().__init__()
         matrix = matrix.double()
         identity = torch.eye(len(matrix), dtype=torch.float64)
-        if matrix.shape != identity.shape or (matrix.mT @ matrix - identity).abs().max() > 1e-6:
+        if matrix.shape != identity.shape or not (matrix.mT @ matrix - identity).abs().max() <= 1e-6:  # also for NaN
             raise ValueError("The matrix of an orthogonal basis must be square with Q^T Q = I.")
         self.register_buffer("matrix", matrix)
 

@@ -22,6 +22,7 @@ TYPICAL_STD = 0.25  # of a pixel of an image in [0, 1]; used only to say whether
 
 def derivative(function: Callable[[Tensor], Tensor], t: Tensor) -> tuple[Tensor, Tensor]:
     """function(t) and its derivative in t, by forward-mode differentiation."""
+    t = t.contiguous()  # forward mode writes beside t, which an expanded t does not allow
     value, slope = torch.func.jvp(function, (t,), (torch.ones_like(t),))[:2]
     return value, slope
 

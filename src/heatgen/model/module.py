@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from heatgen import check
+from heatgen.check import ConfigError
 from heatgen.noise import Noise, SampleNoise, mix
 
 OnStep = Callable[[int, Tensor], None]
@@ -80,7 +81,10 @@ class Method(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The optimizer, and a linear warm-up of its learning rate."""
-        optimizer = self.make_optimizer([p for p in self.parameters() if p.requires_grad])
+        try:
+            optimizer = self.make_optimizer([p for p in self.parameters() if p.requires_grad])
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"model.optimizer cannot be built ({error}); check its values.") from error
         factor = functools.partial(warmup_factor, warmup_steps=self.warmup_steps)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: factor(step))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

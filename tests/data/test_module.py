@@ -1,0 +1,162 @@
+"""The endless training stream, held-out splits and batches: what every data set shares."""
+
+import pickle
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from heatgen.check import ConfigError
+from heatgen.data.module import DataModule, Items, Pixels, Stream, Subset, hold_out
+
+N, SHAPE = 20, (1, 3, 4)
+
+
+def numbered(n=N):
+    """Images that hold 12 different bytes each; byte 0 of image i is i, and no image is its own mirror."""
+    return Pixels((torch.arange(n)[:, None] + 20 * torch.arange(12)).to(torch.uint8).reshape(n, *SHAPE))
+
+
+def module(start=0, steps=10, rank=0, world=1, accumulate=1, n=N, **settings):
+    """A data module as a trainer at optimizer step `start` of `steps` sees it."""
+    data = DataModule(shape=list(SHAPE), **{"batch_size": 8, "seed": 3} | settings)
+    data.read = lambda split: numbered(n)
+    data.trainer = SimpleNamespace(
+        global_step=start, max_steps=steps, global_rank=rank, world_size=world, accumulate_grad_batches=accumulate
+    )
+    return data
+
+
+def stream(**settings):
+    return list(module(**settings).train_dataloader())
+
+
+def numbers(batches):
+    return torch.cat([batch["index"] for batch in batches]).tolist()
+
+
+def same(first, second):
+    return len(first) == len(second) and all(
+        torch.equal(a[key], b[key]) for a, b in zip(first, second, strict=True) for key in ("u0", "index", "key")
+    )
+
+
+def test_every_sample_comes_exactly_once_an_epoch_and_in_another_order_each_time():
+    order = numbers(stream(batch_size=8, steps=5))
+    assert sorted(order[:N]) == list(range(N)) and sorted(order[N:]) == list(range(N))
+    assert order[:N] != order[N:] and order[:N] != list(range(N))
+
+
+def test_the_order_depends_on_the_seed_and_the_position_alone():
+    expected = numbers(stream(batch_size=8, steps=5))
+    assert numbers(stream(batch_size=4, steps=10)) == expected
+    torch.manual_seed(99)
+    assert numbers(stream(batch_size=8, steps=5)) == expected
+    assert numbers(stream(batch_size=8, steps=5, seed=4)) != expected
+
+
+def test_a_batch_pairs_each_image_with_its_own_number_and_position():
+    batch = stream()[3]
+    assert torch.equal(batch["u0"][:, 0, 0, 0] * 255, batch["index"].float())
+    assert batch["key"].tolist() == list(range(24, 32))
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_stream_from_step_s_is_the_tail_of_the_whole_stream(accumulate):
+    whole = stream(steps=6, flip=True, accumulate=accumulate)
+    assert same(stream(start=4, steps=6, flip=True, accumulate=accumulate), whole[4 * accumulate :])
+
+
+def test_the_shares_of_two_processes_interleave_to_the_batch_of_one():
+    one, first, second = (stream(rank=r, world=w, flip=True, steps=4) for r, w in ((0, 1), (0, 2), (1, 2)))
+    for batch, a, b in zip(one, first, second, strict=True):
+        for key in batch:
+            assert torch.equal(torch.stack([a[key], b[key]], dim=1).flatten(0, 1), batch[key])
+
+
+def test_a_batch_that_does_not_divide_among_the_devices_is_refused_by_name():
+    with pytest.raises(ConfigError, match=r"data\.batch_size = 8 must be a multiple of the 3 devices"):
+        stream(world=3)
+
+
+def test_flip_mirrors_about_half_of_the_images_and_leaves_the_others():
+    flipped, plain = stream(flip=True, steps=250), stream(steps=250)
+    u, v = (torch.cat([batch["u0"] for batch in batches]) for batches in (flipped, plain))
+    mirrored = (u == v.flip(-1)).flatten(1).all(1)
+    assert torch.equal(u[~mirrored], v[~mirrored])
+    assert abs(mirrored.sum().item() - 1000) < 4 * 500**0.5
+
+
+def test_whether_an_image_is_mirrored_depends_on_its_position_alone():
+    together = Stream(numbered(), seed=3, flip=True).__getitems__(range(40))["u0"]
+    alone = Stream(numbered(), seed=3, flip=True)
+    assert all(torch.equal(alone.__getitems__([p])["u0"][0], together[p]) for p in reversed(range(40)))
+    assert not torch.equal(Stream(numbered(), seed=4, flip=True).__getitems__(range(40))["u0"], together)
+
+
+def test_mirroring_leaves_the_stored_images_as_they_were():
+    images = numbered()
+    Stream(images, seed=3, flip=True).__getitems__(range(40))
+    assert torch.equal(images.array, numbered().array)
+
+
+def test_loading_processes_give_the_batches_of_the_main_process():
+    assert same(stream(num_workers=2, flip=True, steps=6), stream(flip=True, steps=6))
+
+
+def test_a_stream_can_be_sent_to_a_process_that_is_started_any_way():
+    copy = pickle.loads(pickle.dumps(Stream(numbered(), seed=3, flip=True)))
+    assert torch.equal(copy.__getitems__(range(30))["u0"], Stream(numbered(), 3, True).__getitems__(range(30))["u0"])
+
+
+def test_validation_shares_are_disjoint_and_complete_and_in_order():
+    shares = [numbers(module(rank=r, world=2, batch_size=6).val_dataloader()) for r in (0, 1)]
+    assert shares == [list(range(0, N, 2)), list(range(1, N, 2))]
+
+
+def test_held_out_images_are_disjoint_and_complete_and_never_depend_on_the_seed():
+    rest, held = hold_out(numbered(), 6, "data.val_size")
+    parts = [part.pixels(range(len(part)))[:, 0, 0, 0].tolist() for part in (rest, held)]
+    assert len(parts[1]) == 6 and sorted(parts[0] + parts[1]) == list(range(N))
+    assert parts[1] != list(range(6)) and parts[1] != list(range(N - 6, N))
+    torch.manual_seed(5)
+    assert hold_out(numbered(), 6, "data.val_size")[1].indices == held.indices
+
+
+@pytest.mark.parametrize("size", [0, N, 2.5, True])
+def test_a_bad_number_of_held_out_images_is_refused_by_its_key(size):
+    with pytest.raises(ConfigError, match=r"^data\.val_size must be"):
+        hold_out(numbered(), size, "data.val_size")
+
+
+def test_prior_images_come_without_replacement_while_they_last():
+    data = module()
+    first = (data.prior_images(range(N), seed=1)[:, 0, 0, 0] * 255).tolist()
+    assert sorted(first) == list(range(N)) and first != list(range(N))
+    assert torch.equal(data.prior_images(range(N, 2 * N), seed=1), data.prior_images(range(N), seed=1))
+    assert torch.equal(data.prior_images([7, 2], seed=1)[:, 0, 0, 0] * 255, torch.tensor([first[7], first[2]]))
+    assert not torch.equal(data.prior_images(range(N), seed=2), data.prior_images(range(N), seed=1))
+
+
+def test_batches_are_float32_fractions_of_the_bytes():
+    images = Pixels(torch.tensor([0, 1, 128, 255], dtype=torch.uint8).reshape(1, 1, 2, 2))
+    u0 = Items(images).__getitems__([0])["u0"]
+    assert u0.dtype == torch.float32
+    assert torch.equal(u0.flatten(), torch.tensor([0, 1 / 255, 128 / 255, 1]))
+
+
+def test_images_of_another_shape_are_refused_by_name():
+    data = module()
+    data.read = lambda split: Pixels(torch.zeros(2, 1, 4, 3, dtype=torch.uint8))
+    with pytest.raises(ConfigError, match=r"data.shape = \[1, 3, 4\] differs .* \[1, 4, 3\]"):
+        data.images("train")
+
+
+def test_a_fingerprint_changes_with_one_pixel_and_with_the_choice_of_images():
+    changed = numbered()
+    changed.array[7, 0, 1, 2] += 1
+    prints = [images.fingerprint() for images in (numbered(), numbered(), changed)]
+    assert prints[0] == prints[1] != prints[2]
+    parts = [Subset(numbered(), [1, 2]), Subset(numbered(), [1, 2]), Subset(numbered(), [1, 3]), Subset(changed, [1, 2])]
+    assert len({part.fingerprint() for part in parts}) == 3
+    assert parts[0].fingerprint() == parts[1].fingerprint()

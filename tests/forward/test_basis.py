@@ -1,0 +1,138 @@
+"""The bases against SciPy, the FFT and a stencil: orthonormal, diagonal where promised, exact whatever autocast says."""
+
+import numpy as np
+import pytest
+import scipy.fft
+import torch
+from torch.testing import assert_close
+
+from heatgen.forward.basis import Cosine, Fourier, Orthogonal, Pixel, haar_rotation
+
+SIZES = [(28, 28), (32, 32), (33, 33), (64, 64), (20, 33)]
+BASES = {
+    "pixel": lambda height, width: Pixel(),
+    "cosine": Cosine,
+    "fourier": Fourier,
+    "orthogonal": lambda height, width: Orthogonal(rotation(height * width)),
+}
+
+
+def rotation(size, seed=3):
+    return haar_rotation(size, torch.Generator().manual_seed(seed))
+
+
+def field(height, width, dtype=torch.float64):
+    return torch.randn(2, 3, height, width, generator=torch.Generator().manual_seed(0), dtype=dtype)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
+@pytest.mark.parametrize("size", SIZES)
+def test_cosine_is_the_orthonormal_dct_of_scipy(size, dtype, tolerance):
+    u = field(*size, dtype)
+    expected = torch.from_numpy(scipy.fft.dctn(u.double().numpy(), type=2, norm="ortho", axes=(-2, -1)))
+    assert_close(Cosine(*size)(u), expected.to(dtype), atol=tolerance, rtol=0)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
+@pytest.mark.parametrize("size", SIZES)
+def test_cosine_inverse_is_the_idct_of_scipy(size, dtype, tolerance):
+    c = field(*size, dtype)
+    expected = torch.from_numpy(scipy.fft.idctn(c.double().numpy(), type=2, norm="ortho", axes=(-2, -1)))
+    assert_close(Cosine(*size).inverse(c), expected.to(dtype), atol=tolerance, rtol=0)
+
+
+@pytest.mark.parametrize("size", [(16, 16), (9, 14), (7, 5)])
+@pytest.mark.parametrize("name", BASES)
+def test_a_basis_keeps_energy_and_inner_products_and_inverts(name, size):
+    basis, u = BASES[name](*size), field(*size)
+    c = basis(u)
+    assert_close((c[0] * c[1]).sum((-2, -1)), (u[0] * u[1]).sum((-2, -1)), atol=1e-11, rtol=0)
+    assert_close(c.square().sum((-2, -1)), u.square().sum((-2, -1)), atol=1e-11, rtol=0)
+    assert_close(basis.inverse(c), u, atol=1e-12, rtol=0)
+    assert_close(basis(basis.inverse(u)), u, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("size", [(16, 16), (9, 14), (7, 5)])
+def test_fourier_is_its_own_inverse_and_not_the_identity(size):
+    basis, u = Fourier(*size), field(*size)
+    assert_close(basis(basis(u)), u, atol=1e-12, rtol=0)
+    assert (basis(u) - u).abs().max() > 0.1
+
+
+def test_fourier_coefficients_are_sums_over_cosine_plus_sine():
+    size = (4, 5)
+    grid = torch.cartesian_prod(*[torch.arange(n).double() / n for n in size])
+    waves = torch.cartesian_prod(*[torch.arange(n).double() for n in size])
+    angles = 2 * torch.pi * waves @ grid.mT
+    expected = (angles.cos() + angles.sin()) @ field(*size).flatten(-2)[..., None] / 20**0.5
+    assert_close(Fourier(*size)(field(*size)).flatten(-2), expected.squeeze(-1), atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("size", [(16, 16), (9, 14), (7, 5)])
+def test_fourier_carries_the_periodic_heat_semigroup_of_the_fft(size):
+    basis, u, t = Fourier(*size), field(*size), 0.7
+    y, x = np.meshgrid(np.fft.fftfreq(size[0]), np.fft.fftfreq(size[1]), indexing="ij")
+    multiplier = np.exp(-4 * np.pi**2 * (y**2 + x**2) * t)
+    expected = torch.from_numpy(np.fft.ifft2(multiplier * np.fft.fft2(u.numpy())).real)
+    assert_close(basis.inverse((-basis.eigenvalues * t).exp() * basis(u)), expected, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("size", [(16, 16), (9, 14), (7, 5)])
+def test_fourier_diagonalises_the_periodic_five_point_stencil(size):
+    basis, u = Fourier(*size), field(*size)
+    laplacian = sum(u.roll(shift, axis) for shift in (1, -1) for axis in (-1, -2)) - 4 * u
+    y, x = torch.meshgrid(*[2 * torch.pi * torch.arange(n, dtype=torch.float64) / n for n in size], indexing="ij")
+    assert_close(basis(laplacian), (2 * y.cos() + 2 * x.cos() - 4) * basis(u), atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("waves", [(0, 1), (3, 2), (-2, 1), (4, -3)])
+def test_a_plane_wave_has_the_fourier_eigenvalue_of_its_frequency(waves):
+    height, width = 9, 14
+    basis = Fourier(height, width)
+    i, j = torch.meshgrid(torch.arange(height).double(), torch.arange(width).double(), indexing="ij")
+    wave = (2 * torch.pi * (waves[0] * i / height + waves[1] * j / width) + 0.4).cos()[None, None]
+    eigenvalue = 4 * torch.pi**2 * ((waves[0] / height) ** 2 + (waves[1] / width) ** 2)
+    assert_close(basis.inverse(basis.eigenvalues * basis(wave)), eigenvalue * wave, atol=1e-12, rtol=0)
+
+
+def test_orthogonal_analyses_with_the_transpose_of_its_matrix():
+    matrix, u = rotation(12), field(3, 4)
+    expected = torch.einsum("pq,bcp->bcq", matrix, u.flatten(-2)).reshape(u.shape)
+    assert_close(Orthogonal(matrix)(u), expected, atol=1e-13, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "matrix",
+    [torch.eye(6)[:, :5], torch.eye(6)[:5], 1.001 * torch.eye(6), torch.ones(6, 6), torch.full((6, 6), torch.nan)],
+    ids=["tall", "wide", "scaled", "singular", "nan"],
+)
+def test_orthogonal_refuses_a_matrix_that_is_not(matrix):
+    with pytest.raises(ValueError, match="Q\\^T Q = I"):
+        Orthogonal(matrix)
+
+
+@pytest.mark.parametrize("size", [1, 2, 17, 60])
+def test_haar_rotations_are_orthogonal_and_follow_the_seed(size):
+    matrix = rotation(size)
+    assert_close(matrix.mT @ matrix, torch.eye(size, dtype=torch.float64), atol=1e-13, rtol=0)
+    assert torch.equal(matrix, rotation(size))
+    assert size == 1 or not torch.allclose(matrix, rotation(size, seed=4))
+
+
+def test_haar_rotations_have_no_preferred_sign_or_direction():
+    generator = torch.Generator().manual_seed(0)
+    draws = torch.stack([haar_rotation(3, generator) for _ in range(400)])
+    assert_close(draws.mean(0), torch.zeros(3, 3).double(), atol=4 / (3 * 400) ** 0.5, rtol=0)
+    error = 4 * (4 / 45 / 400) ** 0.5  # the variance of a squared coordinate on the sphere is 2(n-1) / (n^2 (n+2))
+    assert_close(draws.square().mean(0), torch.full((3, 3), 1 / 3).double(), atol=error, rtol=0)
+
+
+@pytest.mark.parametrize("direction", ["forward", "inverse"])
+@pytest.mark.parametrize("name", BASES)
+def test_a_basis_works_in_float32_inside_autocast(name, direction):
+    basis, u = BASES[name](9, 14), field(9, 14, torch.float32)
+    plain = getattr(basis, direction)(u)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        cast = getattr(basis, direction)(u)
+    assert cast.dtype == torch.float32
+    assert torch.equal(cast, plain)

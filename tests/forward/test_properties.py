@@ -1,0 +1,239 @@
+"""What every forward map must satisfy: each conf/forward/*.yaml is instantiated and held to the one law."""
+
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from torch.testing import assert_close
+
+from heatgen.check import ConfigError
+
+CONFIGS = sorted(Path(__file__).parents[2].joinpath("conf", "forward").glob("*.yaml"))
+SHAPE = (2, 6, 9)
+METHODS = ["mean", "noise", "perturb"]
+
+
+def make(name):
+    parent = {"seed": 0, "data": {"shape": SHAPE, "suggest": {"num_levels": 7}}}
+    config = OmegaConf.create({**parent, "forward": OmegaConf.load(CONFIGS[0].with_name(f"{name}.yaml"))})
+    OmegaConf.resolve(config)
+    return instantiate(config.forward, _convert_="all")
+
+
+@pytest.fixture(params=[path.stem for path in CONFIGS])
+def process(request):
+    return make(request.param)
+
+
+def fields(batch=3, dtype=torch.float64, seed=0):
+    return torch.randn(batch, *SHAPE, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def some_times(process):
+    """A time for each of three items: the start, the middle and the end."""
+    return process.times[[0, process.num_levels // 2, process.num_levels]]
+
+
+def inner_time(process, batch=3):
+    """A time between two levels in the middle, for each item."""
+    k = process.num_levels // 2
+    return (0.7 * process.times[k] + 0.3 * process.times[k + 1]).repeat(batch)
+
+
+def invertible(process, s):
+    return bool((process.gain(s) != 0).all())
+
+
+def test_there_are_maps_to_test():
+    assert {"heat", "identity", "constant_velocity"} <= {path.stem for path in CONFIGS}
+
+
+def test_a_map_is_valid(process):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        process.validate()
+
+
+def test_the_levels_ascend_from_0_to_the_number_asked_for(process):
+    assert process.num_levels == 7
+    assert process.times.shape == (8,)
+    assert process.times[0] == 0
+    assert (process.times.diff() > 0).all()
+
+
+def test_a_map_is_named_after_its_config(request, process):
+    assert process.name == request.node.callspec.params["process"]
+
+
+def test_nothing_has_happened_at_time_0(process):
+    u0, t = fields(), process.times[:1].expand(3)
+    assert_close(process.mean(u0, t), u0, atol=1e-6, rtol=0)
+    assert_close(process.offset(t).expand_as(u0), torch.zeros_like(u0), atol=1e-6, rtol=0)
+
+
+def test_the_mean_is_affine_in_the_image(process):
+    u, v, t = fields(), fields(seed=1), some_times(process)
+    rest = process.mean(torch.zeros_like(u), t)
+    combined = process.mean(2 * u - 3 * v, t) - rest
+    assert_close(combined, 2 * (process.mean(u, t) - rest) - 3 * (process.mean(v, t) - rest), atol=1e-11, rtol=0)
+
+
+def test_the_noise_is_linear(process):
+    e, f, t = fields(), fields(seed=1), some_times(process)
+    expected = 2 * process.noise(e, t) - 3 * process.noise(f, t)
+    assert_close(process.noise(2 * e - 3 * f, t), expected, atol=1e-11, rtol=0)
+
+
+def test_the_noise_has_the_stated_standard_deviation_of_every_coefficient(process):
+    t, ones = some_times(process), torch.ones(3, *SHAPE, dtype=torch.float64)
+    noise = process.basis(process.noise(process.basis.inverse(ones), t))
+    assert (process.std(t) >= 0).all()
+    assert_close(noise, process.std(t).expand_as(noise).to(noise), atol=1e-11, rtol=0)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("k", [0, 3, 7])
+def test_methods_change_no_argument_and_share_no_storage(process, method, k):
+    for dtype in (torch.float32, torch.float64):
+        u, t = fields(dtype=dtype), process.times[k].repeat(3)
+        before, time = u.clone(), t.clone()
+        results = [getattr(process, method)(u, t) for _ in range(2)]
+        assert torch.equal(u, before)
+        assert torch.equal(t, time)
+        pointers = {x.untyped_storage().data_ptr() for x in [u, t, *results, *process.buffers()]}
+        assert len(pointers) == 4 + len(list(process.buffers()))
+
+
+@pytest.mark.parametrize("k", [1, 3])
+def test_steps_change_no_argument_and_share_no_storage(process, k):
+    u, eps, s, t = fields(), fields(seed=1), process.times[k].repeat(3), process.times[k + 1].repeat(3)
+    before, white = u.clone(), eps.clone()
+    results = [process.step(u, s, t, eps), process.step(u, s, t, eps), process.increment(u, s, t), process.drift(u, s)]
+    assert torch.equal(u, before)
+    assert torch.equal(eps, white)
+    assert len({x.untyped_storage().data_ptr() for x in [u, eps, *results]}) == 6
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("clock", [torch.float32, torch.float64])
+def test_the_precision_is_that_of_the_image_also_inside_autocast(process, method, clock):
+    t = some_times(process).to(clock)
+    for dtype in (torch.float32, torch.float64):
+        u = fields(dtype=dtype)
+        torch.manual_seed(0)
+        plain = getattr(process, method)(u, t)
+        torch.manual_seed(0)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            cast = getattr(process, method)(u, t)
+        assert plain.dtype == cast.dtype == dtype
+        assert torch.equal(plain, cast)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_half_precision_images_are_computed_in_float32(process, method):
+    u, t = fields(dtype=torch.bfloat16), some_times(process)
+    torch.manual_seed(0)
+    result = getattr(process, method)(u, t)
+    torch.manual_seed(0)
+    assert result.dtype == torch.float32
+    assert torch.equal(result, getattr(process, method)(u.float(), t))
+
+
+def test_perturbing_adds_the_noise_to_the_mean(process):
+    u0, eps, t = fields(), fields(seed=1), some_times(process)
+    assert_close(process.perturb(u0, t, eps) - process.mean(u0, t), process.noise(eps, t), atol=1e-11, rtol=0)
+
+
+def test_fresh_noise_has_the_moments_of_the_law(process):
+    n, t = 4000, process.times[-1:]
+    u0 = fields(1)
+    torch.manual_seed(0)
+    draws = process.basis(process.perturb(u0.expand(n, *SHAPE), t.expand(n)))
+    std = process.std(t).expand(1, *SHAPE).to(draws)
+    error = draws.mean(0, keepdim=True) - process.basis(process.mean(u0, t))
+    assert (error.abs() <= 5 * std / n**0.5 + 1e-12).all()
+    assert (draws.var(0, keepdim=True) - std**2).abs().max() <= 5 * (2 / n) ** 0.5 * std.max() ** 2
+
+
+@pytest.mark.parametrize("method", ["mean", "noise"])
+def test_an_item_does_not_depend_on_its_batch(process, method):
+    u, t = fields(), some_times(process)
+    together = getattr(process, method)(u, t)
+    alone = torch.cat([getattr(process, method)(u[j : j + 1], t[j : j + 1]) for j in range(3)])
+    assert_close(together, alone, atol=1e-12, rtol=0)
+
+
+def test_rectangular_fields_keep_their_shape(process):
+    u, s, t = fields(), inner_time(process), inner_time(process) * 1.01
+    states = [process.mean(u, t), process.noise(u, t), process.perturb(u, t), process.step(u, s, t), process.drift(u, t)]
+    assert [state.shape for state in states] == [u.shape] * 5
+
+
+def test_the_number_of_every_level_is_found_from_its_time(process):
+    whole = torch.arange(8).double()
+    assert_close(process.level(process.times), whole, atol=1e-12, rtol=0)
+    assert_close(process.level(process.times.flip(0)), whole.flip(0), atol=1e-12, rtol=0)
+    middles = (process.times[:-1] + process.times[1:]) / 2
+    assert_close(process.level(middles), whole[:-1] + 0.5, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("k", range(7))
+def test_a_step_between_neighbours_has_the_exact_marginal(process, k):
+    u0, s, t = fields(), process.times[k].expand(3), process.times[k + 1].expand(3)
+    start, white = process.mean(u0, s), process.basis.inverse(torch.ones_like(u0))
+    if not invertible(process, s):
+        pytest.skip("no step starts where A is not invertible")
+    ratio = process.ratio(s, t)
+    if (process.std(t) < (ratio * process.std(s)).abs() * (1 - 1e-9)).any():
+        with pytest.raises(ConfigError, match="shrink"):
+            process.step(start, s, t, torch.zeros_like(u0))
+        return
+    end = process.step(start, s, t, torch.zeros_like(u0))
+    assert_close(end, process.mean(u0, t), atol=1e-5, rtol=0)
+    spread = process.basis(process.step(start, s, t, white) - end)
+    variance = ((ratio * process.std(s)) ** 2 + spread**2).expand_as(u0).to(u0)
+    assert_close(variance, (process.std(t) ** 2).expand_as(u0).to(u0), atol=1e-8, rtol=1e-8)
+
+
+def test_no_step_starts_where_the_image_cannot_be_recovered(process):
+    dead = [t for t in process.times.split(1) if not invertible(process, t)]
+    for s in dead:
+        with pytest.raises(ConfigError, match=f"forward={process.name} is not invertible"):
+            process.step(fields(1), s, s)
+    assert len(dead) < len(process.times)
+
+
+def test_times_may_be_one_number_expanded_over_the_batch(process):
+    u, s, t = fields(), inner_time(process, 1), inner_time(process, 1) * 1.01
+    for method, times in [("mean", (t,)), ("noise", (t,)), ("increment", (s, t)), ("drift", (s,))]:
+        expanded = getattr(process, method)(u, *[time.expand(3) for time in times])
+        assert torch.equal(expanded, getattr(process, method)(u, *[time.repeat(3) for time in times]))
+    assert_close(process.diffusion(s.expand(3)), process.diffusion(s.repeat(3)), atol=0, rtol=0)
+
+
+def test_increments_tend_to_the_drift_and_steps_to_the_diffusion(process):
+    u, t = fields(), inner_time(process)
+    h = 1e-6 * process.times[-1]
+    drift = process.drift(u, t)
+    assert_close(process.increment(u, t, t + h) / h, drift, atol=1e-3, rtol=1e-3)
+    zero, white = torch.zeros_like(u), process.basis.inverse(torch.ones_like(u))
+    spread = process.basis(process.step(u, t, t + h, white) - process.step(u, t, t + h, zero))
+    assert_close(spread**2 / h, (process.diffusion(t) ** 2).expand_as(u).to(u), atol=1e-4, rtol=1e-3)
+
+
+def test_the_state_dict_carries_everything_that_was_drawn(request, process):
+    other, u0, t = make(request.node.callspec.params["process"]), fields(), some_times(process)
+    for value in other.state_dict().values():
+        value.zero_()
+    other.load_state_dict(process.state_dict())
+    assert torch.equal(other.mean(u0, t), process.mean(u0, t))
+
+
+def test_one_config_gives_one_map(request, process):
+    other, u0, t = make(request.node.callspec.params["process"]), fields(), some_times(process)
+    assert torch.equal(other.times, process.times)
+    assert torch.equal(other.mean(u0, t), process.mean(u0, t))
+    assert torch.equal(other.noise(u0, t), process.noise(u0, t))

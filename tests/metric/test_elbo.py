@@ -1,0 +1,328 @@
+"""The evidence lower bound, term by term, against closed forms and brute force."""
+
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch.distributions import Independent, Normal, kl_divergence
+
+from heatgen.check import ConfigError
+from heatgen.data.module import DataModule, Pixels, Spec
+from heatgen.devices import Devices
+from heatgen.forward.constant_velocity import ConstantVelocity
+from heatgen.forward.heat import Heat
+from heatgen.metric.elbo import ELBO, balanced_levels, clustered_sum, gaussian_kl, gaussian_nll, prior_kl
+from heatgen.metric.metric import Subject
+
+SHAPE, D, K, SIGMA, DELTA = (1, 2, 3), 6, 4, 0.05, 0.07
+SPECTRUM = torch.tensor([[0.3, 0.2, 0.15], [0.25, 0.1, 0.05]], dtype=torch.float64) ** 2  # variance of each cosine mode
+
+
+KNOWN = 0.5 * 784 * (0.64 - 1 + 2 * math.log(1.25))  # 33.8245 nats: widths 0.01 and 0.0125, 784 pixels
+
+
+def filled(value, *shape):
+    return torch.full(shape or (1, 1), value, dtype=torch.float64)
+
+
+def normal(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def heat(sigma=SIGMA):
+    return Heat(SHAPE, num_levels=K, sigma=sigma, sigma_min=0.5, sigma_max=2.0)
+
+
+def draws(n, seed):
+    """Gaussian images with SPECTRUM."""
+    return heat().basis.inverse(SPECTRUM.sqrt() * normal(n, *SHAPE, seed=seed))
+
+
+def model(process, mean, delta=DELTA, prior_std=None):
+    return SimpleNamespace(
+        process=process, reverse_mean=mean, reverse_std=lambda t, s: delta, prior_std=prior_std, delta=delta
+    )
+
+
+def optimal(process):
+    """The model whose reverse mean is the conditional mean of u_{k-1}'s noise-free state, linear for Gaussian images."""
+
+    def mean(u, t, s):
+        after, before = process.gain(t), process.gain(s)
+        factor = before * after * SPECTRUM / (after**2 * SPECTRUM + process.sigma**2)
+        return process.basis.inverse(factor.to(u) * process.basis(u))
+
+    return model(process, mean)
+
+
+def lazy(process):
+    """The model that leaves a state as it is."""
+    return model(process, lambda u, t, s: u)
+
+
+def blank(process):
+    """The model that always says 0, so that all errors are the images' own; its prior is wide."""
+    return model(process, lambda u, t, s: torch.zeros_like(u), prior_std=1.0)
+
+
+def subject(model, train, test, n=None, batch_size=1000, seed=0):
+    """Continuous data from tensors."""
+    sets = {"train": train, "test": test}
+    data = SimpleNamespace(
+        spec=Spec(tuple(train.shape[1:]), bits=None),
+        images=sets.get,
+        clean=lambda split, indices: sets[split][torch.as_tensor(indices)].float(),
+    )
+    return Subject(model, data, "toy", Devices(accelerator="cpu"), n, batch_size, seed)
+
+
+def byte_subject(model, images, **settings):
+    data = DataModule(shape=list(images.shape[1:]))
+    data.read = lambda split: Pixels(images)
+    return Subject(model, data, "bytes", Devices(accelerator="cpu"), None, 100, **{"seed": 0} | settings)
+
+
+def kls(state, centres, std=DELTA):
+    """KL(N(state, SIGMA^2 I) || N(centre, std^2 I)) of every pair of rows, by torch.distributions."""
+    q = Independent(Normal(state[:, None], torch.full_like(state[:, None], SIGMA)), 1)
+    return kl_divergence(q, Independent(Normal(centres, torch.full_like(centres, std)), 1))
+
+
+# parts ------------------------------------------------------------------------------------------------------------------
+
+
+def test_kl_of_centred_gaussians_is_the_known_number():
+    assert gaussian_kl(torch.zeros(1), filled(0.01**2), 784, 0.0125).item() == pytest.approx(KNOWN, rel=1e-9)
+
+
+def test_kl_of_equal_widths_is_half_the_squared_distance_in_their_units():
+    gap = torch.tensor([0.0, 0.3, 2.0])
+    assert torch.allclose(gaussian_kl(gap, filled(DELTA**2), 50, DELTA), gap.double() / (2 * DELTA**2))
+
+
+def test_kl_of_any_diagonal_is_the_one_of_torch():
+    mean, std = normal(5, 7), normal(5, 7, seed=1).abs() + 0.1
+    q, p = Independent(Normal(mean, std), 1), Independent(Normal(torch.zeros(7).double(), 0.4), 1)
+    assert torch.allclose(gaussian_kl(mean.square().sum(1), std**2, 7, 0.4), kl_divergence(q, p), rtol=1e-12)
+
+
+def test_nll_is_the_one_of_torch():
+    x = normal(5, 7)
+    expected = -Normal(torch.zeros(7).double(), 0.4).log_prob(x).sum(1)
+    assert torch.allclose(gaussian_nll(x.square().sum(1), 7, 0.4), expected, rtol=1e-12)
+
+
+def test_prior_kl_is_the_soft_minimum_over_training_images():
+    states, centres = 0.1 * normal(4, D), 0.1 * normal(9, D, seed=1)
+    found = prior_kl(states, centres, filled(SIGMA**2), DELTA)
+    expected = math.log(9) - torch.logsumexp(-kls(states, centres), 1)
+    assert torch.allclose(found, expected, rtol=1e-10)
+    assert torch.allclose(prior_kl(states, centres[:1], filled(SIGMA**2, 1, D), DELTA), kls(states, centres)[:, 0])
+    assert torch.allclose(prior_kl(states, centres.flip(0), filled(SIGMA**2, 4, D), DELTA), expected, rtol=1e-10)
+
+
+def test_prior_kl_of_an_image_that_is_every_training_image_is_of_the_widths_alone():
+    state = 100 + normal(1, 784)
+    found = prior_kl(state, state.expand(50, -1), filled(0.01**2), 0.0125)
+    assert found.item() == pytest.approx(KNOWN, rel=1e-9)
+
+
+def test_prior_kl_bounds_the_true_divergence_and_is_not_far_off():
+    state, centres = 0.05 * normal(1, D), 0.12 * normal(20, D, seed=1)
+    bound = prior_kl(state, centres, filled(SIGMA**2), DELTA).item()
+    x = state + SIGMA * normal(20000, D, seed=2)
+    log_q = Normal(state, SIGMA).log_prob(x).sum(1)
+    log_p = torch.logsumexp(Normal(centres, DELTA).log_prob(x[:, None]).sum(2), 1) - math.log(20)
+    true, error = (log_q - log_p).mean().item(), (log_q - log_p).std().item() / 20000**0.5
+    assert true + 4 * error < bound < true + math.log(20)
+
+
+def test_levels_are_balanced_and_distinct_within_an_image():
+    for n, per_image, num_levels in ((10, 3, 7), (4, 7, 7), (33, 1, 8), (5, 6, 7)):
+        design = balanced_levels(n, per_image, num_levels, seed=1)
+        counts = torch.bincount(design.flatten(), minlength=num_levels)
+        assert design.shape == (n, per_image) and len(counts) == num_levels
+        assert counts.max() - counts.min() <= 1
+        assert all(len(set(row)) == per_image for row in design.tolist())
+
+
+def test_every_image_is_as_likely_to_be_measured_at_any_level():
+    first = torch.cat([balanced_levels(9, 2, 5, seed=seed)[0] for seed in range(500)])
+    counts = torch.bincount(first, minlength=5).double()
+    assert ((counts - 200) ** 2 / 200).sum() < 18.5  # chi-square of 4 degrees, p = 0.001
+
+
+@pytest.mark.parametrize(("n", "per_image", "num_levels"), [(40, 2, 6), (40, 6, 6), (60, 1, 6), (18, 1, 6), (12, 2, 8)])
+def test_the_standard_error_of_a_sum_over_levels_is_its_spread_in_brute_force(n, per_image, num_levels):
+    sums, errors = [], []
+    for seed in range(800):
+        rng = np.random.default_rng(seed)
+        image, noise = rng.normal(0, 1, (n, 1)), rng.normal(0, 1.5, (n, num_levels))
+        values = torch.from_numpy(np.arange(num_levels) + image * (1 + 0.2 * np.arange(num_levels)) + noise)
+        design = balanced_levels(n, per_image, num_levels, seed)
+        means, error = clustered_sum(values.gather(1, design), design, num_levels)
+        sums.append(means.sum().item())
+        errors.append(error)
+    spread = np.std(sums)
+    assert abs(np.mean(sums) - sum(range(num_levels))) < 4 * spread / 800**0.5
+    assert np.sqrt(np.mean(np.square(errors))) == pytest.approx(spread, rel=0.15)
+
+
+# a linear Gaussian toy --------------------------------------------------------------------------------------------------
+
+
+def closed_form(first_image):
+    """Expected L_k and their variances over images and noise: L_{k-1} as KL_k, k = 1 .. K, then L_0 and L_K."""
+    process = heat()
+    d = process.gain(process.times).squeeze(1)
+    errors = d[:-1] ** 2 * SPECTRUM * SIGMA**2 / (d[1:] ** 2 * SPECTRUM + SIGMA**2)  # of each mode, k = 1 .. K
+    squares, spreads = errors.sum((1, 2)) / (2 * DELTA**2), 2 * errors.square().sum((1, 2)) / (2 * DELTA**2) ** 2
+    widths = 0.5 * D * (SIGMA**2 / DELTA**2 - 1) + D * math.log(DELTA / SIGMA)
+    centre = process.basis(first_image)[0, 0]
+    last = (d[-1] ** 2 * (SPECTRUM + centre**2)).sum() / (2 * DELTA**2) + widths
+    last_variance = (d[-1] ** 4 * (2 * SPECTRUM**2 + 4 * SPECTRUM * centre**2)).sum() / (2 * DELTA**2) ** 2
+    zeroth = squares[0] + D * math.log(DELTA * math.sqrt(2 * math.pi))
+    return squares + widths, spreads, (zeroth.item(), spreads[0].item()), (last.item(), last_variance.item())
+
+
+@pytest.mark.parametrize("levels", [None, 1, 2])
+def test_every_term_of_a_linear_gaussian_model_is_its_closed_form(levels):
+    n, train = 3000, draws(1, seed=1)
+    result = ELBO(levels=levels)(subject(optimal(heat()), train, draws(n, seed=2)))
+    kl, variances, zeroth, last = closed_form(train)
+    for name, (expected, variance) in (("L_0 [nats]", zeroth), ("L_K [nats]", last)):
+        error = (variance / n) ** 0.5
+        assert abs(result.values[name] - expected) < 4 * error
+        assert result.errors[name] == pytest.approx(error, rel=0.15)
+
+    evaluations = n * (levels or K - 1) / (K - 1)
+    assert result.series["k"] == [2, 3, 4]
+    for k, value in zip(range(2, K + 1), result.series["L_{k-1} [nats]"], strict=True):
+        assert abs(value - kl[k - 1]) < 4 * (variances[k - 1] / evaluations) ** 0.5
+    total, error = result.values["L_1..K-1 [nats]"], result.errors["L_1..K-1 [nats]"]
+    assert abs(total - kl[1:].sum()) < 4 * error
+    assert error == pytest.approx((variances[1:].sum() / evaluations).item() ** 0.5, rel=0.25)
+    assert abs(kl[0] - kl[-1]) > 10 * error  # what counting k = 1 .. K-1 instead would add
+    parts = ("L_K [nats]", "L_1..K-1 [nats]", "L_0 [nats]")
+    assert result.values["nll_bound [nats]"] == pytest.approx(sum(result.values[part] for part in parts), rel=1e-12)
+
+
+def test_the_bound_is_above_the_entropy_of_gaussian_images():
+    """No density has a smaller expected NLL than the data's own, D/2 ln(2 pi e) + 1/2 sum ln s^2."""
+    result = ELBO(levels=None)(subject(optimal(heat()), draws(500, seed=1), draws(1000, seed=2)))
+    entropy = 0.5 * (D * math.log(2 * math.pi * math.e) + SPECTRUM.log().sum().item())
+    assert entropy + 4 * result.errors["nll_bound [nats]"] < result.values["nll_bound [nats]"]
+
+
+def test_the_standard_error_of_the_bound_counts_that_an_images_terms_go_together():
+    process, train, test = heat(), draws(1, seed=0), draws(40, seed=1)
+    result = ELBO(levels=None)(subject(blank(process), train, test))
+    d = process.gain(process.times).squeeze(1)
+    energies = (d * process.basis(test)).square().sum((2, 3)) / (2 * DELTA**2)  # what 0 misses of levels 0 .. K, (40, K + 1)
+    last = (d[-1] * process.basis(test - train)).square().sum((1, 2, 3)) / 2
+    terms = {"L_0": energies[:, 0], "L_1..K-1": energies[:, 1:K].sum(1), "L_K": last}
+    terms["nll_bound"] = energies[:, :K].sum(1) + last
+    for name, values in terms.items():
+        assert result.errors[f"{name} [nats]"] == pytest.approx(values.std().item() / 40**0.5, rel=1e-5), name
+
+
+def test_batches_and_blocks_and_the_order_of_training_images_change_nothing():
+    process, train, test = heat(), draws(2100, seed=1), draws(30, seed=2)
+    whole = ELBO(levels=2)(subject(optimal(process), train, test))
+    cut = ELBO(levels=2)(subject(optimal(process), train.flip(0), test, batch_size=7))
+    assert cut.values == pytest.approx(whole.values, rel=1e-6)
+    states, centres = (process.mean(u, process.times[-1:].expand(len(u))).flatten(1) for u in (test, train))
+    expected = (math.log(2100) - torch.logsumexp(-kls(states, centres), 1)).mean().item()
+    assert whole.values["L_K [nats]"] == pytest.approx(expected, rel=1e-6)
+    assert whole.facts["training images in the prior"] == 2100
+
+
+def test_the_prior_may_be_wider_than_the_reverse_steps():
+    process, train, test = heat(), draws(5, seed=1), draws(4, seed=2)
+    wide = optimal(process)
+    wide.prior_std = 0.2
+    states, centres = (process.mean(u, process.times[-1:].expand(len(u))).flatten(1) for u in (test, train))
+    expected = (math.log(5) - torch.logsumexp(-kls(states, centres, 0.2), 1)).mean().item()
+    assert ELBO()(subject(wide, train, test)).values["L_K [nats]"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_prior_of_a_map_that_forgets_everything_costs_its_width_alone():
+    process = ConstantVelocity(SHAPE, num_levels=K, sigma=SIGMA)
+    result = ELBO()(subject(lazy(process), draws(7, seed=1), draws(5, seed=2)))
+    expected = D * (0.5 * (SIGMA**2 / DELTA**2 - 1) + math.log(DELTA / SIGMA))
+    assert result.values["L_K [nats]"] == pytest.approx(expected, rel=1e-9)
+    assert result.errors["L_K [nats]"] < 1e-9
+
+
+def test_a_single_level_has_no_terms_in_between():
+    process = ConstantVelocity(SHAPE, num_levels=1, sigma=SIGMA)
+    values = ELBO()(subject(lazy(process), draws(7, seed=1), draws(5, seed=2))).values
+    assert values["L_1..K-1 [nats]"] == 0
+    assert values["nll_bound [nats]"] == pytest.approx(values["L_0 [nats]"] + values["L_K [nats]"])
+
+
+def test_which_images_are_drawn_depends_on_the_seed_and_none_twice():
+    test = draws(20, seed=2)
+    few = [ELBO()(subject(lazy(heat()), draws(1, seed=1), test, n=15, seed=seed)).values for seed in (0, 0, 1)]
+    assert few[0] == few[1] and few[0]["L_K [nats]"] != few[2]["L_K [nats]"]
+    every, more = (ELBO()(subject(lazy(heat()), draws(1, seed=1), test, n=n)).values for n in (20, 99))
+    assert every == more
+
+
+# bytes and bits ---------------------------------------------------------------------------------------------------------
+
+
+def test_bytes_are_spread_evenly_over_the_unit_interval():
+    """Every byte equally often: then u_0 is uniform, of variance 1/12; byte / 255 alone would have 0.0840."""
+    images = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16).expand(20, -1, -1, -1)
+    middling = model(ConstantVelocity((1, 16, 16), 2, SIGMA), lambda u, t, s: torch.full_like(u, 0.5), delta=0.5)
+    found = ELBO()(byte_subject(middling, images)).values["L_0 [nats]"]
+    variance = (found / 256 - math.log(0.5 * math.sqrt(2 * math.pi))) * 2 * 0.5**2
+    assert variance == pytest.approx(1 / 12, abs=5e-5)
+
+
+def test_bits_are_nats_in_base_two_for_each_pixel_and_eight_more_for_bytes():
+    """A uniform density, of 0 nats, is 8 bits a byte."""
+    images = torch.randint(0, 256, (9, *SHAPE), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    of_bytes = ELBO()(byte_subject(lazy(heat()), images))
+    continuous = ELBO()(subject(lazy(heat()), draws(9, seed=1), draws(9, seed=2)))
+    for result, extra in ((of_bytes, 8), (continuous, 0)):
+        for name in ("L_0", "L_1..K-1", "L_K", "nll_bound"):
+            bits = result.values[f"{name} [nats]"] / (D * math.log(2)) + (extra if name == "nll_bound" else 0)
+            assert result.values[f"{name} [bits/dim]"] == pytest.approx(bits, rel=1e-12)
+            error = result.errors[f"{name} [nats]"] / (D * math.log(2))
+            assert result.errors[f"{name} [bits/dim]"] == pytest.approx(error, rel=1e-12)
+
+
+# refusals ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("broken", "sentence"),
+    [
+        (None, "needs a run whose model has Gaussian reverse steps"),
+        (SimpleNamespace(process=heat()), "needs a run whose model has Gaussian reverse steps"),
+        (lazy(heat(sigma=0)), r"needs forward\.sigma > 0"),
+        (model(heat(), None, delta=0), "needs delta and prior_std greater than 0"),
+        (model(heat(), None, prior_std=0), "needs delta and prior_std greater than 0"),
+    ],
+)
+def test_a_model_without_a_bound_is_refused(broken, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        ELBO()(subject(broken, draws(3, seed=1), draws(4, seed=2)))
+
+
+def test_too_few_evaluations_are_refused():
+    wanted = subject(lazy(Heat(SHAPE, num_levels=12, sigma=SIGMA)), draws(3, seed=1), draws(5, seed=2))
+    with pytest.raises(ConfigError, match=r"n x metric\.levels = 10"):
+        ELBO(levels=2)(wanted)
+    wanted.n = 1
+    with pytest.raises(ConfigError, match="n must be a whole number of at least 2"):
+        ELBO()(wanted)
+
+
+def test_one_image_has_no_standard_error_and_is_refused():
+    with pytest.raises(ConfigError):
+        ELBO()(subject(lazy(heat()), draws(3, seed=1), draws(1, seed=2)))

@@ -1,0 +1,199 @@
+"""model=ihd: the identities of its loss, its parametrisations, its reverse step and what it refuses."""
+
+import functools
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from heatgen.check import ConfigError
+from heatgen.forward.constant_velocity import ConstantVelocity
+from heatgen.forward.heat import Heat
+from heatgen.model.ihd import IHD
+from heatgen.model.module import warmup_factor
+from heatgen.net.unet import UNet
+from heatgen.noise import SampleNoise
+from heatgen.sampler.ancestral import ancestral
+
+SHAPE = (2, 6, 5)
+K = 6
+SIGMA = 0.1
+FADE = ConstantVelocity(SHAPE, num_levels=1)
+
+
+def heat(num_levels=K):
+    return Heat(SHAPE, num_levels, SIGMA)
+
+
+def curved(x, k):
+    return torch.tanh(x + 0.1 * k.reshape(-1, 1, 1, 1))
+
+
+def make(net=curved, process=None, **settings):
+    return IHD(process or heat(), net, ancestral, functools.partial(torch.optim.Adam, lr=2e-4), **settings)
+
+
+def zero_net():
+    return UNet(SHAPE, model_channels=4, multipliers=(1, 2), num_res_blocks=1, attention_levels=(), norm_groups=2)
+
+
+def images(batch, seed=0):
+    return torch.rand(batch, *SHAPE, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def fixed(k, eps):
+    """Noise that draws the levels k and then eps."""
+    return SimpleNamespace(integers=lambda low, high: k, normal_like=lambda u: eps)
+
+
+def between(k):
+    times = heat().times
+    return times[k], times[k - 1]
+
+
+def test_the_loss_of_a_perfect_mean_is_0(monkeypatch):
+    model, u0 = make(), images(40)
+    monkeypatch.setattr(model, "_mean", lambda u, t, s: model.process.mean(u0, s))
+    assert torch.equal(model.loss({"u0": u0}, SampleNoise(range(40), 0)), torch.zeros(40, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("parametrisation", ["residual", "x0", "direct"])
+def test_the_loss_of_a_perfect_net_is_0(parametrisation):
+    u0, process = images(40), heat()
+
+    def net(u, k):
+        target = process.mean(u0, process.times[k.round().long() - 1])
+        return {"residual": target - u, "x0": u0, "direct": target}[parametrisation]
+
+    losses = make(net, parametrisation=parametrisation).loss({"u0": u0}, SampleNoise(range(40), 0))
+    assert_close(losses, torch.zeros(40, dtype=torch.float64), atol=1e-25, rtol=0)
+
+
+def test_the_loss_of_a_new_net_is_the_step_less_the_noise():
+    model, u0 = make(zero_net()), images(K).float()
+    k, eps = torch.arange(1, K + 1), torch.randn(K, *SHAPE, generator=torch.Generator().manual_seed(1))
+    t, s = between(k)
+    difference = model.process.mean(u0, s) - model.process.mean(u0, t) - SIGMA * eps
+    assert_close(model.loss({"u0": u0}, fixed(k, eps)), difference.square().sum((1, 2, 3)), atol=0, rtol=1e-5)
+
+
+@pytest.mark.parametrize("k", [1, 3, K])
+def test_the_loss_of_a_new_net_has_its_closed_expectation(k):
+    n, model, u0 = 4000, make(lambda u, k: torch.zeros_like(u)), images(1)
+    eps = torch.randn(n, *SHAPE, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    losses = model.loss({"u0": u0.expand(n, *SHAPE)}, fixed(torch.full((n,), k), eps))
+    t, s = between(torch.tensor([k]))
+    change = (model.process.mean(u0, s) - model.process.mean(u0, t)).square().sum()
+    expected = math.prod(SHAPE) * SIGMA**2 + change
+    assert abs(losses.mean() - expected) < 4 * losses.std() / math.sqrt(n)
+
+
+@pytest.mark.parametrize(("parametrisation", "weight"), [("direct", 0.0), ("residual", 1.0)])
+def test_the_net_predicts_the_mean_or_its_difference_from_the_state(parametrisation, weight):
+    model, u = make(parametrisation=parametrisation), images(3)
+    t, s = between(torch.tensor([1, 4, K]))
+    assert_close(model.reverse_mean(u, t, s), weight * u + curved(u, torch.tensor([1, 4, K])), atol=1e-7, rtol=0)
+
+
+@pytest.mark.parametrize("skip", [1, 3])
+def test_the_x0_net_predicts_the_image_and_may_skip_levels(skip):
+    model, u, k = make(parametrisation="x0"), images(2), torch.tensor([4, K])
+    t, s = model.process.times[k], model.process.times[k - skip]
+    assert_close(model.reverse_mean(u, t, s), model.process.mean(curved(u, k), s), atol=1e-7, rtol=0)
+
+
+@pytest.mark.parametrize("steps", [(2, 2), (1, 2), (-1, 1)])
+@pytest.mark.parametrize("parametrisation", ["residual", "direct"])
+def test_other_parametrisations_refuse_to_skip_levels(parametrisation, steps):
+    model, k = make(parametrisation=parametrisation), torch.tensor([3, 4])
+    with pytest.raises(ConfigError, match=f"model.parametrisation={parametrisation}.*use x0"):
+        model.reverse_mean(images(2), model.process.times[k], model.process.times[k - torch.tensor(steps)])
+
+
+@pytest.mark.parametrize(("train_top_level", "last"), [(True, K), (False, K - 1)])
+def test_training_covers_every_level_evenly(monkeypatch, train_top_level, last):
+    n, model, seen = 3000, make(train_top_level=train_top_level), []
+    monkeypatch.setattr(model, "_mean", lambda u, t, s: seen.append((t, s)) or u)
+    model.loss({"u0": images(1).expand(n, *SHAPE)}, SampleNoise(range(n), 0))
+    t, s = seen[0]
+    levels = model.process.level(t)
+    assert_close(model.process.level(s), levels - 1, atol=1e-12, rtol=0)
+    counts = torch.bincount(levels.round().long(), minlength=K + 1)
+    expected = torch.tensor([0.0] + [n / last] * last + [0.0] * (K - last))
+    assert (counts - expected).abs().max() <= 4 * math.sqrt(n / last)
+    assert torch.equal(counts > 0, expected > 0)
+
+
+def test_the_loss_of_a_sample_does_not_depend_on_its_batch():
+    model, u0 = make(), images(5)
+    together = model.loss({"u0": u0}, SampleNoise(range(5), 3))
+    alone = torch.cat([model.loss({"u0": u0[[j]]}, SampleNoise([j], 3)) for j in range(5)])
+    assert_close(together, alone, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize(("delta", "expected"), [(None, 1.25 * SIGMA), (0, 0.0), (0.3, 0.3)])
+def test_the_noise_of_a_step_is_five_quarters_of_the_forward_noise_unless_given(delta, expected):
+    t, s = between(torch.tensor([2]))
+    assert make(delta=delta).reverse_std(t, s) == pytest.approx(expected, abs=1e-15)
+
+
+@pytest.mark.parametrize(("prior_std", "expected"), [(None, 1.25 * SIGMA), (0, 0.0), (0.4, 0.4)])
+def test_an_initial_state_is_the_mean_of_the_last_level_plus_noise(prior_std, expected):
+    model, u0, eps = make(prior_std=prior_std), images(3), images(3, seed=1)
+    state = model.initial_state(u0, fixed(None, eps))
+    assert_close(state, model.process.mean(u0, model.process.times[[K] * 3]) + expected * eps, atol=1e-14, rtol=0)
+
+
+def test_reconstructions_are_reproducible_draws_by_item():
+    model, u_last = make(), images(3)
+    draws = model.reconstruct(u_last, 2, seed=5)
+    assert draws.shape == (2, 3, *SHAPE)
+    assert torch.equal(draws, model.reconstruct(u_last, 2, seed=5))
+    assert_close(draws[:, :2], model.reconstruct(u_last[:2], 2, seed=5), atol=1e-12, rtol=0)
+    assert not torch.isclose(draws[0], draws[1]).any()
+    assert not torch.isclose(draws, model.reconstruct(u_last, 2, seed=6)).any()
+
+
+def test_reconstructions_without_noise_are_one_estimate():
+    draws = make(delta=0).reconstruct(images(2), 3)
+    assert torch.equal(draws, draws[:1].expand_as(draws))
+
+
+@pytest.mark.parametrize(
+    ("step", "warmup", "factor"),
+    [(0, 5000, 0), (1, 5000, 0.0002), (2500, 5000, 0.5), (5000, 5000, 1), (9999, 5000, 1), (0, 0, 1), (3, 0, 1)],
+)
+def test_the_learning_rate_warms_up_linearly(step, warmup, factor):
+    assert warmup_factor(step, warmup) == pytest.approx(factor, abs=1e-15)
+
+
+def test_the_scheduler_multiplies_the_learning_rate_by_the_warm_up():
+    configured = make(zero_net(), warmup_steps=4).configure_optimizers()
+    optimizer, schedule, rates = configured["optimizer"], configured["lr_scheduler"]["scheduler"], []
+    for _ in range(6):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert rates == pytest.approx([0, 0.5e-4, 1e-4, 1.5e-4, 2e-4, 2e-4], abs=1e-12)
+    assert configured["lr_scheduler"]["interval"] == "step"
+
+
+@pytest.mark.parametrize(
+    ("message", "settings"),
+    [
+        ("model.parametrisation must .*did you mean residual", {"parametrisation": "residul"}),
+        ("model.parametrisation must", {"parametrisation": None}),
+        ("model.train_top_level must", {"train_top_level": "no"}),
+        ("model.delta must", {"delta": -0.1}),
+        ("model.delta must", {"delta": "auto"}),
+        ("model.prior_std must", {"prior_std": -1}),
+        ("model.warmup_steps must", {"warmup_steps": 0.5}),
+        ("seed must", {"seed": "abc"}),
+        ("model.train_top_level=false needs forward.num_levels", {"train_top_level": False, "process": FADE}),
+    ],
+)
+def test_a_wrong_value_is_refused_by_the_name_of_its_key(message, settings):
+    with pytest.raises(ConfigError, match=f"^{message}"):
+        make(**settings)

@@ -1,0 +1,297 @@
+"""The command line as a newcomer meets it: help, the three verbs, and one sentence for each mistake."""
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, SMALL, call
+from PIL import Image
+
+Refused = Callable[..., str]
+
+
+@pytest.fixture
+def own_run(small_run: Path, tmp_path: Path) -> Path:
+    """A copy of the small run that a test may change."""
+    return Path(shutil.copytree(small_run, tmp_path / "runs" / "own"))
+
+
+# help --------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("script", ["train", "sample", "evaluate"])
+def test_help_shows_five_examples_then_the_groups_then_the_config(script: str) -> None:
+    start = time.monotonic()
+    done = subprocess.run([sys.executable, f"{script}.py", "--help"], cwd=ROOT, capture_output=True, text=True)
+    seconds = time.monotonic() - start
+    examples, groups = done.stdout.find(f"python {script}.py"), done.stdout.find("== Groups")
+    assert -1 < examples < groups < done.stdout.find("== Config")
+    assert done.stdout[:groups].count(f"  python {script}.py") == 5
+    assert ("forward: constant_velocity, heat, identity" in done.stdout) == (script == "train")
+    assert ("mode: elbo, fid, kid" in done.stdout) == (script == "evaluate")
+    assert seconds < 3
+
+
+@pytest.mark.parametrize("script", ["train", "sample", "evaluate"])
+def test_the_config_is_shown_without_importing_torch(script: str) -> None:
+    code = f"""
+import runpy, sys
+sys.argv = ["{script}.py", "--cfg", "job", "--resolve"]
+runpy.run_path("{script}.py", run_name="__main__")
+assert "torch" not in sys.modules and "lightning" not in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "trainer:" in done.stdout
+
+
+# the three verbs ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_directory_holds_everything(small_run: Path) -> None:
+    files = {str(p.relative_to(small_run)) for p in small_run.rglob("*") if p.is_file()}
+    wanted = {"config.yaml", "overrides.txt", "env.txt", "train.log", "metrics.csv"}
+    wanted |= {"checkpoints/last.ckpt", "checkpoints/best.ckpt", "samples/step_000012.png", "samples/process.gif"}
+    assert wanted <= files
+    assert "${" not in (small_run / "config.yaml").read_text()
+    assert "torch " in (small_run / "env.txt").read_text()
+    with (small_run / "metrics.csv").open() as file:
+        assert [int(row["step"]) for row in csv.DictReader(file) if row["val/loss"]] == [3, 7, 11]
+
+
+def test_a_checkpoint_holds_tensors_and_plain_numbers_only(small_run: Path) -> None:
+    state = torch.load(small_run / "checkpoints" / "last.ckpt", weights_only=True)
+    assert state["global_step"] == 12 and set(state["callbacks"]) == {"EMA", "Checkpoints"}
+
+
+def test_the_four_ways_of_sampling(own_run: Path) -> None:
+    ways = {
+        "delta_0.0125_seed_0": [],
+        "delta_0.0125_seed_0_same_init": ["same_init=true"],
+        "delta_0.0125_seed_0_share_noise": ["share_noise=true"],
+        "interpolation_delta_0.0125_seed_0": ["interpolate=true", "num_points=6"],
+    }
+    drawn = {}
+    for name, options in ways.items():
+        assert call("sample", "run=latest", "n=6", *options) == 0
+        folder = own_run / "samples" / name
+        for file in ("grid.png", "initial.png", "process.gif", "process.mp4", "samples.pt"):
+            assert (folder / file).stat().st_size > 0
+        drawn[name] = torch.load(folder / "samples.pt", weights_only=True)
+    random, same, share, between = drawn.values()
+    assert torch.equal(same["initial"], same["initial"][:1].expand_as(same["initial"]))
+    assert not torch.equal(same["samples"][0], same["samples"][1])
+    assert not torch.equal(share["initial"][0], share["initial"][1])
+    assert torch.allclose(between["samples"][[0, -1]], random["samples"][:2], atol=1e-5)
+    with Image.open(own_run / "samples" / "delta_0.0125_seed_0" / "process.gif") as film:
+        assert film.n_frames == 6  # u_5 .. u_0
+
+
+def test_delta_and_seed_change_the_samples_and_no_file_is_lost(own_run: Path) -> None:
+    for options in (["seed=1"], ["delta=0"], ["delta=0.02", "prior_std=0", "weights=raw", "checkpoint=best"]):
+        assert call("sample", f"run={own_run}", "n=2", *options) == 0
+    folders = {p.name for p in (own_run / "samples").iterdir() if p.is_dir()}
+    assert folders == {"delta_0.0125_seed_1", "delta_0_seed_0", "delta_0.02_seed_0"}
+
+
+def test_evaluation_prints_a_table_and_keeps_the_numbers(own_run: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    arguments = ["mode=elbo", "n=20", "experiment_name=trial", "param_name=delta", "delta=0.02"]
+    assert call("evaluate", "run=latest", *arguments) == 0
+    assert "nll_bound [bits/dim]" in capfd.readouterr().out
+    (path,) = (own_run / "evaluation").glob("elbo_*.json")
+    result = json.loads(path.read_text())
+    assert path.with_suffix(".png").exists()
+    parts = [result["values"][f"{name} [nats]"] for name in ("L_K", "L_1..K-1", "L_0")]
+    assert sum(parts) == pytest.approx(result["values"]["nll_bound [nats]"])
+    bits = sum(parts) / (64 * np.log(2)) + 8
+    assert bits == pytest.approx(result["values"]["nll_bound [bits/dim]"])
+    with (own_run.parent / "results" / "trial.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {row["metric"] for row in rows} == set(result["values"])
+    assert {(row["param_name"], row["param_value"], row["mode"]) for row in rows} == {("delta", "0.02", "elbo")}
+
+
+@pytest.mark.parametrize("forward", ["constant_velocity", "identity"])
+def test_every_verb_works_with_another_forward_map(forward: str, tmp_path: Path) -> None:
+    assert call("train", "model=ihd", f"forward={forward}", *SMALL) == 0
+    assert call("sample", "n=2") == 0
+    assert call("evaluate", "mode=elbo", "n=10") == 0
+
+
+def test_epochs_can_be_given_instead_of_steps(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    assert call("train", *SMALL, "trainer.max_epochs=1", "data.batch_size=500", f"hydra.run.dir={folder}") == 0
+    assert torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("logger", ["tensorboard", "wandb"])
+def test_other_loggers_get_numbers_and_pictures_without_a_network(logger: str, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    command = [sys.executable, str(ROOT / "train.py"), *SMALL, f"logger={logger}", f"hydra.run.dir={folder}"]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("WANDB")}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, stdin=subprocess.DEVNULL)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (folder / "metrics.csv").exists()
+    if logger == "wandb":
+        assert len(list(folder.glob("wandb/offline-run-*/files/media/images/*.png"))) == 3
+    else:
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+        events = EventAccumulator(str(folder / "tensorboard"))
+        events.Reload()
+        assert len(events.Images("samples")) == 3 and "val/loss" in events.Tags()["scalars"]
+
+
+# mistakes ----------------------------------------------------------------------------------------------------------------
+
+MISTAKES = {
+    ("model=idh",): "model=idh is not an option; did you mean ihd?",
+    ("forward=heet",): "did you mean heat?",
+    ("modle=ihd",): "modle is not a key of the config; did you mean model?",
+    ("trainer.max_epoch=3",): "trainer.max_epoch is not a key of the config; did you mean trainer.max_epochs?",
+    ("forward.num_level=3",): "did you mean forward.num_levels?",
+    ("forward.num_levels=abc",): "forward.num_levels must be a whole number of at least 2, not 'abc'.",
+    ("forward.sigma=-0.1",): "forward.sigma must be a number at least 0, not -0.1.",
+    ("forward.sigma_max=0.1",): "forward.sigma_max must be greater than forward.sigma_min",
+    ("model.parametrisation=residal",): "did you mean residual?",
+    ("model.delta=-1",): "model.delta must be a number at least 0",
+    ("model.optimizer.lr=fast",): "model.optimizer",
+    ("net.norm_groups=5",): "net.norm_groups = 5 must divide every width",
+    ("trainer.max_steps=none",): "trainer.max_steps must be a whole number",
+    ("trainer.devices=two",): "trainer.devices must be a number",
+    ("trainer.precision=half",): "trainer.precision",
+    ("trainer.strategy=dpp",): "trainer.strategy",
+    ("data.batch_size=0",): "data.batch_size must be a whole number of at least 1, not 0.",
+    ("data.val_size=5000",): "data.val_size must be smaller than",
+    ("data=image_folder",): "data.path is not given",
+    ("data=image_folder", "data.path=/no/such/folder"): "data.path = /no/such/folder is not a folder",
+    ("seed=-1",): "seed must be a whole number of at least 0",
+    ("resume=/no/such/run",): "The run directory /no/such/run does not exist",
+    ("resume=latest",): "There is no run under runs_dir",
+    ("trainer=gpu",): "trainer.accelerator=gpu is refused",
+    ("trainer.max_steps",): "write key=value",
+    ("callback.ema.decay=2",): "callback.ema.decay must be a number",
+    ("+forward.speed=3",): "has no option 'speed'",
+}
+
+
+@pytest.mark.parametrize("arguments", list(MISTAKES), ids=lambda a: " ".join(a))
+def test_a_mistake_in_training_gets_one_sentence(arguments: tuple[str, ...], refused: Refused) -> None:
+    if arguments == ("trainer=gpu",) and torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    small = [s for s in SMALL if s.split("=")[0] not in {a.split("=")[0] for a in arguments}]
+    if "trainer=gpu" in arguments or any(a.startswith("resume") for a in arguments):
+        small = []
+    assert MISTAKES[arguments] in refused("train", *small, *arguments)
+
+
+def test_online_logging_without_a_key_gets_one_sentence(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("HOME", "/nonexistent")
+    sentence = refused("train", *SMALL, "logger=wandb", "logger.wandb.offline=false")
+    assert "logger.wandb.offline=false needs a key" in sentence
+
+
+def test_an_empty_folder_and_a_broken_image_get_one_sentence(refused: Refused, tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    options = [s for s in SMALL if not s.startswith("data.")] + ["data=image_folder", f"data.path={folder}"]
+    options += ["data.shape=[1,8,8]", "net.model_channels=8", "net.norm_groups=4", "net.multipliers=[1]"]
+    options += ["net.attention_levels=[]", "net.num_res_blocks=1", "data.batch_size=4"]
+    assert "holds no image" in refused("train", *options)
+    for i in range(20):
+        Image.new("L", (9, 9), i).save(folder / f"{i:02d}.png")
+    content = (folder / "07.png").read_bytes()
+    (folder / "07.png").write_bytes(content[: len(content) // 2])
+    assert "07.png is not a whole image" in refused("train", *options)
+    assert "07.png is not a whole image" in refused("train", *options, "data.num_workers=1", "data.cache_limit=0")
+
+
+def test_a_missing_or_truncated_checkpoint_gets_one_sentence(refused: Refused, own_run: Path) -> None:
+    last = own_run / "checkpoints" / "last.ckpt"
+    last.write_bytes(last.read_bytes()[:1000])
+    for script, key in (("sample", "run"), ("evaluate", "run"), ("train", "resume")):
+        assert "last.ckpt is cut short" in refused(script, f"{key}={own_run}")
+    last.unlink()
+    for script, key in (("sample", "run"), ("evaluate", "run"), ("train", "resume")):
+        assert "last.ckpt is missing" in refused(script, f"{key}={own_run}")
+
+
+def test_a_directory_without_config_gets_one_sentence(refused: Refused, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for script, key in (("sample", "run"), ("evaluate", "run"), ("train", "resume")):
+        assert "has no config.yaml" in refused(script, f"{key}={tmp_path / 'empty'}")
+
+
+def test_resume_keeps_its_own_groups(refused: Refused, own_run: Path) -> None:
+    assert "resume keeps the run's own model" in refused("train", f"resume={own_run}", "model=ihd")
+    assert "did you mean trainer.max_steps?" in refused("train", f"resume={own_run}", "trainer.max_step=3")
+
+
+def test_an_output_directory_that_cannot_be_written_gets_one_sentence(refused: Refused, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    assert "cannot be written" in refused("train", *SMALL, f"runs_dir={tmp_path / 'file'}")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_gets_one_sentence_and_keeps_the_old_checkpoint(tmp_path: Path) -> None:
+    from heatgen.callback.checkpoints import AtomicIO
+    from heatgen.check import ConfigError
+
+    target = tmp_path / "last.ckpt"
+    AtomicIO().save_checkpoint({"step": 1}, target)
+    (tmp_path / f"last.ckpt.tmp{os.getpid()}").symlink_to("/dev/full")
+    with pytest.raises(ConfigError, match=r"last.ckpt cannot be written .*No space left"):
+        AtomicIO().save_checkpoint({"step": 2, "weights": torch.zeros(10**6)}, target)
+    assert torch.load(target, weights_only=True) == {"step": 1}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("n=0",), "n must be a whole number of at least 1"),
+        (("delta=-1",), "model.delta must be a number at least 0"),
+        (("interpolate=true", "same_init=true"), "remove same_init and share_noise"),
+        (("same_init=perhaps",), "same_init must be true or false"),
+        (("n=[",), "cannot be read"),
+        (("weights=averaged",), "weights must be one of ema, raw"),
+        (("checkpoint=newest",), "The checkpoint newest is missing"),
+        (("delt=1",), "did you mean delta?"),
+    ],
+)
+def test_a_mistake_in_sampling_gets_one_sentence(
+    arguments: tuple[str, ...], sentence: str, refused: Refused, small_run: Path
+) -> None:
+    assert sentence in refused("sample", f"run={small_run}", *arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("mode=fdi",), "did you mean fid?"),
+        (("mode=elbo", "delta=0"), "delta and prior_std greater than 0"),
+        (("mode=elbo", "n=2", "metric.levels=1"), "raise either"),
+        (("mode=elbo", "metric.split=tset"), "did you mean test?"),
+        (("mode=fid", "n=1"), "n must be a whole number of at least 2, not 1."),
+        (("mode=fid", "metric.weights=/no/file.pt"), "metric.weights = /no/file.pt is not a file"),
+        (("mode=elbo", "param_name=delt"), "param_name=delt is not a key"),
+    ],
+)
+def test_a_mistake_in_evaluation_gets_one_sentence(
+    arguments: tuple[str, ...], sentence: str, refused: Refused, small_run: Path
+) -> None:
+    assert sentence in refused("evaluate", f"run={small_run}", *arguments)
+
+
+def test_a_data_set_alone_must_be_named(refused: Refused) -> None:
+    assert "say which with data=NAME" in refused("evaluate", "run=null", "mode=fid")

@@ -1,0 +1,71 @@
+"""Training, sampling and both kinds of evaluation in two processes give what one process gives."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ROOT, SMALL
+
+TWO = ["trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu"]
+
+pytestmark = pytest.mark.slow
+
+
+def run(script: str, *arguments: str) -> str:
+    """Run a command in a process of its own; what it prints."""
+    command = [sys.executable, str(ROOT / f"{script}.py"), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=400, env=os.environ)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def newest(folder: Path) -> dict:
+    return json.loads(max((folder / "evaluation").glob("*.json"), key=lambda p: p.stat().st_mtime_ns).read_text())
+
+
+def test_two_processes_train_the_same_model(small_run: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "two"
+    run("train", *TWO, *[s for s in SMALL if "dropout" not in s], f"hydra.run.dir={folder}")
+    one = tmp_path / "one"
+    run("train", *[s for s in SMALL if "dropout" not in s], f"hydra.run.dir={one}")
+    weights = [torch.load(f / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"] for f in (one, folder)]
+    assert max((weights[0][k] - weights[1][k]).abs().max().item() for k in weights[0]) < 1e-5
+    assert (folder / "samples" / "step_000012.png").exists()
+
+
+def test_two_processes_draw_the_same_samples_and_measure_the_same(small_run: Path, tmp_path: Path) -> None:
+    samples = []
+    for devices in ([], TWO):
+        folder = Path(run("sample", f"run={small_run}", "n=5", *devices).rsplit("samples: ", 1)[1].strip())
+        samples.append(torch.load(folder / "samples.pt", weights_only=True)["samples"])
+    assert samples[0].shape == (5, 1, 8, 8)
+    assert (samples[0] - samples[1]).abs().max() < 1e-5
+
+    values = []
+    for devices in ([], TWO):
+        run("evaluate", f"run={small_run}", "mode=elbo", "n=21", *devices)
+        values.append(newest(small_run)["values"])
+    assert values[0] == pytest.approx(values[1], rel=1e-5)
+
+
+@pytest.mark.skipif("HEATGEN_INCEPTION" not in os.environ, reason="needs the Inception file (HEATGEN_INCEPTION)")
+def test_two_processes_measure_the_same_fid(small_run: Path) -> None:
+    values = []
+    for devices in ([], TWO):
+        run("evaluate", f"run={small_run}", "mode=fid", "n=9", "metric.reference_n=8", *devices)
+        values.append(newest(small_run)["values"]["fid"])
+    assert values[0] == pytest.approx(values[1], rel=1e-3)
+
+
+def test_a_sweep_of_two_process_jobs_stays_in_one_folder(tmp_path: Path) -> None:
+    run("train", "-m", *TWO, *SMALL, "forward=heat,constant_velocity")
+    sweeps = list((tmp_path / "runs" / "sweeps").iterdir())
+    assert len(sweeps) == 1
+    jobs = sorted(p.name for p in sweeps[0].iterdir() if p.is_dir())
+    assert jobs == ["0-ihd-heat-digits", "1-ihd-constant_velocity-digits"]
+    for job in jobs:
+        assert (sweeps[0] / job / "checkpoints" / "last.ckpt").exists()
