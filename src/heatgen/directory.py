@@ -14,7 +14,10 @@ from typing import Any
 from heatgen.check import ConfigError
 
 PACKAGES = ("heatgen", "torch", "lightning", "hydra-core", "omegaconf", "numpy", "torchvision")
-RESULT_COLUMNS = ("time", "experiment", "run", "mode", "param_name", "param_value", "metric", "value", "standard_error")
+RESULT_COLUMNS = (
+    *("time", "experiment", "run", "mode", "param_name", "param_value"),
+    *("metric", "value", "standard_error", "facts", "command"),
+)
 
 
 def find_run(run: str, runs_dir: str) -> Path:

@@ -69,7 +69,8 @@ def options_of(group: str) -> list[str]:
 
 def groups_of(script: str) -> list[str]:
     """The config groups that <script>.py chooses from, in the order of its defaults."""
-    defaults = OmegaConf.load(CONF / f"{script}.yaml")["defaults"]
+    primary = OmegaConf.load(CONF / f"{script}.yaml")
+    defaults = OmegaConf.select(primary, "defaults")
     names = [str(next(iter(entry))).removeprefix("optional ") for entry in defaults if isinstance(entry, DictConfig)]
     groups = [name.split("@")[0] for name in names if not name.startswith("override ")]
     return list(dict.fromkeys(group for group in groups if options_of(group)))

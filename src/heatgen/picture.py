@@ -71,7 +71,7 @@ class Film:
 
     def see(self, k: int, u: Tensor) -> None:
         """Keep state u_k if it is one of those to show."""
-        kept = sum(len(batch[0]) for batch in self.batches[:-1])
+        kept = sum(len(batch[0]) for batch in self.batches[:-1] if batch)
         if k % self.every == 0 and kept < self.tiles:
             self.batches[-1].append(u[: self.tiles - kept].detach().float().cpu())
 

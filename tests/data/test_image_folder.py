@@ -150,7 +150,7 @@ def test_without_sub_folders_the_splits_are_fractions_disjoint_and_complete(tmp_
     fill(tmp_path, range(40))
     data = module(tmp_path, val_fraction=0.25, test_fraction=0.1, seed=seed)
     train, val, test = (values(data, split) for split in ("train", "val", "test"))
-    assert (len(test), len(val)) == (4, 9)
+    assert (len(test), len(val)) == (4, 10)
     assert sorted(train + val + test) == list(range(40))
     assert test == values(module(tmp_path, val_fraction=0.25, test_fraction=0.1), "test")
 

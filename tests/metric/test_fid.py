@@ -226,11 +226,14 @@ def test_the_network_is_downloaded_once_and_a_broken_download_leaves_nothing(now
         def read(self, *size):
             raise ConnectionResetError("reset")
 
+    class Whole(io.BytesIO):
+        headers = {"Content-Length": "7"}
+
     monkeypatch.setattr(urllib.request, "urlopen", lambda *a, **k: Broken())
     with pytest.raises(ConfigError, match="reset"):
         find_inception(None, str(nowhere))
     assert list(nowhere.iterdir()) == []
-    monkeypatch.setattr(urllib.request, "urlopen", lambda *a, **k: io.BytesIO(b"network"))
+    monkeypatch.setattr(urllib.request, "urlopen", lambda *a, **k: Whole(b"network"))
     assert find_inception(None, str(nowhere)) == nowhere / FILE
     monkeypatch.undo()
     assert find_inception(None, str(nowhere)).read_bytes() == b"network"
@@ -248,6 +251,7 @@ def test_a_download_that_is_cut_short_is_not_kept(tmp_path, monkeypatch):
             pass
 
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
     with http.server.HTTPServer(("127.0.0.1", 0), Half) as server:
         threading.Thread(target=server.handle_request, daemon=True).start()
         monkeypatch.setattr(cleanfid.downloads_helper, "inception_url", f"http://127.0.0.1:{server.server_port}")

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 from tqdm import tqdm
 
@@ -28,6 +28,14 @@ def find_images(folder: Path) -> list[Path]:
     if not paths:
         raise ConfigError(f"data.path = {folder} holds no image ({', '.join(sorted(EXTENSIONS))}); give another folder.")
     return paths
+
+
+def upright_bytes(image: Image.Image) -> Image.Image:
+    """An image turned as its camera says, with 16-bit grey scaled to bytes (where Pillow alone would clip it)."""
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8))
+    return image
 
 
 class ImageFiles:
@@ -55,7 +63,7 @@ class ImageFiles:
     def _read(self, path: Path, key: int | None) -> Tensor:
         try:
             with Image.open(path) as file:
-                image = self._resized(file.convert("L" if self.shape[0] == 1 else "RGB"))
+                image = self._resized(upright_bytes(file).convert("L" if self.shape[0] == 1 else "RGB"))
         except (OSError, SyntaxError, ValueError) as error:
             raise ConfigError(f"{path} is not a whole image ({error}); mend or remove it.") from error
         height, width = self.shape[1:]
@@ -120,17 +128,24 @@ class ImageFolder(DataModule):
         names = VALIDATION_NAMES if split == "val" else (split,)
         return next((self.path / name for name in names if (self.path / name).is_dir()), None)
 
-    def _files(self, folder: Path) -> ImageFiles:
-        return ImageFiles(find_images(folder), self.spec.shape, self.resize, self.crop, self.size)
+    def _files(self, split: str) -> ImageFiles:
+        """The images of a split's own sub-folder; for train without one, all that are in no other split's."""
+        others = [folder for name in ("val", "test") if (folder := self._folder(name))]
+        paths = find_images(self._folder(split) or self.path)
+        if split == "train" and not self._folder("train"):
+            paths = [path for path in paths if not any(path.is_relative_to(folder) for folder in others)]
+        if not paths:
+            raise ConfigError(f"data.path = {self.path} holds no training image; put some beside its other folders.")
+        return ImageFiles(paths, self.spec.shape, self.resize, self.crop, self.size)
 
     def read(self, split: str) -> ImageSet:
-        folder = self._folder(split)
-        if split != "train" and folder:
-            return self._cached(self._files(folder), split)
-        rest: ImageSet = self._files(self._folder("train") or self.path)
+        if split != "train" and self._folder(split):
+            return self._cached(self._files(split), split)
+        rest: ImageSet = self._files("train")
+        whole = len(rest)
         for part in ("test", "val"):
             if not self._folder(part):
-                size = max(1, round(self.fractions[part] * len(rest)))
+                size = max(1, round(self.fractions[part] * whole))
                 rest, held = hold_out(rest, size, f"data.{part}_fraction")
                 if part == split:
                     return self._cached(held, split)

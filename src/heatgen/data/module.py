@@ -5,7 +5,6 @@ step n takes positions n B .. (n+1) B - 1. So the order depends on (seed, positi
 devices, sees the same samples in the same steps.
 """
 
-import functools
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -119,7 +118,14 @@ class Stream(Items):
     def __init__(self, images: ImageSet, seed: int, flip: bool = False):
         super().__init__(images)
         self.seed, self.flip = seed, flip
-        self.order = functools.lru_cache(maxsize=2)(functools.partial(shuffled, len(images), seed, "order"))
+        self._orders: dict[int, list[int]] = {}
+
+    def order(self, epoch: int) -> list[int]:
+        """The order of the images in an epoch; the last two are remembered."""
+        if epoch not in self._orders:
+            kept = {e: order for e, order in self._orders.items() if e == epoch - 1}
+            self._orders = kept | {epoch: shuffled(len(self.images), self.seed, "order", epoch)}
+        return self._orders[epoch]
 
     def __getitems__(self, positions: Sequence[int]) -> dict[str, Tensor]:
         n = len(self.images)

@@ -1,6 +1,7 @@
 """Image sets that torchvision knows: read from disk where they are, downloaded where there is a network."""
 
 import gzip
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ def read_idx(path: Path) -> np.ndarray:
             content = file.read()
         sizes = np.frombuffer(content, ">u4", count=content[3], offset=4)
         return np.frombuffer(content, np.uint8, offset=4 + 4 * len(sizes)).reshape(sizes)
-    except (EOFError, OSError, ValueError, IndexError) as error:
+    except (EOFError, OSError, ValueError, IndexError, zlib.error) as error:
         raise ConfigError(f"{path} is not a whole IDX file ({error}); delete it or put the right one there.") from error
 
 

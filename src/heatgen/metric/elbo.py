@@ -46,18 +46,17 @@ def prior_kl(states: Tensor, centres: Tensor, variance: Tensor, std: float) -> T
     return math.log(len(centres)) - torch.logsumexp(-(shape + gaps / (2 * std**2)), dim=1)
 
 
-def clustered_sum(values: Tensor, levels: Tensor, num_levels: int) -> tuple[Tensor, float]:
-    """Means by level, and the standard error of their sum. values, levels: (n images, m), levels 0 .. num_levels-1.
+def clustered_sum(values: Tensor, levels: Tensor, num_levels: int) -> tuple[Tensor, Tensor]:
+    """Means by level, and each image's part in the error of their sum. values, levels: (n images, m), of 0 .. num_levels-1.
 
-    Values of one image are dependent, so the error comes from images' sums of weighted residuals (a linearised
-    variance, with images as clusters).
+    Values of one image are dependent, so images are clusters: the part of an image is the sum of its residuals, each over
+    sqrt(c (c - 1)) for a level measured c times, and the squared standard error is the sum of the squared parts.
     """
     flat = levels.flatten()
     counts = torch.bincount(flat, minlength=num_levels).double()
     means = torch.zeros(num_levels, dtype=torch.float64).index_add_(0, flat, values.double().flatten()) / counts
-    residuals = ((values.double() - means[levels]) / counts[levels]).sum(1)
-    n = len(values)
-    return means, math.sqrt(n / max(n - 1, 1) * residuals.square().sum().item())
+    weights = (counts * (counts - 1)).rsqrt()
+    return means, ((values.double() - means[levels]) * weights[levels]).sum(1)
 
 
 def balanced_levels(n: int, per_image: int, num_levels: int, seed: int) -> Tensor:
@@ -86,16 +85,20 @@ class ELBO:
         chosen = torch.randperm(len(images), generator=generator(subject.seed, "elbo"))[:n].sort().values.tolist()
         num_terms = subject.model.process.num_levels - 1
         per_image = num_terms if self.levels is None else min(self.levels, num_terms)
-        if n * per_image < num_terms:
-            raise ConfigError(f"n x metric.levels = {n * per_image} must reach the {num_terms} terms; raise either.")
+        if n < 2:
+            raise ConfigError(
+                f"mode=elbo needs at least 2 images, and metric.split={self.split} has {n}; use another split."
+            )
+        if n * per_image < 2 * num_terms:
+            raise ConfigError(f"n x metric.levels = {n * per_image} must reach twice the {num_terms} terms; raise either.")
         design = balanced_levels(n, per_image, num_terms, subject.seed)
 
         rows = {image: row for image, row in zip(chosen, design, strict=True)}
         middle = subject.each(chosen, lambda run: self._middle(subject, run, torch.stack([rows[i] for i in run])), "L_k")
         first = subject.each(chosen, lambda run: self._first(subject, run), "L_0")
         last = subject.each(chosen, lambda run: self._last(subject, run), "L_K")
-        means, error = clustered_sum(middle, design, num_terms)
-        return self._result(subject, first, means, error, last, per_image)
+        means, parts = clustered_sum(middle, design, num_terms)
+        return self._result(subject, first, means, parts, last, per_image)
 
     @staticmethod
     def _check(subject: Subject) -> None:
@@ -117,7 +120,8 @@ class ELBO:
         """Dequantised images, (B, C, H, W)."""
         u0 = subject.data.clean(self.split, run)
         if subject.data.spec.bits is not None:
-            u0 = (255 * u0 + SampleNoise(run, subject.seed, "dequantise").uniform_like(u0)) / 256
+            noise = SampleNoise(run, subject.seed, "dequantise").uniform_like(u0)
+            u0 = ((255 * u0.double() + noise) / 256).float().clamp(max=1 - 2**-24)  # in [0, 1), rounding or not
         return u0.to(subject.devices.device)
 
     def _gap(self, subject: Subject, u0: Tensor, eps: Tensor, k: Tensor) -> Tensor:
@@ -133,12 +137,13 @@ class ELBO:
         process, delta = subject.model.process, self._delta(subject)
         u0 = self._clean(subject, run)
         noises = SampleNoise(run, subject.seed, "elbo")
-        columns = []
+        columns = [torch.empty(len(u0), 0, dtype=torch.float64)]
         for term in terms.to(u0.device).unbind(1):
             k = term + 2
             gap = self._gap(subject, u0, noises.normal_like(u0), k)
-            columns.append(gaussian_kl(gap, process.std(process.times[k - 1]) ** 2, u0[0].numel(), delta))
-        return torch.stack(columns, dim=1)
+            kl = gaussian_kl(gap, process.std(process.times[k - 1]) ** 2, u0[0].numel(), delta)
+            columns.append(kl.cpu()[:, None])
+        return torch.cat(columns, dim=1)
 
     def _first(self, subject: Subject, run: Sequence[int]) -> Tensor:
         """L_0, (B,)."""
@@ -161,12 +166,13 @@ class ELBO:
             parts.append(math.log(len(block)) - prior_kl(states, centres, process.std(last) ** 2, std))
         return math.log(total) - torch.logsumexp(torch.stack(parts), dim=0)
 
-    def _result(self, subject: Subject, first: Tensor, means: Tensor, error: float, last: Tensor, per_image: int) -> Result:
+    def _result(self, subject: Subject, first: Tensor, means: Tensor, parts: Tensor, last: Tensor, per_image: int) -> Result:
         n, dimensions = len(first), math.prod(subject.data.spec.shape)
         nats = {"L_K": last.mean().item(), "L_1..K-1": means.sum().item(), "L_0": first.mean().item()}
-        errors = {"L_K": last.std().item() / n**0.5, "L_1..K-1": error, "L_0": first.std().item() / n**0.5}
+        errors = {"L_K": last.std().item() / n**0.5, "L_1..K-1": parts.norm().item(), "L_0": first.std().item() / n**0.5}
         nats["nll_bound"] = sum(nats.values())
-        errors["nll_bound"] = math.sqrt(errors["L_1..K-1"] ** 2 + (first + last).var().item() / n)
+        ends = first + last  # of the same images as the parts, so their errors are not independent
+        errors["nll_bound"] = (parts + (ends - ends.mean()) / math.sqrt(n * (n - 1))).norm().item()
         unit = 1 / (dimensions * math.log(2))
         bits = {f"{key} [bits/dim]": value * unit for key, value in nats.items()}
         bits["nll_bound [bits/dim]"] += subject.data.spec.bits or 0

@@ -1,8 +1,12 @@
 """Inception features as clean-fid takes them, and their cache."""
 
+import hashlib
 import os
+import shutil
 import tempfile
+import urllib.request
 import warnings
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +34,6 @@ def find_inception(weights: str | None, data_dir: str) -> Path:
     for path in (target, Path(tempfile.gettempdir()) / FILE):
         if path.is_file():
             return path
-    import shutil
-    import urllib.request
-
     from cleanfid.downloads_helper import inception_url
 
     beside = target.with_suffix(f".tmp{os.getpid()}")
@@ -40,8 +41,10 @@ def find_inception(weights: str | None, data_dir: str) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         with urllib.request.urlopen(inception_url, timeout=20) as response, beside.open("wb") as file:
             shutil.copyfileobj(response, file)
+        if beside.stat().st_size != int(response.headers["Content-Length"] or beside.stat().st_size):
+            raise OSError("the connection broke")
         os.replace(beside, target)
-    except OSError as error:
+    except (OSError, HTTPException) as error:
         beside.unlink(missing_ok=True)
         raise ConfigError(
             f"The Inception network is not at {target} and cannot be downloaded ({error}); "
@@ -71,7 +74,8 @@ class Inception:
         if not hasattr(inner, "layers"):
             raise ConfigError(f"{path} has no sub-module `layers`; give clean-fid's {FILE} with metric.weights=FILE.")
         self.layers, self.device, self.resize = inner.layers, device, build_resizer("clean")
-        self.name = f"Inception-v3 ({path.name}, {path.stat().st_size} bytes), clean-fid resizing"
+        content = hashlib.blake2b(path.read_bytes(), digest_size=6).hexdigest()
+        self.name = f"Inception-v3 ({path.name}, BLAKE2b {content}), clean-fid resizing"
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
@@ -115,6 +119,10 @@ class FeatureMetric:
             features = subject.sample(n, lambda u0: extractor(to_bytes(u0, self.truncate)))
         else:
             features, n = self.of_data(subject, extractor, self.source, n)
+        if min(n, count) < 2:
+            raise ConfigError(
+                f"A split of {subject.data_name} has one image only; choose another metric.source or reference."
+            )
         facts = {
             "n": n,
             "source": self.source,
@@ -148,6 +156,4 @@ class FeatureMetric:
 
 def check_sum(text: str) -> str:
     """A short hash of a text."""
-    import hashlib
-
     return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()

@@ -1,6 +1,8 @@
 """A result, told: a table on the screen, JSON in the run, rows in the experiment's table, a figure of its series."""
 
 import json
+import shlex
+import sys
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -48,7 +50,14 @@ def report(result: Result, mode: str, run: Path, runs_dir: str, experiment: str,
     if result.series:
         draw_series(result.series, path.with_suffix(".png"), mode)
     swept = dict(zip(("param_name", "param_value"), parameter or ("", ""), strict=True))
-    common = {"time": datetime.now().isoformat(timespec="seconds"), "experiment": experiment, "run": run, "mode": mode}
+    common = {
+        "time": datetime.now().isoformat(timespec="seconds"),
+        "experiment": experiment,
+        "run": "/".join(run.parts[-2:]),
+        "mode": mode,
+        "facts": "; ".join(f"{key}: {fact}" for key, fact in result.facts.items()),
+        "command": shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]),
+    }
     rows = [
         common | swept | {"metric": key, "value": value, "standard_error": result.errors.get(key)}
         for key, value in result.values.items()

@@ -1,0 +1,43 @@
+# The two commands of the README (make demo, make test), and make lint. Everything happens in .venv.
+PYTHON ?= python3
+CONSTRAINTS ?= constraints.txt
+VENV := .venv
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip install --disable-pip-version-check $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
+
+.PHONY: demo test lint clean
+
+# Train on handwritten digits, draw samples, measure them.
+demo: $(VENV)/.installed
+	$(PY) train.py
+	$(PY) sample.py
+	$(PY) evaluate.py mode=elbo
+	@$(PY) -c "from heatgen.directory import find_run; print('Watch the digits come out of blur:', find_run('latest', '$${HEATGEN_RUNS:-runs}') / 'samples' / 'process.gif')"
+
+# The whole test suite.
+test: $(VENV)/.installed-test
+	$(PY) -m pytest
+
+lint: $(VENV)/.installed-dev
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+clean:
+	rm -rf $(VENV)
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Error: heatgen needs Python 3.11 or newer; try make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) -e .
+	@touch $@
+
+$(VENV)/.installed-test: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) -e '.[test]'
+	@touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) -e '.[dev]'
+	@touch $@ $(VENV)/.installed $(VENV)/.installed-test
