@@ -32,8 +32,8 @@ def number(key: str, value: Any, minimum: float = -math.inf, maximum: float = ma
         return float(value)
     bounds = [
         f"greater than {above:g}" if above > -math.inf else "",
-        f"at least {minimum:g}" if minimum > -math.inf else "",
-        f"at most {maximum:g}" if maximum < math.inf else "",
+        f"of at least {minimum:g}" if minimum > -math.inf else "",
+        f"of at most {maximum:g}" if maximum < math.inf else "",
     ]
     wanted = " and ".join(b for b in bounds if b)
     raise ConfigError(f"{key} must be a number{' ' + wanted if wanted else ''}, not {value!r}.")

@@ -96,7 +96,12 @@ def build(cfg: DictConfig) -> tuple[Any, Any]:
     data_config = OmegaConf.create({k: v for k, v in cfg.data.items() if k != "suggest"})
     data = make(data_config)
     process = make(cfg.forward)
-    process.validate()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        process.validate()
+    if launch.rank() == 0:
+        for warning in caught:
+            log.warning("Note: %s", warning.message)
     sampler = make_sampler(cfg.sampler)
     model = make(cfg.model, process=process, net=make(cfg.net), sampler=sampler)
     lacking = [name for name in sampler.func.currency if not hasattr(model, name)]
@@ -195,7 +200,9 @@ def train(cfg: DictConfig) -> float | None:
     if stopped:
         log.info("stopped by a signal at step %d; go on with: python train.py resume=%s", trainer.global_step, run)
         sys.exit(128 + stopped)
-    return float(callbacks["checkpoints"].best) if "checkpoints" in callbacks else None
+    best = float(callbacks["checkpoints"].best) if "checkpoints" in callbacks else None
+    log.info("trained %d steps, best val/loss %s; next: python sample.py run=%s", trainer.global_step, best, run)
+    return best
 
 
 def resumed(run: Path, overrides: list[str], choices: Any) -> DictConfig:

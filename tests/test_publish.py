@@ -1,0 +1,40 @@
+"""The published table holds each measurement once, with its errors and its command."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from heatgen import directory, publish
+
+
+def test_a_table_has_one_row_a_measurement_and_the_newest_of_equal_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def row(time: str, value: float, command: str) -> dict:
+        head = {"time": time, "run": "a/b", "mode": "elbo", "param_name": "delta", "param_value": 0.01, "facts": "n: 3"}
+        return head | {"metric": "nll", "value": value, "standard_error": 0.5, "command": command}
+
+    rows = [
+        row("1", 7.0, "python evaluate.py"),
+        row("2", 8.0, "python evaluate.py"),
+        row("1", 9.0, "python evaluate.py n=3"),
+    ]
+    directory.append_results(str(tmp_path), "trial", rows)
+    monkeypatch.setattr(sys, "argv", ["publish", "trial", "--runs-dir", str(tmp_path), "--folder", str(tmp_path / "docs")])
+    publish.main()
+    data = json.loads((tmp_path / "docs" / "trial.json").read_text())
+    assert [(r["nll"], r["nll s.e."], r["delta"]) for r in data] == [(8.0, 0.5, "0.01"), (9.0, 0.5, "0.01")]
+    text = (tmp_path / "docs" / "trial.md").read_text()
+    assert "| a/b | 0.01 | 8 ± 0.5 |" in text and "`python evaluate.py n=3` (n: 3)" in text
+
+
+def test_results_that_are_not_there_get_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["publish", "nothing", "--runs-dir", str(tmp_path)])
+    with pytest.raises(SystemExit) as stop:
+        publish.main()
+    assert stop.value.code == 1
+    assert "measure with experiment_name=nothing first" in capsys.readouterr().err
