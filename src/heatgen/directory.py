@@ -11,6 +11,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from omegaconf import DictConfig, OmegaConf
+
 from heatgen.check import ConfigError
 
 PACKAGES = ("heatgen", "torch", "lightning", "hydra-core", "omegaconf", "numpy", "torchvision")
@@ -98,3 +100,33 @@ def append_results(runs_dir: str, experiment: str, rows: Sequence[dict[str, Any]
             writer.writeheader()
         writer.writerows(rows)
     return path
+
+
+def read_config(run: Path) -> DictConfig:
+    """The config.yaml of a run. ConfigError if it cannot be read."""
+    try:
+        cfg = OmegaConf.load(run / "config.yaml")
+    except Exception as error:
+        raise ConfigError(f"{run / 'config.yaml'} cannot be read ({type(error).__name__}); give another run.") from error
+    assert isinstance(cfg, DictConfig)
+    return cfg
+
+
+def find_checkpoint(run: Path, checkpoint: str) -> Path:
+    """The file of a run's checkpoint `last` or `best`, or `checkpoint` itself where it is a file."""
+    path = run / "checkpoints" / f"{checkpoint}.ckpt" if checkpoint in ("last", "best") else Path(checkpoint)
+    if not path.is_file():
+        raise ConfigError(f"The checkpoint {path} is missing; train the run further, or give checkpoint=FILE.")
+    return path
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The content of a checkpoint, tensors and plain numbers only. ConfigError if it is cut short or foreign."""
+    import pickle
+
+    import torch
+
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
+        raise ConfigError(f"{path} is cut short or not a checkpoint; use checkpoint=best or another run.") from error

@@ -7,6 +7,7 @@ at once.
 import functools
 import inspect
 import logging
+import math
 import os
 import re
 import sys
@@ -86,23 +87,21 @@ def make(node: DictConfig, **objects: Any) -> Any:
         raise ConfigError(f"{node._target_} has no option {unknown[2]!r}{hint or '; remove it.'}") from error
 
 
-def make_sampler(node: DictConfig) -> Any:
-    """The sampler of a config: a function (model, u_K, levels, generator, on_step) -> u_0."""
-    return hydra.utils.instantiate(node, _partial_=True, _convert_="all")
+def make_data(cfg: DictConfig) -> Any:
+    """The data of a config; what it suggests to other groups is not its own concern."""
+    return make(OmegaConf.create({key: value for key, value in cfg.data.items() if key != "suggest"}))
 
 
 def build(cfg: DictConfig) -> tuple[Any, Any]:
     """The model and the data of a training config, wired together and checked."""
-    data_config = OmegaConf.create({k: v for k, v in cfg.data.items() if k != "suggest"})
-    data = make(data_config)
-    process = make(cfg.forward)
+    data, process = make_data(cfg), make(cfg.forward)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         process.validate()
     if launch.rank() == 0:
         for warning in caught:
             log.warning("Note: %s", warning.message)
-    sampler = make_sampler(cfg.sampler)
+    sampler = hydra.utils.instantiate(cfg.sampler, _partial_=True, _convert_="all")
     model = make(cfg.model, process=process, net=make(cfg.net), sampler=sampler)
     lacking = [name for name in sampler.func.currency if not hasattr(model, name)]
     if lacking:
@@ -116,10 +115,10 @@ def load(run: Path, checkpoint: str = "last", weights: str = "ema", overrides: d
     ConfigError for a run that cannot be read or a checkpoint that is missing, cut short or of another model.
     """
     check.choice("weights", weights, ("ema", "raw"))
-    cfg = read_config(run)
+    cfg = directory.read_config(run)
     for key, value in (overrides or {}).items():
         OmegaConf.update(cfg, key, value, force_add=True)
-    state = read_checkpoint(find_checkpoint(run, checkpoint))
+    state = directory.read_checkpoint(directory.find_checkpoint(run, checkpoint))
     model, data = build(cfg)
     try:
         model.load_state_dict(state["state_dict"])
@@ -134,42 +133,12 @@ def load(run: Path, checkpoint: str = "last", weights: str = "ema", overrides: d
     return model.eval(), data, cfg
 
 
-def read_config(run: Path) -> DictConfig:
-    """The config.yaml of a run. ConfigError if it cannot be read."""
-    try:
-        cfg = OmegaConf.load(run / "config.yaml")
-    except Exception as error:
-        raise ConfigError(f"{run / 'config.yaml'} cannot be read ({type(error).__name__}); give another run.") from error
-    assert isinstance(cfg, DictConfig)
-    return cfg
-
-
-def find_checkpoint(run: Path, checkpoint: str) -> Path:
-    """The file of a run's checkpoint `last` or `best`, or `checkpoint` itself where it is a file."""
-    path = run / "checkpoints" / f"{checkpoint}.ckpt" if checkpoint in ("last", "best") else Path(checkpoint)
-    if not path.is_file():
-        raise ConfigError(f"The checkpoint {path} is missing; train the run further, or give checkpoint=FILE.")
-    return path
-
-
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The content of a checkpoint, tensors and plain numbers only. ConfigError if it is cut short or foreign."""
-    import pickle
-
-    import torch
-
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
-        raise ConfigError(f"{path} is cut short or not a checkpoint; use checkpoint=best or another run.") from error
-
-
 # training ---------------------------------------------------------------------------------------------------------------
 
 
 @verb
 def train(cfg: DictConfig) -> float | None:
-    """Train the model of a config in its run directory; the best validation loss, or None where several processes ran."""
+    """Train the model of a config in its run directory; its best validation loss (None where several processes ran)."""
     hc = HydraConfig.get()
     run, overrides = Path(hc.runtime.output_dir), list(hc.overrides.task)
     if cfg.resume:
@@ -181,6 +150,8 @@ def train(cfg: DictConfig) -> float | None:
 
     import lightning as L
 
+    from heatgen.training import make_trainer, quiet_lightning
+
     quiet_lightning()
     L.seed_everything(check.integer("seed", cfg.seed, minimum=0), verbose=False)
     model, data = build(cfg)
@@ -191,27 +162,29 @@ def train(cfg: DictConfig) -> float | None:
             raise ConfigError(f"{run} already holds a run; resume it with resume={run}, or start again.")
         directory.describe_run(run, OmegaConf.to_yaml(cfg, resolve=True), overrides)
         log.info("run: %s", run)
-    trainer = make_trainer(cfg, run, data, list(callbacks.values()))
-    checkpoint = run / "checkpoints" / "last.ckpt"
-    if cfg.resume:
-        read_checkpoint(find_checkpoint(run, "last"))
-    trainer.fit(model, datamodule=data, ckpt_path=str(checkpoint) if cfg.resume else None, weights_only=True)
+    loggers = [make(node, folder=str(run)) for node in cfg.logger.values()] if launch.rank() == 0 else []
+    options: Any = OmegaConf.to_container(cfg.trainer, resolve=True)
+    trainer = make_trainer(options, run, data, list(callbacks.values()), loggers)
+    checkpoint = directory.find_checkpoint(run, "last") if cfg.resume else None
+    if checkpoint:
+        directory.read_checkpoint(checkpoint)
+    trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     stopped = callbacks["checkpoints"].signal if "checkpoints" in callbacks else 0
     if stopped:
         log.info("stopped by a signal at step %d; go on with: python train.py resume=%s", trainer.global_step, run)
         sys.exit(128 + stopped)
-    best = float(callbacks["checkpoints"].best) if "checkpoints" in callbacks else None
-    log.info("trained %d steps, best val/loss %s; next: python sample.py run=%s", trainer.global_step, best, run)
-    return best
+    best = callbacks["checkpoints"].best if "checkpoints" in callbacks else math.inf
+    log.info("trained %d steps, best val/loss %.6g; next: python sample.py run=%s", trainer.global_step, best, run)
+    return float(best)
 
 
 def resumed(run: Path, overrides: list[str], choices: Any) -> DictConfig:
     """The config of a run that goes on: its own, with the values (not the groups) of this command line."""
-    find_checkpoint(run, "last")
-    cfg = read_config(run)
+    directory.find_checkpoint(run, "last")
+    cfg = directory.read_config(run)
     OmegaConf.set_struct(cfg, True)
     for override in overrides:
-        key, value = override.split("=", 1)
+        key, _, value = override.partition("=")
         if key in choices:
             raise ConfigError(f"resume keeps the run's own {key}; remove {override}, or start a new run with it.")
         try:
@@ -219,43 +192,6 @@ def resumed(run: Path, overrides: list[str], choices: Any) -> DictConfig:
         except Exception as error:
             raise ConfigError(f"{key} is not a key of the resumed run's config; remove {override}.") from error
     return cfg
-
-
-def make_trainer(cfg: DictConfig, run: Path, data: Any, callbacks: list[Any]) -> Any:
-    """The Lightning Trainer of a config, writing to `run`."""
-    from lightning.fabric.utilities.exceptions import MisconfigurationException
-
-    from heatgen.callback.checkpoints import AtomicIO
-
-    options: dict[str, Any] = OmegaConf.to_container(cfg.trainer, resolve=True)  # type: ignore[assignment]
-    options.pop("_target_")
-    epochs = options.pop("max_epochs")
-    if epochs is not None:
-        batch = data.batch_size * options["accumulate_grad_batches"]
-        options["max_steps"] = -(-check.integer("trainer.max_epochs", epochs, 1) * len(data.images("train")) // batch)
-    for key in ("max_steps", "val_check_interval", "accumulate_grad_batches", "log_every_n_steps"):
-        options[key] = check.integer(f"trainer.{key}", options[key], minimum=1)
-    if options["gradient_clip_val"] is not None:
-        check.number("trainer.gradient_clip_val", options["gradient_clip_val"], minimum=0)
-    rank_zero = launch.rank() == 0
-    loggers = [make(node, folder=str(run)) for node in cfg.logger.values()] if rank_zero else []
-    fixed = {
-        "default_root_dir": str(run),
-        "callbacks": callbacks,
-        "logger": loggers or False,
-        "plugins": [AtomicIO()],
-        "max_epochs": -1,
-        "check_val_every_n_epoch": None,
-        "num_sanity_val_steps": 0,
-        "use_distributed_sampler": False,
-        "enable_checkpointing": False,
-        "enable_model_summary": False,
-    }
-    try:
-        return make(OmegaConf.create({"_target_": cfg.trainer._target_, **options}), **fixed)
-    except (ValueError, RuntimeError, TypeError, MisconfigurationException) as error:
-        culprits = [f"trainer.{k}={v}" for k, v in options.items() if isinstance(v, str) and v in str(error)]
-        raise ConfigError(f"{(culprits or ['trainer'])[0]} is refused by Lightning: {error}".split("\n")[0]) from error
 
 
 def child_arguments(hc: Any, run: Path) -> list[str]:
@@ -270,27 +206,15 @@ def finish(code: int) -> None:
         sys.exit(code)
 
 
-def quiet_lightning() -> None:
-    """Hide Lightning's advertisements and warnings that do not concern a user."""
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    for message in (
-        "not resumable",
-        "smaller than the logging interval",
-        "does not have many workers",
-        "LeafSpec",
-        "torch.jit",
-    ):
-        warnings.filterwarnings("ignore", message=f".*{message}.*")
-
-
 # sampling and measuring -------------------------------------------------------------------------------------------------
 
 
 def open_devices(cfg: DictConfig) -> Any:
-    """The processes to sample and measure on; ends here in the process that only waits for them."""
+    """The processes to sample and measure on."""
     from heatgen.devices import Devices
+    from heatgen.training import quiet_lightning
 
+    quiet_lightning()
     options: Any = OmegaConf.to_container(cfg.trainer, resolve=True)
     return Devices(**{key: options[key] for key in ("accelerator", "devices", "num_nodes", "precision")})
 
@@ -325,7 +249,6 @@ def sample(cfg: DictConfig) -> None:
         return
     from heatgen import draw
 
-    quiet_lightning()
     devices = open_devices(cfg)
     model, data, _ = load_for(cfg, run, devices)
     with devices.fabric.rank_zero_first():
@@ -350,16 +273,9 @@ def evaluate(cfg: DictConfig) -> None:
     from heatgen.metric.metric import Subject
     from heatgen.metric.table import report
 
-    quiet_lightning()
-    metric = make(cfg.metric)
-    devices = open_devices(cfg)
-    if alone:
-        model, run_config = None, cfg
-        data = make(OmegaConf.create({k: v for k, v in cfg.data.items() if k != "suggest"}))
-        name = choices["data"]
-    else:
-        model, data, run_config = load_for(cfg, run, devices)
-        name = run_config.name.rsplit("-", 1)[-1]
+    metric, devices = make(cfg.metric), open_devices(cfg)
+    model, data, run_config = (None, make_data(cfg), cfg) if alone else load_for(cfg, run, devices)
+    name = choices["data"] if alone else run_config.name.rsplit("-", 1)[-1]
     with devices.fabric.rank_zero_first():
         data.prepare_data()
     result = metric(Subject(model, data, name, devices, cfg.n, cfg.batch_size, cfg.seed))

@@ -32,8 +32,9 @@ class AtomicIO(TorchCheckpointIO):
             os.close(folder)
         except (OSError, RuntimeError) as error:
             beside.unlink(missing_ok=True)
+            reason = error.strerror if isinstance(error, OSError) else "is the disk full?"
             raise ConfigError(
-                f"The checkpoint {target} cannot be written ({error}); free space or use another disk."
+                f"The checkpoint {target} cannot be written ({reason}); free space or use another disk."
             ) from error
 
 

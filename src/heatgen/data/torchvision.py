@@ -19,7 +19,8 @@ def download(name: str, folder: Path, files: str, **options: Any) -> Any:
     try:
         return getattr(torchvision.datasets, name)(root=str(folder), download=True, **options)
     except (OSError, RuntimeError) as error:
-        raise ConfigError(f"{name} is not under {folder} and cannot be downloaded ({error}); put {files} there.") from error
+        reason = " ".join(str(error).split())[-100:]
+        raise ConfigError(f"{name} is not under {folder} and cannot be downloaded ({reason}); put {files} there.") from error
 
 
 def read_idx(path: Path) -> np.ndarray:

@@ -1,0 +1,62 @@
+"""The Lightning Trainer that heatgen uses: driven by steps, with its own checkpoints, writing to the run directory."""
+
+import logging
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+from heatgen import check
+from heatgen.callback.checkpoints import AtomicIO
+from heatgen.check import ConfigError
+from heatgen.data.module import DataModule
+
+NOISE = ("not resumable", "smaller than the logging interval", "does not have many workers", "LeafSpec", "torch.jit")
+
+
+def make_trainer(
+    options: dict[str, Any], run: Path, data: DataModule, callbacks: Sequence[L.Callback], loggers: Sequence[Any]
+) -> L.Trainer:
+    """A Trainer with the options of conf/trainer; max_epochs, where given, replaces max_steps.
+
+    ConfigError for an option that is out of range or that Lightning refuses.
+    """
+    options = {key: value for key, value in options.items() if key != "_target_"}
+    for key in ("val_check_interval", "accumulate_grad_batches", "log_every_n_steps"):
+        options[key] = check.integer(f"trainer.{key}", options[key], minimum=1)
+    epochs = options.pop("max_epochs")
+    if epochs is not None:
+        batch = data.batch_size * options["accumulate_grad_batches"]
+        samples = check.integer("trainer.max_epochs", epochs, minimum=1) * len(data.images("train"))
+        options["max_steps"] = -(-samples // batch)
+    options["max_steps"] = check.integer("trainer.max_steps", options["max_steps"], minimum=1)
+    if options["gradient_clip_val"] is not None:
+        check.number("trainer.gradient_clip_val", options["gradient_clip_val"], minimum=0)
+    try:
+        return L.Trainer(
+            **options,
+            default_root_dir=str(run),
+            callbacks=list(callbacks),
+            logger=list(loggers) or False,
+            plugins=[AtomicIO()],
+            max_epochs=-1,
+            check_val_every_n_epoch=None,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+        )
+    except (ValueError, RuntimeError, TypeError, MisconfigurationException) as error:
+        culprits = [f"trainer.{k}={v}" for k, v in options.items() if isinstance(v, str) and v in str(error)]
+        raise ConfigError(f"{(culprits or ['trainer'])[0]} is refused by Lightning: {error}".split("\n")[0]) from error
+
+
+def quiet_lightning() -> None:
+    """Hide Lightning's advertisements, and warnings that do not concern a user."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in NOISE:
+        warnings.filterwarnings("ignore", message=f".*{message}.*")
