@@ -25,6 +25,7 @@ SMALL = [  # a network and a training that take seconds
     "trainer.max_steps=12",
     "trainer.val_check_interval=4",
     "callback.pictures.n=4",
+    "callback.checkpoints.every=4",
 ]
 
 

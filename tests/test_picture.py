@@ -27,7 +27,7 @@ def test_bytes_come_back_from_their_fractions():
 def test_a_grid_puts_each_image_in_its_row_and_column_enlarged_by_a_whole_factor():
     u = torch.rand(5, 3, 10, 20, generator=torch.Generator().manual_seed(0))
     sheet = np.asarray(grid(u, columns=3))
-    factor = 4  # the smallest that makes the longer side 64 pixels or more
+    factor = 2  # the smallest that makes the longer side 40 pixels or more
     height, width = 10 * factor, 20 * factor
     assert sheet.shape == (2 * (height + MARGIN) + MARGIN, 3 * (width + MARGIN) + MARGIN, 3)
     expected = to_bytes(u).permute(0, 2, 3, 1).numpy()

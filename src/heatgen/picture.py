@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-SMALLEST_TILE = 64  # pixels; smaller images are enlarged by a whole factor, each pixel a square
+SMALLEST_TILE = 40  # pixels; smaller images are enlarged by a whole factor, each pixel a square
 MARGIN = 2
 
 

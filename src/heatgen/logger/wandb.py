@@ -16,5 +16,5 @@ def wandb_log(folder: str, project: str = "heatgen", offline: bool = True, **opt
 
         if not wandb.api.api_key:
             raise ConfigError("logger.wandb.offline=false needs a key: run `wandb login`, or leave it offline.")
-    run_id = Path(folder).name  # a resumed run goes on under the same name
+    run_id = "-".join(Path(folder).parts[-2:])  # a resumed run goes on under the same name
     return WandbLogger(save_dir=folder, project=project, offline=offline, id=run_id, name=run_id, **options)
