@@ -23,6 +23,13 @@ def run(script: str, *arguments: str) -> str:
     return done.stdout
 
 
+def test_a_mistake_gets_one_sentence_from_all_processes_together(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "train.py"), *TWO, *SMALL, "forward.sigma=-1", f"hydra.run.dir={tmp_path / 'run'}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == ["Error: forward.sigma must be a number of at least 0, not -1."]
+
+
 def newest(folder: Path) -> dict:
     return json.loads(max((folder / "evaluation").glob("*.json"), key=lambda p: p.stat().st_mtime_ns).read_text())
 

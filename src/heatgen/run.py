@@ -34,15 +34,18 @@ OmegaConf.register_new_resolver("heatgen.groups", explain.describe_groups, repla
 def entry(main: Callable[[], Any]) -> None:
     """Run an entry point; a user's mistake ends in one sentence and exit code 1 (HYDRA_FULL_ERROR=1: the traceback)."""
     global wants_traceback
-    wants_traceback = "HYDRA_FULL_ERROR" in os.environ
+    before = {key: os.environ.get(key) for key in ("HYDRA_FULL_ERROR", "HEATGEN_EXPLAIN")}
+    os.environ.setdefault("HEATGEN_EXPLAIN", "0" if before["HYDRA_FULL_ERROR"] else "1")  # for our processes too
+    wants_traceback = os.environ["HEATGEN_EXPLAIN"] == "0"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # so that Hydra raises, and we explain
     try:
         main()
     except Exception as error:
         refuse(error)
     finally:
-        if not wants_traceback:
-            os.environ.pop("HYDRA_FULL_ERROR", None)
+        for key, value in before.items():
+            os.environ.pop(key)
+            os.environ.update({} if value is None else {key: value})
 
 
 def refuse(error: Exception) -> NoReturn:
