@@ -1,5 +1,6 @@
 """One process or several, for sampling and measuring: who does which samples, and the results together again."""
 
+import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -56,4 +57,5 @@ class Devices:
 
     def bar(self, total: int, what: str) -> tqdm:
         """A progress bar of `total` pieces of work, with the time that is left; shown by the first process alone."""
-        return tqdm(total=total, desc=what, disable=not self.first, leave=False)
+        seconds = 0.1 if sys.stderr.isatty() else 10.0  # between updates; few in a log file
+        return tqdm(total=total, desc=what, disable=not self.first, leave=False, mininterval=seconds)

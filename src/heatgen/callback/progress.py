@@ -1,16 +1,20 @@
 """callback=progress: one bar for the whole training, with the time that is left."""
 
+import sys
 from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import TQDMProgressBar
+
+from heatgen import check
 
 
 class Progress(TQDMProgressBar):
     """Lightning's bar over all steps of the training (an epoch here is the whole stream), without version numbers."""
 
     def __init__(self, refresh_rate: int = 10):
-        super().__init__(refresh_rate=refresh_rate)
+        check.integer("callback.progress.refresh_rate", refresh_rate, minimum=1)
+        super().__init__(refresh_rate=refresh_rate if sys.stdout.isatty() else 10 * refresh_rate)  # less in a log file
 
     def on_train_start(self, *_: Any) -> None:
         super().on_train_start(*_)
