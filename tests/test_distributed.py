@@ -30,6 +30,13 @@ def test_a_mistake_gets_one_sentence_from_all_processes_together(tmp_path: Path)
     assert done.stderr.splitlines() == ["Error: forward.sigma must be a number of at least 0, not -1."]
 
 
+def test_a_job_that_fails_in_a_sweep_does_not_keep_the_others_from_running(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "train.py"), "-m", *TWO, *SMALL, "forward.sigma=-1,0.01"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1 and "forward.sigma must be a number" in done.stderr
+    assert len(list((tmp_path / "runs" / "sweeps").glob("*/1-*/checkpoints/last.ckpt"))) == 1
+
+
 def newest(folder: Path) -> dict:
     return json.loads(max((folder / "evaluation").glob("*.json"), key=lambda p: p.stat().st_mtime_ns).read_text())
 

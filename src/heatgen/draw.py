@@ -15,6 +15,7 @@ from heatgen.devices import Devices
 from heatgen.noise import Noise, SampleNoise, SharedNoise, SphericalNoise, batches
 from heatgen.picture import Film, grid, save_gif, save_mp4
 
+PICTURED = 100  # samples in a grid
 States = Callable[[Sequence[int]], tuple[Tensor, Noise]]
 
 
@@ -60,8 +61,8 @@ def folder_name(cfg: Any, delta: float) -> str:
 def draw(model: Any, data: Any, devices: Devices, root: Path, cfg: Any) -> Path:
     """Sample as `cfg` (conf/sample.yaml) says, in all processes; the first one writes into a folder under `root`.
 
-    grid.png the samples, initial.png the states at level K, process.gif and process.mp4 the way back (of an interpolation:
-    from one end to the other and back), samples.pt {"samples", "initial": (n, C, H, W) float32, "settings"}.
+    grid.png the first 100 samples, initial.png their states at level K, process.gif and process.mp4 the way back (of an
+    interpolation: from one end to the other and back), samples.pt {"samples", "initial": (n, C, H, W) float32, "settings"}.
     """
     if cfg.interpolate and (cfg.same_init or cfg.share_noise):
         raise ConfigError("interpolate=true has its own states and noise; remove same_init and share_noise.")
@@ -94,8 +95,8 @@ def draw(model: Any, data: Any, devices: Devices, root: Path, cfg: Any) -> Path:
     if devices.first:
         folder.mkdir(parents=True, exist_ok=True)
         columns = n if cfg.interpolate else None
-        grid(samples_all, columns).save(folder / "grid.png")
-        grid(initial_all, columns).save(folder / "initial.png")
+        grid(samples_all[:PICTURED], columns).save(folder / "grid.png")
+        grid(initial_all[:PICTURED], columns).save(folder / "initial.png")
         write_film(folder, samples_all, states_all, cfg.interpolate)
         keys = ("n", "seed", "delta", "prior_std", "same_init", "share_noise", "interpolate", "num_points", "weights")
         settings = {key: cfg[key] for key in keys}

@@ -12,22 +12,17 @@ from heatgen.check import ConfigError, suggest
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 
+UNUSABLE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR)
+
 
 def explain(error: BaseException, script: str) -> str | None:
     """The sentence for an error of `python <script>.py ...`, or None if it is not the user's."""
     for cause in causes(error):
         if isinstance(cause, ConfigError):
             return str(cause).split("ConfigError: ")[-1].strip()  # a loading process adds its traceback before that
-        if isinstance(cause, OSError) and cause.errno in (
-            errno.ENOSPC,
-            errno.EACCES,
-            errno.EROFS,
-            errno.EPERM,
-            errno.ENOTDIR,
-        ):
-            return (
-                f"{cause.filename or 'A file'} cannot be written ({cause.strerror}); choose another runs_dir or free space."
-            )
+        if isinstance(cause, OSError) and cause.errno in UNUSABLE:
+            place = cause.filename or "A file of the run"
+            return f"{place} cannot be written ({cause.strerror}); choose another runs_dir or free space."
     message, kind = str(error), type(error)
     module = kind.__module__.split(".")[0]
     if kind.__name__ == "OverrideParseException":

@@ -204,9 +204,11 @@ def child_arguments(hc: Any, run: Path) -> list[str]:
 
 
 def finish(code: int) -> None:
-    """End with the exit code of failed processes; go on where there was none."""
-    if code:
+    """End with the exit code of failed processes, which have said why; in a sweep the other jobs go on first."""
+    if code >= 128 or (code and HydraConfig.get().mode == RunMode.RUN):
         sys.exit(code)
+    if code:
+        raise ConfigError(f"The processes of a job ended with exit code {code}; it says why above.")
 
 
 # sampling and measuring -------------------------------------------------------------------------------------------------
