@@ -11,6 +11,8 @@ from lightning.fabric import Fabric
 from torch import Tensor
 from tqdm import tqdm
 
+from heatgen import launch
+
 
 class Devices:
     """The processes that `trainer.*` asks for; sample i belongs to process i mod world."""
@@ -18,7 +20,7 @@ class Devices:
     def __init__(self, accelerator: str = "auto", devices: Any = 1, num_nodes: int = 1, precision: Any = "32-true"):
         many = devices not in (1, "1", [0])
         self.fabric = Fabric(
-            accelerator=accelerator,
+            accelerator=launch.pick_accelerator(accelerator),
             devices=devices,
             num_nodes=num_nodes,
             strategy="ddp" if many or num_nodes > 1 else "auto",

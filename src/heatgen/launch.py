@@ -33,6 +33,15 @@ def count_devices(accelerator: str, devices: Any) -> int:
     return int(devices)
 
 
+def pick_accelerator(name: str) -> str:
+    """`name`, or for auto a CUDA GPU where there is one and else the CPU (times and bases are float64, which MPS lacks)."""
+    if name != "auto":
+        return name
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def is_child() -> bool:
     """Whether this process was started as one of several (by us, torchrun or SLURM)."""
     return "LOCAL_RANK" in os.environ or int(os.environ.get("SLURM_NTASKS", 1)) > 1

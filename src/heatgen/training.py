@@ -9,7 +9,7 @@ from typing import Any
 import lightning as L
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-from heatgen import check
+from heatgen import check, launch
 from heatgen.callback.checkpoints import AtomicIO
 from heatgen.check import ConfigError
 from heatgen.data.module import DataModule
@@ -25,6 +25,7 @@ def make_trainer(
     ConfigError for an option that is out of range or that Lightning refuses.
     """
     options = {key: value for key, value in options.items() if key != "_target_"}
+    options["accelerator"] = launch.pick_accelerator(options["accelerator"])
     for key in ("val_check_interval", "accumulate_grad_batches", "log_every_n_steps"):
         options[key] = check.integer(f"trainer.{key}", options[key], minimum=1)
     epochs = options.pop("max_epochs")
