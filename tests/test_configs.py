@@ -4,12 +4,15 @@ import itertools
 from pathlib import Path
 
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
-from hydra.utils import get_method, instantiate
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from heatgen import run
+from heatgen.check import ConfigError
+from heatgen.training import make_trainer
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 
@@ -55,12 +58,16 @@ def test_any_net_and_sampler_are_built(net: str, sampler: str) -> None:
 
 
 @pytest.mark.parametrize("trainer", options("trainer"))
-def test_any_trainer_resolves_to_a_trainer(trainer: str) -> None:
+def test_any_trainer_is_built_or_refused_by_name_where_there_is_no_gpu(trainer: str, tmp_path: Path) -> None:
     cfg = composed("train", f"trainer={trainer}")
-    assert cfg.trainer.max_steps == cfg.data.suggest.max_steps
-    assert get_method(cfg.trainer._target_).__name__ == "Trainer"
-    strategies = {"auto", "ddp", "fsdp"}
-    assert cfg.trainer.strategy in strategies
+    options = OmegaConf.to_container(cfg.trainer)
+    _, data = run.build(cfg)
+    if options["accelerator"] == "gpu" and not torch.cuda.is_available():
+        with pytest.raises(ConfigError, match=r"trainer\.accelerator=gpu is refused"):
+            make_trainer(options, tmp_path, data, [], [])
+        return
+    built = make_trainer(options, tmp_path, data, [], [])
+    assert built.max_steps == cfg.data.suggest.max_steps and built.max_epochs == -1
 
 
 @pytest.mark.parametrize("logger", options("logger"))

@@ -168,3 +168,9 @@ def test_sharded_training_is_refused_with_the_way_out(name):
 def test_a_wrong_decay_is_refused_by_the_name_of_its_key(decay):
     with pytest.raises(ConfigError, match=r"^callback\.ema\.decay must"):
         EMA(decay)
+
+
+def test_sharded_weights_are_refused_with_the_way_out():
+    trainer = SimpleNamespace(strategy=type("FSDPStrategy", (), {})())
+    with pytest.raises(ConfigError, match=r"~callback\.ema"):
+        EMA().setup(trainer, None, "fit")

@@ -197,3 +197,11 @@ def test_the_scheduler_multiplies_the_learning_rate_by_the_warm_up():
 def test_a_wrong_value_is_refused_by_the_name_of_its_key(message, settings):
     with pytest.raises(ConfigError, match=f"^{message}"):
         make(**settings)
+
+
+def test_a_sharded_model_clips_its_own_gradients():
+    model, clipped = make(), []
+    model._trainer = SimpleNamespace(model=SimpleNamespace(clip_grad_norm_=clipped.append))
+    model._fabric = None
+    model.configure_gradient_clipping(None, 0.5, "norm")
+    assert clipped == [0.5]
