@@ -295,3 +295,11 @@ def test_a_mistake_in_evaluation_gets_one_sentence(
 
 def test_a_data_set_alone_must_be_named(refused: Refused) -> None:
     assert "say which with data=NAME" in refused("evaluate", "run=null", "mode=fid")
+
+
+def test_a_run_without_averaged_weights_says_that_raw_ones_are_used(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert call("train", *SMALL, "~callback.ema", "trainer.max_steps=4") == 0
+    assert call("sample", "n=1") == 0
+    assert "no averaged weights" in capfd.readouterr().out

@@ -106,9 +106,9 @@ def build(cfg: DictConfig) -> tuple[Any, Any]:
             log.warning("Note: %s", warning.message)
     sampler = hydra.utils.instantiate(cfg.sampler, _partial_=True, _convert_="all")
     model = make(cfg.model, process=process, net=make(cfg.net), sampler=sampler)
-    lacking = [name for name in sampler.func.currency if not hasattr(model, name)]
-    if lacking:
-        raise ConfigError(f"sampler={sampler.func.__name__} needs {lacking[0]}, which {cfg.model._target_} lacks.")
+    for name in sampler.func.currency:
+        if not hasattr(model, name):
+            raise ConfigError(f"sampler={sampler.func.__name__} needs {name}, which {cfg.model._target_} lacks.")
     return model, data
 
 
@@ -117,6 +117,8 @@ def load(run: Path, checkpoint: str = "last", weights: str = "ema", overrides: d
 
     ConfigError for a run that cannot be read or a checkpoint that is missing, cut short or of another model.
     """
+    from heatgen.callback.ema import EMA
+
     check.choice("weights", weights, ("ema", "raw"))
     cfg = directory.read_config(run)
     for key, value in (overrides or {}).items():
@@ -125,9 +127,9 @@ def load(run: Path, checkpoint: str = "last", weights: str = "ema", overrides: d
     model, data = build(cfg)
     try:
         model.load_state_dict(state["state_dict"])
-        if weights == "ema" and "EMA" in state["callbacks"]:
-            from heatgen.callback.ema import EMA
-
+        if weights == "ema" and "EMA" not in state["callbacks"]:
+            log.warning("Note: the run has no averaged weights (callback.ema was off); its raw weights are used.")
+        elif weights == "ema":
             averages = EMA()
             averages.load_state_dict(state["callbacks"]["EMA"])
             averages.copy_to(model)
@@ -168,8 +170,7 @@ def train(cfg: DictConfig) -> float | None:
     loggers = [make(node, folder=str(run)) for node in cfg.logger.values()] if launch.rank() == 0 else []
     options: Any = OmegaConf.to_container(cfg.trainer, resolve=True)
     trainer = make_trainer(options, run, data, list(callbacks.values()), loggers)
-    checkpoint = directory.find_checkpoint(run, "last") if cfg.resume else None
-    if checkpoint:
+    if checkpoint := directory.find_checkpoint(run, "last") if cfg.resume else None:
         directory.read_checkpoint(checkpoint)
     trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     stopped = callbacks["checkpoints"].signal if "checkpoints" in callbacks else 0
