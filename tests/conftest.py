@@ -2,6 +2,7 @@
 
 import os
 import runpy
+import shutil
 import sys
 import warnings
 from collections.abc import Callable
@@ -71,3 +72,9 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("small") / "run"
     assert call("train", *SMALL, f"hydra.run.dir={folder}") == 0
     return folder
+
+
+@pytest.fixture
+def own_run(small_run: Path, tmp_path: Path) -> Path:
+    """A copy of the small run that a test may change."""
+    return Path(shutil.copytree(small_run, tmp_path / "runs" / "own"))

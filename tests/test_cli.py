@@ -3,7 +3,6 @@
 import csv
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -17,12 +16,6 @@ from conftest import ROOT, SMALL, call
 from PIL import Image
 
 Refused = Callable[..., str]
-
-
-@pytest.fixture
-def own_run(small_run: Path, tmp_path: Path) -> Path:
-    """A copy of the small run that a test may change."""
-    return Path(shutil.copytree(small_run, tmp_path / "runs" / "own"))
 
 
 # help --------------------------------------------------------------------------------------------------------------------
@@ -100,7 +93,8 @@ def test_delta_and_seed_change_the_samples_and_no_file_is_lost(own_run: Path) ->
     for options in (["seed=1"], ["delta=0"], ["delta=0.02", "prior_std=0", "weights=raw", "checkpoint=best"]):
         assert call("sample", f"run={own_run}", "n=2", *options) == 0
     folders = {p.name for p in (own_run / "samples").iterdir() if p.is_dir()}
-    assert folders == {"delta_0.0125_seed_1", "delta_0_seed_0", "delta_0.02_seed_0"}
+    last = "delta_0.02_seed_0_prior_std_0_best_raw"
+    assert folders == {"delta_0.0125_seed_1", "delta_0_seed_0", last}
 
 
 def test_evaluation_prints_a_table_and_keeps_the_numbers(own_run: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -41,7 +41,7 @@ def newest(folder: Path) -> dict:
     return json.loads(max((folder / "evaluation").glob("*.json"), key=lambda p: p.stat().st_mtime_ns).read_text())
 
 
-def test_two_processes_train_the_same_model(small_run: Path, tmp_path: Path) -> None:
+def test_two_processes_train_the_same_model(tmp_path: Path) -> None:
     folder = tmp_path / "two"
     run("train", *TWO, *[s for s in SMALL if "dropout" not in s], f"hydra.run.dir={folder}")
     one = tmp_path / "one"
@@ -51,28 +51,35 @@ def test_two_processes_train_the_same_model(small_run: Path, tmp_path: Path) -> 
     assert (folder / "samples" / "step_000012.png").exists()
 
 
-def test_two_processes_draw_the_same_samples_and_measure_the_same(small_run: Path, tmp_path: Path) -> None:
+def test_two_processes_draw_the_same_samples_and_measure_the_same(own_run: Path) -> None:
     samples = []
     for devices in ([], TWO):
-        folder = Path(run("sample", f"run={small_run}", "n=5", *devices).rsplit("samples: ", 1)[1].strip())
+        folder = Path(run("sample", f"run={own_run}", "n=5", *devices).rsplit("samples: ", 1)[1].strip())
         samples.append(torch.load(folder / "samples.pt", weights_only=True)["samples"])
     assert samples[0].shape == (5, 1, 8, 8)
     assert (samples[0] - samples[1]).abs().max() < 1e-5
 
     values = []
     for devices in ([], TWO):
-        run("evaluate", f"run={small_run}", "mode=elbo", "n=21", *devices)
-        values.append(newest(small_run)["values"])
+        run("evaluate", f"run={own_run}", "mode=elbo", "n=21", *devices)
+        values.append(newest(own_run)["values"])
     assert values[0] == pytest.approx(values[1], rel=1e-5)
 
 
 @pytest.mark.skipif("HEATGEN_INCEPTION" not in os.environ, reason="needs the Inception file (HEATGEN_INCEPTION)")
-def test_two_processes_measure_the_same_fid(small_run: Path) -> None:
+def test_two_processes_measure_the_same_fid(own_run: Path) -> None:
     values = []
     for devices in ([], TWO):
-        run("evaluate", f"run={small_run}", "mode=fid", "n=9", "metric.reference_n=8", *devices)
-        values.append(newest(small_run)["values"]["fid"])
+        run("evaluate", f"run={own_run}", "mode=fid", "n=9", "metric.reference_n=8", *devices)
+        values.append(newest(own_run)["values"]["fid"])
     assert values[0] == pytest.approx(values[1], rel=1e-3)
+
+
+@pytest.mark.skipif("HEATGEN_INCEPTION" not in os.environ, reason="needs the Inception file (HEATGEN_INCEPTION)")
+def test_two_processes_agree_on_what_is_kept_when_a_split_is_measured_against_itself(tmp_path: Path) -> None:
+    same = ["metric.source=val", "metric.reference=val", "n=4", "metric.reference_n=4"]
+    run("evaluate", *TWO, "run=null", "data=digits", "mode=fid", *same)
+    assert newest(tmp_path / "runs" / "data-digits")["values"]["fid"] == pytest.approx(0, abs=1e-6)
 
 
 def test_a_sweep_of_two_process_jobs_stays_in_one_folder(tmp_path: Path) -> None:

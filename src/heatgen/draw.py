@@ -54,6 +54,9 @@ def folder_name(cfg: Any, delta: float) -> str:
     """What distinguishes one sampling of a run from another."""
     words = ["interpolation"] if cfg.interpolate else []
     words += [f"delta_{delta:g}", f"seed_{cfg.seed}"]
+    words += [f"prior_std_{cfg.prior_std:g}"] if cfg.prior_std is not None else []
+    words += [Path(cfg.checkpoint).stem] if cfg.checkpoint != "last" else []
+    words += [cfg.weights] if cfg.weights != "ema" else []
     words += [word for word in ("same_init", "share_noise") if cfg[word]]
     return "_".join(words)
 

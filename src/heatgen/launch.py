@@ -48,8 +48,8 @@ def is_child() -> bool:
 
 
 def rank() -> int:
-    """This process's number on its machine; 0 where it is the only one."""
-    return int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", 0)))
+    """This process's number among those of all machines; 0 where it is the only one."""
+    return int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", os.environ.get("LOCAL_RANK", 0))))
 
 
 def free_port() -> int:
@@ -79,7 +79,7 @@ def launch(arguments: Sequence[str], count: int, folder: Path) -> int:
     logs = [folder / f"process_{i}.log" for i in range(count)]
     children = []
     for i in range(count):
-        environment = {**os.environ, **common, "LOCAL_RANK": str(i)}
+        environment = {**os.environ, **common, "LOCAL_RANK": str(i), "RANK": str(i)}
         output = None if i == 0 else logs[i].open("ab")
         children.append(
             subprocess.Popen([sys.executable, script, *arguments], env=environment, stdout=output, stderr=output)

@@ -141,7 +141,7 @@ class FeatureMetric:
         n = len(images) if n is None else min(n, len(images))
         name = f"{subject.data_name}_{split}_{n}_{images.fingerprint()}_{check_sum(extractor.name)}.npy"
         path = Path(subject.data.data_dir) / "statistics" / name
-        if path.is_file():
+        if subject.devices.gather(torch.tensor([path.is_file()])).all():  # all processes take the same way
             return torch.from_numpy(np.load(path)), n
         chosen = sorted(shuffled(len(images), "statistics")[:n])
         features = subject.each(chosen, lambda run: extractor(images.pixels(run)), f"features of {split}")
