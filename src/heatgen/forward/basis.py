@@ -46,25 +46,26 @@ def cosine_matrix(size: int) -> Tensor:
     return matrix
 
 
-class Cosine(Basis):
-    """The two-dimensional orthonormal DCT-II, c = D_H u D_W^T, which diagonalises Neumann (insulating) walls.
+def neumann_eigenvalues(height: int, width: int) -> Tensor:
+    """Minus the Laplacian with insulating walls, by cosine mode: pi^2 (n^2/H^2 + m^2/W^2) in 1/pixel^2, (H, W) float64."""
+    n = torch.arange(height, dtype=torch.float64)[:, None] / height
+    m = torch.arange(width, dtype=torch.float64)[None, :] / width
+    return math.pi**2 * (n**2 + m**2)
 
-    Two matrix products: as exact as an FFT and faster at the sizes of images.
-    Units: `eigenvalues` are those of minus the Laplacian, pi^2 (n^2/H^2 + m^2/W^2), in 1/pixel^2.
-    Source: Rissanen et al. 2023, eq. 2 and Algorithm 3.
+
+class Separable(Basis):
+    """One orthonormal basis for columns of pixels and one for rows, c = R u S^T: two matrix products.
+
+    rows: R, (H, H); columns: S, (W, W), orthogonal; drawn: whether they must be kept in the checkpoint.
     """
 
     rows: Tensor
     columns: Tensor
-    eigenvalues: Tensor
 
-    def __init__(self, height: int, width: int):
+    def __init__(self, rows: Tensor, columns: Tensor, drawn: bool = False):
         super().__init__()
-        self.register_buffer("rows", cosine_matrix(height), persistent=False)
-        self.register_buffer("columns", cosine_matrix(width), persistent=False)
-        n = torch.arange(height, dtype=torch.float64)[:, None] / height
-        m = torch.arange(width, dtype=torch.float64)[None, :] / width
-        self.register_buffer("eigenvalues", math.pi**2 * (n**2 + m**2), persistent=False)
+        self.register_buffer("rows", rows.double(), persistent=drawn)
+        self.register_buffer("columns", columns.double(), persistent=drawn)
 
     def forward(self, u: Tensor) -> Tensor:
         u = precise(u)
@@ -75,6 +76,17 @@ class Cosine(Basis):
         c = precise(c)
         with torch.autocast(c.device.type, enabled=False):
             return self.rows.to(c).mT @ c @ self.columns.to(c)
+
+
+class Cosine(Separable):
+    """The two-dimensional orthonormal DCT-II, c = D_H u D_W^T, which diagonalises Neumann (insulating) walls.
+
+    Two matrix products: as exact as an FFT and faster at the sizes of images.
+    Source: Rissanen et al. 2023, eq. 2 and Algorithm 3.
+    """
+
+    def __init__(self, height: int, width: int):
+        super().__init__(cosine_matrix(height), cosine_matrix(width))
 
 
 class Fourier(Basis):

@@ -4,7 +4,7 @@ from torch import Tensor
 
 from heatgen import check
 from heatgen.check import ConfigError
-from heatgen.forward.basis import Cosine
+from heatgen.forward.basis import Basis, Cosine, neumann_eigenvalues
 from heatgen.forward.levels import blur_widths
 from heatgen.forward.process import ObservedProcess
 
@@ -13,11 +13,11 @@ class Heat(ObservedProcess):
     """u_t = exp(t Laplace) u_0 + sigma eps, exact in the cosine basis: mode (n, m) keeps exp(-pi^2 (n^2/H^2 + m^2/W^2) t).
 
     Clock: t = sigma_B^2 / 2 for a blur of width sigma_B pixels. Levels: K widths, evenly spaced in log from sigma_min to
-    sigma_max pixels. shape: (C, H, W), any H and W. sigma_max: None means 0.75 x the longer side.
+    sigma_max pixels. shape: (C, H, W), any H and W. sigma_max: None means 0.75 x the longer side. basis: None for cosines.
     ConfigError for sizes that are not positive or widths that do not ascend. Source: Rissanen et al. 2023, eqs. 1, 2.
     """
 
-    basis: Cosine
+    eigenvalues: Tensor
 
     def __init__(
         self,
@@ -26,6 +26,7 @@ class Heat(ObservedProcess):
         sigma: float = 0.01,
         sigma_min: float = 0.5,
         sigma_max: float | None = None,
+        basis: Basis | None = None,
     ):
         height, width = check.shape("data.shape", shape)[-2:]
         smallest = check.number("forward.sigma_min", sigma_min, above=0)
@@ -34,11 +35,12 @@ class Heat(ObservedProcess):
             raise ConfigError(f"forward.sigma_max must be greater than forward.sigma_min = {smallest:g}, not {largest:g}.")
         num_levels = check.integer("forward.num_levels", num_levels, minimum=2)
         widths = blur_widths(num_levels, smallest, largest)
-        super().__init__(shape, widths**2 / 2, sigma, Cosine(height, width))
+        super().__init__(shape, widths**2 / 2, sigma, basis or Cosine(height, width))
+        self.register_buffer("eigenvalues", neumann_eigenvalues(height, width), persistent=False)
 
     def gain(self, t: Tensor) -> Tensor:
         """exp(-lambda t), (B, 1, H, W)."""
-        return (-self.basis.eigenvalues.to(t) * self.column(t)).exp()
+        return (-self.eigenvalues.to(t) * self.column(t)).exp()
 
     def ratio(self, s: Tensor, t: Tensor) -> Tensor:
         """exp(-lambda (t - s)): a semigroup, defined even where both gains underflow."""
@@ -46,4 +48,4 @@ class Heat(ObservedProcess):
 
     def rate(self, t: Tensor) -> Tensor:
         """-lambda, (B, 1, H, W)."""
-        return -self.basis.eigenvalues.to(t) * self.column(t.new_ones(t.shape))
+        return -self.eigenvalues.to(t) * self.column(t.new_ones(t.shape))

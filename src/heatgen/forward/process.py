@@ -6,9 +6,9 @@ The author of a map writes `gain(t)` and `std(t)`, the diagonals of A and L over
 `offset(t)` where b is not 0). Everything else is derived here, once.
 """
 
-import math
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,8 @@ from heatgen import check
 from heatgen.check import ConfigError
 from heatgen.forward.basis import Basis, Pixel, precise
 
-TYPICAL_STD = 0.25  # of a pixel of an image in [0, 1]; used only to say whether level K destroys anything
+TYPICAL_STD = 0.25  # of a pixel of an image in [0, 1]; used to say whether level K destroys anything, not in the law
+LOSSLESS = 0.9  # the share of coefficients above the noise at level K from which validate() warns
 
 
 def derivative(function: Callable[[Tensor], Tensor], t: Tensor) -> tuple[Tensor, Tensor]:
@@ -80,7 +81,10 @@ class ForwardProcess(nn.Module):
 
     def noise(self, eps: Tensor, t: Tensor) -> Tensor:
         """L(t) eps for white noise eps of u's shape."""
-        std = self.std(t)
+        return self.colour(eps, self.std(t))
+
+    def colour(self, eps: Tensor, std: Tensor) -> Tensor:
+        """White noise eps, given standard deviations over the coefficients, broadcastable to (B, C, H, W)."""
         if std.shape[1:].numel() == 1:  # the same for every coefficient: no basis needed
             return std.to(precise(eps)) * precise(eps)
         return self._in_basis(eps, lambda c: std.to(c) * c)
@@ -108,8 +112,7 @@ class ForwardProcess(nn.Module):
         if (variance < -1e-12 * self.std(t).max() ** 2).any():
             raise ConfigError(f"forward={self.name} has no step from t={s.max():.4g}: the noise would have to shrink.")
         eps = torch.randn_like(precise(u)) if noise is None else noise
-        spread = self._in_basis(eps, lambda c: variance.clamp(min=0).sqrt().to(c) * c)
-        return u + self.increment(u, s, t) + spread
+        return u + self.increment(u, s, t) + self.colour(eps, variance.clamp(min=0).sqrt())
 
     def increment(self, u: Tensor, s: Tensor, t: Tensor) -> Tensor:
         """The mean change of u_s = u until t: A(t) A(s)^-1 (u - b(s)) + b(t) - u (not divided by t - s)."""
@@ -132,10 +135,37 @@ class ForwardProcess(nn.Module):
         variance, slope = derivative(lambda time: self.std(time) ** 2, t)
         return (slope - 2 * self.rate(t) * variance).clamp(min=0).sqrt()
 
+    # maps that are drawn at random -------------------------------------------------------------------------------------
+
+    hidden = False  # whether A(t) is random and the network is not told which one it was
+
+    def draw(self, noise: Any) -> Tensor | None:
+        """The random numbers of the map for each sample of `noise`, (B, ...); None where the map has none."""
+        return None
+
+    def given(self, drawn: Tensor | None) -> "ForwardProcess":
+        """The deterministic map with these random numbers; itself where there are none."""
+        return self
+
+    def condition(self, t: Tensor, s: Tensor) -> Tensor | None:
+        """What the network is told of a drawn map for a step from t back to s, (B, M); None: nothing."""
+        return None
+
+    # what a map is like -------------------------------------------------------------------------------------------------
+
     @property
     def name(self) -> str:
         """The config name of the map: the stem of the file it is written in."""
         return type(self).__module__.rsplit(".", 1)[-1]
+
+    def singular_values(self, t: Tensor) -> Tensor:
+        """All singular values of A(t) for one time t, (1,): descending, (C * H * W,) float64."""
+        return self.gain(t).double().abs().expand(1, *self.shape).flatten().sort(descending=True).values
+
+    def frobenius(self, t: Tensor, s: Tensor | None = None) -> float:
+        """The Frobenius norm of A(t), or of A(t) - A(s), for one time, (1,)."""
+        gain = self.gain(t) if s is None else self.gain(t) - self.gain(s)
+        return gain.double().expand(1, *self.shape).norm().item()
 
     def validate(self) -> None:
         """Raise ConfigError unless A(0) = I, b(0) = 0, the levels ascend from 0 and every level is finite.
@@ -149,16 +179,24 @@ class ForwardProcess(nn.Module):
         for k, t in enumerate(times.split(1)):
             state = self.mean(probe, t)
             if not (state.isfinite().all() and self.std(t).isfinite().all()):
-                raise ConfigError(f"forward={self.name} is not finite at level {k} of {self.num_levels}; use fewer levels.")
-            if k == 0 and (state - probe).abs().max() > 1e-5:
-                raise ConfigError(f"forward={self.name} has A(0) != I: the network would never see the data.")
+                raise ConfigError(f"forward={self.name} is not finite at level {k} of {self.num_levels}; {self.remedy}.")
+            if k == 0:
+                self._check_start((state - probe).abs().max().item())
         self._warn_if_lossless()
+
+    remedy = "use fewer levels"  # what validate() advises where a level is not finite
+
+    def _check_start(self, gap: float) -> None:
+        if gap > 1e-5:
+            raise ConfigError(f"forward={self.name} has A(0) != I: the network would never see the data.")
 
     def _warn_if_lossless(self) -> None:
         last = self.times[-1:]
-        kept = (self.gain(last).abs() * TYPICAL_STD > self.std(last)).double().mean().item()
-        if math.isclose(kept, 1.0):
-            message = f"forward={self.name} keeps every coefficient above the noise at its last level: "
+        std = self.std(last).double().expand(1, *self.shape).flatten().sort(descending=True).values
+        kept = (self.singular_values(last) * TYPICAL_STD > std).double().mean().item()
+        if kept > LOSSLESS:
+            share = "every coefficient" if kept == 1 else f"{kept:.0%} of all coefficients"
+            message = f"forward={self.name} keeps {share} above the noise at its last level: "
             warnings.warn(message + "samples will be copies of training images.", stacklevel=3)
 
     def _in_basis(self, u: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:

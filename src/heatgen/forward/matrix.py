@@ -1,0 +1,105 @@
+"""Forward maps that are a matrix at each level, in general with no basis in common."""
+
+import os
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from heatgen import check
+from heatgen.check import ConfigError
+from heatgen.forward.basis import precise
+from heatgen.forward.levels import uniform
+from heatgen.forward.process import ObservedProcess
+
+ACTS_ON = ("rows", "rows_and_columns", "channel")
+Build = Callable[[int, int, str], Tensor]  # (K, size, axis) -> (K + 1, size, size) float64
+
+
+def memory() -> int:
+    """The bytes of memory of this machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def check_memory(key: str, count: int, size: int, instead: str) -> None:
+    """ConfigError where `count` float64 matrices of `size` x `size` would take more than half of the memory."""
+    needed = count * size**2 * 8
+    if needed > memory() / 2:
+        matrices = "a matrix" if count == 1 else f"{count} matrices"
+        raise ConfigError(
+            f"{key} needs {matrices} of {size} x {size}, {needed / 2**30:.3g} GiB, and this machine has "
+            f"{memory() / 2**30:.3g} GiB; {instead}."
+        )
+
+
+class MatrixProcess(ObservedProcess):
+    """u_k = T_k u_0 + sigma eps with any matrices T_0 = I, T_1, ..., T_K, known at the levels t = k / K alone.
+
+    acts_on: rows, T_k u on each column of pixels (H x H); rows_and_columns, T_k u S_k^T with a second one (W x W); channel, on
+    all H * W pixels of a channel, flattened row by row. build(K, size, axis) gives the (K+1, size, size) float64 matrices of an
+    axis; they are in the checkpoint. It has no gain, so what needs a basis is refused by name.
+    ConfigError for matrices that do not fit into half of the memory.
+    """
+
+    left: Tensor
+    right: Tensor | None
+
+    def __init__(self, shape: tuple[int, ...], num_levels: int, sigma: float, acts_on: str, build: Build):
+        num_levels = check.integer("forward.num_levels", num_levels, minimum=1)
+        super().__init__(shape, uniform(num_levels), sigma)
+        self.acts_on = check.choice("forward.acts_on", acts_on, ACTS_ON)
+        height, width = self.shape[-2:]
+        size = height * width if acts_on == "channel" else height
+        instead = "use fewer levels" if acts_on == "rows" else "use forward.acts_on=rows, or forward=random_basis_heat"
+        check_memory(f"forward.acts_on={acts_on}", num_levels + 1, size, instead)
+        self.register_buffer("left", build(num_levels, size, "rows"))
+        self.register_buffer("right", build(num_levels, width, "columns") if acts_on == "rows_and_columns" else None)
+
+    def number_of(self, t: Tensor) -> Tensor:
+        """The level of each time, (B,) int64; ConfigError between levels, where the map is not defined."""
+        level = self.level(t)
+        whole = level.round()
+        if (level - whole).abs().max() > 1e-6:
+            raise ConfigError(f"forward={self.name} is known at its {self.num_levels} levels alone, not between them.")
+        return whole.long()
+
+    def mean(self, u0: Tensor, t: Tensor) -> Tensor:
+        """T_k u_0."""
+        u0, levels = precise(u0), self.number_of(t).expand(len(u0))
+        result = torch.empty_like(u0)
+        with torch.autocast(u0.device.type, enabled=False):
+            for k in levels.unique().tolist():
+                result[levels == k] = self._apply(u0[levels == k], k)
+        return result
+
+    def _apply(self, u: Tensor, k: int) -> Tensor:
+        left = self.left[k].to(u)
+        if self.acts_on == "channel":
+            return (u.flatten(-2) @ left.mT).reshape(u.shape)
+        return left @ u if self.right is None else left @ u @ self.right[k].to(u).mT
+
+    def gain(self, t: Tensor) -> Tensor:
+        """ConfigError: there is no basis in which every level is diagonal."""
+        raise ConfigError(f"forward={self.name} is not diagonal in any basis; choose a map that is, such as heat.")
+
+    def singular_values(self, t: Tensor) -> Tensor:
+        """All singular values of T_k for one time, descending, (C * H * W,) float64."""
+        k, (channels, _, width) = int(self.number_of(t)), self.shape
+        values = torch.linalg.svdvals(self.left[k])
+        if self.acts_on == "rows":
+            values = values.repeat(width)
+        elif self.right is not None:
+            values = torch.outer(values, torch.linalg.svdvals(self.right[k])).flatten()
+        return values.repeat(channels).sort(descending=True).values
+
+    def frobenius(self, t: Tensor, s: Tensor | None = None) -> float:
+        """The Frobenius norm of T_k, or of the difference of two."""
+        chosen = [int(self.number_of(time)) for time in (t, s) if time is not None]
+        left = self.left[chosen].flatten(1)
+        gram = left @ left.mT
+        if self.right is not None:
+            right = self.right[chosen].flatten(1)
+            gram = gram * (right @ right.mT)
+        signs = torch.tensor([1.0, -1.0][: len(chosen)]).to(gram)
+        copies = self.shape[0] * (self.shape[-1] if self.acts_on == "rows" else 1)
+        return float((copies * (signs @ gram @ signs)).clamp(min=0).sqrt())

@@ -1,0 +1,73 @@
+"""forward=random_velocity: every pixel fades at a speed that is drawn at random, T ~ p(T)."""
+
+import copy
+
+import torch
+from torch import Tensor
+
+from heatgen import check
+from heatgen.check import ConfigError
+from heatgen.forward.levels import uniform
+from heatgen.forward.process import ForwardProcess, ObservedProcess
+from heatgen.noise import SampleNoise
+
+POLICIES = ("sample", "batch", "step")
+
+
+class RandomVelocity(ObservedProcess):
+    """u_t = max(0, 1 - v t) u_0 + sigma eps with v uniform on [slowest, fastest], independent of u_0; t = k / K.
+
+    per: sample, one v for each sample's whole way; batch, one for the whole batch; step, another v at every level.
+    conditional: whether the network is told T at both ends of its step. If it is, everything stays Gaussian given T; if not,
+    q(u_t | u_0) is a mixture, the network learns E[T_{k-1} u_0 | u_k], and there is no evidence bound.
+    Before a draw it is the map of the mean velocity. shape: (C, H, W). ConfigError for values out of range.
+    Source: the third open question of the linear-transformation fork of inverse heat dissipation.
+    """
+
+    velocity: Tensor  # (1, 1) before a draw, (B, 1) or (B, K + 1) after it
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        num_levels: int = 100,
+        sigma: float = 0.01,
+        slowest: float = 1.0,
+        fastest: float = 2.0,
+        per: str = "sample",
+        conditional: bool = True,
+    ):
+        super().__init__(shape, uniform(check.integer("forward.num_levels", num_levels, minimum=1)), sigma)
+        self.slowest = check.number("forward.slowest", slowest, minimum=0)
+        self.fastest = check.number("forward.fastest", fastest, minimum=0)
+        if self.fastest < self.slowest:
+            raise ConfigError(f"forward.fastest must be at least forward.slowest = {slowest:g}, not {fastest:g}.")
+        self.per = check.choice("forward.per", per, POLICIES)
+        self.conditional = check.boolean("forward.conditional", conditional)
+        self.hidden = not self.conditional
+        self.register_buffer("velocity", torch.full((1, 1), (slowest + fastest) / 2, dtype=torch.float64), persistent=False)
+
+    def draw(self, noise: SampleNoise) -> Tensor:
+        """v of each sample, (B, 1), or with per=step at each level, (B, K + 1)."""
+        numbers = torch.empty(len(noise.generators), self.num_levels + 1 if self.per == "step" else 1)
+        v = self.slowest + (self.fastest - self.slowest) * noise.uniform_like(numbers).double()
+        return v[:1].expand_as(v) if self.per == "batch" else v
+
+    def given(self, drawn: Tensor | None) -> ForwardProcess:
+        """The map with these velocities."""
+        process = copy.copy(self)
+        process._buffers = {**self._buffers, "velocity": drawn.to(self.times)} if drawn is not None else self._buffers
+        return process
+
+    def gain(self, t: Tensor) -> Tensor:
+        """max(0, 1 - v t), (B, 1, 1, 1)."""
+        v = self.velocity
+        if v.shape[1] > 1:
+            v = v.gather(1, self.level(t.detach()).round().long()[:, None])
+        return (1 - self.column(v.to(t) * t[:, None])).clamp(min=0)
+
+    def condition(self, t: Tensor, s: Tensor) -> Tensor | None:
+        """T at both ends, (B, 2), if the network is told."""
+        if self.hidden:
+            return None
+        batch = max(len(t), len(self.velocity))
+        return torch.stack([self.gain(time.expand(batch)).flatten() for time in (t, s)], dim=1)
