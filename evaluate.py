@@ -3,7 +3,7 @@
 import hydra
 from omegaconf import DictConfig
 
-from heatgen import run
+from heatgen import explain, run
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="evaluate")
@@ -12,4 +12,4 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    run.entry(main)
+    explain.entry(main)

@@ -3,7 +3,10 @@
 import difflib
 import math
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
 
 
 class ConfigError(ValueError):
@@ -14,6 +17,11 @@ def suggest(word: str, options: Iterable[str]) -> str:
     """The words "; did you mean X?" for the option nearest to `word`, or "" if none is near."""
     near = difflib.get_close_matches(word, list(options), n=1, cutoff=0.5)
     return f"; did you mean {near[0]}?" if near else ""
+
+
+def options_of(group: str) -> list[str]:
+    """The options of a config group."""
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
 def integer(key: str, value: Any, minimum: int | None = None) -> int:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import os
 import platform
 import subprocess
@@ -85,8 +86,17 @@ def write_result(folder: Path, mode: str, content: dict[str, Any]) -> Path:
     while path.exists():
         number += 1
         path = target / f"{stem}_{number}.json"
-    write_text(path, json.dumps(content, indent=2) + "\n")
+    write_text(path, json.dumps(finite(content), indent=2) + "\n")
     return path
+
+
+def finite(content: Any) -> Any:
+    """Plain containers with null for every number that is not finite, which JSON does not know."""
+    if isinstance(content, dict):
+        return {key: finite(value) for key, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [finite(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def append_results(runs_dir: str, experiment: str, rows: Sequence[dict[str, Any]]) -> Path:
@@ -109,6 +119,22 @@ def read_config(run: Path) -> DictConfig:
     except Exception as error:
         raise ConfigError(f"{run / 'config.yaml'} cannot be read ({type(error).__name__}); give another run.") from error
     assert isinstance(cfg, DictConfig)
+    return cfg
+
+
+def resumed(run: Path, overrides: list[str], choices: Any) -> DictConfig:
+    """The config of a run that goes on: its own, with the values (not the groups) of this command line."""
+    find_checkpoint(run, "last")
+    cfg = read_config(run)
+    OmegaConf.set_struct(cfg, True)
+    for override in overrides:
+        key, _, value = override.partition("=")
+        if key in choices:
+            raise ConfigError(f"resume keeps the run's own {key}; remove {override}, or start a new run with it.")
+        try:
+            OmegaConf.update(cfg, key, OmegaConf.from_dotlist([f"value={value}"]).value)
+        except Exception as error:
+            raise ConfigError(f"{key} is not a key of the resumed run's config; remove {override}.") from error
     return cfg
 
 

@@ -16,18 +16,19 @@ from heatgen.noise import Noise, SampleNoise, SharedNoise, SphericalNoise, batch
 from heatgen.picture import Film, grid, save_gif, save_mp4
 
 PICTURED = 100  # samples in a grid
-States = Callable[[Sequence[int]], tuple[Tensor, Noise]]
+States = Callable[[Sequence[int]], tuple[Any, Tensor, Noise]]  # samples -> model, initial states, noise
 
 
 def random_states(model: Any, data: Any, device: torch.device, seed: int, same_init: bool, share_noise: bool) -> States:
     """Initial states and noise of given samples: random, with `same_init` one state, with `share_noise` one noise."""
 
-    def states(samples: Sequence[int]) -> tuple[Tensor, Noise]:
+    def states(samples: Sequence[int]) -> tuple[Any, Tensor, Noise]:
         seeds = [0] * len(samples) if same_init else list(samples)
         u0 = data.prior_images(seeds, seed).to(device)
         noise = SampleNoise(samples, seed, "sample")
-        initial = model.initial_state(u0, SampleNoise(seeds, seed, "prior") if same_init or share_noise else noise)
-        return initial, SharedNoise(seed, "shared") if share_noise else noise
+        first = SampleNoise(seeds, seed, "prior") if same_init or share_noise else noise
+        drawn = model.drawn(first)
+        return drawn, drawn.initial_state(u0, first), SharedNoise(seed, "shared") if share_noise else noise
 
     return states
 
@@ -37,23 +38,28 @@ def interpolated_states(model: Any, data: Any, device: torch.device, seed: int, 
 
     u_K(j) = w_j a + (1 - w_j) b with w from 1 to 0; noise cos(phi_j) eps1 + sin(phi_j) eps2 with phi from 0 to pi/2.
     Both ends are the two samples that random sampling gives with the same seed. Source: Rissanen et al. 2023, section 4.
+    ConfigError for a map that is drawn at random: there is no map between two.
     """
+    if model.process.draw(SampleNoise([0], seed)) is not None:
+        raise ConfigError(
+            f"interpolate=true needs one map for both ends, and forward={model.process.name} is drawn at random."
+        )
 
-    def states(samples: Sequence[int]) -> tuple[Tensor, Noise]:
+    def states(samples: Sequence[int]) -> tuple[Any, Tensor, Noise]:
         ends, noises = [], [SampleNoise([i], seed, "sample") for i in (0, 1)]
         for i, noise in enumerate(noises):
             ends.append(model.initial_state(data.prior_images([i], seed).to(device), noise))
         place = torch.tensor([j / max(num_points - 1, 1) for j in samples]).to(ends[0])
         weight = place.reshape(-1, *[1] * (ends[0].dim() - 1))
-        return (1 - weight) * ends[0] + weight * ends[1], SphericalNoise(place * math.pi / 2, *noises)
+        return model, (1 - weight) * ends[0] + weight * ends[1], SphericalNoise(place * math.pi / 2, *noises)
 
     return states
 
 
-def folder_name(cfg: Any, delta: float) -> str:
+def folder_name(cfg: Any, delta: str) -> str:
     """What distinguishes one sampling of a run from another."""
     words = ["interpolation"] if cfg.interpolate else []
-    words += [f"delta_{delta:g}", f"seed_{cfg.seed}"]
+    words += [f"delta_{delta}", f"seed_{cfg.seed}"]
     words += [f"prior_std_{cfg.prior_std:g}"] if cfg.prior_std is not None else []
     words += [Path(cfg.checkpoint).stem] if cfg.checkpoint != "last" else []
     words += [cfg.weights] if cfg.weights != "ema" else []
@@ -83,25 +89,35 @@ def draw(model: Any, data: Any, devices: Devices, root: Path, cfg: Any) -> Path:
             bar.update()
 
         for run in runs:
-            first, noise = states(run)
+            drawn, first, noise = states(run)
             film.begin()
             film.see(0, first)
-            samples.append(model.generate(first, noise, see).float())
+            samples.append(drawn.generate(first, noise, see).float())
             initial.append(first)
     empty = torch.empty(0, *model.process.shape)
     initial_all = devices.gather(torch.cat(initial) if initial else empty)
     samples_all = devices.gather(torch.cat(samples) if samples else empty)
     states_all = devices.gather(film.states(empty))[: film.tiles]  # (n, frames, C, H, W)
 
-    times = model.process.times
-    folder = root / folder_name(cfg, float(model.reverse_std(times[-1:], times[-2:-1])))
+    folder = root / folder_name(cfg, model.noise_label())
     if devices.first:
         folder.mkdir(parents=True, exist_ok=True)
         columns = n if cfg.interpolate else None
         grid(samples_all[:PICTURED], columns).save(folder / "grid.png")
         grid(initial_all[:PICTURED], columns).save(folder / "initial.png")
         write_film(folder, samples_all, states_all, cfg.interpolate)
-        keys = ("n", "seed", "delta", "prior_std", "same_init", "share_noise", "interpolate", "num_points", "weights")
+        keys = (
+            "n",
+            "seed",
+            "delta",
+            "delta_mode",
+            "prior_std",
+            "same_init",
+            "share_noise",
+            "interpolate",
+            "num_points",
+            "weights",
+        )
         settings = {key: cfg[key] for key in keys}
         save_tensors(folder / "samples.pt", {"samples": samples_all, "initial": initial_all, "settings": settings})
         (folder / "settings.json").write_text(json.dumps(settings, indent=2) + "\n")

@@ -1,18 +1,48 @@
 """One sentence for a user's mistake: what is wrong, which key, and the fix. Bugs keep their traceback."""
 
 import errno
+import os
 import re
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, NoReturn
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from heatgen.check import ConfigError, suggest
-
-CONF = Path(__file__).resolve().parents[2] / "conf"
+from heatgen.check import CONF, ConfigError, options_of, suggest
 
 UNUSABLE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR)
+
+
+wants_traceback = False  # set by `entry`
+
+
+def entry(main: Callable[[], Any]) -> None:
+    """Run an entry point; a user's mistake ends in one sentence and exit code 1 (HYDRA_FULL_ERROR=1: the traceback)."""
+    global wants_traceback
+    before = {key: os.environ.get(key) for key in ("HYDRA_FULL_ERROR", "HEATGEN_EXPLAIN")}
+    os.environ.setdefault("HEATGEN_EXPLAIN", "0" if before["HYDRA_FULL_ERROR"] else "1")  # for our processes too
+    wants_traceback = os.environ["HEATGEN_EXPLAIN"] == "0"
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # so that Hydra raises, and we explain
+    try:
+        main()
+    except Exception as error:
+        refuse(error)
+    finally:
+        for key, value in before.items():
+            os.environ.pop(key)
+            os.environ.update({} if value is None else {key: value})
+
+
+def refuse(error: Exception) -> NoReturn:
+    """End with one sentence and exit code 1 for a user's mistake; raise anything else."""
+    sentence = None if wants_traceback else explain(error, Path(sys.argv[0]).stem)
+    if sentence is None:
+        raise error
+    print(f"Error: {sentence}", file=sys.stderr)
+    sys.exit(1)
 
 
 def explain(error: BaseException, script: str) -> str | None:
@@ -55,11 +85,6 @@ def explain_config(message: str, script: str) -> str:
         hint = suggest(name, known_keys(script))
         return f"{name} is not a key of the config{hint or f'; see python {script}.py --help.'}"
     return message.splitlines()[0]
-
-
-def options_of(group: str) -> list[str]:
-    """The options of a config group."""
-    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
 def groups_of(script: str) -> list[str]:

@@ -6,6 +6,7 @@ own, nothing of one job leaks into the next, and nothing private of Lightning is
 """
 
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -57,6 +58,26 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def child_arguments(hc: Any, run: Path) -> list[str]:
+    """What makes a process of several do the job of Hydra's config `hc`, alone and in this directory."""
+    flags = ["--config-name", hc.job.config_name]
+    return [*flags, f"hydra.run.dir='{run}'", "hydra.output_subdir=null", "hydra.mode=RUN"]
+
+
+IN_A_SWEEP = ("mode=forward", "mode=memorisation n=200")  # what is measured of each run of a sweep, unless it says
+
+
+def evaluate(run: Path, cfg: Any, in_sweep: bool) -> None:
+    """Call evaluate.py for a finished run, once for each entry of `cfg.evaluate`. ConfigError where one fails."""
+    script = Path(str(sys.modules["__main__"].__file__)).with_name("evaluate.py")
+    wanted = cfg.evaluate if cfg.evaluate is not None else IN_A_SWEEP if in_sweep else ()
+    for words in wanted:
+        where = [f"run='{run}'", f"runs_dir='{cfg.runs_dir}'", f"trainer.accelerator={cfg.trainer.accelerator}"]
+        done = subprocess.run([sys.executable, str(script), *where, *shlex.split(str(words))])
+        if done.returncode:
+            raise ConfigError(f"evaluate={words} failed and says why above; the training is whole, in {run}.")
 
 
 def launch(arguments: Sequence[str], count: int, folder: Path) -> int:

@@ -8,13 +8,13 @@ import functools
 import inspect
 import logging
 import math
-import os
 import re
 import sys
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -25,36 +25,9 @@ from heatgen import check, directory, explain, launch
 from heatgen.check import ConfigError
 
 log = logging.getLogger("heatgen")
-wants_traceback = False  # set by `entry`
 Result = TypeVar("Result")
 OmegaConf.register_new_resolver("heatgen.run_directory", directory.run_directory, replace=True)
 OmegaConf.register_new_resolver("heatgen.groups", explain.describe_groups, replace=True)
-
-
-def entry(main: Callable[[], Any]) -> None:
-    """Run an entry point; a user's mistake ends in one sentence and exit code 1 (HYDRA_FULL_ERROR=1: the traceback)."""
-    global wants_traceback
-    before = {key: os.environ.get(key) for key in ("HYDRA_FULL_ERROR", "HEATGEN_EXPLAIN")}
-    os.environ.setdefault("HEATGEN_EXPLAIN", "0" if before["HYDRA_FULL_ERROR"] else "1")  # for our processes too
-    wants_traceback = os.environ["HEATGEN_EXPLAIN"] == "0"
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # so that Hydra raises, and we explain
-    try:
-        main()
-    except Exception as error:
-        refuse(error)
-    finally:
-        for key, value in before.items():
-            os.environ.pop(key)
-            os.environ.update({} if value is None else {key: value})
-
-
-def refuse(error: Exception) -> NoReturn:
-    """End with one sentence and exit code 1 for a user's mistake; raise anything else."""
-    sentence = None if wants_traceback else explain.explain(error, Path(sys.argv[0]).stem)
-    if sentence is None:
-        raise error
-    print(f"Error: {sentence}", file=sys.stderr)
-    sys.exit(1)
 
 
 def verb(function: Callable[[DictConfig], Result]) -> Callable[[DictConfig], Result]:
@@ -66,7 +39,7 @@ def verb(function: Callable[[DictConfig], Result]) -> Callable[[DictConfig], Res
             return function(cfg)
         except Exception as error:
             if HydraConfig.get().mode == RunMode.RUN:
-                refuse(error)
+                explain.refuse(error)
             log.error("failed: %s", explain.explain(error, Path(sys.argv[0]).stem) or repr(error))
             raise
 
@@ -95,20 +68,30 @@ def make_data(cfg: DictConfig) -> Any:
     return make(OmegaConf.create({key: value for key, value in cfg.data.items() if key != "suggest"}))
 
 
-def build(cfg: DictConfig) -> tuple[Any, Any]:
-    """The model and the data of a training config, wired together and checked."""
-    data, process = make_data(cfg), make(cfg.forward)
+def make_process(cfg: DictConfig) -> Any:
+    """The forward process of a config, checked; what it warns of is logged."""
+    process = make(cfg.forward)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         process.validate()
     if launch.rank() == 0:
         for warning in caught:
             log.warning("Note: %s", warning.message)
+    return process
+
+
+def build(cfg: DictConfig) -> tuple[Any, Any]:
+    """The model and the data of a training config, wired together and checked; what the model chose goes into `cfg`."""
+    data, process = make_data(cfg), make_process(cfg)
     sampler = hydra.utils.instantiate(cfg.sampler, _partial_=True, _convert_="all")
     model = make(cfg.model, process=process, net=make(cfg.net), sampler=sampler)
     for name in sampler.func.currency:
         if not hasattr(model, name):
             raise ConfigError(f"sampler={sampler.func.__name__} needs {name}, which {cfg.model._target_} lacks.")
+    for key, value in model.chosen.items():
+        OmegaConf.update(cfg, f"model.{key}", value)
+        if launch.rank() == 0:
+            log.info("model.%s=auto chose %s for forward=%s", key, value, process.name)
     return model, data
 
 
@@ -147,10 +130,11 @@ def train(cfg: DictConfig) -> float | None:
     hc = HydraConfig.get()
     run, overrides = Path(hc.runtime.output_dir), list(hc.overrides.task)
     if cfg.resume:
-        cfg = resumed(run, overrides, hc.runtime.choices)
+        cfg = directory.resumed(run, overrides, hc.runtime.choices)
     count = launch.count_devices(cfg.trainer.accelerator, cfg.trainer.devices)
     if count > 1 and not launch.is_child():
-        finish(launch.launch([*child_arguments(hc, run), *overrides], count, run))
+        finish(launch.launch([*launch.child_arguments(hc, run), *overrides], count, run))
+        launch.evaluate(run, cfg, hc.mode == RunMode.MULTIRUN)
         return None
 
     import lightning as L
@@ -172,36 +156,20 @@ def train(cfg: DictConfig) -> float | None:
     trainer = make_trainer(options, run, data, list(callbacks.values()), loggers)
     if checkpoint := directory.find_checkpoint(run, "last") if cfg.resume else None:
         directory.read_checkpoint(checkpoint)
+    started = time.monotonic()
     trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     stopped = callbacks["checkpoints"].signal if "checkpoints" in callbacks else 0
     if stopped:
         log.info("stopped by a signal at step %d; go on with: python train.py resume=%s", trainer.global_step, run)
         sys.exit(128 + stopped)
     best = callbacks["checkpoints"].best if "checkpoints" in callbacks else math.inf
+    values = {"val/loss": best, "steps": trainer.global_step, "seconds": round(time.monotonic() - started)}
+    if launch.rank() == 0:
+        directory.write_result(run, "train", {"mode": "train", "values": values, "headline": ["val/loss"]})
     log.info("trained %d steps, best val/loss %.6g; next: python sample.py run=%s", trainer.global_step, best, run)
+    if not launch.is_child():
+        launch.evaluate(run, cfg, hc.mode == RunMode.MULTIRUN)
     return float(best)
-
-
-def resumed(run: Path, overrides: list[str], choices: Any) -> DictConfig:
-    """The config of a run that goes on: its own, with the values (not the groups) of this command line."""
-    directory.find_checkpoint(run, "last")
-    cfg = directory.read_config(run)
-    OmegaConf.set_struct(cfg, True)
-    for override in overrides:
-        key, _, value = override.partition("=")
-        if key in choices:
-            raise ConfigError(f"resume keeps the run's own {key}; remove {override}, or start a new run with it.")
-        try:
-            OmegaConf.update(cfg, key, OmegaConf.from_dotlist([f"value={value}"]).value)
-        except Exception as error:
-            raise ConfigError(f"{key} is not a key of the resumed run's config; remove {override}.") from error
-    return cfg
-
-
-def child_arguments(hc: Any, run: Path) -> list[str]:
-    """What makes a process of several do this job, alone and in this directory."""
-    flags = ["--config-name", hc.job.config_name]
-    return [*flags, f"hydra.run.dir='{run}'", "hydra.output_subdir=null", "hydra.mode=RUN"]
 
 
 def finish(code: int) -> None:
@@ -231,15 +199,18 @@ def launched(cfg: DictConfig, folder: Path) -> bool:
     if count == 1 or launch.is_child():
         return False
     hc = HydraConfig.get()
-    finish(launch.launch([*child_arguments(hc, Path(".")), *hc.overrides.task], count, folder))
+    finish(launch.launch([*launch.child_arguments(hc, Path(".")), *hc.overrides.task], count, folder))
     return True
 
 
 def load_for(cfg: DictConfig, run: Path, devices: Any) -> tuple[Any, Any, DictConfig]:
-    """The run's model on its device, with the delta and prior_std that were asked for."""
-    overrides = {f"model.{key}": cfg[key] for key in ("delta", "prior_std") if cfg[key] is not None}
+    """The run's model on its device with the reverse noise that was asked for, and its data, ready."""
+    overrides = {f"model.{key}": cfg[key] for key in ("delta", "delta_mode", "prior_std") if cfg[key] is not None}
     model, data, run_config = load(run, cfg.checkpoint, cfg.weights, overrides)
-    return model.to(devices.device), data, run_config
+    with devices.fabric.rank_zero_first():
+        data.prepare_data()
+    model.to(devices.device).calibrate(data)
+    return model, data, run_config
 
 
 @verb
@@ -257,8 +228,6 @@ def sample(cfg: DictConfig) -> None:
 
     devices = open_devices(cfg)
     model, data, _ = load_for(cfg, run, devices)
-    with devices.fabric.rank_zero_first():
-        data.prepare_data()
     folder = draw.draw(model, data, devices, run / "samples", cfg)
     if devices.first:
         log.info("samples: %s", folder)
@@ -276,18 +245,36 @@ def evaluate(cfg: DictConfig) -> None:
     run = Path(cfg.runs_dir) / f"data-{choices.get('data')}" if alone else directory.find_run(cfg.run, cfg.runs_dir)
     if launched(cfg, run):
         return
-    from heatgen.metric.metric import Subject
-    from heatgen.metric.table import report
+    from heatgen.metric.table import report, report_sweep
 
     metric, devices = make(cfg.metric), open_devices(cfg)
-    model, data, run_config = (None, make_data(cfg), cfg) if alone else load_for(cfg, run, devices)
-    name = choices["data"] if alone else run_config.name.rsplit("-", 1)[-1]
+    deltas = list(cfg.delta) if OmegaConf.is_list(cfg.delta) else [cfg.delta]
+    results = []
+    for cfg.delta in deltas:
+        subject, run_config = make_subject(cfg, None if alone else run, devices)
+        results.append(metric(subject))
+        if devices.first:
+            experiment = cfg.experiment_name or run_config.get("experiment_name") or "default"
+            swept = parameter(cfg) if len(deltas) == 1 else ("delta", cfg.delta)
+            report(results[-1], mode, run, cfg.runs_dir, str(experiment), swept, cfg.picture)
+    if devices.first and len(deltas) > 1:
+        report_sweep("delta", deltas, results, mode, run)
+
+
+def make_subject(cfg: DictConfig, run: Path | None, devices: Any) -> tuple[Any, DictConfig]:
+    """What is to be measured, and its config: a run, or where that is None a data set and a forward map alone."""
+    from heatgen.metric.metric import Subject
+
+    if run is not None:
+        model, data, run_config = load_for(cfg, run, devices)
+        name = run_config.name.rsplit("-", 1)[-1]
+        return Subject(model, data, name, devices, cfg.n, cfg.batch_size, cfg.seed, model.process), run_config
+    data = make_data(cfg)
     with devices.fabric.rank_zero_first():
         data.prepare_data()
-    result = metric(Subject(model, data, name, devices, cfg.n, cfg.batch_size, cfg.seed))
-    if devices.first:
-        experiment = cfg.experiment_name or run_config.get("experiment_name") or "default"
-        report(result, mode, run, cfg.runs_dir, str(experiment), parameter(cfg))
+    process = make_process(cfg) if cfg.get("forward") is not None else None
+    name = HydraConfig.get().runtime.choices["data"]
+    return Subject(None, data, name, devices, cfg.n, cfg.batch_size, cfg.seed, process), cfg
 
 
 def parameter(cfg: DictConfig) -> tuple[str, Any] | None:

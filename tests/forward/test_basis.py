@@ -6,7 +6,7 @@ import scipy.fft
 import torch
 from torch.testing import assert_close
 
-from heatgen.forward.basis import Cosine, Fourier, Orthogonal, Pixel, haar_rotation
+from heatgen.forward.basis import Cosine, Fourier, Orthogonal, Pixel, Separable, haar_rotation
 
 SIZES = [(28, 28), (32, 32), (33, 33), (64, 64), (20, 33)]
 BASES = {
@@ -14,6 +14,7 @@ BASES = {
     "cosine": Cosine,
     "fourier": Fourier,
     "orthogonal": lambda height, width: Orthogonal(rotation(height * width)),
+    "separable": lambda height, width: Separable(rotation(height), rotation(width, seed=4)),
 }
 
 
@@ -99,6 +100,19 @@ def test_orthogonal_analyses_with_the_transpose_of_its_matrix():
     matrix, u = rotation(12), field(3, 4)
     expected = torch.einsum("pq,bcp->bcq", matrix, u.flatten(-2)).reshape(u.shape)
     assert_close(Orthogonal(matrix)(u), expected, atol=1e-13, rtol=0)
+
+
+def test_separable_turns_columns_by_its_first_matrix_and_rows_by_its_second():
+    rows, columns, u = rotation(3), rotation(4, seed=4), field(3, 4)
+    expected = torch.einsum("hi,wj,bcij->bchw", rows, columns, u)
+    assert_close(Separable(rows, columns)(u), expected, atol=1e-13, rtol=0)
+
+
+@pytest.mark.parametrize("drawn", [False, True])
+def test_separable_keeps_its_matrices_in_the_checkpoint_if_they_were_drawn(drawn):
+    basis = Separable(rotation(3), rotation(4, seed=4), drawn=drawn)
+    assert set(basis.state_dict()) == ({"rows", "columns"} if drawn else set())
+    assert set(dict(basis.named_buffers())) == {"rows", "columns"}
 
 
 @pytest.mark.parametrize(

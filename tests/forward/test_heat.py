@@ -152,12 +152,12 @@ def test_the_ratio_of_late_levels_survives_the_underflow_of_their_gains():
     process = Heat((1, 16, 16), sigma_max=64)
     s, t = at(2000.0), at(2000.1)
     assert (process.gain(s) == 0).any()
-    assert_close(process.ratio(s, t), (-process.basis.eigenvalues * 0.1).exp().expand(2, 1, 16, 16), atol=1e-9, rtol=0)
+    assert_close(process.ratio(s, t), (-process.eigenvalues * 0.1).exp().expand(2, 1, 16, 16), atol=1e-9, rtol=0)
 
 
 def test_the_drift_is_the_laplacian_and_the_diffusion_keeps_the_noise_level():
     process, u, t = Heat((3, 9, 14), sigma=0.2), field(9, 14), at(2.0)
-    eigenvalues = process.basis.eigenvalues
+    eigenvalues = process.eigenvalues
     assert_close(process.drift(u, t), process.basis.inverse(-eigenvalues * process.basis(u)), atol=1e-12, rtol=0)
     assert_close(process.diffusion(t) ** 2, (2 * 0.2**2 * eigenvalues).expand(2, 1, 9, 14), atol=1e-13, rtol=0)
 

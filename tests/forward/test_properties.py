@@ -1,5 +1,6 @@
 """What every forward map must satisfy: each conf/forward/*.yaml is instantiated and held to the one law."""
 
+import functools
 import warnings
 from pathlib import Path
 
@@ -10,21 +11,53 @@ from omegaconf import OmegaConf
 from torch.testing import assert_close
 
 from heatgen.check import ConfigError
+from heatgen.noise import SampleNoise
 
 CONFIGS = sorted(Path(__file__).parents[2].joinpath("conf", "forward").glob("*.yaml"))
 SHAPE = (2, 6, 9)
 METHODS = ["mean", "noise", "perturb"]
+STILL = {"identity", "variance_exploding"}  # they change no image, only its noise
+RANDOM = {"random_velocity"}  # drawn anew for every sample
 
 
-def make(name):
+@functools.cache
+def settings(name):
     parent = {"seed": 0, "data": {"shape": SHAPE, "suggest": {"num_levels": 7}}}
     config = OmegaConf.create({**parent, "forward": OmegaConf.load(CONFIGS[0].with_name(f"{name}.yaml"))})
     OmegaConf.resolve(config)
-    return instantiate(config.forward, _convert_="all")
+    return config.forward
 
 
-@pytest.fixture(params=[path.stem for path in CONFIGS])
+def make(name):
+    return instantiate(settings(name), _convert_="all")
+
+
+def has_gain(name):
+    try:
+        make(name).gain(torch.zeros(1))
+    except ConfigError:
+        return False
+    return True
+
+
+MAPS = [path.stem for path in CONFIGS]
+DIAGONAL = [name for name in MAPS if has_gain(name)]
+
+
+@pytest.fixture(params=MAPS)
 def process(request):
+    return make(request.param)
+
+
+@pytest.fixture(params=DIAGONAL)
+def diagonal(request):
+    """A map that is diagonal in its basis, so that it is known between its levels and has steps."""
+    return make(request.param)
+
+
+@pytest.fixture(params=sorted(set(MAPS) - set(DIAGONAL)))
+def matrices(request):
+    """A map that is a matrix at each of its levels, with no basis in common."""
     return make(request.param)
 
 
@@ -47,8 +80,17 @@ def invertible(process, s):
     return bool((process.gain(s) != 0).all())
 
 
+def operator(process, t):
+    """The matrix of A(t) over the pixels, found by applying it to one bright pixel after the other."""
+    pixels = torch.eye(torch.Size(SHAPE).numel(), dtype=torch.float64).reshape(-1, *SHAPE)
+    t = t.expand(len(pixels))
+    return (process.mean(pixels, t) - process.mean(torch.zeros_like(pixels), t)).flatten(1).mT
+
+
 def test_there_are_maps_to_test():
-    assert {"heat", "identity", "constant_velocity"} <= {path.stem for path in CONFIGS}
+    assert {"heat", "identity", "constant_velocity"} <= set(DIAGONAL)
+    assert set(MAPS) - set(DIAGONAL) == {"random_matrix", "random_product"}
+    assert set(MAPS) >= STILL | RANDOM
 
 
 def test_a_map_is_valid(process):
@@ -72,6 +114,77 @@ def test_nothing_has_happened_at_time_0(process):
     u0, t = fields(), process.times[:1].expand(3)
     assert_close(process.mean(u0, t), u0, atol=1e-6, rtol=0)
     assert_close(process.offset(t).expand_as(u0), torch.zeros_like(u0), atol=1e-6, rtol=0)
+
+
+def test_level_0_is_the_clean_image_and_level_1_the_first_that_is_not(request, process):
+    u0, states = fields(1), process.mean(fields(1).expand(8, *SHAPE), process.times)
+    moved = (states - u0).flatten(1).norm(dim=1) > 1e-4
+    expected = [False] * 8 if request.node.callspec.params["process"] in STILL else [False, *[True] * 7]
+    if process.name == "polynomial":
+        expected[7] = False  # by default the reversal, which returns
+    assert moved.tolist() == expected
+
+
+def test_the_noise_starts_at_level_1(process):
+    std = process.std(process.times).expand(8, *SHAPE)
+    assert not std[0].any()
+    assert std[1:].gt(0).all()
+
+
+@pytest.mark.parametrize("k", range(7))
+def test_two_levels_in_a_row_of_one_batch_are_two_tensors_that_leave_it_as_it_was(process, k):
+    u0 = fields()
+    before = u0.clone()
+    later, sooner = process.mean(u0, process.times[k + 1].expand(3)), process.mean(u0, process.times[k].expand(3))
+    assert torch.equal(u0, before)
+    assert len({x.untyped_storage().data_ptr() for x in (u0, later, sooner)}) == 3
+    kept = later.clone()
+    sooner.zero_()
+    assert torch.equal(u0, before)
+    assert torch.equal(later, kept)
+
+
+@pytest.mark.parametrize("k", [0, 3, 7])
+def test_the_singular_values_are_those_of_the_map_on_all_pixels(process, k):
+    t = process.times[k : k + 1]
+    values = process.singular_values(t)
+    assert values.dtype == torch.float64
+    assert_close(values, torch.linalg.svdvals(operator(process, t)), atol=1e-12, rtol=1e-12)
+
+
+@pytest.mark.parametrize(("k", "j"), [(0, 0), (3, 0), (7, 3), (3, 4), (4, 3)])
+def test_the_frobenius_norm_is_that_of_the_map_on_all_pixels(process, k, j):
+    s, t = process.times[j : j + 1], process.times[k : k + 1]
+    assert process.frobenius(t) == pytest.approx(operator(process, t).norm().item(), abs=1e-12, rel=1e-12)
+    difference = (operator(process, t) - operator(process, s)).norm().item()
+    assert process.frobenius(t, s) == pytest.approx(difference, abs=1e-7, rel=1e-12)
+    assert type(process.frobenius(t, s)) is float
+
+
+def test_colour_gives_white_noise_any_standard_deviation_over_the_coefficients(process):
+    eps = fields()
+    generator = torch.Generator().manual_seed(1)
+    for size in [(1, 1, 1), (1, *SHAPE[1:]), SHAPE]:
+        std = torch.rand(3, *size, generator=generator, dtype=torch.float64)
+        assert_close(process.basis(process.colour(eps, std)), std * process.basis(eps), atol=1e-12, rtol=0)
+    t = some_times(process)
+    assert_close(process.colour(eps, process.std(t)), process.noise(eps, t), atol=0, rtol=0)
+
+
+def test_only_a_random_map_is_drawn_hidden_or_told_to_the_network(request, process):
+    if request.node.callspec.params["process"] in RANDOM:
+        assert process.draw(SampleNoise(range(3), 0)) is not None
+        return
+    s, t = process.times[2:3].expand(3), process.times[3:4].expand(3)
+    assert process.draw(SampleNoise(range(3), 0)) is None
+    assert process.given(None) is process
+    assert process.condition(t, s) is None
+    assert process.hidden is False
+
+
+def test_nothing_drawn_changes_nothing(process):
+    u0, t = fields(), some_times(process)
+    assert torch.equal(process.given(None).mean(u0, t), process.mean(u0, t))
 
 
 def test_the_mean_is_affine_in_the_image(process):
@@ -108,10 +221,10 @@ def test_methods_change_no_argument_and_share_no_storage(process, method, k):
 
 
 @pytest.mark.parametrize("k", [1, 3])
-def test_steps_change_no_argument_and_share_no_storage(process, k):
-    u, eps, s, t = fields(), fields(seed=1), process.times[k].repeat(3), process.times[k + 1].repeat(3)
+def test_steps_change_no_argument_and_share_no_storage(diagonal, k):
+    u, eps, s, t = fields(), fields(seed=1), diagonal.times[k].repeat(3), diagonal.times[k + 1].repeat(3)
     before, white = u.clone(), eps.clone()
-    results = [process.step(u, s, t, eps), process.step(u, s, t, eps), process.increment(u, s, t), process.drift(u, s)]
+    results = [diagonal.step(u, s, t, eps), diagonal.step(u, s, t, eps), diagonal.increment(u, s, t), diagonal.drift(u, s)]
     assert torch.equal(u, before)
     assert torch.equal(eps, white)
     assert len({x.untyped_storage().data_ptr() for x in [u, eps, *results]}) == 6
@@ -166,10 +279,43 @@ def test_an_item_does_not_depend_on_its_batch(process, method):
     assert_close(together, alone, atol=1e-12, rtol=0)
 
 
-def test_rectangular_fields_keep_their_shape(process):
-    u, s, t = fields(), inner_time(process), inner_time(process) * 1.01
-    states = [process.mean(u, t), process.noise(u, t), process.perturb(u, t), process.step(u, s, t), process.drift(u, t)]
+def test_rectangular_fields_keep_their_shape(diagonal):
+    u, s, t = fields(), inner_time(diagonal), inner_time(diagonal) * 1.01
+    states = [
+        diagonal.mean(u, t),
+        diagonal.noise(u, t),
+        diagonal.perturb(u, t),
+        diagonal.step(u, s, t),
+        diagonal.drift(u, t),
+    ]
     assert [state.shape for state in states] == [u.shape] * 5
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_level_keeps_the_shape_of_rectangular_fields(process, method):
+    u = fields(8)
+    assert getattr(process, method)(u, process.times).shape == u.shape
+
+
+@pytest.mark.parametrize("method", ["mean", "noise"])
+def test_a_level_may_be_one_number_expanded_over_the_batch(process, method):
+    u, t = fields(), process.times[4:5]
+    assert torch.equal(getattr(process, method)(u, t.expand(3)), getattr(process, method)(u, t.repeat(3)))
+
+
+@pytest.mark.parametrize("method", ["gain", "ratio", "step", "increment", "rate", "drift", "diffusion"])
+def test_what_needs_a_basis_is_refused_where_there_is_none(matrices, method):
+    u, s, t = fields(1), matrices.times[2:3], matrices.times[3:4]
+    arguments = {"ratio": (s, t), "step": (u, s, t), "increment": (u, s, t), "drift": (u, t)}.get(method, (t,))
+    with pytest.raises(ConfigError, match=f"forward={matrices.name} is not diagonal in any basis; choose a map that is"):
+        getattr(matrices, method)(*arguments)
+
+
+def test_a_map_of_matrices_is_refused_between_its_levels(matrices):
+    message = f"forward={matrices.name} is known at its 7 levels alone"
+    for ask in (lambda t: matrices.mean(fields(), t), matrices.singular_values, matrices.frobenius):
+        with pytest.raises(ConfigError, match=message):
+            ask(inner_time(matrices, 1))
 
 
 def test_the_number_of_every_level_is_found_from_its_time(process):
@@ -181,47 +327,47 @@ def test_the_number_of_every_level_is_found_from_its_time(process):
 
 
 @pytest.mark.parametrize("k", range(7))
-def test_a_step_between_neighbours_has_the_exact_marginal(process, k):
-    u0, s, t = fields(), process.times[k].expand(3), process.times[k + 1].expand(3)
-    start, white = process.mean(u0, s), process.basis.inverse(torch.ones_like(u0))
-    if not invertible(process, s):
+def test_a_step_between_neighbours_has_the_exact_marginal(diagonal, k):
+    u0, s, t = fields(), diagonal.times[k].expand(3), diagonal.times[k + 1].expand(3)
+    start, white = diagonal.mean(u0, s), diagonal.basis.inverse(torch.ones_like(u0))
+    if not invertible(diagonal, s):
         pytest.skip("no step starts where A is not invertible")
-    ratio = process.ratio(s, t)
-    if (process.std(t) < (ratio * process.std(s)).abs() * (1 - 1e-9)).any():
+    ratio = diagonal.ratio(s, t)
+    if (diagonal.std(t) < (ratio * diagonal.std(s)).abs() * (1 - 1e-9)).any():
         with pytest.raises(ConfigError, match="shrink"):
-            process.step(start, s, t, torch.zeros_like(u0))
+            diagonal.step(start, s, t, torch.zeros_like(u0))
         return
-    end = process.step(start, s, t, torch.zeros_like(u0))
-    assert_close(end, process.mean(u0, t), atol=1e-5, rtol=0)
-    spread = process.basis(process.step(start, s, t, white) - end)
-    variance = ((ratio * process.std(s)) ** 2 + spread**2).expand_as(u0).to(u0)
-    assert_close(variance, (process.std(t) ** 2).expand_as(u0).to(u0), atol=1e-8, rtol=1e-8)
+    end = diagonal.step(start, s, t, torch.zeros_like(u0))
+    assert_close(end, diagonal.mean(u0, t), atol=1e-5, rtol=0)
+    spread = diagonal.basis(diagonal.step(start, s, t, white) - end)
+    variance = ((ratio * diagonal.std(s)) ** 2 + spread**2).expand_as(u0).to(u0)
+    assert_close(variance, (diagonal.std(t) ** 2).expand_as(u0).to(u0), atol=1e-8, rtol=1e-8)
 
 
-def test_no_step_starts_where_the_image_cannot_be_recovered(process):
-    dead = [t for t in process.times.split(1) if not invertible(process, t)]
+def test_no_step_starts_where_the_image_cannot_be_recovered(diagonal):
+    dead = [t for t in diagonal.times.split(1) if not invertible(diagonal, t)]
     for s in dead:
-        with pytest.raises(ConfigError, match=f"forward={process.name} is not invertible"):
-            process.step(fields(1), s, s)
-    assert len(dead) < len(process.times)
+        with pytest.raises(ConfigError, match=f"forward={diagonal.name} is not invertible"):
+            diagonal.step(fields(1), s, s)
+    assert len(dead) < len(diagonal.times)
 
 
-def test_times_may_be_one_number_expanded_over_the_batch(process):
-    u, s, t = fields(), inner_time(process, 1), inner_time(process, 1) * 1.01
+def test_times_may_be_one_number_expanded_over_the_batch(diagonal):
+    u, s, t = fields(), inner_time(diagonal, 1), inner_time(diagonal, 1) * 1.01
     for method, times in [("mean", (t,)), ("noise", (t,)), ("increment", (s, t)), ("drift", (s,))]:
-        expanded = getattr(process, method)(u, *[time.expand(3) for time in times])
-        assert torch.equal(expanded, getattr(process, method)(u, *[time.repeat(3) for time in times]))
-    assert_close(process.diffusion(s.expand(3)), process.diffusion(s.repeat(3)), atol=0, rtol=0)
+        expanded = getattr(diagonal, method)(u, *[time.expand(3) for time in times])
+        assert torch.equal(expanded, getattr(diagonal, method)(u, *[time.repeat(3) for time in times]))
+    assert_close(diagonal.diffusion(s.expand(3)), diagonal.diffusion(s.repeat(3)), atol=0, rtol=0)
 
 
-def test_increments_tend_to_the_drift_and_steps_to_the_diffusion(process):
-    u, t = fields(), inner_time(process)
-    h = 1e-6 * process.times[-1]
-    drift = process.drift(u, t)
-    assert_close(process.increment(u, t, t + h) / h, drift, atol=1e-3, rtol=1e-3)
-    zero, white = torch.zeros_like(u), process.basis.inverse(torch.ones_like(u))
-    spread = process.basis(process.step(u, t, t + h, white) - process.step(u, t, t + h, zero))
-    assert_close(spread**2 / h, (process.diffusion(t) ** 2).expand_as(u).to(u), atol=1e-4, rtol=1e-3)
+def test_increments_tend_to_the_drift_and_steps_to_the_diffusion(diagonal):
+    u, t = fields(), inner_time(diagonal)
+    h = 1e-6 * diagonal.times[-1]
+    drift = diagonal.drift(u, t)
+    assert_close(diagonal.increment(u, t, t + h) / h, drift, atol=1e-3, rtol=1e-3)
+    zero, white = torch.zeros_like(u), diagonal.basis.inverse(torch.ones_like(u))
+    spread = diagonal.basis(diagonal.step(u, t, t + h, white) - diagonal.step(u, t, t + h, zero))
+    assert_close(spread**2 / h, (diagonal.diffusion(t) ** 2).expand_as(u).to(u), atol=1e-4, rtol=1e-3)
 
 
 def test_the_state_dict_carries_everything_that_was_drawn(request, process):

@@ -45,11 +45,13 @@ class Pictures(L.Callback):
         film = Film(model.process.num_levels, tiles=self.n)
         with evaluating(trainer, model):
             noise = SampleNoise(range(self.n), self.seed, "pictures")
-            u0 = trainer.datamodule.prior_images(range(self.n), self.seed).to(model.device)  # type: ignore[attr-defined]
-            u_last = model.initial_state(u0, noise)
+            data: Any = trainer.datamodule  # type: ignore[attr-defined]
+            model.calibrate(data)
+            drawn = model.drawn(noise)
+            u_last = drawn.initial_state(data.prior_images(range(self.n), self.seed).to(model.device), noise)
             film.begin()
             film.see(0, u_last)
-            samples = model.generate(u_last, noise, film.see)
+            samples = drawn.generate(u_last, noise, film.see)
         folder = Path(trainer.default_root_dir) / "samples"
         folder.mkdir(parents=True, exist_ok=True)
         picture = grid(samples)

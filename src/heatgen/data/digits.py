@@ -20,7 +20,10 @@ class Digits(DataModule):
     def read(self, split: str) -> ImageSet:
         from sklearn.datasets import load_digits
 
-        array = torch.from_numpy(load_digits().images).mul(255 / 16).round().to(torch.uint8)
-        rest, test = hold_out(Pixels(array[:, None]), self.test_size, "data.test_size")
+        digits = load_digits()
+        array = torch.from_numpy(digits.images).mul(255 / 16).round().to(torch.uint8)
+        rest, test = hold_out(
+            Pixels(array[:, None], torch.from_numpy(digits.target).long()), self.test_size, "data.test_size"
+        )
         train, val = hold_out(rest, self.val_size, "data.val_size")
         return {"train": train, "val": val, "test": test}[split]

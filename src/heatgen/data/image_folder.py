@@ -45,6 +45,8 @@ class ImageFiles:
     H and W, none only crops. crop: centre, or random (training only; seeded by position). ConfigError names a broken file.
     """
 
+    labels = None
+
     def __init__(self, paths: Sequence[Path], shape: tuple[int, ...], resize: str, crop: str, size: int):
         self.paths, self.shape, self.resize, self.crop, self.size = paths, shape, resize, crop, size
 

@@ -38,7 +38,10 @@ class Spec:
 
 
 class ImageSet(Protocol):
-    """One split of a set of images."""
+    """One split of a set of images; labels: (N,) int64, the class of each, None where the set has none."""
+
+    @property
+    def labels(self) -> Tensor | None: ...
 
     def __len__(self) -> int: ...
 
@@ -52,10 +55,10 @@ class ImageSet(Protocol):
 
 
 class Pixels:
-    """Images in memory, (N, C, H, W) uint8."""
+    """Images in memory, (N, C, H, W) uint8, and their labels where there are any."""
 
-    def __init__(self, array: Tensor):
-        self.array = array
+    def __init__(self, array: Tensor, labels: Tensor | None = None):
+        self.array, self.labels = array, labels
 
     def __len__(self) -> int:
         return len(self.array)
@@ -72,6 +75,10 @@ class Subset:
 
     def __init__(self, images: ImageSet, indices: Sequence[int]):
         self.images, self.indices = images, indices
+
+    @property
+    def labels(self) -> Tensor | None:
+        return None if self.images.labels is None else self.images.labels[list(self.indices)]
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -198,9 +205,13 @@ class DataModule(L.LightningDataModule):
 
     def prior_images(self, samples: Sequence[int], seed: int) -> Tensor:
         """The training images that samples start from, (B, C, H, W): without replacement while they last."""
+        return self.clean("train", self.prior_order(samples, seed))
+
+    def prior_order(self, samples: Sequence[int], seed: int) -> list[int]:
+        """The numbers of those training images."""
         n = len(self.images("train"))
         order = shuffled(n, seed, "prior")
-        return self.clean("train", [order[i % n] for i in samples])
+        return [order[i % n] for i in samples]
 
     def prepare_data(self) -> None:
         """Read (and where it must be, download) everything once, in one process."""

@@ -46,8 +46,13 @@ class TorchvisionImages(DataModule):
         """All images of the train or the test part, (N, C, H, W) uint8."""
         raise NotImplementedError
 
+    def read_labels(self, train: bool) -> torch.Tensor | None:
+        """The class of each image of that part, (N,) int64; None where they are not there."""
+        return None
+
     def read(self, split: str) -> ImageSet:
-        images = Pixels(self.read_part(train=split != "test"))
+        train = split != "test"
+        images = Pixels(self.read_part(train), self.read_labels(train))
         if split == "test":
             return images
         return hold_out(images, self.val_size, "data.val_size")[0 if split == "train" else 1]
@@ -62,13 +67,24 @@ class IdxImages(TorchvisionImages):
     torchvision_name = ""
     system_dir = ""
 
-    def read_part(self, train: bool) -> torch.Tensor:
-        stem = f"{'train' if train else 't10k'}-images-idx3-ubyte"
+    def find(self, train: bool, what: str) -> Path | None:
+        """The file of the images (what = images-idx3) or the labels (labels-idx1) of a part."""
+        stem = f"{'train' if train else 't10k'}-{what}-ubyte"
         root = Path(self.data_dir)
         folders = [root / self.torchvision_name / "raw", root / self.torchvision_name, Path(self.system_dir)]
         paths = [folder / name for folder in folders for name in (stem, f"{stem}.gz")]
-        found = [path for path in paths if path.is_file()]
-        if not found:
-            download(self.torchvision_name, root, f"{self.torchvision_name}/raw/{stem}.gz", train=train)
-            found = [path for path in paths if path.is_file()]
-        return torch.from_numpy(read_idx(found[0]).copy())[:, None]
+        return next((path for path in paths if path.is_file()), None)
+
+    def read_part(self, train: bool) -> torch.Tensor:
+        path = self.find(train, "images-idx3")
+        if path is None:
+            part = "train" if train else "t10k"
+            files = f"{self.torchvision_name}/raw/{part}-images-idx3-ubyte.gz"
+            download(self.torchvision_name, Path(self.data_dir), files, train=train)
+            path = self.find(train, "images-idx3")
+            assert path is not None, "a download that succeeds leaves the file"
+        return torch.from_numpy(read_idx(path).copy())[:, None]
+
+    def read_labels(self, train: bool) -> torch.Tensor | None:
+        path = self.find(train, "labels-idx1")
+        return None if path is None else torch.from_numpy(read_idx(path).copy()).long()

@@ -69,10 +69,10 @@ class MatrixProcess(ObservedProcess):
         result = torch.empty_like(u0)
         with torch.autocast(u0.device.type, enabled=False):
             for k in levels.unique().tolist():
-                result[levels == k] = self._apply(u0[levels == k], k)
+                result[levels == k] = self._transform(u0[levels == k], k)
         return result
 
-    def _apply(self, u: Tensor, k: int) -> Tensor:
+    def _transform(self, u: Tensor, k: int) -> Tensor:
         left = self.left[k].to(u)
         if self.acts_on == "channel":
             return (u.flatten(-2) @ left.mT).reshape(u.shape)

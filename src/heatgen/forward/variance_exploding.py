@@ -17,9 +17,7 @@ class VarianceExploding(ForwardProcess):
     ConfigError for noises that do not ascend. Source: Song and Ermon 2019, section 3.2; Song et al. 2021, eq. 9.
     """
 
-    def __init__(
-        self, shape: tuple[int, ...], num_levels: int = 100, sigma_min: float = 0.01, sigma_max: float = 20.0
-    ):
+    def __init__(self, shape: tuple[int, ...], num_levels: int = 100, sigma_min: float = 0.01, sigma_max: float = 20.0):
         smallest = check.number("forward.sigma_min", sigma_min, above=0)
         largest = check.number("forward.sigma_max", sigma_max, above=0)
         if largest <= smallest:

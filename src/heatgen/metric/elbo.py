@@ -2,13 +2,14 @@
 
     -log p(u_0) <= L_K + sum_{k=2}^{K} L_{k-1} + L_0
 
-for models with Gaussian reverse steps p(u_{k-1} | u_k) = N(mu(u_k, k), delta^2 I) and the prior
-p(u_K) = (1/N) sum_i N(A(t_K) u_0^i + b(t_K), prior_std^2 I) over the training images. Source: Rissanen et al. 2023,
+for models with Gaussian reverse steps p(u_{k-1} | u_k) = N(mu(u_k, k), delta^2), delta diagonal in the map's basis, and the
+prior p(u_K) = (1/N) sum_i N(A(t_K) u_0^i + b(t_K), prior_std^2) over the training images. Source: Rissanen et al. 2023,
 eqs. 5 to 10 and appendix A.3. Unlike the original code, the step 1 -> 0 is counted once (as L_0) and K -> K-1 is counted.
 """
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,31 +20,31 @@ from heatgen.metric.metric import Result, Subject
 from heatgen.noise import SampleNoise, batches, generator
 
 
-def gaussian_kl(gap: Tensor, variance: Tensor, dimensions: int, std: float) -> Tensor:
-    """KL(N(m, diag v) || N(m', std^2 I)) in nats, from gap = |m - m'|^2 (B,) and v broadcastable to (B, ..., D).
+def gaussian_kl(gap: Tensor, variance: Tensor, std: Tensor) -> Tensor:
+    """KL(N(m, diag v) || N(m', diag std^2)) in nats, (B,), from gap = (m - m')^2 by coefficient, (B, D).
 
-    1/2 [ sum v / std^2 + gap / std^2 - D + sum ln(std^2 / v) ]; a v of one element a sample stands for all D coefficients.
+    1/2 sum [ v / std^2 + gap / std^2 - 1 - ln(v / std^2) ]; v and std broadcast to (B, D). In float64.
     """
-    v = variance.double().flatten(1)
-    repeat = dimensions / v.shape[1]
-    shape = repeat * (v / std**2 - 1 - (v / std**2).log()).sum(1)
-    return 0.5 * (shape + gap.double() / std**2)
+    precision, ratio = std.double() ** -2, variance.double() / std.double() ** 2
+    return 0.5 * (gap.double() * precision + (ratio - 1 - ratio.log())).sum(1)
 
 
-def gaussian_nll(gap: Tensor, dimensions: int, std: float) -> Tensor:
-    """-ln N(u; m, std^2 I) in nats, from gap = |u - m|^2, (B,)."""
-    return gap.double() / (2 * std**2) + dimensions * math.log(std * math.sqrt(2 * math.pi))
+def gaussian_nll(gap: Tensor, std: Tensor) -> Tensor:
+    """-ln N(u; m, diag std^2) in nats, (B,), from gap = (u - m)^2 by coefficient, (B, D); std broadcasts to it."""
+    return (gap.double() / (2 * std.double() ** 2) + (std.double() * math.sqrt(2 * math.pi)).log()).sum(1)
 
 
-def prior_kl(states: Tensor, centres: Tensor, variance: Tensor, std: float) -> Tensor:
-    """L_K, (B,) nats: an upper bound of KL(q(u_K | u_0) || p), p the kernel density (1/N) sum_i N(centre_i, std^2 I).
+def prior_kl(states: Tensor, centres: Tensor, variance: Tensor, std: Tensor) -> Tensor:
+    """L_K, (B,) nats: an upper bound of KL(q(u_K | u_0) || p), p the kernel density (1/N) sum_i N(centre_i, diag std^2).
 
     ln N - logsumexp_i(-KL_i), the bound of appendix A.3 at its optimum. states: (B, D) means of q, variance: its diagonal,
-    (1, D') or (B, D'); centres: (N, D). Distances in float64, where the product form loses nothing that matters.
+    std: of the kernels, both broadcast to (B, D); centres: (N, D). In float64, where the distances' product form loses
+    nothing that matters.
     """
-    gaps = torch.cdist(states.double(), centres.double()).square()  # (B, N)
-    shape = gaussian_kl(torch.zeros(1), variance, states.shape[1], std)[:, None]
-    return math.log(len(centres)) - torch.logsumexp(-(shape + gaps / (2 * std**2)), dim=1)
+    states, centres, std = states.double(), centres.double(), std.double()
+    gaps = torch.cdist(states / std, centres / std).square()  # (B, N)
+    widths = gaussian_kl(torch.zeros_like(states), variance, std)
+    return math.log(len(centres)) - torch.logsumexp(-(widths[:, None] + gaps / 2), dim=1)
 
 
 def clustered_sum(values: Tensor, levels: Tensor, num_levels: int) -> tuple[Tensor, Tensor]:
@@ -59,6 +60,15 @@ def clustered_sum(values: Tensor, levels: Tensor, num_levels: int) -> tuple[Tens
     return means, ((values.double() - means[levels]) * weights[levels]).sum(1)
 
 
+def level_errors(values: Tensor, levels: Tensor, num_levels: int) -> Tensor:
+    """The standard error of each level's mean over the images that were measured there, (num_levels,)."""
+    flat, x = levels.flatten(), values.double().flatten()
+    zero = torch.zeros(num_levels, dtype=torch.float64)
+    counts = torch.bincount(flat, minlength=num_levels).double()
+    means = zero.index_add(0, flat, x) / counts
+    return (zero.index_add(0, flat, (x - means[flat]).square()) / (counts * (counts - 1))).sqrt()
+
+
 def balanced_levels(n: int, per_image: int, num_levels: int, seed: int) -> Tensor:
     """Levels of each of n images, (n, per_image) of 0 .. num_levels-1: all equally often, none twice an image."""
     order = torch.randperm(num_levels, generator=generator(seed, "levels"))
@@ -70,13 +80,16 @@ class ELBO:
     """All terms in nats and in bits per dimension, with standard errors over images, noise and levels.
 
     split: of the images; levels: how many of the K - 1 terms L_{k-1} are drawn for each image, None for all. Bytes are
-    dequantised, u_0 = (255 x + U) / 256, so bits per dimension are NLL / (D ln 2) + 8.
+    dequantised, u_0 = (255 x + U) / 256, so bits per dimension are NLL / (D ln 2) + 8. compat: the sum of the original code,
+    which takes the KL of k = 1 .. K-1 where it should take k = 2 .. K; its value is not a bound.
+    A map that is drawn at random is drawn once for each image, and the bound is given that draw.
     ConfigError for a model without Gaussian reverse steps, a delta or forward noise of 0, or too few evaluations.
     """
 
-    def __init__(self, split: str = "test", levels: int | None = 10):
+    def __init__(self, split: str = "test", levels: int | None = 10, compat: bool = False):
         self.split = check.choice("metric.split", split, ("train", "val", "test"))
         self.levels = None if levels is None else check.integer("metric.levels", levels, minimum=1)
+        self.compat = check.boolean("metric.compat", compat)
 
     def __call__(self, subject: Subject) -> Result:
         self._check(subject)
@@ -97,8 +110,7 @@ class ELBO:
         middle = subject.each(chosen, lambda run: self._middle(subject, run, torch.stack([rows[i] for i in run])), "L_k")
         first = subject.each(chosen, lambda run: self._first(subject, run), "L_0")
         last = subject.each(chosen, lambda run: self._last(subject, run), "L_K")
-        means, parts = clustered_sum(middle, design, num_terms)
-        return self._result(subject, first, means, parts, last, per_image)
+        return self._result(subject, first, middle, design, last)
 
     @staticmethod
     def _check(subject: Subject) -> None:
@@ -106,15 +118,12 @@ class ELBO:
         if model is None or not hasattr(model, "reverse_mean"):
             raise ConfigError("mode=elbo needs a run whose model has Gaussian reverse steps, such as model=ihd.")
         times = model.process.times
+        if model.process.hidden:
+            raise ConfigError("mode=elbo needs forward.conditional=true: without T, q is a mixture and has no closed KL.")
         if not (model.process.std(times[1:]) > 0).all():
             raise ConfigError("mode=elbo needs forward.sigma > 0: without noise every KL term is infinite.")
-        if not ELBO._delta(subject) > 0 or model.prior_std == 0:
+        if not (model.reverse_std(times[1:], times[:-1]) > 0).all() or not (model.initial_std() > 0).all():
             raise ConfigError("mode=elbo needs delta and prior_std greater than 0: they are the model's own noise.")
-
-    @staticmethod
-    def _delta(subject: Subject) -> float:
-        times = subject.model.process.times
-        return float(subject.model.reverse_std(times[-1:], times[-2:-1]))
 
     def _clean(self, subject: Subject, run: Sequence[int]) -> Tensor:
         """Dequantised images, (B, C, H, W)."""
@@ -124,50 +133,66 @@ class ELBO:
             u0 = ((255 * u0.double() + noise) / 256).float().clamp(max=1 - 2**-24)  # in [0, 1), rounding or not
         return u0.to(subject.devices.device)
 
-    def _gap(self, subject: Subject, u0: Tensor, eps: Tensor, k: Tensor) -> Tensor:
-        """|mu(u_k, k) - E[u_{k-1} | u_0]|^2 for a draw of u_k, (B,)."""
-        process = subject.model.process
+    @staticmethod
+    def _model(subject: Subject, run: Sequence[int]) -> Any:
+        """The model, given the draws of its map for these images."""
+        return subject.model.drawn(SampleNoise(run, subject.seed, "elbo map"))
+
+    @staticmethod
+    def _gap(subject: Subject, model: Any, u0: Tensor, eps: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        """(mu(u_k, k) - E[u_{k-1} | u_0])^2 for a draw of u_k, by coefficient, (B, D); and the step's delta, (B, 1 or D)."""
+        process = model.process
         t, s = process.times[k], process.times[k - 1]
         with subject.devices.autocast(), torch.no_grad():
-            mean = subject.model.reverse_mean(process.perturb(u0, t, eps), t, s)
-        return (mean.double() - process.mean(u0.double(), s)).square().flatten(1).sum(1)
+            mean = model.reverse_mean(process.perturb(u0, t, eps), t, s)
+        gap = process.basis(mean.double() - process.mean(u0.double(), s)).square()
+        return gap.flatten(1), model.reverse_std(t, s).flatten(1)
 
     def _middle(self, subject: Subject, run: Sequence[int], terms: Tensor) -> Tensor:
-        """L_{k-1} of each image at its levels; term j is k = j + 2. (B, m)."""
-        process, delta = subject.model.process, self._delta(subject)
-        u0 = self._clean(subject, run)
+        """L_{k-1} of each image at its levels, (B, m); term j is k = j + 2, or j + 1 as the original code has it."""
+        model, u0 = self._model(subject, run), self._clean(subject, run)
         noises = SampleNoise(run, subject.seed, "elbo")
         columns = [torch.empty(len(u0), 0, dtype=torch.float64)]
         for term in terms.to(u0.device).unbind(1):
-            k = term + 2
-            gap = self._gap(subject, u0, noises.normal_like(u0), k)
-            kl = gaussian_kl(gap, process.std(process.times[k - 1]) ** 2, u0[0].numel(), delta)
-            columns.append(kl.cpu()[:, None])
+            k = term + (1 if self.compat else 2)
+            gap, delta = self._gap(subject, model, u0, noises.normal_like(u0), k)
+            sigma = model.process.std(model.process.times[(k - 1).clamp(min=1)]).flatten(1)
+            columns.append(gaussian_kl(gap, sigma**2, delta).cpu()[:, None])
         return torch.cat(columns, dim=1)
 
     def _first(self, subject: Subject, run: Sequence[int]) -> Tensor:
         """L_0, (B,)."""
-        u0 = self._clean(subject, run)
+        model, u0 = self._model(subject, run), self._clean(subject, run)
         eps = SampleNoise(run, subject.seed, "elbo first").normal_like(u0)
-        gap = self._gap(subject, u0, eps, torch.ones(len(u0), dtype=torch.long, device=u0.device))
-        return gaussian_nll(gap, u0[0].numel(), self._delta(subject))
+        gap, delta = self._gap(subject, model, u0, eps, torch.ones(len(u0), dtype=torch.long, device=u0.device))
+        return gaussian_nll(gap, delta)
 
     def _last(self, subject: Subject, run: Sequence[int]) -> Tensor:
         """L_K, (B,): in blocks of training images, joined by their log-sum-exp."""
-        model, process = subject.model, subject.model.process
-        std = self._delta(subject) if model.prior_std is None else model.prior_std
-        last = process.times[-1:]
-        u0 = self._clean(subject, run)
-        states = process.mean(u0.double(), last.expand(len(u0))).flatten(1)
-        total, parts = len(subject.data.images("train")), []
+        model, u0 = self._model(subject, run), self._clean(subject, run)
+        if model is not subject.model:  # the training images go through each image's own draw of the map
+            return torch.cat(
+                [self._prior(subject, self._model(subject, [i]), u[None]) for i, u in zip(run, u0, strict=True)]
+            )
+        return self._prior(subject, model, u0)
+
+    @staticmethod
+    def _prior(subject: Subject, model: Any, u0: Tensor) -> Tensor:
+        process, last = model.process, model.process.times[-1:]
+        std, variance = model.initial_std().flatten(1), process.std(last).flatten(1) ** 2
+
+        def coefficients(u: Tensor) -> Tensor:
+            return process.basis(process.mean(u.double(), last.expand(len(u)))).flatten(1)
+
+        states, total, parts = coefficients(u0), len(subject.data.images("train")), []
         for block in batches(range(total), 2048):
-            train = subject.data.clean("train", block).to(u0.device).double()
-            centres = process.mean(train, last.expand(len(train))).flatten(1)
-            parts.append(math.log(len(block)) - prior_kl(states, centres, process.std(last) ** 2, std))
+            centres = coefficients(subject.data.clean("train", block).to(u0.device))
+            parts.append(math.log(len(block)) - prior_kl(states, centres, variance, std))
         return math.log(total) - torch.logsumexp(torch.stack(parts), dim=0)
 
-    def _result(self, subject: Subject, first: Tensor, means: Tensor, parts: Tensor, last: Tensor, per_image: int) -> Result:
-        n, dimensions = len(first), math.prod(subject.data.spec.shape)
+    def _result(self, subject: Subject, first: Tensor, middle: Tensor, design: Tensor, last: Tensor) -> Result:
+        n, dimensions, num_terms = len(first), math.prod(subject.data.spec.shape), subject.model.process.num_levels - 1
+        means, parts = clustered_sum(middle, design, num_terms)
         nats = {"L_K": last.mean().item(), "L_1..K-1": means.sum().item(), "L_0": first.mean().item()}
         errors = {"L_K": last.std().item() / n**0.5, "L_1..K-1": parts.norm().item(), "L_0": first.std().item() / n**0.5}
         nats["nll_bound"] = sum(nats.values())
@@ -181,16 +206,27 @@ class ELBO:
             "split": f"{subject.data_name} {self.split}",
             "training images in the prior": len(subject.data.images("train")),
             "levels": subject.model.process.num_levels,
-            "levels drawn for each image": per_image,
-            "delta": self._delta(subject),
+            "levels drawn for each image": design.shape[1],
+            "delta": subject.model.noise_label(),
             "dimensions": dimensions,
         }
-        note = "q factorises over levels, so the bound grows with K: compare it at equal K, not with DDPM-like models."
+        notes = ["q factorises over levels, so the bound grows with K: compare it at equal K, not with DDPM-like models."]
+        if self.compat:
+            notes.append(
+                "compat: the original's sum over k = 1 .. K-1 in place of 2 .. K; not a bound, for old numbers only."
+            )
+        first_k = 1 if self.compat else 2
+        series = {
+            "k": [float(k) for k in range(first_k, first_k + num_terms)],
+            "L_{k-1} [nats]": means.tolist(),
+            "its standard error [nats]": level_errors(middle, design, num_terms).tolist(),
+        }
         return Result(
             {f"{key} [nats]": value for key, value in nats.items()} | bits,
             {f"{key} [nats]": value for key, value in errors.items()}
             | {f"{key} [bits/dim]": value * unit for key, value in errors.items()},
             facts,
-            [note],
-            {"k": list(map(float, range(2, len(means) + 2))), "L_{k-1} [nats]": means.tolist()},
+            notes,
+            series,
+            headline=("nll_bound [bits/dim]",),
         )

@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor
 
-from heatgen.metric.features import FeatureMetric
-from heatgen.metric.metric import Result, Subject
+from heatgen.metric.extractor import Extractor
+from heatgen.metric.features import FeatureMetric, too_few
+from heatgen.metric.metric import Result
 
 
 def moments(features: Tensor) -> tuple[Tensor, Tensor]:
@@ -27,11 +28,8 @@ def frechet_distance(mean1: Tensor, cov1: Tensor, mean2: Tensor, cov2: Tensor) -
 
 
 class FID(FeatureMetric):
-    """The Frechet distance between Gaussian fits to Inception features; lower is better. No standard error: it is biased."""
+    """The Frechet distance between Gaussian fits to features (Inception's); lower is better. No standard error: it is biased."""
 
-    def __call__(self, subject: Subject) -> Result:
-        features, reference, facts, notes = self.feature_sets(subject)
-        if not subject.devices.first:
-            return Result({})
+    def measure(self, features: Tensor, reference: Tensor, extractor: Extractor, seed: int) -> Result:
         distance = frechet_distance(*moments(features), *moments(reference))
-        return Result({"fid": distance}, facts=facts, notes=notes)
+        return Result({"fid": distance}, notes=too_few(features, reference))

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from heatgen import check
-from heatgen.metric.features import FeatureMetric
-from heatgen.metric.metric import Result, Subject
+from heatgen.metric.extractor import Extractor
+from heatgen.metric.features import FeatureMetric, too_few
+from heatgen.metric.metric import Result
 from heatgen.noise import generator
 
 
@@ -35,12 +36,9 @@ class KID(FeatureMetric):
         self.subsets = check.integer("metric.subsets", subsets, minimum=1)
         self.subset_size = check.integer("metric.subset_size", subset_size, minimum=2)
 
-    def __call__(self, subject: Subject) -> Result:
-        features, reference, facts, notes = self.feature_sets(subject)
-        if not subject.devices.first:
-            return Result({})
+    def measure(self, features: Tensor, reference: Tensor, extractor: Extractor, seed: int) -> Result:
         size = min(self.subset_size, len(features), len(reference))
-        source = generator(subject.seed, "kid")
+        source = generator(seed, "kid")
         values = torch.tensor(
             [
                 polynomial_mmd(
@@ -52,7 +50,6 @@ class KID(FeatureMetric):
             dtype=torch.float64,
         )
         spread = values.std().item() if self.subsets > 1 else float("nan")
-        facts |= {"subsets": self.subsets, "subset_size": size, "std_over_subsets": spread}
-        return Result(
-            {"kid": values.mean().item()}, facts=facts, notes=["KID is unbiased: few samples widen it only."] * bool(notes)
-        )
+        facts = {"subsets": self.subsets, "subset_size": size, "std_over_subsets": spread}
+        few = ["KID is unbiased: few samples widen it only."] * bool(too_few(features, reference))
+        return Result({"kid": values.mean().item()}, facts=facts, notes=few)

@@ -5,27 +5,35 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from heatgen.data.module import DataModule
 from heatgen.devices import Devices
+from heatgen.forward.process import ForwardProcess
 from heatgen.noise import SampleNoise, batches
 
 
 @dataclass
 class Result:
-    """values: name -> number; errors: name -> its standard error; facts: what a reader must know; notes: caveats."""
+    """values: name -> number; errors: name -> its standard error; facts: what a reader must know; notes: caveats.
+
+    series: columns of equal length, the first one the abscissa; pictures: name -> image; headline: the values that stand for
+    the result beside those of other runs (None: the first one).
+    """
 
     values: dict[str, float]
     errors: dict[str, float] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     series: dict[str, list[float]] = field(default_factory=dict)
+    pictures: dict[str, Image.Image] = field(default_factory=dict)
+    headline: tuple[str, ...] | None = None
 
 
 @dataclass
 class Subject:
-    """What is measured: a model (None: data alone), its data, how many samples, on which devices, with which seed."""
+    """What is measured: a model and its forward process (None: data alone), its data, how many samples, where, which seed."""
 
     model: Any
     data: DataModule
@@ -34,6 +42,7 @@ class Subject:
     n: int | None
     batch_size: int
     seed: int
+    process: ForwardProcess | None = None
 
     def sample(self, n: int, finish: Callable[[Tensor], Tensor], what: str = "sampling") -> Tensor:
         """finish(u_0) of n samples of the model, in order, on every process; each sample's noise depends on its number."""
@@ -41,9 +50,10 @@ class Subject:
         def draw(samples: Sequence[int], advance: Callable[[], object]) -> Tensor:
             u0 = self.data.prior_images(samples, self.seed).to(self.devices.device)
             noise = SampleNoise(samples, self.seed, "sample")
+            model = self.model.drawn(noise)
             with self.devices.autocast():
-                state = self.model.initial_state(u0, noise)
-                return finish(self.model.generate(state, noise, lambda k, u: advance()))
+                state = model.initial_state(u0, noise)
+                return finish(model.generate(state, noise, lambda k, u: advance()))
 
         return self._each(range(n), draw, what, self.model.process.num_levels)
 

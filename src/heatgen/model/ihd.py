@@ -1,5 +1,6 @@
 """model=ihd: inverse heat dissipation, learning one step back along any forward map."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -8,19 +9,62 @@ from torch import Tensor, nn
 
 from heatgen import check
 from heatgen.check import ConfigError
+from heatgen.forward.process import TYPICAL_STD
 from heatgen.model.module import Method
-from heatgen.noise import SampleNoise
+from heatgen.noise import SampleNoise, batches
 
-PARAMETRISATIONS = ("residual", "x0", "direct")
+PARAMETRISATIONS = ("auto", "residual", "ratio", "x0", "direct")
+DELTA_MODES = ("constant", "per_step", "spectral")
+DELTA_RATIO = 1.25  # delta over the forward's noise, the paper's best for both FID and pictures
+BATCH = 128  # samples at a time in `calibrate`
+
+
+def untrained_errors(process: Any) -> dict[str, float]:
+    """By parametrisation: the expected |target - mu|^2 of a network that says 0, for white images, mean over the levels.
+
+    With images of standard deviation tau: residual tau^2 |A(s) - A(t)|_F^2 + |b(s) - b(t)|^2 + |L(t)|^2; x0 tau^2 |A(s)|_F^2;
+    ratio r^2 |L(t)|^2 with r = A(s) / A(t), and tau^2 |A(s)|_F^2 where A(t) = 0; only maps that are a number have it.
+    """
+    dimensions, total = math.prod(process.shape), {"residual": 0.0, "ratio": 0.0, "x0": 0.0}
+    for t, s in zip(process.times[1:].split(1), process.times[:-1].split(1), strict=True):
+        noise = process.std(t).double().square().mean().item() * dimensions
+        shift = (process.offset(s) - process.offset(t)).double().square().mean().item() * dimensions
+        signal = (TYPICAL_STD * process.frobenius(s)) ** 2
+        total["residual"] += (TYPICAL_STD * process.frobenius(t, s)) ** 2 + shift + noise
+        total["x0"] += signal
+        if scales_by_a_number(process):
+            ratio = safe_ratio(process, t, s).item()
+            total["ratio"] += ratio**2 * noise if ratio else signal
+    if not scales_by_a_number(process):
+        del total["ratio"]
+    return {name: error / process.num_levels for name, error in total.items()}
+
+
+def scales_by_a_number(process: Any) -> bool:
+    """Whether A(t) is one number for all coefficients."""
+    try:
+        return process.gain(process.times[-1:]).numel() == 1
+    except ConfigError:  # a map without a basis
+        return False
+
+
+def safe_ratio(process: Any, t: Tensor, s: Tensor) -> Tensor:
+    """A(s) / A(t), and 0 where A(t) = 0: nothing of the image is left to scale."""
+    before, after = process.gain(s), process.gain(t)
+    return torch.where(after == 0, torch.zeros_like(after), before / after)
 
 
 class IHD(Method):
-    """p(u_{k-1} | u_k) = N(mu(u_k, k), delta^2 I), trained on the next less-degraded, noise-free state.
+    """p(u_{k-1} | u_k) = N(mu(u_k, k), delta^2), trained on the next less-degraded, noise-free state.
 
     Loss of a sample: sum over pixels of (A(t_{k-1}) u_0 + b(t_{k-1}) - mu(u_k, k))^2, k uniform on 1 .. K.
-    parametrisation: residual mu = u_k + f(u_k, k); x0 mu = A(t_{k-1}) f + b(t_{k-1}); direct mu = f.
+    parametrisation: residual mu = u_k + f(u_k, k); ratio mu = b_{k-1} + A_{k-1} / A_k (u_k - b_k) + f, for maps that are a
+    number; x0 mu = A(t_{k-1}) f + b(t_{k-1}); direct mu = f; auto takes that of the first three whose untrained network is
+    nearest to the target (`untrained_errors`), residual where the map is random and not told.
     train_top_level: false draws k from 1 .. K-1, as the original code does (its first sampling step is then untrained).
-    delta: the noise of a reverse step, on the scale of pixels in [0, 1]; None means 1.25 times the forward's noise.
+    delta_mode: constant, delta at each step, None meaning 1.25 times the forward's noise at level k-1 (at least level 1);
+    per_step, delta_k^2 = sigma^2 + MSE_k / D; spectral, the same for each coefficient of the map's basis. The errors MSE_k
+    are measured by `calibrate` on calibration_images validation images.
     ConfigError for a value out of range. Source: Rissanen et al. 2023, eqs. 9 and 10, Algorithms 1 and 2.
     """
 
@@ -30,43 +74,123 @@ class IHD(Method):
         net: nn.Module,
         sampler: Callable[..., Tensor],
         optimizer: Callable[..., torch.optim.Optimizer],
-        parametrisation: str = "residual",
+        parametrisation: str = "auto",
         train_top_level: bool = True,
         delta: float | None = None,
+        delta_mode: str = "constant",
+        calibration_images: int = 128,
         **settings: Any,
     ):
         super().__init__(process, net, sampler, optimizer, **settings)
-        self.parametrisation = check.choice("model.parametrisation", parametrisation, PARAMETRISATIONS)
+        self.parametrisation = self._choose(check.choice("model.parametrisation", parametrisation, PARAMETRISATIONS))
         self.top_level = self.process.num_levels - (0 if check.boolean("model.train_top_level", train_top_level) else 1)
         if self.top_level < 1:
             raise ConfigError("model.train_top_level=false needs forward.num_levels of at least 2.")
-        self.delta = 1.25 * float(self.process.std(self.process.times[-1:]).max()) if delta is None else delta
-        check.number("model.delta", self.delta, minimum=0)
+        self.delta = None if delta is None else check.number("model.delta", delta, minimum=0)
+        self.delta_mode = check.choice("model.delta_mode", delta_mode, DELTA_MODES)
+        if self.delta is not None and delta_mode != "constant":
+            raise ConfigError(f"model.delta_mode={delta_mode} finds its own delta; remove delta, or use constant.")
+        self.calibration_images = check.integer("model.calibration_images", calibration_images, minimum=1)
+        self.errors: Tensor | None = None  # MSE of level k by coefficient, (K + 1, 1 or C, 1 or H, 1 or W)
+
+    def _choose(self, wanted: str) -> str:
+        if self.process.hidden and wanted in ("ratio", "x0"):
+            raise ConfigError(f"model.parametrisation={wanted} uses T, which forward.conditional=false hides; use residual.")
+        if wanted == "ratio" and not scales_by_a_number(self.process):
+            raise ConfigError(
+                f"model.parametrisation=ratio needs a map that is a number; forward={self.process.name} is not."
+            )
+        if wanted != "auto":
+            return wanted
+        errors = untrained_errors(self.process)
+        wanted = "residual" if self.process.hidden else min(errors, key=lambda name: errors[name])
+        self.chosen["parametrisation"] = wanted
+        return wanted
+
+    # the reverse step -----------------------------------------------------------------------------------------------
 
     def _mean(self, u: Tensor, t: Tensor, s: Tensor) -> Tensor:
-        output = self.net(u, self.process.level(t).to(u)).to(u)
+        process = self.process
+        told = process.condition(t, s)
+        output = self.net(u, process.level(t).to(u), None if told is None else told.to(u)).to(u)
         if self.parametrisation == "x0":
-            return self.process.mean(output, s)
+            return process.mean(output, s)
+        if self.parametrisation == "ratio":
+            ratio, start, end = safe_ratio(process, t, s).to(u), process.offset(t).to(u), process.offset(s).to(u)
+            return end + ratio * (u - start) + output
         return u + output if self.parametrisation == "residual" else output
+
+    def _single(self, t: Tensor, s: Tensor) -> bool:
+        return bool(((self.process.level(t) - self.process.level(s)) - 1).abs().max() < 1e-6)
 
     def reverse_mean(self, u: Tensor, t: Tensor, s: Tensor) -> Tensor:
         """mu: the mean of u_s given u_t = u, (B, C, H, W), for times t > s, (B,).
 
         ConfigError where s is not the level next to t, unless parametrisation=x0: the others learn single steps only.
         """
-        one_step = ((self.process.level(t) - self.process.level(s)) - 1).abs().max() < 1e-6
-        if self.parametrisation != "x0" and not one_step:
+        if self.parametrisation != "x0" and not self._single(t, s):
             raise ConfigError(f"model.parametrisation={self.parametrisation} takes single levels; use x0 to skip some.")
         return self._mean(u, t, s)
 
-    def reverse_std(self, t: Tensor, s: Tensor) -> float:
-        """delta."""
-        return self.delta
+    def reverse_std(self, t: Tensor, s: Tensor) -> Tensor:
+        """delta of the step from t to s over the coefficients, broadcastable to (B, C, H, W), float64.
+
+        ConfigError where delta_mode measures single levels and s is not the next one.
+        """
+        if self.delta is not None:
+            return torch.full_like(self.process.column(s).double(), self.delta)
+        sigma = self.process.std(torch.maximum(s, self.process.times[1])).double()
+        if self.delta_mode == "constant":
+            return DELTA_RATIO * sigma
+        assert self.errors is not None, "call calibrate(data) first"
+        if not self._single(t, s):
+            raise ConfigError(f"model.delta_mode={self.delta_mode} takes single levels; use constant to skip some.")
+        return (sigma**2 + self.errors[self.process.level(t).round().long()]).sqrt()
+
+    def initial_std(self) -> Tensor:
+        """prior_std where given; else, with delta_mode=constant, delta or 1.25 times the forward's noise at level K."""
+        if self.prior_std is not None or self.delta_mode != "constant":
+            return super().initial_std()
+        last = self.process.column(self.process.times[-1:])
+        return (
+            DELTA_RATIO * self.process.std(self.process.times[-1:])
+            if self.delta is None
+            else torch.full_like(last, self.delta)
+        )
+
+    def noise_label(self) -> str:
+        """delta as a word: its value where it is one number, else its mode."""
+        if self.delta_mode != "constant":
+            return self.delta_mode
+        times = self.process.times
+        values = self.reverse_std(times[1:], times[:-1])
+        return f"{values.max():g}" if values.min() == values.max() else f"{DELTA_RATIO:g}x"
+
+    @torch.no_grad()
+    def calibrate(self, data: Any) -> None:
+        """Measure MSE_k, the mean over validation images of (A(t_{k-1}) u_0 + b(t_{k-1}) - mu)^2, if delta_mode needs it."""
+        if self.delta_mode == "constant":
+            return
+        n, process = min(self.calibration_images, len(data.images("val"))), self.process
+        total = torch.zeros(process.num_levels + 1, *process.shape, dtype=torch.float64, device=process.times.device)
+        for samples in batches(range(n), BATCH):
+            u0 = data.clean("val", samples).to(process.times.device)
+            noise = SampleNoise(samples, self.seed, "calibrate")
+            model = self.drawn(noise)
+            for k in range(1, process.num_levels + 1):
+                t, s = (process.times[i].expand(len(u0)) for i in (k, k - 1))
+                u = model.process.perturb(u0, t, noise.normal_like(u0))
+                gap = model.process.mean(u0, s) - model.reverse_mean(u, t, s)
+                total[k] += process.basis(gap).double().square().sum(0)
+        errors = total / n
+        self.errors = errors if self.delta_mode == "spectral" else errors.mean((1, 2, 3), keepdim=True)
+
+    # training -------------------------------------------------------------------------------------------------------
 
     def loss(self, batch: dict[str, Tensor], noise: SampleNoise) -> Tensor:
         """sum over pixels of (A(t_{k-1}) u_0 + b(t_{k-1}) - mu(u_k, k))^2, (B,)."""
-        u0 = batch["u0"]
+        u0, model = batch["u0"], self.drawn(noise)
         k = noise.integers(1, self.top_level).to(u0.device)
         t, s = self.process.times[k], self.process.times[k - 1]
-        u = self.process.perturb(u0, t, noise.normal_like(u0))
-        return (self.process.mean(u0, s) - self._mean(u, t, s)).square().flatten(1).sum(1)
+        u = model.process.perturb(u0, t, noise.normal_like(u0))
+        return (model.process.mean(u0, s) - model._mean(u, t, s)).square().flatten(1).sum(1)

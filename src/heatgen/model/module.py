@@ -1,5 +1,6 @@
 """What every method is: a LightningModule with a loss, a currency for samplers, and reconstructions."""
 
+import copy
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -24,10 +25,10 @@ class Method(L.LightningModule):
     """A generative model of u_0, given a forward process.
 
     A subclass writes `loss(batch, noise)` and one currency that samplers need: `reverse_mean(u, t, s)` with
-    `reverse_std(t, s)`, or `score(u, t)`, or `denoise(u, t)`.
+    `reverse_std(t, s)`, or `score(u, t)`, or `denoise(u, t)`. What it picks by itself it notes in `chosen`, by config key.
     process: a ForwardProcess; net: net(x, t, cond); sampler: sampler(model, u_K, levels, generator, on_step) -> u_0;
     optimizer: parameters -> torch optimizer; warmup_steps: linear warm-up of the learning rate, in optimizer steps;
-    prior_std: the noise on initial states, None for the model's own (`reverse_std` at level K); seed: of all noise.
+    prior_std: the noise on initial states, None for the model's own (`initial_std`); seed: of all noise.
     """
 
     process: Any
@@ -48,6 +49,7 @@ class Method(L.LightningModule):
         self.warmup_steps = check.integer("model.warmup_steps", warmup_steps, minimum=0)
         self.prior_std = None if prior_std is None else check.number("model.prior_std", prior_std, minimum=0)
         self.seed = check.integer("seed", seed, minimum=0)
+        self.chosen: dict[str, str] = {}
 
     def loss(self, batch: dict[str, Tensor], noise: SampleNoise) -> Tensor:
         """The loss of each sample of a batch, (B,); `noise` is all the randomness it may use."""
@@ -55,16 +57,41 @@ class Method(L.LightningModule):
 
     # sampling -------------------------------------------------------------------------------------------------------
 
-    def initial_state(self, u0: Tensor, noise: Noise) -> Tensor:
-        """A draw of the prior around training images u0, (B, C, H, W): A(t_K) u_0 + b(t_K) + prior_std eps."""
-        last = self.process.times[-1:]
-        state = self.process.mean(u0, last.expand(len(u0)))
-        std = self.prior_std if self.prior_std is not None else self.reverse_std(last, self.process.times[-2:-1])
-        return state + std * noise.normal_like(state)
+    def drawn(self, noise: SampleNoise) -> Any:
+        """This model with the random part of its map drawn for the samples of `noise`; itself where there is none."""
+        drawn = self.process.draw(noise)
+        if drawn is None:
+            return self
+        view = copy.copy(self)  # shares the weights
+        view._modules = {**self._modules, "process": self.process.given(drawn)}
+        return view
 
-    def reverse_std(self, t: Tensor, s: Tensor) -> Any:
-        """The noise of the reverse step from t to s, also the default noise of the prior; methods define their own."""
-        return self.process.std(t)
+    def initial_state(self, u0: Tensor, noise: Noise) -> Tensor:
+        """A draw of the prior around training images u0, (B, C, H, W): A(t_K) u_0 + b(t_K) + initial_std eps."""
+        state = self.process.mean(u0, self.process.times[-1:].expand(len(u0)))
+        return state + self.process.colour(noise.normal_like(state), self.initial_std())
+
+    def initial_std(self) -> Tensor:
+        """The noise of initial states over the coefficients: prior_std, or the forward's own at level K."""
+        last = self.process.times[-1:]
+        return (
+            self.process.std(last) if self.prior_std is None else self.process.column(torch.full_like(last, self.prior_std))
+        )
+
+    def reverse_std(self, t: Tensor, s: Tensor) -> Tensor:
+        """The noise of the reverse step from t to s over the coefficients, broadcastable to (B, C, H, W)."""
+        raise NotImplementedError
+
+    def reverse_noise(self, eps: Tensor, t: Tensor, s: Tensor) -> Tensor:
+        """The noise of the reverse step from t to s, from white noise eps."""
+        return self.process.colour(eps, self.reverse_std(t, s))
+
+    def noise_label(self) -> str:
+        """What tells the samples of one reverse noise from those of another, as a word."""
+        return "own"
+
+    def calibrate(self, data: Any) -> None:
+        """Measure on held-out data what sampling needs to know; most methods need nothing."""
 
     @torch.no_grad()
     def generate(self, u_last: Tensor, noise: Noise, on_step: OnStep | None = None) -> Tensor:
@@ -75,7 +102,8 @@ class Method(L.LightningModule):
     def reconstruct(self, u_last: Tensor, n: int, seed: int = 0) -> Tensor:
         """n draws of u_0 for each state u_last at level K, (n, B, C, H, W); the noise depends on (seed, draw, item)."""
         items = range(len(u_last))
-        return torch.stack([self.generate(u_last, SampleNoise(items, seed, "reconstruct", i)) for i in range(n)])
+        noises = [SampleNoise(items, seed, "reconstruct", i) for i in range(n)]
+        return torch.stack([self.drawn(noise).generate(u_last, noise) for noise in noises])
 
     # training -------------------------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from heatgen import check
 from heatgen.check import ConfigError
 
 EMBEDDING_FACTOR = 4  # the width of the level's embedding, in units of the U-Net's channels
+CONDITIONS = 2  # numbers that a conditional network is told beside the level: the map at both ends of a step
 
 
 def zero(module: nn.Module) -> nn.Module:
@@ -84,8 +85,8 @@ class UNet(nn.Module):
 
     shape: (C, H, W), any H and W. model_channels: the width; multipliers: the width of each resolution in units of it;
     num_res_blocks: residual blocks a resolution (one more on the way up); attention_levels: which resolutions have
-    attention, as indices into multipliers (0 is full resolution); norm_groups must divide every width; channels_last: how
-    activations lie in memory, which changes speed alone.
+    attention, as indices into multipliers (0 is full resolution); norm_groups must divide every width; conditional: whether
+    `cond` is used; channels_last: how activations lie in memory, which changes speed alone.
     The output starts at 0. ConfigError for sizes that do not fit.
     Source: Nichol and Dhariwal 2021; Rissanen et al. 2023, appendix B.
     """
@@ -99,6 +100,7 @@ class UNet(nn.Module):
         attention_levels: Sequence[int] = (2,),
         dropout: float = 0.1,
         norm_groups: int = 32,
+        conditional: bool = False,
         channels_last: bool = True,
     ):
         super().__init__()
@@ -116,6 +118,9 @@ class UNet(nn.Module):
 
         self.width = width
         self.embed = nn.Sequential(nn.Linear(width, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
+        self.tell = None  # what embeds `cond`
+        if check.boolean("net.conditional", conditional):
+            self.tell = nn.Sequential(nn.Linear(CONDITIONS, embedding), nn.SiLU(), zero(nn.Linear(embedding, embedding)))
         self.enter = nn.Conv2d(shape[0], width, 3, padding=1)
         self.down = nn.ModuleList()
         channels, skips = width, [width]
@@ -147,8 +152,11 @@ class UNet(nn.Module):
         self.to(memory_format=self.memory_format)
 
     def forward(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
-        """x: (B, C, H, W); t: (B,) level numbers; cond: not used. Returns (B, C, H, W)."""
+        """x: (B, C, H, W); t: (B,) level numbers; cond: (B, 2) where conditional, else not used. Returns (B, C, H, W)."""
         embedding = self.embed(sinusoid(t, self.width).to(x.dtype))
+        if self.tell is not None:
+            assert cond is not None, "a conditional network needs cond"
+            embedding = embedding + self.tell(cond)
         h = self.enter(x.contiguous(memory_format=self.memory_format))
         skips = [h]
         for layer in self.down:

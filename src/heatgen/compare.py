@@ -1,0 +1,213 @@
+"""Runs side by side, as a table and a figure: python -m heatgen.compare FOLDER... [--publish NAME].
+
+A sweep (train.py -m) ends with it by itself. FOLDER is a run or a folder of runs, such as a sweep's; the table goes there as
+comparison.json (a list of rows, one object a run), comparison.md and comparison.png, and with --publish NAME also to
+docs/results/NAME.json, .md and .png.
+"""
+
+import argparse
+import json
+import logging
+import math
+import os
+import re
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from heatgen.check import ConfigError
+from heatgen.directory import read_config, write_text
+
+log = logging.getLogger("heatgen")
+COMMAND = "command.txt"  # in a sweep's folder: what was called
+
+
+class Comparison:
+    """Hydra's callback: at the end of a sweep its runs are compared, in its folder."""
+
+    def on_multirun_end(self, config: Any, **_: Any) -> None:
+        folder = Path(config.hydra.sweep.dir)
+        write_text(folder / COMMAND, shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]) + "\n")
+        try:
+            compare([folder], None)
+        except ConfigError as error:
+            log.warning("Note: the runs cannot be compared: %s", error)
+
+    def __getattr__(self, name: str) -> Any:
+        """Hydra's other events do not matter here."""
+        if name.startswith("on_"):
+            return lambda **_: None
+        raise AttributeError(name)
+
+
+def find_runs(folders: Sequence[Path]) -> list[Path]:
+    """The runs in these folders, those of a sweep in the order of its jobs. ConfigError where there is none."""
+    runs = []
+    for folder in folders:
+        found = [path.parent for path in folder.glob("*/config.yaml")]
+        runs += [folder] if (folder / "config.yaml").is_file() else sorted(found, key=job_number)
+    if not runs:
+        raise ConfigError(f"There is no run in {', '.join(map(str, folders))}; give a run's folder, or a sweep's.")
+    return runs
+
+
+def job_number(run: Path) -> tuple[float, str]:
+    """A key that sorts 2-heat before 10-heat."""
+    number = re.match(r"\d+", run.name)
+    return (int(number[0]) if number else math.inf, run.name)
+
+
+def settings_of(run: Path) -> dict[str, str]:
+    """The overrides that the run was started with."""
+    words = shlex.split((run / "overrides.txt").read_text().splitlines()[0]) if (run / "overrides.txt").is_file() else []
+    return dict(word.split("=", 1) for word in words if "=" in word)
+
+
+def measurements_of(run: Path) -> list[dict[str, Any]]:
+    """The newest result of each mode, in the order of the modes' first results."""
+    files = sorted((run / "evaluation").glob("*.json"), key=lambda path: path.stat().st_mtime)
+    newest: dict[str, dict[str, Any]] = {}
+    for path in files:
+        content = json.loads(path.read_text())
+        if "values" in content:
+            newest[content["mode"]] = content
+    return list(newest.values())
+
+
+def rows_of(runs: Sequence[Path]) -> tuple[list[dict[str, Any]], list[str]]:
+    """One row a run: what differs between their settings, what the model chose, every number; and the columns to show."""
+    settings = [settings_of(run) for run in runs]
+    keys = dict.fromkeys(key for setting in settings for key in setting)
+    swept = [key for key in keys if len({setting.get(key) for setting in settings}) > 1]
+    rows, shown = [], [*swept]
+    for run, setting in zip(runs, settings, strict=True):
+        row: dict[str, Any] = {"run": run.name} | {key: setting.get(key, "") for key in swept}
+        chosen = OmegaConf.select(read_config(run), "model.parametrisation")
+        row |= {"parametrisation": chosen} if chosen else {}
+        for result in measurements_of(run):
+            row |= result["values"]
+            row |= {f"{key} s.e.": error for key, error in result.get("standard_errors", {}).items()}
+            shown += [key for key in result["headline"] if key not in shown]
+        rows.append(row)
+    if any("parametrisation" in row for row in rows):
+        shown.insert(len(swept), "parametrisation")
+    return rows, shown if swept else ["run", *shown]
+
+
+def plain(key: str) -> str:
+    """A column's name as a plain key: letters, digits and underscores."""
+    return re.sub(r"\W+", "_", key.lower()).strip("_")
+
+
+def cell(value: Any) -> str:
+    """A number of four figures, or a word."""
+    return f"{value:.4g}" if isinstance(value, (int, float)) else "" if value is None else str(value)
+
+
+def markdown(name: str, rows: Sequence[dict[str, Any]], shown: Sequence[str], commands: Sequence[str]) -> str:
+    """The table, under the commands that made the runs and it."""
+    made = [f"    {command}" for command in commands]
+    lines = [f"# {name}", "", "Made by", "", *made, "", f"All numbers of every run: [{name}.json]({name}.json).", ""]
+    lines += [f"| {' | '.join(shown)} |", f"|{'---|' * len(shown)}"]
+    lines += [f"| {' | '.join(cell(row.get(key)) for key in shown)} |" for row in rows]
+    return "\n".join([*lines, "", f"![{name}]({name}.png)", ""])
+
+
+def compare(folders: Sequence[Path], publish: str | None, docs: Path = Path("docs/results")) -> list[dict[str, Any]]:
+    """Print the comparison of the runs in `folders` and write it to the first one, and to docs/results/<publish>; its rows."""
+    from rich.console import Console
+    from rich.table import Table
+
+    runs = find_runs(folders)
+    rows, shown = rows_of(runs)
+    table = Table(title=f"{len(runs)} runs", title_justify="left")
+    for key in shown:
+        table.add_column(key)
+    for row in rows:
+        table.add_row(*[cell(row.get(key)) for key in shown])
+    console = Console()
+    console.print(table)
+    calls = [(folder / COMMAND).read_text().strip() for folder in folders if (folder / COMMAND).is_file()]
+    targets = [(folders[0], "comparison")] + ([(docs, publish)] if publish else [])
+    for folder, name in targets:
+        folder.mkdir(parents=True, exist_ok=True)
+        itself = f"python -m heatgen.compare {shlex.join(map(os.path.relpath, folders))}"
+        commands = [*calls, itself + (f" --publish {publish}" if publish else "")]
+        write_text(
+            folder / f"{name}.json", json.dumps([{plain(k): v for k, v in row.items()} for row in rows], indent=2) + "\n"
+        )
+        write_text(folder / f"{name}.md", markdown(name, rows, shown, commands))
+        draw(runs, rows, shown, folder / f"{name}.png")
+        console.print(f"written: {folder / name}.md, .json and .png", highlight=False, markup=False, soft_wrap=True)
+    return rows
+
+
+def draw(runs: Sequence[Path], rows: Sequence[dict[str, Any]], shown: Sequence[str], path: Path) -> None:
+    """A row for each run: its first samples, then a bar for each number."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    words = [key for key in shown if all(not isinstance(row.get(key), (int, float)) for row in rows)]
+    numbers = [key for key in shown if key not in words]
+    names = [" ".join(str(row.get(key, "")) for key in words) for row in rows]
+    height = 0.62 * len(runs) + 0.8
+    figure, axes = plt.subplots(
+        1, 1 + len(numbers), figsize=(4.6 + 2.4 * len(numbers), height), layout="constrained", squeeze=False, sharey=True
+    )
+    first, *others = axes[0]
+    first.set(
+        xlim=(0, 6), ylim=(len(runs) - 0.5, -0.5), title="samples", xticks=[], yticks=range(len(runs)), yticklabels=names
+    )
+    for i, run in enumerate(runs):
+        picture = first_samples(run)
+        if picture is not None:
+            first.imshow(picture, extent=(0, 6, i + 0.48, i - 0.48), aspect="auto", interpolation="nearest")
+    first.set(xlim=(0, 6), ylim=(len(runs) - 0.5, -0.5))
+    for panel, key in zip(others, numbers, strict=True):
+        values = [row[key] if isinstance(row.get(key), (int, float)) else math.nan for row in rows]
+        panel.barh(range(len(rows)), values, height=0.6)
+        panel.set_title(key, fontsize=9)
+        positive = [value for value in values if value > 0 and math.isfinite(value)]
+        if positive and max(positive) > 100 * min(positive):
+            panel.set_xscale("log")
+        for i, value in enumerate(values):
+            panel.annotate(f" {cell(value)}", (value, i), va="center", fontsize=7) if math.isfinite(value) else None
+        panel.margins(x=0.25)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def first_samples(run: Path) -> Any:
+    """The first row of the newest grid of samples that the run drew while training; None where it drew none."""
+    from PIL import Image
+
+    grids = sorted((run / "samples").glob("step_*.png"))
+    if not grids:
+        return None
+    count = OmegaConf.select(read_config(run), "callback.pictures.n", default=36)
+    rows = math.ceil(count / math.ceil(math.sqrt(count)))
+    with Image.open(grids[-1]) as image:
+        return image.convert("RGB").crop((0, 0, image.width, image.height // rows + 1))
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="python -m heatgen.compare", description=__doc__.splitlines()[0])
+    parser.add_argument("folders", nargs="+", type=Path, help="runs, or folders of runs such as a sweep's")
+    parser.add_argument("--publish", metavar="NAME", help="also write docs/results/NAME.md, .json and .png")
+    options = parser.parse_args()
+    try:
+        compare(options.folders, options.publish)
+    except ConfigError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

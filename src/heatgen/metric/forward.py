@@ -1,0 +1,110 @@
+"""mode=forward: the report card of a forward map. It needs no training, and says what a model of it can hope for."""
+
+import math
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from heatgen import check
+from heatgen.check import ConfigError
+from heatgen.forward.process import TYPICAL_STD, ForwardProcess
+from heatgen.metric.metric import Result, Subject
+from heatgen.noise import SampleNoise
+from heatgen.picture import grid
+
+
+def information(states: Tensor) -> float:
+    """1/2 log2 det(I + C) in bits, C the covariance of states (N, D) in units of the noise: I(u_0; u_t) of Gaussian images.
+
+    Of all images with this covariance, Gaussian ones keep the most, so it bounds the information of others from above.
+    """
+    centred = states.double() - states.double().mean(0)
+    small = centred if centred.shape[0] < centred.shape[1] else centred.mT
+    variances = torch.linalg.eigvalsh(small @ small.mT / (len(states) - 1)).clamp(min=0)
+    return 0.5 * variances.log1p().sum().item() / math.log(2)
+
+
+class Forward:
+    """A(0) = I, conditioning, step size and information kept, level by level, and a picture of u_0 .. u_K.
+
+    By level k: the condition number of A(t_k) (infinite where it is singular) and the share of its singular values above the
+    noise, for pixels of standard deviation 0.25; the root mean square step of images, |E[u_k - u_{k-1} | u_0]| / sqrt(D), in
+    pixels, and |A(t_k) - A(t_{k-1})|_F / sqrt(D); the information I(u_0; u_k) of `images` training images, as if they were
+    Gaussian, which bounds it from above. Beside log2 N, what it takes to name one of N training images, that says whether
+    level K can still hold one. levels: at most how many levels are looked at. A map that is drawn at random is drawn for each
+    image, and its matrices are those of the map before a draw.
+    """
+
+    def __init__(self, levels: int = 21, images: int = 2000):
+        self.levels = check.integer("metric.levels", levels, minimum=2)
+        self.images = check.integer("metric.images", images, minimum=2)
+
+    def __call__(self, subject: Subject) -> Result:
+        process = subject.process
+        if process is None:
+            raise ConfigError("mode=forward needs a map; give run=DIR, or run=null with data=NAME and forward=NAME.")
+        device, total = subject.devices.device, len(subject.data.images("train"))
+        process.to(device)
+        samples = range(min(self.images, total))
+        u0 = subject.data.clean("train", samples).to(device)
+        drawn = process.given(process.draw(SampleNoise(samples, subject.seed, "map")))
+        count = process.num_levels
+        levels = sorted({round(i * count / (self.levels - 1)) for i in range(self.levels)})
+        series: dict[str, list[float]] = {"k": [float(k) for k in levels]}
+        with subject.devices.bar(len(levels), "levels") as bar:
+            for k in levels:
+                for name, value in self.at_level(process, drawn, u0, k).items():
+                    series.setdefault(name, []).append(value)
+                bar.update()
+        start = (process.mean(u0[:8], process.times[:1].expand(len(u0[:8]))) - u0[:8]).abs().max().item()
+        need = math.log2(total)
+        values = {
+            "information at K [bits]": series["information [bits]"][-1],
+            "bits to name a training image": need,
+            "|A(0) u - u|": start,
+            "condition number at K": series["condition number"][-1],
+            "condition number, largest": max(series["condition number"]),
+            "singular values above the noise at K": series["singular values above the noise"][-1],
+            "rms step, largest": max(series["rms step of images"]),
+        }
+        facts = {
+            "map": process.name,
+            "levels": count,
+            "noise at K": process.std(process.times[-1:]).max().item(),
+            "images": f"{len(u0)} of {subject.data_name} train",
+        }
+        notes = []
+        if values["information at K [bits]"] > need:
+            notes.append("level K may still hold a training image: samples may be copies of it (see mode=memorisation).")
+        strip = self.strip(process, u0, subject.seed)
+        return Result(values, {}, facts, notes, series, {"states": strip}, headline=("information at K [bits]",))
+
+    @staticmethod
+    def at_level(process: ForwardProcess, drawn: ForwardProcess, u0: Tensor, k: int) -> dict[str, float]:
+        """The numbers of one level, by name. process: as it is; drawn: given a draw for each image."""
+        time, before = process.times[k : k + 1], process.times[max(k - 1, 0)].reshape(1)
+        dimensions = math.prod(process.shape)
+        singular = process.singular_values(time)
+        std = process.std(time).double().expand(1, *process.shape).flatten().sort(descending=True).values
+        state = drawn.mean(u0, time.expand(len(u0)))
+        step = state - drawn.mean(u0, before.expand(len(u0)))
+        noise = drawn.std(time.expand(len(u0))).to(state)
+        bits = information((drawn.basis(state) / noise).flatten(1)) if (noise > 0).all() else math.nan
+        return {
+            "condition number": (singular[0] / singular[-1]).item() if singular[-1] > 0 else math.inf,
+            "singular values above the noise": (singular * TYPICAL_STD > std).double().mean().item(),
+            "rms step of images": step.double().square().mean().sqrt().item(),
+            "rms step of A": process.frobenius(time, before) / dimensions**0.5,
+            "information [bits]": bits,
+        }
+
+    @staticmethod
+    def strip(process: ForwardProcess, u0: Tensor, seed: int, images: int = 4, states: int = 11) -> Image.Image:
+        """u_0 .. u_K of a few images, a row each; noisy, as the network sees them."""
+        u0 = u0[:images]
+        noise = SampleNoise(range(len(u0)), seed, "strip")
+        drawn = process.given(process.draw(noise))
+        levels = sorted({round(i * process.num_levels / (states - 1)) for i in range(states)})
+        columns = [drawn.perturb(u0, process.times[k].expand(len(u0)), noise.normal_like(u0)) for k in levels]
+        return grid(torch.stack(columns, dim=1).flatten(0, 1), columns=len(levels))

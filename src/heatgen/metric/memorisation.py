@@ -1,0 +1,95 @@
+"""mode=memorisation: are samples copies of training images?"""
+
+from collections.abc import Sequence
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from heatgen import check
+from heatgen.check import ConfigError
+from heatgen.metric.metric import Result, Subject
+from heatgen.noise import batches
+from heatgen.picture import grid
+
+BLOCK = 4096  # training images at a time
+
+
+def nearest(images: Tensor, subject: Subject) -> tuple[Tensor, Tensor]:
+    """Root mean square distance per pixel of images (B, C, H, W) to the nearest training image, and its number; (B,) each."""
+    flat, size = images.double().flatten(1), images[0].numel()
+    best = torch.full((len(flat),), torch.inf, dtype=torch.float64, device=flat.device)
+    index = torch.zeros(len(flat), dtype=torch.long, device=flat.device)
+    for block in batches(range(len(subject.data.images("train"))), BLOCK):
+        train = subject.data.clean("train", block).to(flat).flatten(1)
+        distance, place = torch.cdist(flat, train).min(1)
+        closer = distance < best
+        best, index = torch.where(closer, distance, best), torch.where(closer, place + block[0], index)
+    return best / size**0.5, index
+
+
+class Memorisation:
+    """Distances of samples to training images, beside those of images that no training has seen.
+
+    A sample starts from a training image, degraded and noised: `own` is its distance to that one, `nearest` to the nearest
+    of all; both are root mean squares per pixel, in [0, 1]. `held out` is the nearest distance of the images of a split that
+    was not trained on: what to expect of new images. Values: the medians, the ratio nearest / held out (about 1: new images;
+    near 0: copies), the share of samples whose nearest training image is the one they started from, and the share nearer to
+    the training set than 99 % of the held-out images are. split: val or test.
+    """
+
+    def __init__(self, split: str = "test"):
+        self.split = check.choice("metric.split", split, ("val", "test"))
+
+    def __call__(self, subject: Subject) -> Result:
+        if subject.model is None:
+            raise ConfigError("mode=memorisation needs a run; give run=DIR.")
+        n = check.integer("n", subject.n, minimum=2)
+        samples = subject.sample(n, lambda u0: u0.float().clamp(0, 1).cpu())
+        start = torch.as_tensor(subject.data.prior_order(range(n), subject.seed))
+        device = subject.devices.device
+
+        def compare(run: Sequence[int]) -> Tensor:
+            u = samples[list(run)].to(device)
+            distance, index = nearest(u, subject)
+            own = (u - subject.data.clean("train", start[list(run)].tolist()).to(u)).square().flatten(1).mean(1).sqrt()
+            return torch.stack([own.double(), distance, index.double()], dim=1)
+
+        own, close, index = subject.each(range(n), compare, "nearest images").unbind(1)
+        held = range(min(n, len(subject.data.images(self.split))))
+        others = subject.each(
+            held, lambda run: nearest(subject.data.clean(self.split, run).to(device), subject)[0], "held-out images"
+        )
+        if not subject.devices.first:
+            return Result({})
+        bound = others.quantile(0.01)
+        copies, same = (close < bound).double(), (index.long() == start).double()
+        values = {
+            "nearest / held out": (close.median() / others.median()).item(),
+            "closer than 99 % of held out": copies.mean().item(),
+            "nearest is the own": same.mean().item(),
+            "own, median": own.median().item(),
+            "nearest, median": close.median().item(),
+            "held out, median": others.median().item(),
+        }
+        errors = {
+            "closer than 99 % of held out": copies.std().item() / n**0.5,
+            "nearest is the own": same.std().item() / n**0.5,
+        }
+        facts = {
+            "n": n,
+            "held out": f"{len(others)} of {subject.data_name} {self.split}",
+            "delta": subject.model.noise_label(),
+        }
+        notes = []
+        if values["nearest / held out"] < 0.5:
+            notes.append("samples are far nearer to training images than new images are: the model copies.")
+        picture = self.picture(subject, samples, start, index.long())
+        return Result(values, errors, facts, notes, pictures={"nearest": picture}, headline=("nearest / held out",))
+
+    @staticmethod
+    def picture(subject: Subject, samples: Tensor, start: Tensor, index: Tensor, columns: int = 12) -> Image.Image:
+        """Three rows: samples, the training images they started from, the training images nearest to them."""
+        count = min(columns, len(samples))
+        rows = [samples[:count], *(subject.data.clean("train", which[:count].tolist()) for which in (start, index))]
+        return grid(torch.cat(rows), columns=count)

@@ -1,0 +1,27 @@
+"""mode=suite: FID, KID, precision, recall and, where the extractor has classes, the Inception score of one set of samples."""
+
+from torch import Tensor
+
+from heatgen.metric.extractor import Extractor
+from heatgen.metric.features import FeatureMetric
+from heatgen.metric.fid import FID
+from heatgen.metric.inception_score import InceptionScore
+from heatgen.metric.kid import KID
+from heatgen.metric.metric import Result
+from heatgen.metric.precision_recall import PrecisionRecall
+
+
+class Suite(FeatureMetric):
+    """All metrics of features at once, with their own default settings: samples are drawn, and features taken, only once."""
+
+    def measure(self, features: Tensor, reference: Tensor, extractor: Extractor, seed: int) -> Result:
+        parts: list[FeatureMetric] = [FID(), KID(), PrecisionRecall()]
+        notes = []
+        if extractor.probabilities(features[:1]) is not None:
+            parts.append(InceptionScore(splits=min(10, len(features) // 2)))
+        else:
+            notes.append(f"no Inception score: {extractor.name} knows no classes.")
+        results = [part.measure(features, reference, extractor, seed) for part in parts]
+        values = {key: value for result in results for key, value in result.values.items()}
+        facts = {key: value for result in results for key, value in result.facts.items()}
+        return Result(values, facts=facts, notes=[*notes, *(note for result in results for note in result.notes)])
