@@ -129,7 +129,7 @@ def compare(folders: Sequence[Path], publish: str | None, docs: Path = Path("doc
         table.add_column(key)
     for row in rows:
         table.add_row(*[cell(row.get(key)) for key in shown])
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 160)
     console.print(table)
     calls = [(folder / COMMAND).read_text().strip() for folder in folders if (folder / COMMAND).is_file()]
     targets = [(folders[0], "comparison")] + ([(docs, publish)] if publish else [])

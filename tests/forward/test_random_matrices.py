@@ -102,6 +102,17 @@ def test_level_0_is_the_identity_and_levels_of_a_batch_may_be_in_any_order(kind,
     assert_close(together, alone, atol=1e-14, rtol=0)
 
 
+@pytest.mark.parametrize("acts_on", ["rows", "rows_and_columns", "channel"])
+@pytest.mark.parametrize("kind", MATRICES)
+def test_singular_values_and_norms_are_those_of_the_map_on_all_pixels(kind, acts_on):
+    process, pixels = kind(SHAPE, num_levels=5, acts_on=acts_on), eye(48).reshape(48, *SHAPE)
+    s, t = process.times[2:3], process.times[3:4]
+    start, end = (process.mean(pixels, time.expand(48)).flatten(1) for time in (s, t))
+    assert_close(process.singular_values(t), torch.linalg.svdvals(end), atol=1e-12, rtol=0)
+    assert process.frobenius(t) == pytest.approx(end.norm().item(), rel=1e-12)
+    assert process.frobenius(t, s) == pytest.approx((end - start).norm().item(), rel=1e-12)
+
+
 @pytest.mark.parametrize("acts_on", ["rows_and_columns", "channel"])
 @pytest.mark.parametrize("kind", ALL)
 def test_the_seed_makes_the_map(kind, acts_on):

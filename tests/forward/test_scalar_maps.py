@@ -134,6 +134,12 @@ def test_a_polynomial_has_any_velocity_and_acceleration(velocity, acceleration, 
     assert_close(process.mean(u0, t), process.column(column(*gains)) * u0, atol=1e-15, rtol=0)
 
 
+def test_singular_values_of_a_negative_gain_are_positive():
+    process = Polynomial(SHAPE, 10, velocity=-3, acceleration=1)
+    assert process.singular_values(process.times[-1:]).tolist() == [1.5] * 108
+    assert process.frobenius(process.times[-1:]) == pytest.approx(1.5 * 108**0.5, rel=1e-14)
+
+
 def test_a_polynomial_is_the_reversal_unless_told_otherwise():
     gains = Polynomial(SHAPE, 4).gain(uniform(4)).flatten()
     assert gains.tolist() == [1, 0.8125, 0.75, 0.8125, 1]

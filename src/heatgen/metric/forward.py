@@ -28,11 +28,11 @@ def information(states: Tensor) -> float:
 class Forward:
     """A(0) = I, conditioning, step size and information kept, level by level, and a picture of u_0 .. u_K.
 
-    By level k: the condition number of A(t_k) (infinite where it is singular) and the share of its singular values above the
-    noise, for pixels of standard deviation 0.25; the root mean square step of images, |E[u_k - u_{k-1} | u_0]| / sqrt(D), in
+    By level k: the condition number of A(t_k) (infinite where it is singular), its largest, median and smallest singular
+    value, and the share of them above the noise, for pixels of standard deviation 0.25; the root mean square step of images, |E[u_k - u_{k-1} | u_0]| / sqrt(D), in
     pixels, and |A(t_k) - A(t_{k-1})|_F / sqrt(D); the information I(u_0; u_k) of `images` training images, as if they were
     Gaussian, which bounds it from above. Beside log2 N, what it takes to name one of N training images, that says whether
-    level K can still hold one. levels: at most how many levels are looked at. A map that is drawn at random is drawn for each
+    level K can still hold one. levels: at most how many levels are looked at, beside level 1. A map that is drawn at random is drawn for each
     image, and its matrices are those of the map before a draw.
     """
 
@@ -50,7 +50,7 @@ class Forward:
         u0 = subject.data.clean("train", samples).to(device)
         drawn = process.given(process.draw(SampleNoise(samples, subject.seed, "map")))
         count = process.num_levels
-        levels = sorted({round(i * count / (self.levels - 1)) for i in range(self.levels)})
+        levels = sorted({1, *(round(i * count / (self.levels - 1)) for i in range(self.levels))})
         series: dict[str, list[float]] = {"k": [float(k) for k in levels]}
         with subject.devices.bar(len(levels), "levels") as bar:
             for k in levels:
@@ -93,6 +93,9 @@ class Forward:
         bits = information((drawn.basis(state) / noise).flatten(1)) if (noise > 0).all() else math.nan
         return {
             "condition number": (singular[0] / singular[-1]).item() if singular[-1] > 0 else math.inf,
+            "singular value, largest": singular[0].item(),
+            "singular value, median": singular.median().item(),
+            "singular value, smallest": singular[-1].item(),
             "singular values above the noise": (singular * TYPICAL_STD > std).double().mean().item(),
             "rms step of images": step.double().square().mean().sqrt().item(),
             "rms step of A": process.frobenius(time, before) / dimensions**0.5,

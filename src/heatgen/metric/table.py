@@ -34,7 +34,7 @@ def report(
     picture: str | None = None,
 ) -> Path:
     """Print the result, write it to <run>/evaluation and add it to the experiment's table; the path of the JSON file."""
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 160)
     console.print(table_of_values(result, f"{mode}: {run.name}"))
     if result.series:
         console.print(table_of_series(result.series))
@@ -131,7 +131,7 @@ def report_sweep(parameter: str, values: Sequence[float], results: Sequence[Resu
     """The headline values of results at several values of a parameter: a table, a figure and JSON in <run>/evaluation."""
     names = results[0].headline or list(results[0].values)[:1]
     series = {parameter: list(values)} | {name: [result.values[name] for result in results] for name in names}
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 160)
     console.print(table_of_series(series))
     path = directory.write_result(run, f"{mode}_{parameter}", {"mode": mode, "parameter": parameter, "series": series})
     draw_series(series, path.with_suffix(".png"), mode)
