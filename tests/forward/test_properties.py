@@ -40,25 +40,26 @@ def has_gain(name):
     return True
 
 
+built = functools.cache(make)  # maps are pure, so that tests may share them
 MAPS = [path.stem for path in CONFIGS]
 DIAGONAL = [name for name in MAPS if has_gain(name)]
 
 
 @pytest.fixture(params=MAPS)
 def process(request):
-    return make(request.param)
+    return built(request.param)
 
 
 @pytest.fixture(params=DIAGONAL)
 def diagonal(request):
     """A map that is diagonal in its basis, so that it is known between its levels and has steps."""
-    return make(request.param)
+    return built(request.param)
 
 
 @pytest.fixture(params=sorted(set(MAPS) - set(DIAGONAL)))
 def matrices(request):
     """A map that is a matrix at each of its levels, with no basis in common."""
-    return make(request.param)
+    return built(request.param)
 
 
 def fields(batch=3, dtype=torch.float64, seed=0):

@@ -135,7 +135,7 @@ def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m heatgen.metric.classifier", description=__doc__.splitlines()[0])
     parser.add_argument("data", help="the data set, such as fashion_mnist")
-    parser.add_argument("--epochs", type=int, default=5, help="passes over the training images (default 5)")
+    parser.add_argument("--epochs", type=int, default=3, help="passes over the training images (default 3)")
     parser.add_argument("--seed", type=int, default=0, help="of the weights and the order (default 0)")
     parser.add_argument("--data-dir", default=os.environ.get("HEATGEN_DATA", "data"), help="where data sets are")
     options = parser.parse_args()
