@@ -118,7 +118,7 @@ def markdown(name: str, rows: Sequence[dict[str, Any]], shown: Sequence[str], co
 
 
 def compare(folders: Sequence[Path], publish: str | None, docs: Path = Path("docs/results")) -> list[dict[str, Any]]:
-    """Print the comparison of the runs in `folders` and write it to the first one, and to docs/results/<publish>; its rows."""
+    """Print the comparison of the runs in `folders`; write it to the first one and to docs/results/<publish>; its rows."""
     from rich.console import Console
     from rich.table import Table
 

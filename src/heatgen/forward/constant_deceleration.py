@@ -44,6 +44,6 @@ class ConstantDeceleration(ObservedProcess):
         if self.literal and not self.allow_invalid:
             raise ConfigError(f"{LITERAL}; remove it, or add forward.allow_invalid=true to study it all the same.")
         if self.literal:
-            warnings.warn(f"{LITERAL}.", stacklevel=4)
+            warnings.warn(f"{LITERAL}.", stacklevel=3)
         else:
             super()._check_start(gap)

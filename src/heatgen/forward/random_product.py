@@ -18,8 +18,8 @@ class RandomProduct(MatrixProcess):
     factors: haar, rotations drawn uniformly (condition number 1 at any depth); near_identity, (I + epsilon G / sqrt n) /
     sqrt(1 + epsilon^2) with Gaussian G (condition about 18 for epsilon = 0.1 after 100); naive, R_j = G and no decay, as in
     the fork: it grows as exp(1.65 k) for n = 28, and validate() names the level at which it overflows.
-    decay: deceleration (1 - t)^2 | velocity 1 - t | none. seed: of the factors. shape: (C, H, W); acts_on: see MatrixProcess;
-    with rows_and_columns both axes have their own product, and the decay acts once.
+    decay: deceleration (1 - t)^2 | velocity 1 - t | none. seed: of the factors. shape: (C, H, W); acts_on: see
+    MatrixProcess; with rows_and_columns both axes have their own product, and the decay acts once.
     ConfigError for values out of range or matrices too large. Source: the linear-transformation fork (fixed_random_alt).
     """
 

@@ -17,7 +17,8 @@ POLICIES = ("sample", "batch", "step")
 class RandomVelocity(ObservedProcess):
     """u_t = max(0, 1 - v t) u_0 + sigma eps with v uniform on [slowest, fastest], independent of u_0; t = k / K.
 
-    per: sample, one v for each sample's whole way; batch, one for the whole batch; step, another v at every level.
+    per: sample, one v for each sample's whole way; batch, one for the whole batch (that of its first sample, so results
+    depend on how samples are cut into batches); step, another v at every level.
     conditional: whether the network is told T at both ends of its step. If it is, everything stays Gaussian given T; if not,
     q(u_t | u_0) is a mixture, the network learns E[T_{k-1} u_0 | u_k], and there is no evidence bound.
     Before a draw it is the map of the mean velocity. shape: (C, H, W). ConfigError for values out of range.
@@ -54,13 +55,16 @@ class RandomVelocity(ObservedProcess):
 
     def given(self, drawn: Tensor | None) -> ForwardProcess:
         """The map with these velocities."""
+        if drawn is None:
+            return self
         process = copy.copy(self)
-        process._buffers = {**self._buffers, "velocity": drawn.to(self.times)} if drawn is not None else self._buffers
+        process._buffers = {**self._buffers, "velocity": drawn.to(self.times)}
         return process
 
     def gain(self, t: Tensor) -> Tensor:
         """max(0, 1 - v t), (B, 1, 1, 1)."""
-        v = self.velocity
+        batch = max(len(t), len(self.velocity))
+        t, v = t.expand(batch), self.velocity.expand(batch, -1)
         if v.shape[1] > 1:
             v = v.gather(1, self.level(t.detach()).round().long()[:, None])
         return (1 - self.column(v.to(t) * t[:, None])).clamp(min=0)
@@ -69,5 +73,4 @@ class RandomVelocity(ObservedProcess):
         """T at both ends, (B, 2), if the network is told."""
         if self.hidden:
             return None
-        batch = max(len(t), len(self.velocity))
-        return torch.stack([self.gain(time.expand(batch)).flatten() for time in (t, s)], dim=1)
+        return torch.stack([self.gain(time).flatten() for time in (t, s)], dim=1)

@@ -32,3 +32,7 @@ class VarianceExploding(ForwardProcess):
     def std(self, t: Tensor) -> Tensor:
         """sqrt(2 t), (B, 1, 1, 1)."""
         return (2 * self.column(t)).sqrt()
+
+    def diffusion(self, t: Tensor) -> Tensor:
+        """sqrt(2), also at t = 0, (B, 1, 1, 1)."""
+        return torch.full_like(self.column(t), 2**0.5)

@@ -28,7 +28,7 @@ def frechet_distance(mean1: Tensor, cov1: Tensor, mean2: Tensor, cov2: Tensor) -
 
 
 class FID(FeatureMetric):
-    """The Frechet distance between Gaussian fits to features (Inception's); lower is better. No standard error: it is biased."""
+    """The Frechet distance between Gaussian fits to features; lower is better. No standard error: it is biased."""
 
     def measure(self, features: Tensor, reference: Tensor, extractor: Extractor, seed: int) -> Result:
         distance = frechet_distance(*moments(features), *moments(reference))

@@ -34,8 +34,8 @@ class Memorisation:
     A sample starts from a training image, degraded and noised: `own` is its distance to that one, `nearest` to the nearest
     of all; both are root mean squares per pixel, in [0, 1]. `held out` is the nearest distance of the images of a split that
     was not trained on: what to expect of new images. Values: the medians, the ratio nearest / held out (about 1: new images;
-    near 0: copies), the share of samples whose nearest training image is the one they started from, and the share nearer to
-    the training set than 99 % of the held-out images are. split: val or test.
+    near 0: copies), the share of samples whose nearest training image is the one they started from, and the share nearer
+    to the training set than 99 % of the held-out images are. split: val or test.
     """
 
     def __init__(self, split: str = "test"):

@@ -33,7 +33,7 @@ class Result:
 
 @dataclass
 class Subject:
-    """What is measured: a model and its forward process (None: data alone), its data, how many samples, where, which seed."""
+    """What is measured: a model and its forward process (None: data alone), its data; how many samples, where, seed."""
 
     model: Any
     data: DataModule

@@ -1,4 +1,4 @@
-"""mode=suite: FID, KID, precision, recall and, where the extractor has classes, the Inception score of one set of samples."""
+"""mode=suite: FID, KID, precision, recall and, where the extractor has classes, Inception score, of one set of samples."""
 
 from torch import Tensor
 
