@@ -15,8 +15,8 @@ class RandomBasisHeat(Heat):
     """u_t = Q diag(exp(-mu t)) Q^T u_0 + sigma eps: the singular values of forward=heat, mu = lambda, in a random basis Q.
 
     acts_on: rows_and_columns, Q = Q_H x Q_W with a uniformly random rotation of each axis; channel, one rotation of all
-    H * W pixels of a channel. It is a semigroup, T(t) T(s) = T(t + s). seed: of the rotations, which are in the checkpoint; levels
-    and further options as in Heat. ConfigError for values out of range or a matrix too large.
+    H * W pixels of a channel. It is a semigroup, T(t) T(s) = T(t + s). seed: of the rotations, which are in the checkpoint;
+    levels and further options as in Heat. ConfigError for values out of range or a matrix too large.
     Source: the stable form of the linear-transformation fork's product of random matrices.
     """
 

@@ -16,7 +16,7 @@ BLOCK = 4096  # training images at a time
 
 
 def nearest(images: Tensor, subject: Subject) -> tuple[Tensor, Tensor]:
-    """Root mean square distance per pixel of images (B, C, H, W) to the nearest training image, and its number; (B,) each."""
+    """Root mean square distance per pixel of images (B, C, H, W) to the nearest training image, and its number; (B,)."""
     flat, size = images.double().flatten(1), images[0].numel()
     best = torch.full((len(flat),), torch.inf, dtype=torch.float64, device=flat.device)
     index = torch.zeros(len(flat), dtype=torch.long, device=flat.device)

@@ -23,7 +23,8 @@ def untrained_errors(process: Any) -> dict[str, float]:
     """By parametrisation: the expected |target - mu|^2 of a network that says 0, for white images, mean over the levels.
 
     With images of standard deviation tau: residual tau^2 |A(s) - A(t)|_F^2 + |b(s) - b(t)|^2 + |L(t)|_F^2; x0
-    tau^2 |A(s)|_F^2; ratio r^2 |L(t)|^2 with r = A(s) / A(t), and tau^2 |A(s)|_F^2 where A(t) = 0; only maps that are a number have it.
+    tau^2 |A(s)|_F^2; ratio r^2 |L(t)|_F^2 with r = A(s) / A(t), and tau^2 |A(s)|_F^2 where A(t) = 0; it is left out for maps
+    that are not a number.
     """
     dimensions, total = math.prod(process.shape), {"residual": 0.0, "ratio": 0.0, "x0": 0.0}
     for t, s in zip(process.times[1:].split(1), process.times[:-1].split(1), strict=True):
