@@ -5,6 +5,7 @@ where Lightning looks for it. The process that the user started only waits. So e
 own, nothing of one job leaks into the next, and nothing private of Lightning is touched.
 """
 
+import logging
 import os
 import shlex
 import signal
@@ -18,7 +19,9 @@ from typing import Any
 
 from heatgen.check import ConfigError
 
+log = logging.getLogger("heatgen")
 TAIL = 15  # lines of a failed process's output that are shown
+OWN_CHILD = "HEATGEN_CHILD"  # set in the processes that `launch` starts
 
 
 def count_devices(accelerator: str, devices: Any) -> int:
@@ -70,7 +73,14 @@ IN_A_SWEEP = ("mode=forward", "mode=memorisation n=200")  # what is measured of 
 
 
 def evaluate(run: Path, cfg: Any, in_sweep: bool) -> None:
-    """Call evaluate.py for a finished run, once for each entry of `cfg.evaluate`. ConfigError where one fails."""
+    """Call evaluate.py for a finished run, once for each entry of `cfg.evaluate`. ConfigError where one fails.
+
+    In one of several processes it is left to the process that waits for them, or under torchrun and SLURM to the user.
+    """
+    if is_child():
+        if cfg.evaluate and rank() == 0 and OWN_CHILD not in os.environ:
+            log.warning("Note: evaluate is not done under torchrun or SLURM; call evaluate.py run=%s afterwards.", run)
+        return
     script = Path(str(sys.modules["__main__"].__file__)).with_name("evaluate.py")
     wanted = cfg.evaluate if cfg.evaluate is not None else IN_A_SWEEP if in_sweep else ()
     for words in wanted:
@@ -95,6 +105,7 @@ def launch(arguments: Sequence[str], count: int, folder: Path) -> int:
         "MASTER_PORT": str(free_port()),
         "WORLD_SIZE": str(count),
         "NODE_RANK": "0",
+        OWN_CHILD: "1",
     }
     folder.mkdir(parents=True, exist_ok=True)
     logs = [folder / f"process_{i}.log" for i in range(count)]

@@ -167,8 +167,7 @@ def train(cfg: DictConfig) -> float | None:
     if launch.rank() == 0:
         directory.write_result(run, "train", {"mode": "train", "values": values, "headline": ["val/loss"]})
     log.info("trained %d steps, best val/loss %.6g; next: python sample.py run=%s", trainer.global_step, best, run)
-    if not launch.is_child():
-        launch.evaluate(run, cfg, hc.mode == RunMode.MULTIRUN)
+    launch.evaluate(run, cfg, hc.mode == RunMode.MULTIRUN)
     return float(best)
 
 
