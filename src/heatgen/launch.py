@@ -77,12 +77,13 @@ def evaluate(run: Path, cfg: Any, in_sweep: bool) -> None:
 
     In one of several processes it is left to the process that waits for them, or under torchrun and SLURM to the user.
     """
+    asked = cfg.get("evaluate")  # a run of before there was this key has none
     if is_child():
-        if cfg.evaluate and rank() == 0 and OWN_CHILD not in os.environ:
+        if asked and rank() == 0 and OWN_CHILD not in os.environ:
             log.warning("Note: evaluate is not done under torchrun or SLURM; call evaluate.py run=%s afterwards.", run)
         return
     script = Path(str(sys.modules["__main__"].__file__)).with_name("evaluate.py")
-    wanted = cfg.evaluate if cfg.evaluate is not None else IN_A_SWEEP if in_sweep else ()
+    wanted = asked if asked is not None else IN_A_SWEEP if in_sweep else ()
     for words in wanted:
         where = [f"run='{run}'", f"runs_dir='{cfg.runs_dir}'", f"trainer.accelerator={cfg.trainer.accelerator}"]
         done = subprocess.run([sys.executable, str(script), *where, *shlex.split(str(words))])
