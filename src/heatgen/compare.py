@@ -158,7 +158,12 @@ def draw(runs: Sequence[Path], rows: Sequence[dict[str, Any]], shown: Sequence[s
     names = [" ".join(str(row.get(key, "")) for key in words) for row in rows]
     height = 0.62 * len(runs) + 0.8
     figure, axes = plt.subplots(
-        1, 1 + len(numbers), figsize=(4.6 + 2.4 * len(numbers), height), layout="constrained", squeeze=False, sharey=True
+        *(1, 1 + len(numbers)),
+        figsize=(5.6 + 2.2 * len(numbers), height),
+        width_ratios=[3.4, *[2] * len(numbers)],
+        layout="constrained",
+        squeeze=False,
+        sharey=True,
     )
     first, *others = axes[0]
     first.set(
