@@ -7,10 +7,13 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from hydra.core.global_hydra import GlobalHydra
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
 
 ROOT = Path(__file__).resolve().parents[1]
 os.environ["OMP_NUM_THREADS"] = "1"  # tensors of tests are small, and one thread gives the same bits in every process
@@ -36,6 +39,15 @@ def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HEATGEN_RUNS", str(tmp_path / "runs"))
     monkeypatch.setenv("HEATGEN_DATA", str(tmp_path / "data"))
     GlobalHydra.instance().clear()
+
+
+FORWARDS = sorted(path.stem for path in (ROOT / "conf" / "forward").glob("*.yaml"))
+
+
+def shipped_map(name: str, shape: tuple[int, ...], num_levels: int, **options: Any) -> Any:
+    """The forward process of conf/forward/<name>.yaml, for fields of a shape, with its own defaults otherwise."""
+    node = OmegaConf.load(ROOT / "conf" / "forward" / f"{name}.yaml")
+    return instantiate(OmegaConf.merge(node, {"shape": list(shape), "num_levels": num_levels, **options}), _convert_="all")
 
 
 def call(script: str, *arguments: str) -> int:

@@ -3,9 +3,9 @@
 import csv
 import json
 import os
+import resource
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +13,10 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT, SMALL, call
+from omegaconf import OmegaConf
 from PIL import Image
+
+from heatgen.run import load
 
 Refused = Callable[..., str]
 
@@ -23,14 +26,17 @@ Refused = Callable[..., str]
 
 @pytest.mark.parametrize("script", ["train", "sample", "evaluate"])
 def test_help_shows_five_examples_then_the_groups_then_the_config(script: str) -> None:
-    start = time.monotonic()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run([sys.executable, f"{script}.py", "--help"], cwd=ROOT, capture_output=True, text=True)
-    seconds = time.monotonic() - start
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    seconds = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime  # of work, however busy the machine is
     examples, groups = done.stdout.find(f"python {script}.py"), done.stdout.find("== Groups")
     assert -1 < examples < groups < done.stdout.find("== Config")
     assert done.stdout[:groups].count(f"  python {script}.py") == 5
-    assert ("forward: constant_velocity, heat, identity" in done.stdout) == (script == "train")
-    assert ("mode: elbo, fid, kid" in done.stdout) == (script == "evaluate")
+    shown = done.stdout[groups:].splitlines()
+    for group, scripts in {"forward": ("train", "evaluate"), "mode": ("evaluate",), "experiment": ("train",)}.items():
+        options = ", ".join(sorted(path.stem for path in (ROOT / "conf" / group).glob("*.yaml")))
+        assert (f"{group}: {options}" in [line.strip() for line in shown]) == (script in scripts)
     assert seconds < 3
 
 
@@ -114,7 +120,123 @@ def test_evaluation_prints_a_table_and_keeps_the_numbers(own_run: Path, capfd: p
     assert {(row["param_name"], row["param_value"], row["mode"]) for row in rows} == {("delta", "0.02", "elbo")}
 
 
-@pytest.mark.parametrize("forward", ["constant_velocity", "identity"])
+def test_a_training_says_how_it_went_and_what_it_chose(small_run: Path) -> None:
+    (path,) = (small_run / "evaluation").glob("train_*.json")
+    result = json.loads(path.read_text())
+    with (small_run / "metrics.csv").open() as file:
+        best = min(float(row["val/loss"]) for row in csv.DictReader(file) if row["val/loss"])
+    assert result["mode"] == "train" and result["headline"] == ["val/loss"]
+    assert result["values"]["val/loss"] == pytest.approx(best, rel=1e-4) and result["values"]["steps"] == 12
+    assert OmegaConf.load(small_run / "config.yaml").model.parametrisation == "residual"
+    assert "model.parametrisation=auto chose residual for forward=heat" in (small_run / "train.log").read_text()
+
+
+def test_what_was_chosen_is_kept_and_not_chosen_again(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    arguments = ["forward=variance_exploding", "trainer.max_steps=2", "callback.pictures.every=0"]
+    assert call("train", *SMALL, *arguments, f"hydra.run.dir={folder}") == 0
+    assert "model.parametrisation=auto chose x0 for forward=variance_exploding" in (folder / "train.log").read_text()
+    cfg = OmegaConf.load(folder / "config.yaml")
+    assert cfg.model.parametrisation == "x0"
+    cfg.model.parametrisation = "direct"  # what another rule could have chosen
+    OmegaConf.save(cfg, folder / "config.yaml")
+    assert load(folder)[0].parametrisation == "direct"
+
+
+@pytest.mark.slow
+def test_a_training_measures_what_it_is_told_to_and_says_where_that_fails(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    arguments = [*SMALL, "trainer.max_steps=2", "callback.pictures.every=0", f"hydra.run.dir={folder}"]
+    entries = "evaluate=['mode=forward metric.levels=3 metric.images=50', 'mode=elbo n=1']"
+    assert call("train", *arguments, entries) == 1
+    (path,) = (folder / "evaluation").glob("forward_*.json")
+    result = json.loads(path.read_text())
+    assert result["facts"]["map"] == "heat" and result["facts"]["images"] == "50 of digits train"
+    assert result["series"]["k"] == [0, 1, 2, 5]
+    errors = [line for line in capfd.readouterr().err.splitlines() if line.startswith("Error: ")]
+    assert errors == [
+        "Error: n must be a whole number of at least 2, not 1.",
+        f"Error: evaluate=mode=elbo n=1 failed and says why above; the training is whole, in {folder}.",
+    ]
+    assert (folder / "checkpoints" / "last.ckpt").exists()
+
+
+def test_several_deltas_are_measured_one_by_one_and_side_by_side(own_run: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    arguments = ["mode=elbo", "n=10", "metric.levels=null", "delta=[0.01,0.02]"]
+    assert call("evaluate", f"run={own_run}", *arguments) == 0
+    single = sorted((own_run / "evaluation").glob("elbo_2*.json"), key=lambda path: path.stat().st_mtime_ns)
+    results = [json.loads(path.read_text()) for path in single]
+    assert [result["parameter"] for result in results] == [{"delta": 0.01}, {"delta": 0.02}]
+    assert [result["facts"]["delta"] for result in results] == ["0.01", "0.02"]
+    (path,) = (own_run / "evaluation").glob("elbo_delta_*.json")
+    sweep = json.loads(path.read_text())
+    values = [result["values"]["nll_bound [bits/dim]"] for result in results]
+    assert sweep["series"] == {"delta": [0.01, 0.02], "nll_bound [bits/dim]": values} and values[0] != values[1]
+    assert path.with_suffix(".png").stat().st_size > 0
+    with (own_run.parent / "results" / "default.csv").open() as file:
+        assert {(row["param_name"], row["param_value"]) for row in csv.DictReader(file)} == {
+            ("delta", "0.01"),
+            ("delta", "0.02"),
+        }
+
+
+def test_a_map_is_looked_at_without_a_run(tmp_path: Path) -> None:
+    picture = tmp_path / "pictures" / "heat.png"
+    arguments = ["mode=forward", "run=null", "data=digits", "forward=heat", "forward.num_levels=4", "metric.images=40"]
+    assert call("evaluate", *arguments, f"picture={picture}") == 0
+    (path,) = (tmp_path / "runs" / "data-digits" / "evaluation").glob("forward_*.json")
+    result = json.loads(path.read_text())
+    assert result["series"]["k"] == [0, 1, 2, 3, 4] and result["values"]["|A(0) u - u|"] < 1e-6
+    assert picture.read_bytes() == path.with_name(f"{path.stem}_states.png").read_bytes()
+    with Image.open(picture) as image:
+        assert image.width > image.height  # 5 states of 4 images
+
+
+def test_measured_noise_keeps_its_own_folders(own_run: Path) -> None:
+    drawn = {}
+    for mode in ("per_step", "spectral"):
+        assert call("sample", f"run={own_run}", "n=2", f"delta_mode={mode}") == 0
+        folder = own_run / "samples" / f"delta_{mode}_seed_0"
+        assert json.loads((folder / "settings.json").read_text())["delta_mode"] == mode
+        drawn[mode] = torch.load(folder / "samples.pt", weights_only=True)["samples"]
+    assert not torch.isclose(drawn["per_step"], drawn["spectral"]).all()
+    assert call("evaluate", f"run={own_run}", "mode=elbo", "n=10", "metric.levels=null", "delta_mode=spectral") == 0
+    (path,) = (own_run / "evaluation").glob("elbo_*.json")
+    assert json.loads(path.read_text())["facts"]["delta"] == "spectral"
+
+
+@pytest.fixture(scope="module")
+def hidden_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A training on a random map that the network is not told."""
+    folder = tmp_path_factory.mktemp("hidden") / "run"
+    arguments = ["forward=random_velocity", "forward.conditional=false", "trainer.max_steps=2"]
+    assert call("train", *SMALL, *arguments, f"hydra.run.dir={folder}") == 0
+    return folder
+
+
+def test_a_random_map_that_is_hidden_has_no_bound_and_no_interpolation(hidden_run: Path, refused: Refused) -> None:
+    assert OmegaConf.load(hidden_run / "config.yaml").net.conditional is False
+    assert "mode=elbo needs forward.conditional=true" in refused("evaluate", f"run={hidden_run}", "mode=elbo", "n=10")
+    sentence = "interpolate=true needs one map for both ends, and forward=random_velocity is drawn at random."
+    assert sentence in refused("sample", f"run={hidden_run}", "interpolate=true")
+    assert call("sample", f"run={hidden_run}", "n=2") == 0
+
+
+def test_a_literal_deceleration_is_taken_where_that_is_asked_for(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    arguments = [
+        "forward=constant_deceleration",
+        "forward.literal=true",
+        "forward.allow_invalid=true",
+        "trainer.max_steps=2",
+    ]
+    assert call("train", *SMALL, *arguments, f"hydra.run.dir={folder}") == 0
+    assert "Note: forward.literal=true is the displacement" in (folder / "train.log").read_text()
+
+
+@pytest.mark.parametrize("forward", ["constant_velocity", "identity", "random_velocity", "random_matrix"])
 def test_every_verb_works_with_another_forward_map(forward: str, tmp_path: Path) -> None:
     assert call("train", "model=ihd", f"forward={forward}", *SMALL) == 0
     assert call("sample", "n=2") == 0
@@ -157,6 +279,21 @@ MISTAKES = {
     ("forward.num_levels=abc",): "forward.num_levels must be a whole number of at least 2, not 'abc'.",
     ("forward.sigma=-0.1",): "forward.sigma must be a number of at least 0, not -0.1.",
     ("forward.sigma_max=0.1",): "forward.sigma_max must be greater than forward.sigma_min",
+    ("forward=random_product", "forward.factors=naive", "forward.num_levels=100"): (
+        "forward=random_product is not finite at level 86 of 100; use forward.factors=haar or near_identity"
+    ),
+    (
+        "forward=constant_deceleration",
+        "forward.literal=true",
+    ): "A(0) = 0 != I and the network never sees the data; remove it",
+    ("forward=random_matrix", "forward.acts_on=channel", "data.shape=[1,2000,2000]"): (
+        "forward.acts_on=channel needs 6 matrices of 4000000 x 4000000"
+    ),
+    ("forward=random_velocity", "forward.conditional=false", "model.parametrisation=x0"): "use residual.",
+    ("model.parametrisation=ratio",): "model.parametrisation=ratio needs a map that is a number; forward=heat is not.",
+    ("model.delta_mode=typo",): "model.delta_mode must be one of constant, per_step, spectral, not 'typo'.",
+    ("model.delta_mode=spectral", "model.delta=0.1"): "model.delta_mode=spectral finds its own delta; remove delta",
+    ("experiment=ihd_mnst",): "did you mean ihd_mnist?",
     ("model.parametrisation=residal",): "did you mean residual?",
     ("model.delta=-1",): "model.delta must be a number of at least 0",
     ("model.optimizer.lr=fast",): "model.optimizer",
@@ -261,6 +398,8 @@ def test_a_full_disk_gets_one_sentence_and_keeps_the_old_checkpoint(tmp_path: Pa
         (("weights=averaged",), "weights must be one of ema, raw"),
         (("checkpoint=newest",), "The checkpoint newest is missing"),
         (("delt=1",), "did you mean delta?"),
+        (("delta_mode=typo",), "model.delta_mode must be one of constant, per_step, spectral, not 'typo'."),
+        (("delta_mode=per_step", "delta=0.01"), "model.delta_mode=per_step finds its own delta; remove delta"),
     ],
 )
 def test_a_mistake_in_sampling_gets_one_sentence(
@@ -287,8 +426,19 @@ def test_a_mistake_in_evaluation_gets_one_sentence(
     assert sentence in refused("evaluate", f"run={small_run}", *arguments)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [(("data=digts",), "did you mean digits?"), (("data=digits", "forward=heet"), "did you mean heat?")],
+)
+def test_a_mistake_in_what_is_looked_at_without_a_run_gets_one_sentence(
+    arguments: tuple[str, ...], sentence: str, refused: Refused
+) -> None:
+    assert sentence in refused("evaluate", "run=null", "mode=forward", *arguments)
+
+
 def test_a_data_set_alone_must_be_named(refused: Refused) -> None:
     assert "say which with data=NAME" in refused("evaluate", "run=null", "mode=fid")
+    assert "mode=forward needs a map" in refused("evaluate", "run=null", "mode=forward", "data=digits")
 
 
 def test_a_run_without_averaged_weights_says_that_raw_ones_are_used(

@@ -1,17 +1,19 @@
 """Every config composes, alone and with the others, and what it describes can be built."""
 
 import itertools
+import shlex
 from pathlib import Path
 
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
-from hydra.utils import instantiate
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from heatgen import run
 from heatgen.check import ConfigError
+from heatgen.model.ihd import untrained_errors
 from heatgen.training import make_trainer
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
@@ -50,6 +52,85 @@ def test_any_model_with_any_forward_map_and_any_data_set_is_built(model: str, fo
     assert built.process.name == forward
 
 
+# experiments -------------------------------------------------------------------------------------------------------------
+
+PUBLISHED = {  # weights of the network, K, widest blur, batch, learning rate, decay of the averages; half precision
+    "ihd_mnist": (42_082_049, 100, 20, 128, 2e-4, 0.999, False),
+    "ihd_mnist_small": (3_704_129, 50, 20, 128, 2e-4, 0.999, False),
+    "ihd_fashion_mnist": (42_082_049, 100, 20, 128, 2e-4, 0.999, False),
+    "ihd_cifar10": (61_060_867, 200, 24, 128, 2e-4, 0.999, True),
+    "ihd_afhq64": (88_217_219, 200, 32, 128, 1e-4, 0.999, False),
+    "ihd_afhq256": (210_904_835, 200, 128, 32, 1e-4, 0.9999, False),
+    "ihd_ffhq128": (159_981_443, 200, 128, 32, 2e-4, 0.9999, True),
+    "ihd_ffhq256": (210_904_835, 200, 128, 32, 2e-5, 0.9999, True),
+    "ihd_lsun_church128": (261_828_227, 400, 64, 32, 2e-5, 0.999, True),
+}
+
+
+def experiment(name: str) -> DictConfig:
+    return composed("train", f"experiment={name}")
+
+
+@pytest.mark.parametrize("name", list(PUBLISHED))
+def test_a_published_setting_has_the_numbers_of_the_paper(name: str) -> None:
+    cfg = experiment(name)
+    with torch.device("meta"):
+        net = run.make(cfg.net)
+    weights = sum(parameter.numel() for parameter in net.parameters())
+    blur, lr, half = cfg.forward.sigma_max, cfg.model.optimizer.lr, cfg.trainer.precision == "16-mixed"
+    got = (weights, cfg.forward.num_levels, blur, cfg.data.batch_size, lr, cfg.callback.ema.decay, half)
+    assert got == PUBLISHED[name]
+    assert (cfg.trainer.max_steps, cfg.model.warmup_steps, cfg.trainer.gradient_clip_val) == (1_300_000, 5000, 1.0)
+    assert cfg.forward.sigma == 0.01 and cfg.forward.sigma_min == 0.5
+
+
+@pytest.mark.parametrize("name", list(PUBLISHED))
+def test_a_published_setting_learns_the_residual_as_the_paper_does(name: str) -> None:
+    errors = untrained_errors(run.make(experiment(name).forward))
+    assert min(errors, key=lambda key: errors[key]) == "residual"
+
+
+@pytest.mark.parametrize("name", options("experiment"))
+def test_the_model_of_an_experiment_is_built(name: str) -> None:
+    assert name in PUBLISHED or name == "linear_maps"
+    cfg = experiment(name)
+    cfg.net.update(model_channels=4, norm_groups=1, num_res_blocks=1, attention_levels=[])
+    cfg.forward.num_levels = 3
+    if "path" in cfg.data:
+        cfg.data.path = "somewhere"
+    model, data = run.build(cfg)
+    assert model.process.shape == data.spec.shape == tuple(cfg.data.shape)
+    assert cfg.experiment_name == name
+
+
+@pytest.mark.parametrize("name", options("experiment"))
+def test_an_experiment_sets_keys_that_exist(name: str) -> None:
+    preset = OmegaConf.load(CONF / "experiment" / f"{name}.yaml")
+    groups = [f"{key.removeprefix('override /')}={option}" for entry in preset.defaults for key, option in entry.items()]
+    plain = OmegaConf.to_container(composed("train", *groups))
+
+    def unknown(node: DictConfig, beside: object, path: str) -> list[str]:
+        missing = [f"{path}{key}" for key in node if not isinstance(beside, dict) or key not in beside]
+        nested = [key for key in node if OmegaConf.is_dict(node[key]) and f"{path}{key}" not in missing]
+        return missing + [word for key in nested for word in unknown(node[key], beside[key], f"{path}{key}.")]
+
+    values = {key: preset[key] for key in preset if key not in ("defaults", "hydra")}
+    assert unknown(OmegaConf.create(values), plain, "") == []
+
+
+def test_the_experiment_on_linear_maps_takes_every_map_and_measures_with_modes_that_exist() -> None:
+    preset = OmegaConf.load(CONF / "experiment" / "linear_maps.yaml")
+    assert preset.hydra.mode == "MULTIRUN"
+    parsed = OverridesParser.create().parse_override(f"forward={preset.hydra.sweeper.params.forward}")
+    assert sorted(parsed.sweep_string_iterator()) == options("forward")
+    for words in preset.evaluate:
+        cfg = composed("evaluate", *shlex.split(words))
+        assert callable(run.make(cfg.metric))
+
+
+# the other groups --------------------------------------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize("net", options("net"))
 @pytest.mark.parametrize("sampler", options("sampler"))
 def test_any_net_and_sampler_are_built(net: str, sampler: str) -> None:
@@ -78,9 +159,31 @@ def test_any_logger_is_built(logger: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", options("mode"))
-def test_any_metric_is_built(mode: str) -> None:
+def test_any_metric_is_built_and_says_how_many_samples_it_takes(mode: str) -> None:
     cfg = composed("evaluate", f"mode={mode}")
-    assert callable(instantiate(cfg.metric))
+    assert callable(run.make(cfg.metric))
+    assert not OmegaConf.is_missing(cfg, "n")
+    with pytest.raises(ConfigError, match="has no option 'speed'"):
+        run.make(OmegaConf.merge(cfg.metric, {"speed": 3}))
+
+
+@pytest.mark.parametrize("mode", sorted(set(options("mode")) - {"fid"}))
+def test_a_metric_that_inherits_keeps_the_settings_of_fid(mode: str) -> None:
+    own, fid = composed("evaluate", f"mode={mode}"), composed("evaluate", "mode=fid")
+    inherits = OmegaConf.load(CONF / "mode" / f"{mode}.yaml").get("defaults") == ["fid"]
+    assert inherits == (set(fid.metric) <= set(own.metric)) == (own.n == fid.n)
+    if inherits:
+        assert {key: own.metric[key] for key in fid.metric if key != "_target_"} == {
+            key: value for key, value in fid.metric.items() if key != "_target_"
+        }
+
+
+@pytest.mark.parametrize("forward", options("forward"))
+@pytest.mark.parametrize("data", ["digits", "ffhq"])
+def test_a_map_is_looked_at_with_a_data_set_alone(forward: str, data: str) -> None:
+    cfg = composed("evaluate", "mode=forward", "run=null", f"data={data}", f"forward={forward}", "forward.num_levels=5")
+    process = run.make(cfg.forward)
+    assert process.shape == tuple(cfg.data.shape) and process.num_levels == 5
 
 
 def test_the_callbacks_are_built() -> None:

@@ -11,6 +11,7 @@ SOURCE = ROOT / "src" / "heatgen"
 CONF = ROOT / "conf"
 YAMLS = sorted(CONF.glob("*/*.yaml"))
 ROOMS = {"mode": "metric"}  # evaluate.py says mode=fid; what it chooses lives in the room metric
+PRESETS = [path for path in YAMLS if path.parent.name == "experiment"]  # values for other groups; no code of their own
 
 MODULES = sorted(SOURCE.rglob("*.py"))
 OUTSIDE = {"hydra", "lightning", "torchvision", "scipy", "sklearn", "matplotlib", "wandb", "cleanfid"}
@@ -29,10 +30,10 @@ LOWER = {  # the rooms that a room may import from, besides itself
     "net": set(),
     "sampler": set(),
     "data": set(),
-    "model": set(),
+    "model": {"forward"},
     "callback": set(),
     "logger": set(),
-    "metric": {"data"},
+    "metric": {"data", "forward"},
 }
 
 
@@ -57,7 +58,11 @@ def targets(config: object) -> list[str]:
     return own + [t for key in config if not OmegaConf.is_interpolation(config, key) for t in targets(config[key])]
 
 
-@pytest.mark.parametrize("path", YAMLS, ids=lambda p: f"{p.parent.name}/{p.stem}")
+def name_of(path: Path) -> str:
+    return f"{path.parent.name}/{path.stem}"
+
+
+@pytest.mark.parametrize("path", [path for path in YAMLS if path not in PRESETS], ids=name_of)
 def test_a_config_names_the_code_of_its_own_path(path: Path) -> None:
     config = OmegaConf.load(path)
     group = path.parent.name
@@ -71,6 +76,20 @@ def test_a_config_names_the_code_of_its_own_path(path: Path) -> None:
         assert (SOURCE / ROOMS.get(group, group) / f"{path.stem}.py").exists()
 
 
+@pytest.mark.parametrize("path", PRESETS, ids=name_of)
+def test_a_preset_says_what_it_is_and_only_overrides_other_groups(path: Path) -> None:
+    first, second = path.read_text().splitlines()[:2]
+    assert first == "# @package _global_"
+    assert second.startswith("# ") and second.endswith(".")
+    config = OmegaConf.load(path)
+    assert not targets(config)
+    assert not (SOURCE / "experiment").exists()
+    for entry in config.defaults:
+        ((key, option),) = entry.items()
+        assert key.startswith("override /")
+        assert (CONF / key.removeprefix("override /") / f"{option}.yaml").exists()
+
+
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(SOURCE)))
 def test_imports_run_one_way(path: Path) -> None:
     room = path.relative_to(SOURCE).parts[0]
@@ -81,14 +100,14 @@ def test_imports_run_one_way(path: Path) -> None:
     if room in ALLOWED:
         assert packages <= ALLOWED[room]
         rooms = {name.split(".")[1] for name in names if name.startswith("heatgen.") and len(name.split(".")) > 1}
-        assert not {"run", "draw", "launch", "explain"} & rooms
+        assert not {"run", "draw", "launch", "explain", "compare"} & rooms
         assert (rooms & set(ALLOWED)) - {room} <= LOWER[room]
 
 
 def test_every_key_of_a_config_is_explained() -> None:
     silent = []
     for path in YAMLS:
-        if OmegaConf.load(path).get("defaults"):
+        if path in PRESETS or OmegaConf.load(path).get("defaults"):
             continue  # a preset: its keys are explained where they are first written
         for line in path.read_text().splitlines():
             plumbing = line.strip().startswith(("shape: $", "seed: $", "data_dir: $", "#", "_partial_", "metric:"))

@@ -47,6 +47,13 @@ def test_images_are_found_however_deep_and_nothing_else_is(tmp_path):
     assert find_images(tmp_path) == sorted(paths)
 
 
+@pytest.mark.parametrize("cache_limit", [0, 1])
+def test_images_in_folders_have_no_labels(tmp_path, cache_limit):
+    fill(tmp_path / "train", range(6))
+    data = module(tmp_path, cache_limit=cache_limit)
+    assert all(data.images(split).labels is None for split in ("train", "val", "test"))
+
+
 def test_colours_become_luma_and_grey_becomes_three_equal_channels(tmp_path):
     colour = np.broadcast_to(np.array([200, 100, 50]), (4, 4, 3))
     grey = read(save(tmp_path / "colour.png", colour), (1, 4, 4))

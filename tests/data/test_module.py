@@ -160,3 +160,36 @@ def test_a_fingerprint_changes_with_one_pixel_and_with_the_choice_of_images():
     parts = [Subset(numbered(), [1, 2]), Subset(numbered(), [1, 2]), Subset(numbered(), [1, 3]), Subset(changed, [1, 2])]
     assert len({part.fingerprint() for part in parts}) == 3
     assert parts[0].fingerprint() == parts[1].fingerprint()
+
+
+def labelled(n=N):
+    """Numbered images, with their number squared as label."""
+    images = numbered(n)
+    images.labels = torch.arange(n) ** 2
+    return images
+
+
+def test_labels_go_with_their_images_through_every_choice():
+    rest, held = hold_out(labelled(), 6, "data.val_size")
+    for part in (rest, held, Subset(rest, [3, 1, 1]), Subset(labelled(), [19, 0])):
+        first_bytes = part.pixels(range(len(part)))[:, 0, 0, 0].long()
+        assert torch.equal(part.labels, first_bytes**2) and part.labels.dtype == torch.int64
+
+
+def test_images_without_labels_have_none_however_they_are_chosen():
+    rest, held = hold_out(numbered(), 6, "data.val_size")
+    assert all(images.labels is None for images in (numbered(), rest, held, Subset(rest, [1])))
+
+
+def test_labels_are_no_part_of_a_fingerprint():
+    """It names features, which labels do not change."""
+    assert labelled().fingerprint() == numbered().fingerprint()
+
+
+def test_the_prior_order_is_that_of_the_prior_images():
+    data = module()
+    order = data.prior_order(range(2 * N + 3), seed=1)
+    assert sorted(order[:N]) == list(range(N)) and order[N:] == order[: N + 3]
+    assert torch.equal(data.prior_images(range(2 * N + 3), seed=1), data.clean("train", order))
+    assert data.prior_order([7, 2, 27], seed=1) == [order[7], order[2], order[7]]
+    assert data.prior_order(range(N), seed=2) != order[:N]

@@ -63,6 +63,17 @@ def test_digits_are_all_of_scikit_learns_images_each_in_one_split():
     assert sorted_rows(recovered) == sorted_rows(load_digits().images)
 
 
+def test_digits_keep_their_labels_in_every_split():
+    """The label of each image of scikit-learn's, found by the image; equal images have equal labels there."""
+    digits = load_digits()
+    label_of = {image.tobytes(): label for image, label in zip(digits.images, digits.target, strict=True)}
+    data = Digits(shape=[1, 8, 8])
+    for split in ("train", "val", "test"):
+        recovered = np.rint(all_pixels(data, split)[:, 0].numpy() * (16 / 255))
+        assert data.images(split).labels.tolist() == [label_of[image.tobytes()] for image in recovered]
+        assert set(data.images(split).labels.tolist()) == set(range(10))
+
+
 def test_digits_are_split_alike_for_every_seed():
     first, second = (Digits(shape=[1, 8, 8], seed=seed, val_size=5) for seed in (0, 1))
     assert all(torch.equal(all_pixels(first, split), all_pixels(second, split)) for split in ("train", "val", "test"))
@@ -81,6 +92,41 @@ def test_idx_files_are_read_from_every_usual_place_gzipped_or_plain(tmp_path, ki
     rest, held = all_pixels(data, "train"), all_pixels(data, "val")
     assert (len(rest), len(held)) == (8, 4)
     assert sorted_rows(rest, held) == sorted_rows(train)
+
+
+def folder_of_numbers(tmp_path, suffix=".gz", labels=("train", "t10k")):
+    """MNIST of 12 and 3 images of one byte each, i in the train part and 100 + i in the test part; labels are byte % 10."""
+    folder = tmp_path / "MNIST" / "raw"
+    for name, numbers in (("train", np.arange(12)), ("t10k", 100 + np.arange(3))):
+        images = np.broadcast_to(numbers[:, None, None], (len(numbers), 28, 28)).astype(np.uint8)
+        put(folder / f"{name}-images-idx3-ubyte{suffix}", idx(images))
+        if name in labels:
+            put(folder / f"{name}-labels-idx1-ubyte{suffix}", idx((numbers % 10).astype(np.uint8)))
+    return grey(MNIST, tmp_path)
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_idx_labels_stay_with_their_images_where_some_are_held_out(tmp_path, suffix):
+    data = folder_of_numbers(tmp_path, suffix)
+    for split, size in (("train", 8), ("val", 4), ("test", 3)):
+        labels, numbers = data.images(split).labels, all_pixels(data, split)[:, 0, 0, 0]
+        assert len(labels) == size and labels.dtype == torch.int64
+        assert torch.equal(labels, numbers.long() % 10)
+
+
+def test_idx_images_without_a_file_of_labels_have_none(tmp_path):
+    data = folder_of_numbers(tmp_path, labels=("train",))
+    assert data.images("test").labels is None
+    assert data.images("train").labels is not None
+    assert folder_of_numbers(tmp_path / "other", labels=()).images("val").labels is None
+
+
+def test_a_damaged_file_of_labels_is_named_in_one_sentence(tmp_path):
+    data = folder_of_numbers(tmp_path, suffix="")
+    path = tmp_path / "MNIST" / "raw" / "train-labels-idx1-ubyte"
+    damage(path, 0.8)
+    with pytest.raises(ConfigError, match="train-labels-idx1-ubyte is not a whole IDX file"):
+        data.images("train")
 
 
 def test_an_idx_file_is_big_endian_and_row_by_row(tmp_path):
@@ -143,6 +189,8 @@ def test_fashion_mnist_of_the_system_is_the_published_one(tmp_path):
     assert (len(train), len(test)) == (60000, 10000)
     assert train.sum(dtype=torch.int64).item() == 3431114169  # a mean of 72.94
     assert test.sum(dtype=torch.int64).item() == 573469082
+    for labels, count in ((data.read_labels(True), 6000), (data.read_labels(False), 1000)):
+        assert labels is None or labels.bincount().tolist() == [count] * 10
 
 
 def test_cifar_10_keeps_its_channels_rows_and_columns_apart(tmp_path, monkeypatch):
@@ -150,7 +198,7 @@ def test_cifar_10_keeps_its_channels_rows_and_columns_apart(tmp_path, monkeypatc
     folder = tmp_path / "cifar-10-batches-py"
 
     def put_batch(name, array, **content):
-        put(folder / name, pickle.dumps({"data": array, "labels": [0] * len(array), **content}))
+        put(folder / name, pickle.dumps({"data": array, "labels": (array[:, 0] % 10).tolist(), **content}))
         return name, hashlib.md5((folder / name).read_bytes()).hexdigest()
 
     files = [put_batch("data_batch_1", train[:6]), put_batch("data_batch_2", train[6:])]
@@ -164,3 +212,6 @@ def test_cifar_10_keeps_its_channels_rows_and_columns_apart(tmp_path, monkeypatc
     assert stored[2, 1, 5, 7] == test[2, 1024 + 5 * 32 + 7]
     assert np.array_equal(stored.flatten(1), test)
     assert sorted_rows(all_pixels(data, "train"), all_pixels(data, "val")) == sorted_rows(train)
+    for split, size in (("train", 6), ("val", 4), ("test", 3)):
+        labels = data.images(split).labels
+        assert len(labels) == size and torch.equal(labels, all_pixels(data, split)[:, 0, 0, 0].long() % 10)

@@ -13,18 +13,27 @@ from heatgen.data.module import DataModule, Pixels, Spec
 from heatgen.devices import Devices
 from heatgen.forward.constant_velocity import ConstantVelocity
 from heatgen.forward.heat import Heat
-from heatgen.metric.elbo import ELBO, balanced_levels, clustered_sum, gaussian_kl, gaussian_nll, prior_kl
+from heatgen.forward.random_matrix import RandomMatrix
+from heatgen.forward.random_velocity import RandomVelocity
+from heatgen.metric.elbo import ELBO, balanced_levels, clustered_sum, gaussian_kl, gaussian_nll, level_errors, prior_kl
 from heatgen.metric.metric import Subject
+from heatgen.model.ihd import IHD
+from heatgen.noise import SampleNoise
 
 SHAPE, D, K, SIGMA, DELTA = (1, 2, 3), 6, 4, 0.05, 0.07
 SPECTRUM = torch.tensor([[0.3, 0.2, 0.15], [0.25, 0.1, 0.05]], dtype=torch.float64) ** 2  # variance of each cosine mode
 
-
+DELTAS = torch.tensor([[0.06, 0.08, 0.05], [0.11, 0.07, 0.055]], dtype=torch.float64)  # one for each cosine mode
 KNOWN = 0.5 * 784 * (0.64 - 1 + 2 * math.log(1.25))  # 33.8245 nats: widths 0.01 and 0.0125, 784 pixels
 
 
 def filled(value, *shape):
     return torch.full(shape or (1, 1), value, dtype=torch.float64)
+
+
+def coefficients(value):
+    """A number, or a number for each coefficient, over a batch of one."""
+    return torch.as_tensor(value, dtype=torch.float64).expand(1, 1, *getattr(value, "shape", (1, 1)))
 
 
 def normal(*shape, seed=0):
@@ -41,12 +50,16 @@ def draws(n, seed):
 
 
 def model(process, mean, delta=DELTA, prior_std=None):
-    return SimpleNamespace(
-        process=process, reverse_mean=mean, reverse_std=lambda t, s: delta, prior_std=prior_std, delta=delta
-    )
+    """reverse_mean is `mean`; delta: a number, one for each coefficient, or a function of a step's times that gives them."""
+    steps = delta if callable(delta) else lambda t, s: coefficients(delta).expand(len(s), -1, -1, -1)
+    last = (process.times[-1:], process.times[-2:-1])
+    toy = SimpleNamespace(process=process, reverse_mean=mean, reverse_std=steps, noise_label=lambda: "toy")
+    toy.initial_std = lambda: steps(*last) if prior_std is None else coefficients(prior_std)
+    toy.drawn = lambda noise: toy
+    return toy
 
 
-def optimal(process):
+def optimal(process, delta=DELTA, prior_std=None):
     """The model whose reverse mean is the conditional mean of u_{k-1}'s noise-free state, linear for Gaussian images."""
 
     def mean(u, t, s):
@@ -54,7 +67,7 @@ def optimal(process):
         factor = before * after * SPECTRUM / (after**2 * SPECTRUM + process.sigma**2)
         return process.basis.inverse(factor.to(u) * process.basis(u))
 
-    return model(process, mean)
+    return model(process, mean, delta, prior_std)
 
 
 def lazy(process):
@@ -87,51 +100,62 @@ def byte_subject(model, images, **settings):
 def kls(state, centres, std=DELTA):
     """KL(N(state, SIGMA^2 I) || N(centre, std^2 I)) of every pair of rows, by torch.distributions."""
     q = Independent(Normal(state[:, None], torch.full_like(state[:, None], SIGMA)), 1)
-    return kl_divergence(q, Independent(Normal(centres, torch.full_like(centres, std)), 1))
+    return kl_divergence(q, Independent(Normal(centres, torch.as_tensor(std, dtype=torch.float64).expand_as(centres)), 1))
 
 
 # parts ------------------------------------------------------------------------------------------------------------------
 
 
 def test_kl_of_centred_gaussians_is_the_known_number():
-    assert gaussian_kl(torch.zeros(1), filled(0.01**2), 784, 0.0125).item() == pytest.approx(KNOWN, rel=1e-9)
+    assert gaussian_kl(torch.zeros(1, 784), filled(0.01**2), filled(0.0125)).item() == pytest.approx(KNOWN, rel=1e-9)
 
 
 def test_kl_of_equal_widths_is_half_the_squared_distance_in_their_units():
-    gap = torch.tensor([0.0, 0.3, 2.0])
-    assert torch.allclose(gaussian_kl(gap, filled(DELTA**2), 50, DELTA), gap.double() / (2 * DELTA**2))
+    gap = normal(3, 50).square()
+    found = gaussian_kl(gap, filled(DELTA**2), filled(DELTA))
+    assert torch.allclose(found, gap.sum(1) / (2 * DELTA**2), rtol=1e-12)
 
 
-def test_kl_of_any_diagonal_is_the_one_of_torch():
-    mean, std = normal(5, 7), normal(5, 7, seed=1).abs() + 0.1
-    q, p = Independent(Normal(mean, std), 1), Independent(Normal(torch.zeros(7).double(), 0.4), 1)
-    assert torch.allclose(gaussian_kl(mean.square().sum(1), std**2, 7, 0.4), kl_divergence(q, p), rtol=1e-12)
+def test_kl_of_any_diagonals_is_the_one_of_torch():
+    mean, std, other = normal(5, 7), normal(5, 7, seed=1).abs() + 0.1, normal(1, 7, seed=2).abs() + 0.2
+    q, p = Independent(Normal(mean, std), 1), Independent(Normal(torch.zeros(7).double(), other), 1)
+    assert torch.allclose(gaussian_kl(mean.square(), std**2, other), kl_divergence(q, p), rtol=1e-12)
+    assert gaussian_kl(mean.square().float(), std.float() ** 2, other.float()).dtype == torch.float64
 
 
 def test_nll_is_the_one_of_torch():
-    x = normal(5, 7)
-    expected = -Normal(torch.zeros(7).double(), 0.4).log_prob(x).sum(1)
-    assert torch.allclose(gaussian_nll(x.square().sum(1), 7, 0.4), expected, rtol=1e-12)
+    x, std = normal(5, 7), normal(5, 7, seed=1).abs() + 0.1
+    for widths in (std, std[:1], std[:, :1], std[:1, :1]):
+        expected = -Normal(torch.zeros(5, 7).double(), widths.expand(5, 7)).log_prob(x).sum(1)
+        assert torch.allclose(gaussian_nll(x.square(), widths), expected, rtol=1e-12)
 
 
 def test_prior_kl_is_the_soft_minimum_over_training_images():
     states, centres = 0.1 * normal(4, D), 0.1 * normal(9, D, seed=1)
-    found = prior_kl(states, centres, filled(SIGMA**2), DELTA)
+    found = prior_kl(states, centres, filled(SIGMA**2), filled(DELTA))
     expected = math.log(9) - torch.logsumexp(-kls(states, centres), 1)
     assert torch.allclose(found, expected, rtol=1e-10)
-    assert torch.allclose(prior_kl(states, centres[:1], filled(SIGMA**2, 1, D), DELTA), kls(states, centres)[:, 0])
-    assert torch.allclose(prior_kl(states, centres.flip(0), filled(SIGMA**2, 4, D), DELTA), expected, rtol=1e-10)
+    assert torch.allclose(prior_kl(states, centres[:1], filled(SIGMA**2, 1, D), filled(DELTA)), kls(states, centres)[:, 0])
+    assert torch.allclose(
+        prior_kl(states, centres.flip(0), filled(SIGMA**2, 4, D), filled(DELTA, 1, D)), expected, rtol=1e-10
+    )
+
+
+def test_prior_kl_of_kernels_that_are_wider_along_some_coefficients():
+    states, centres, std = 0.1 * normal(4, D), 0.1 * normal(30, D, seed=1), DELTAS.reshape(1, D)
+    expected = math.log(30) - torch.logsumexp(-kls(states, centres, std), 1)
+    assert torch.allclose(prior_kl(states, centres, filled(SIGMA**2), std), expected, rtol=1e-10)
 
 
 def test_prior_kl_of_an_image_that_is_every_training_image_is_of_the_widths_alone():
-    state = 100 + normal(1, 784)
-    found = prior_kl(state, state.expand(50, -1), filled(0.01**2), 0.0125)
+    state = normal(1, 784)
+    found = prior_kl(state, state.expand(50, -1), filled(0.01**2), filled(0.0125))
     assert found.item() == pytest.approx(KNOWN, rel=1e-9)
 
 
 def test_prior_kl_bounds_the_true_divergence_and_is_not_far_off():
     state, centres = 0.05 * normal(1, D), 0.12 * normal(20, D, seed=1)
-    bound = prior_kl(state, centres, filled(SIGMA**2), DELTA).item()
+    bound = prior_kl(state, centres, filled(SIGMA**2), filled(DELTA)).item()
     x = state + SIGMA * normal(20000, D, seed=2)
     log_q = Normal(state, SIGMA).log_prob(x).sum(1)
     log_p = torch.logsumexp(Normal(centres, DELTA).log_prob(x[:, None]).sum(2), 1) - math.log(20)
@@ -170,28 +194,59 @@ def test_the_standard_error_of_a_sum_over_levels_is_its_spread_in_brute_force(n,
     assert np.sqrt(np.mean(np.square(errors))) == pytest.approx(spread, rel=0.15)
 
 
+@pytest.mark.parametrize(("n", "per_image", "num_levels"), [(40, 3, 6), (12, 6, 6), (9, 2, 7)])
+def test_the_error_of_a_level_is_that_of_the_mean_of_what_was_measured_there(n, per_image, num_levels):
+    design, values = balanced_levels(n, per_image, num_levels, seed=3), normal(n, per_image)
+    measured = [values[design == level].numpy() for level in range(num_levels)]
+    expected = [x.std(ddof=1) / len(x) ** 0.5 for x in measured]
+    assert level_errors(values, design, num_levels).tolist() == pytest.approx(expected, rel=1e-12)
+
+
 # a linear Gaussian toy --------------------------------------------------------------------------------------------------
 
 
-def closed_form(first_image):
-    """Expected L_k and their variances over images and noise: L_{k-1} as KL_k, k = 1 .. K, then L_0 and L_K."""
+def closed_form(first_image, delta=DELTA):
+    """Expected L_k and their variances over images and noise: L_{k-1} as KL_k, k = 1 .. K, then L_0 and L_K.
+
+    delta: a number, one for each mode, or one for each level 1 .. K and mode; the last one is the prior's too.
+    """
     process = heat()
     d = process.gain(process.times).squeeze(1)
-    errors = d[:-1] ** 2 * SPECTRUM * SIGMA**2 / (d[1:] ** 2 * SPECTRUM + SIGMA**2)  # of each mode, k = 1 .. K
-    squares, spreads = errors.sum((1, 2)) / (2 * DELTA**2), 2 * errors.square().sum((1, 2)) / (2 * DELTA**2) ** 2
-    widths = 0.5 * D * (SIGMA**2 / DELTA**2 - 1) + D * math.log(DELTA / SIGMA)
-    centre = process.basis(first_image)[0, 0]
-    last = (d[-1] ** 2 * (SPECTRUM + centre**2)).sum() / (2 * DELTA**2) + widths
-    last_variance = (d[-1] ** 4 * (2 * SPECTRUM**2 + 4 * SPECTRUM * centre**2)).sum() / (2 * DELTA**2) ** 2
-    zeroth = squares[0] + D * math.log(DELTA * math.sqrt(2 * math.pi))
+    delta = torch.as_tensor(delta, dtype=torch.float64).expand(K, *SHAPE[1:])
+    errors = mode_errors() / (2 * delta**2)
+    squares, spreads = errors.sum((1, 2)), 2 * errors.square().sum((1, 2))
+    widths = (0.5 * (SIGMA**2 / delta**2 - 1) + (delta / SIGMA).log()).sum((1, 2))
+    centre, scale = process.basis(first_image)[0, 0], d[-1] ** 2 / (2 * delta[-1] ** 2)
+    last = (scale * (SPECTRUM + centre**2)).sum() + widths[-1]
+    last_variance = (scale**2 * (2 * SPECTRUM**2 + 4 * SPECTRUM * centre**2)).sum()
+    zeroth = squares[0] + (delta[0] * math.sqrt(2 * math.pi)).log().sum()
     return squares + widths, spreads, (zeroth.item(), spreads[0].item()), (last.item(), last_variance.item())
 
 
+def mode_errors():
+    """The mean squared error of the optimal mean, by level 1 .. K and mode."""
+    process = heat()
+    d = process.gain(process.times).squeeze(1)
+    return d[:-1] ** 2 * SPECTRUM * SIGMA**2 / (d[1:] ** 2 * SPECTRUM + SIGMA**2)
+
+
+def matched():
+    """delta^2 = sigma^2 + MSE of each level and mode, (K, H, W)."""
+    return (SIGMA**2 + mode_errors()).sqrt()
+
+
+def by_level(table):
+    """A delta for the step from level k, as a model gives it."""
+    return lambda t, s: table[heat().level(t).round().long() - 1][:, None]
+
+
 @pytest.mark.parametrize("levels", [None, 1, 2])
-def test_every_term_of_a_linear_gaussian_model_is_its_closed_form(levels):
+@pytest.mark.parametrize("delta", [DELTA, DELTAS, matched()], ids=["number", "by mode", "by level and mode"])
+def test_every_term_of_a_linear_gaussian_model_is_its_closed_form(levels, delta):
     n, train = 3000, draws(1, seed=1)
-    result = ELBO(levels=levels)(subject(optimal(heat()), train, draws(n, seed=2)))
-    kl, variances, zeroth, last = closed_form(train)
+    toy = optimal(heat(), by_level(delta) if delta is not DELTA and delta.dim() == 3 else delta)
+    result = ELBO(levels=levels)(subject(toy, train, draws(n, seed=2)))
+    kl, variances, zeroth, last = closed_form(train, delta)
     for name, (expected, variance) in (("L_0 [nats]", zeroth), ("L_K [nats]", last)):
         error = (variance / n) ** 0.5
         assert abs(result.values[name] - expected) < 4 * error
@@ -199,14 +254,64 @@ def test_every_term_of_a_linear_gaussian_model_is_its_closed_form(levels):
 
     evaluations = n * (levels or K - 1) / (K - 1)
     assert result.series["k"] == [2, 3, 4]
-    for k, value in zip(range(2, K + 1), result.series["L_{k-1} [nats]"], strict=True):
-        assert abs(value - kl[k - 1]) < 4 * (variances[k - 1] / evaluations) ** 0.5
+    columns = (result.series[name] for name in ("k", "L_{k-1} [nats]", "its standard error [nats]"))
+    for k, value, error in zip(*columns, strict=True):
+        expected = (variances[int(k) - 1].item() / evaluations) ** 0.5
+        assert abs(value - kl[int(k) - 1]) < 4 * expected
+        assert error == pytest.approx(expected, rel=0.25)
     total, error = result.values["L_1..K-1 [nats]"], result.errors["L_1..K-1 [nats]"]
     assert abs(total - kl[1:].sum()) < 4 * error
     assert error == pytest.approx((variances[1:].sum() / evaluations).item() ** 0.5, rel=0.25)
-    assert abs(kl[0] - kl[-1]) > 10 * error  # what counting k = 1 .. K-1 instead would add
     parts = ("L_K [nats]", "L_1..K-1 [nats]", "L_0 [nats]")
     assert result.values["nll_bound [nats]"] == pytest.approx(sum(result.values[part] for part in parts), rel=1e-12)
+
+
+def test_matched_deltas_make_every_term_half_the_log_of_one_plus_the_error_over_the_noise():
+    kl = closed_form(draws(1, seed=1), matched())[0]
+    assert torch.allclose(kl, 0.5 * (mode_errors() / SIGMA**2).log1p().sum((1, 2)), rtol=1e-12)
+    assert (kl < closed_form(draws(1, seed=1), DELTA)[0]).all()
+
+
+@pytest.mark.parametrize("levels", [None, 1])
+def test_compat_is_the_originals_sum_which_takes_the_first_step_for_the_last(levels):
+    n, train = 3000, draws(1, seed=1)
+    measured = subject(optimal(heat()), train, draws(n, seed=2))
+    bound, compat = (ELBO(levels=levels, compat=flag)(measured) for flag in (False, True))
+    kl, variances, *_ = closed_form(train)
+    gap = compat.values["nll_bound [nats]"] - bound.values["nll_bound [nats]"]
+    error = (2 * variances.sum() * (K - 1) / (n * (levels or K - 1))).sqrt()
+    assert abs(gap - (kl[0] - kl[-1])) < 4 * error
+    assert abs(kl[0] - kl[-1]) > 10 * error
+    assert all(compat.values[name] == bound.values[name] for name in ("L_0 [nats]", "L_K [nats]"))
+    assert compat.series["k"] == [1, 2, 3]
+    for k, value in zip((1, 2, 3), compat.series["L_{k-1} [nats]"], strict=True):
+        assert abs(value - kl[k - 1]) < 4 * (variances[k - 1] * (K - 1) / (n * (levels or K - 1))).sqrt()
+    assert any("not a bound" in note for note in compat.notes) and not any("not a bound" in note for note in bound.notes)
+
+
+def test_bounds_of_two_deltas_are_of_the_same_noise_and_differ_by_their_closed_form():
+    train, test, other = draws(1, seed=1), draws(12, seed=2), 0.09
+    first, second = (ELBO(levels=2)(subject(optimal(heat(), d), train, test)).values for d in (DELTA, other))
+
+    def moved(value, offset):
+        """A term at the other delta: its gap, and the offsets that each delta has without one."""
+        return (value - offset(DELTA)) * DELTA**2 / other**2 + offset(other)
+
+    def width(d):
+        return D * (0.5 * (SIGMA**2 / d**2 - 1) + math.log(d / SIGMA))
+
+    def density(d):
+        return D * math.log(d * math.sqrt(2 * math.pi))
+
+    expected = {
+        "L_K": moved(first["L_K [nats]"], width),
+        "L_1..K-1": moved(first["L_1..K-1 [nats]"], lambda d: (K - 1) * width(d)),
+        "L_0": moved(first["L_0 [nats]"], density),
+    }
+    for name, value in expected.items():
+        assert second[f"{name} [nats]"] == pytest.approx(value, rel=1e-9), name
+    difference = sum(expected.values()) - first["nll_bound [nats]"]
+    assert second["nll_bound [nats]"] - first["nll_bound [nats]"] == pytest.approx(difference, rel=1e-9)
 
 
 def test_the_bound_is_above_the_entropy_of_gaussian_images():
@@ -241,8 +346,7 @@ def test_batches_and_blocks_and_the_order_of_training_images_change_nothing():
 
 def test_the_prior_may_be_wider_than_the_reverse_steps():
     process, train, test = heat(), draws(5, seed=1), draws(4, seed=2)
-    wide = optimal(process)
-    wide.prior_std = 0.2
+    wide = optimal(process, prior_std=0.2)
     states, centres = (process.mean(u, process.times[-1:].expand(len(u))).flatten(1) for u in (test, train))
     expected = (math.log(5) - torch.logsumexp(-kls(states, centres, 0.2), 1)).mean().item()
     assert ELBO()(subject(wide, train, test)).values["L_K [nats]"] == pytest.approx(expected, rel=1e-6)
@@ -269,6 +373,83 @@ def test_which_images_are_drawn_depends_on_the_seed_and_none_twice():
     assert few[0] == few[1] and few[0]["L_K [nats]"] != few[2]["L_K [nats]"]
     every, more = (ELBO()(subject(lazy(heat()), draws(1, seed=1), test, n=n)).values for n in (20, 99))
     assert every == more
+
+
+def flattened(k, process, images):
+    """T_k u of a map that acts on all pixels of its one channel, by its matrix."""
+    return images.double().flatten(1) @ process.left[k].T
+
+
+def test_a_map_without_a_basis_has_the_divergences_of_its_matrices():
+    process = RandomMatrix(SHAPE, num_levels=3, sigma=SIGMA, acts_on="channel")
+    train, test = draws(30, seed=1).float(), draws(8, seed=2).float()
+    result = ELBO(levels=None)(subject(model(process, lambda u, t, s: torch.zeros_like(u)), train, test))
+    middle = [kls(flattened(k - 1, process, test), torch.zeros(1, D).double()).mean().item() for k in (2, 3)]
+    assert result.series["L_{k-1} [nats]"] == pytest.approx(middle, rel=1e-9)
+    states, centres = flattened(3, process, test), flattened(3, process, train)
+    gaps = (states[:, None] - centres).square().sum(2) / (2 * DELTA**2)
+    last = math.log(30) - torch.logsumexp(-gaps, 1) + D * (0.5 * (SIGMA**2 / DELTA**2 - 1) + math.log(DELTA / SIGMA))
+    assert result.values["L_K [nats]"] == pytest.approx(last.mean().item(), rel=1e-9)
+    assert result.errors["L_K [nats]"] == pytest.approx(last.std().item() / 8**0.5, rel=1e-9)
+
+
+# a map that is drawn at random ------------------------------------------------------------------------------------------
+
+
+def random_velocity(**settings):
+    return RandomVelocity(SHAPE, num_levels=K, sigma=SIGMA, slowest=0.4, fastest=1.6, **settings)
+
+
+def ihd(net, process):
+    return IHD(process, net, None, None, parametrisation="direct", delta=DELTA)
+
+
+def test_the_bound_of_a_random_map_is_given_each_images_own_draw():
+    process, train, test = random_velocity(), draws(5, seed=1), draws(24, seed=2)
+    measured = subject(ihd(lambda u, k, told: torch.zeros_like(u), process), train, test, batch_size=7)
+    result = ELBO(levels=None)(measured)
+
+    velocity = process.draw(SampleNoise(range(24), 0, "elbo map"))
+    gain = (1 - velocity * torch.arange(K + 1) / K).clamp(min=0)  # (24, K + 1)
+    forgets = gain[:, K] == 0
+    assert 4 < forgets.sum() < 20
+    width = D * (0.5 * (SIGMA**2 / DELTA**2 - 1) + math.log(DELTA / SIGMA))
+    energy = test.square().sum((1, 2, 3)) / (2 * DELTA**2)
+    middle = (gain[:, 1:K] ** 2 * energy[:, None]).mean(0) + width
+    assert result.series["L_{k-1} [nats]"] == pytest.approx(middle.tolist(), rel=1e-5)
+    gaps = (test[:, None] - train).square().sum((2, 3, 4)) * gain[:, K:] ** 2 / (2 * DELTA**2)
+    last = math.log(5) - torch.logsumexp(-gaps, 1) + width
+    assert torch.allclose(last[forgets], torch.tensor(width).double()) and (last[~forgets] > width).all()
+    assert result.values["L_K [nats]"] == pytest.approx(last.mean().item(), rel=1e-6)
+    assert result.errors["L_K [nats]"] == pytest.approx(last.std().item() / 24**0.5, rel=1e-5)
+
+
+def test_the_network_of_a_random_map_is_told_the_draw_of_each_image():
+    """All images are equal, so a network that is told T at both ends knows the clean states; it keeps the noise."""
+    n, images = 300, torch.full((300, *SHAPE), 0.5)
+
+    def net(u, k, told):
+        before, after = (0.5 * column.reshape(-1, 1, 1, 1) for column in told.unbind(1))
+        return u - before + after
+
+    values = ELBO(levels=None)(subject(ihd(net, random_velocity()), images, images)).values
+    width = D * (0.5 * (SIGMA**2 / DELTA**2 - 1) + math.log(DELTA / SIGMA))
+    kept, error = D * SIGMA**2 / (2 * DELTA**2), (2 * D / n) ** 0.5 * SIGMA**2 / (2 * DELTA**2)
+    assert abs(values["L_1..K-1 [nats]"] - (K - 1) * (width + kept)) < 4 * (K - 1) ** 0.5 * error
+    assert abs(values["L_0 [nats]"] - kept - D * math.log(DELTA * math.sqrt(2 * math.pi))) < 4 * error
+    assert values["L_K [nats]"] == pytest.approx(width, abs=1e-8)
+
+
+def test_the_first_step_of_a_random_map_is_as_long_as_each_images_own_draw_makes_it():
+    """A model that leaves states as they are misses v u_0 / K and the noise."""
+    n, process, images = 400, random_velocity(), torch.full((400, *SHAPE), 0.5)
+    found = ELBO(levels=1)(subject(ihd(lambda u, k, told: u, process), images[:1], images))
+    steps = process.draw(SampleNoise(range(n), 0, "elbo map")).flatten() / K * 0.5
+    missed = D * (steps.square().mean().item() + SIGMA**2) / (2 * DELTA**2)
+    blurred = D * (steps.mean().item() ** 2 + SIGMA**2) / (2 * DELTA**2)  # of the mean velocity
+    value = found.values["L_0 [nats]"] - D * math.log(DELTA * math.sqrt(2 * math.pi))
+    error = (D * SIGMA**2 * (2 * SIGMA**2 + 4 * steps.square().mean().item()) / n) ** 0.5 / (2 * DELTA**2)
+    assert abs(value - missed) < 4 * error < abs(missed - blurred)
 
 
 # bytes and bits ---------------------------------------------------------------------------------------------------------
@@ -304,6 +485,7 @@ def test_bits_are_nats_in_base_two_for_each_pixel_and_eight_more_for_bytes():
     [
         (None, "needs a run whose model has Gaussian reverse steps"),
         (SimpleNamespace(process=heat()), "needs a run whose model has Gaussian reverse steps"),
+        (ihd(None, random_velocity(conditional=False)), r"needs forward\.conditional=true"),
         (lazy(heat(sigma=0)), r"needs forward\.sigma > 0"),
         (model(heat(), None, delta=0), "needs delta and prior_std greater than 0"),
         (model(heat(), None, prior_std=0), "needs delta and prior_std greater than 0"),

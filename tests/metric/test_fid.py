@@ -1,36 +1,24 @@
-"""Distances between features (FID, KID), the features themselves, and their cache."""
+"""Distances between features: FID and KID, of splits and of samples, and the cache of the data's features."""
 
-import http.server
-import io
 import os
-import tempfile
-import threading
-import urllib.request
-from collections import OrderedDict
 from pathlib import Path
-from types import SimpleNamespace
-from urllib.error import URLError
 
-import cleanfid.downloads_helper
 import numpy as np
 import pytest
 import scipy.linalg
 import torch
-from PIL import Image
+from feature_toys import CPU, faithful, flat, script, subject
 from torch import nn
 from torchmetrics.image.fid import _compute_fid
 from torchmetrics.image.kid import poly_mmd
 
 from heatgen.check import ConfigError
-from heatgen.data.module import DataModule, Pixels
-from heatgen.devices import Devices
-from heatgen.metric.features import FILE, Inception, find_inception
+from heatgen.metric.extractor import FILE, Inception
+from heatgen.metric.features import too_few
 from heatgen.metric.fid import FID, frechet_distance, moments
 from heatgen.metric.kid import KID, polynomial_mmd
-from heatgen.metric.metric import Subject
 
 REAL = os.environ.get("HEATGEN_INCEPTION")
-CPU = torch.device("cpu")
 
 
 def normal(*shape, seed=0):
@@ -117,41 +105,10 @@ def test_the_kernel_distance_of_one_distribution_is_zero_in_expectation():
     assert error < biased / 10
 
 
-# features ---------------------------------------------------------------------------------------------------------------
-
-
-def script(path, *layers, name="layers"):
-    """A TorchScript file with the sub-module `layers`, as the Inception file has."""
-    module = nn.Sequential(OrderedDict({name: nn.Sequential(*layers)}))
-    torch.jit.save(torch.jit.script(module), str(path))
-    return path
-
-
 @pytest.fixture
 def weights(tmp_path):
     """A stand-in for Inception: 12 means of (x - 128) / 128, over the quarters of each channel."""
     return str(script(tmp_path / "stand-in.pt", nn.AdaptiveAvgPool2d(2), nn.Flatten()))
-
-
-def flat(values, shape=(1, 5, 6)):
-    """Images that are of one byte each."""
-    return torch.tensor(values, dtype=torch.uint8).reshape(-1, 1, 1, 1).expand(-1, *shape).contiguous()
-
-
-def subject(tmp_path, n=100, model=None, **splits):
-    shape = next(iter(splits.values())).shape[1:]
-    data = DataModule(shape=list(shape), data_dir=str(tmp_path))
-    data.read = lambda split: Pixels(splits[split])
-    return Subject(model, data, "fake", Devices(accelerator="cpu"), n, batch_size=4, seed=0)
-
-
-def model(way_back):
-    """A model that starts from training images themselves."""
-    return SimpleNamespace(
-        process=SimpleNamespace(num_levels=1),
-        initial_state=lambda u0, noise: u0,
-        generate=lambda u, noise, on_step: way_back(u),
-    )
 
 
 TRAIN, TEST = [0, 30, 90, 120, 200, 255, 17], [10, 20, 60, 250]
@@ -163,103 +120,6 @@ def expected_fid(train, test):
     return 12 * ((a.mean() - b.mean()) ** 2 + (a.std(ddof=1) - b.std(ddof=1)) ** 2)
 
 
-def test_images_are_resized_as_clean_fid_does_and_not_rounded(tmp_path):
-    image = torch.randint(0, 256, (1, 3, 7, 9), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    extract = Inception(script(tmp_path / "net.pt", nn.Flatten()), CPU)
-    channels = [Image.fromarray(c.numpy().astype(np.float32)).resize((299, 299), Image.Resampling.BICUBIC) for c in image[0]]
-    expected = (np.stack([np.asarray(c).clip(0, 255) for c in channels]) - 128) / 128
-    assert np.abs(extract(image).numpy().reshape(3, 299, 299) - expected).max() < 1e-6
-
-
-def test_large_images_are_averaged_and_not_sampled(tmp_path, weights):
-    board = (255 * (torch.arange(600)[:, None] + torch.arange(600)) % 2 * 255).to(torch.uint8).expand(1, 1, -1, -1)
-    assert (Inception(Path(weights), CPU)(board) * 128 + 128 - 127.5).abs().max() < 1
-
-
-def test_grey_images_have_the_features_of_their_three_equal_channels(weights):
-    grey = torch.randint(0, 256, (3, 1, 6, 6), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    extract = Inception(Path(weights), CPU)
-    assert torch.equal(extract(grey), extract(grey.expand(-1, 3, -1, -1)))
-    assert torch.equal(extract(flat([0, 128, 192])), torch.tensor([-1, 0, 0.5])[:, None].expand(-1, 12))
-
-
-def test_layers_are_found_one_module_deeper_too(tmp_path):
-    inner = nn.Sequential(OrderedDict(layers=nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten())))
-    torch.jit.save(torch.jit.script(nn.Sequential(OrderedDict(net=inner))), str(tmp_path / "deeper.pt"))
-    assert Inception(tmp_path / "deeper.pt", CPU)(flat([192]))[0, 0] == 0.5
-
-
-def test_a_foreign_torchscript_and_a_foreign_file_are_refused(tmp_path):
-    script(tmp_path / "foreign.pt", nn.Flatten(), name="other")
-    with pytest.raises(ConfigError, match=r"foreign\.pt has no sub-module `layers`"):
-        Inception(tmp_path / "foreign.pt", CPU)
-    (tmp_path / "broken.pt").write_bytes((tmp_path / "foreign.pt").read_bytes()[:500])
-    with pytest.raises(ConfigError, match=r"broken\.pt is not a whole TorchScript file"):
-        Inception(tmp_path / "broken.pt", CPU)
-
-
-# finding the network ----------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def nowhere(tmp_path, monkeypatch):
-    """A machine without the Inception file and without a network; returns data_dir."""
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr(urllib.request, "urlopen", lambda *a, **k: (_ for _ in ()).throw(URLError("no network")))
-    return tmp_path / "data"
-
-
-def test_a_missing_network_says_in_one_sentence_where_to_put_it(nowhere):
-    with pytest.raises(ConfigError) as caught:
-        find_inception(None, str(nowhere))
-    assert str(caught.value) == (
-        f"The Inception network is not at {nowhere / FILE} and cannot be downloaded (<urlopen error no network>); "
-        f"put {FILE} there, or give its place with metric.weights=FILE."
-    )
-    assert list(nowhere.iterdir()) == []
-    with pytest.raises(ConfigError, match=r"metric\.weights = .*gone\.pt is not a file"):
-        find_inception(str(nowhere / "gone.pt"), str(nowhere))
-
-
-def test_the_network_is_downloaded_once_and_a_broken_download_leaves_nothing(nowhere, monkeypatch):
-    class Broken(io.BytesIO):
-        def read(self, *size):
-            raise ConnectionResetError("reset")
-
-    class Whole(io.BytesIO):
-        headers = {"Content-Length": "7"}
-
-    monkeypatch.setattr(urllib.request, "urlopen", lambda *a, **k: Broken())
-    with pytest.raises(ConfigError, match="reset"):
-        find_inception(None, str(nowhere))
-    assert list(nowhere.iterdir()) == []
-    monkeypatch.setattr(urllib.request, "urlopen", lambda *a, **k: Whole(b"network"))
-    assert find_inception(None, str(nowhere)) == nowhere / FILE
-    monkeypatch.undo()
-    assert find_inception(None, str(nowhere)).read_bytes() == b"network"
-
-
-def test_a_download_that_is_cut_short_is_not_kept(tmp_path, monkeypatch):
-    class Half(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            self.send_response(200)
-            self.send_header("Content-Length", "1000")
-            self.end_headers()
-            self.wfile.write(bytes(500))
-
-        def log_message(self, *args):
-            pass
-
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    with http.server.HTTPServer(("127.0.0.1", 0), Half) as server:
-        threading.Thread(target=server.handle_request, daemon=True).start()
-        monkeypatch.setattr(cleanfid.downloads_helper, "inception_url", f"http://127.0.0.1:{server.server_port}")
-        with pytest.raises(ConfigError, match="cannot be downloaded"):
-            find_inception(None, str(tmp_path / "data"))
-    assert list((tmp_path / "data").iterdir()) == []
-
-
 # end to end -------------------------------------------------------------------------------------------------------------
 
 
@@ -267,15 +127,13 @@ def test_fid_of_two_splits_is_the_closed_form_and_says_that_few_images_bias_it(t
     result = FID(source="test", weights=weights)(subject(tmp_path, train=flat(TRAIN), test=flat(TEST)))
     assert result.values["fid"] == pytest.approx(expected_fid(TRAIN, TEST), rel=1e-5)
     assert result.facts["n"] == 4 and result.facts["reference"] == "fake train, 7 images"
-    assert len(result.notes) == 1 and "only 4 images, fewer than the 2048 features" in result.notes[0]
+    assert len(result.notes) == 1 and "only 4 images, fewer than the 12 features" in result.notes[0]
 
 
-def test_fid_is_not_called_biased_at_2048_images(tmp_path, weights, monkeypatch):
-    monkeypatch.setattr(Inception, "__call__", lambda self, images: images[:, 0, :, 0].float())
-    images = torch.randint(0, 256, (2048, 1, 5, 6), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    for n, notes in ((2048, 0), (2047, 1)):
-        result = FID(source="test", weights=weights)(subject(tmp_path, n=n, train=images, test=images))
-        assert len(result.notes) == notes
+@pytest.mark.parametrize(("samples", "reference", "notes"), [(12, 12, 0), (11, 12, 1), (12, 11, 1), (40, 12, 0)])
+def test_a_distance_is_called_biased_below_one_image_a_feature_on_either_side(samples, reference, notes):
+    found = too_few(torch.zeros(samples, 12), torch.zeros(reference, 12))
+    assert len(found) == notes and all("only 11 images, fewer than the 12 features" in note for note in found)
 
 
 def test_kid_of_two_splits_is_the_closed_form(tmp_path, weights):
@@ -319,13 +177,13 @@ def test_kept_features_belong_to_the_network_they_were_taken_with(tmp_path):
 
 @pytest.mark.parametrize(("truncate", "byte"), [(False, 255), (True, 254)])
 def test_samples_become_bytes_by_rounding_or_as_the_original_code_does(tmp_path, weights, truncate, byte):
-    measured = subject(tmp_path, n=6, model=model(lambda u: 0 * u + 0.999), train=flat([255] * 3))
+    measured = subject(tmp_path, n=6, model=faithful(lambda u: 0 * u + 0.999), train=flat([255] * 3))
     distance = FID(weights=weights, truncate=truncate)(measured).values["fid"]
     assert distance == pytest.approx(12 * ((255 - byte) / 128) ** 2, abs=1e-9)
 
 
 def test_every_sample_starts_from_another_training_image_and_batches_do_not_matter(tmp_path, weights):
-    measured = subject(tmp_path, n=7, model=model(lambda u: u), train=flat(TRAIN))
+    measured = subject(tmp_path, n=7, model=faithful(lambda u: u), train=flat(TRAIN))
     assert FID(weights=weights)(measured).values["fid"] < 1e-9
     measured.batch_size = 3
     assert FID(weights=weights)(measured).values["fid"] < 1e-9

@@ -27,7 +27,7 @@ def heat(num_levels=K):
     return Heat(SHAPE, num_levels, SIGMA)
 
 
-def curved(x, k):
+def curved(x, k, cond=None):
     return torch.tanh(x + 0.1 * k.reshape(-1, 1, 1, 1))
 
 
@@ -63,7 +63,7 @@ def test_the_loss_of_a_perfect_mean_is_0(monkeypatch):
 def test_the_loss_of_a_perfect_net_is_0(parametrisation):
     u0, process = images(40), heat()
 
-    def net(u, k):
+    def net(u, k, cond):
         target = process.mean(u0, process.times[k.round().long() - 1])
         return {"residual": target - u, "x0": u0, "direct": target}[parametrisation]
 
@@ -72,7 +72,7 @@ def test_the_loss_of_a_perfect_net_is_0(parametrisation):
 
 
 def test_the_loss_of_a_new_net_is_the_step_less_the_noise():
-    model, u0 = make(zero_net()), images(K).float()
+    model, u0 = make(zero_net(), parametrisation="residual"), images(K).float()
     k, eps = torch.arange(1, K + 1), torch.randn(K, *SHAPE, generator=torch.Generator().manual_seed(1))
     t, s = between(k)
     difference = model.process.mean(u0, s) - model.process.mean(u0, t) - SIGMA * eps
@@ -81,7 +81,7 @@ def test_the_loss_of_a_new_net_is_the_step_less_the_noise():
 
 @pytest.mark.parametrize("k", [1, 3, K])
 def test_the_loss_of_a_new_net_has_its_closed_expectation(k):
-    n, model, u0 = 4000, make(lambda u, k: torch.zeros_like(u)), images(1)
+    n, model, u0 = 4000, make(lambda u, k, cond: torch.zeros_like(u), parametrisation="residual"), images(1)
     eps = torch.randn(n, *SHAPE, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     losses = model.loss({"u0": u0.expand(n, *SHAPE)}, fixed(torch.full((n,), k), eps))
     t, s = between(torch.tensor([k]))

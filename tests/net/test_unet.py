@@ -96,6 +96,50 @@ def test_every_parameter_takes_part():
     assert [name for name, p in net.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
 
 
+@pytest.mark.parametrize("size", SIZES)
+def test_the_layout_in_memory_changes_nothing_but_speed(size):
+    options = {"multipliers": (1, 2), "attention_levels": (0, 1)}
+    last, first = (randomised(small((2, *size), channels_last=flag, **options)) for flag in (True, False))
+    first.load_state_dict(last.state_dict())
+    x, t = images(3, 2, *size), torch.tensor([1.0, 4.0, 50.0])
+    outputs = [net(state, t) for net in (last, first) for state in (x, x.contiguous(memory_format=torch.channels_last))]
+    assert outputs[0].abs().max() > 0.1
+    for output in outputs:
+        assert_close(output, outputs[-2], atol=1e-5, rtol=1e-5)
+        assert output.is_contiguous()
+    weight = dict(last.named_parameters())["down.0.block.first.2.weight"]
+    assert weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous()
+
+
+def test_what_a_network_is_told_has_no_effect_until_it_has_learned():
+    torch.manual_seed(0)
+    net, x, t = small((1, 6, 6), conditional=True), images(2, 1, 6, 6), torch.tensor([3.0, 3.0])
+    randomised(torch.nn.ModuleList(module for name, module in net.named_children() if name != "tell"))
+    low, high = torch.zeros(2, 2), torch.tensor([[1.0, 0.5]]).expand(2, 2)
+    assert net(x, t, low).abs().max() > 0.1
+    assert torch.equal(net(x, t, low), net(x, t, high))
+    randomised(net)
+    told = net(x, t, high)
+    assert (net(x, t, low) - told).abs().amax(dim=(1, 2, 3)).min() > 1e-3
+    for column in (0, 1):
+        other = high.clone()
+        other[1, column] += 0.3
+        change = (net(x, t, other) - told).abs().amax(dim=(1, 2, 3))
+        assert change[0] < 1e-5 and change[1] > 1e-3  # its own sample alone
+
+
+def test_a_conditional_network_insists_on_being_told():
+    net, x, t = small((1, 6, 6), conditional=True), images(1, 1, 6, 6), torch.ones(1)
+    with pytest.raises(AssertionError, match="needs cond"):
+        net(x, t)
+
+
+def test_a_network_that_is_not_conditional_has_no_weights_for_it_and_ignores_it():
+    net, x, t = randomised(small((1, 6, 6))), images(1, 1, 6, 6), torch.ones(1)
+    assert not any(name.startswith("tell") for name, _ in net.named_parameters())
+    assert torch.equal(net(x, t), net(x, t, torch.ones(1, 2)))
+
+
 @pytest.mark.parametrize(
     ("key", "options"),
     [
@@ -112,6 +156,8 @@ def test_every_parameter_takes_part():
         ("net.model_channels", {"model_channels": "wide"}),
         ("net.num_res_blocks", {"num_res_blocks": 0}),
         ("net.dropout", {"dropout": 1.5}),
+        ("net.conditional", {"conditional": "yes"}),
+        ("net.channels_last", {"channels_last": 1}),
     ],
 )
 def test_a_wrong_value_is_refused_by_the_name_of_its_key(key, options):

@@ -7,8 +7,10 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from heatgen.check import ConfigError
 from heatgen.draw import interpolated_states, random_states
 from heatgen.forward.heat import Heat
+from heatgen.forward.random_velocity import RandomVelocity
 from heatgen.model.ihd import IHD
 from heatgen.noise import SampleNoise, SharedNoise
 from heatgen.sampler.ancestral import ancestral
@@ -22,7 +24,7 @@ FACTORS = torch.linspace(0.4, 1.1, 12).double().reshape(SHAPE)
 
 def linear(delta, factors=FACTORS):
     """p(u_{k-1} | u_k) = N(a u_k, delta^2) for each pixel."""
-    return SimpleNamespace(reverse_mean=lambda u, t, s: factors * u, reverse_std=lambda t, s: delta)
+    return SimpleNamespace(reverse_mean=lambda u, t, s: factors * u, reverse_noise=lambda eps, t, s: delta * eps)
 
 
 def gaussian(n, seed=0):
@@ -31,7 +33,15 @@ def gaussian(n, seed=0):
 
 def trained():
     """An inverse heat model with an odd, nonlinear net."""
-    return IHD(Heat(SHAPE, K, sigma=0.1), lambda x, k: torch.tanh(2 * x + 0.3 * k.reshape(-1, 1, 1, 1)), ancestral, None)
+    return IHD(
+        Heat(SHAPE, K, sigma=0.1), lambda x, k, cond: torch.tanh(2 * x + 0.3 * k.reshape(-1, 1, 1, 1)), ancestral, None
+    )
+
+
+def told():
+    """A model of a random map whose net is told T at both ends of its step."""
+    net = lambda x, k, cond: torch.tanh(x + cond[:, :1, None, None] - 2 * cond[:, 1:, None, None])  # noqa: E731
+    return IHD(RandomVelocity(SHAPE, K, sigma=0.1), net, ancestral, None, parametrisation="direct")
 
 
 def data():
@@ -39,8 +49,8 @@ def data():
     return SimpleNamespace(prior_images=lambda samples, seed: torch.stack([images[i + seed] for i in samples]))
 
 
-def samples_of(model, states, samples):
-    u_last, noise = states(samples)
+def samples_of(states, samples):
+    model, u_last, noise = states(samples)
     return u_last, model.generate(u_last, noise)
 
 
@@ -76,7 +86,9 @@ def test_noise_of_the_posterior_variance_reproduces_every_marginal():
 
     model = SimpleNamespace(
         reverse_mean=lambda u, t, s: decay[index(s)] * decay[index(t)] * spread**2 / marginal[index(t)] * u,
-        reverse_std=lambda t, s: (sigma**2 + decay[index(s)] ** 2 * spread**2 * sigma**2 / marginal[index(t)]).sqrt(),
+        reverse_noise=lambda eps, t, s: (
+            (sigma**2 + decay[index(s)] ** 2 * spread**2 * sigma**2 / marginal[index(t)]).sqrt() * eps
+        ),
     )
     torch.manual_seed(11)
     start = marginal[K].sqrt() * gaussian(n)
@@ -106,11 +118,11 @@ def test_the_model_is_asked_for_neighbouring_levels_for_every_item():
     asked, levels = [], torch.tensor([0.0, 0.1, 0.5, 2.0])
     model = SimpleNamespace(
         reverse_mean=lambda u, t, s: asked.append(("mean", t.tolist(), s.tolist())) or u,
-        reverse_std=lambda t, s: asked.append(("std", t.tolist(), s.tolist())) or 0.0,
+        reverse_noise=lambda eps, t, s: asked.append(("noise", t.tolist(), s.tolist())) or 0 * eps,
     )
     ancestral(model, gaussian(2), levels)
     pairs = [(levels[k].item(), levels[k - 1].item()) for k in (3, 2, 1)]
-    expected = [(word, [t] * 2, [s] * 2) for t, s in pairs for word in ("mean", "std")]
+    expected = [(word, [t] * 2, [s] * 2) for t, s in pairs for word in ("mean", "noise")]
     assert asked == expected[:-1]
 
 
@@ -130,10 +142,10 @@ def test_the_state_it_starts_from_is_not_changed():
 
 
 def test_a_sample_is_the_same_in_any_batch():
-    model, states = trained(), random_states(trained(), data(), CPU, 3, same_init=False, share_noise=False)
-    initial, whole = samples_of(model, states, range(6))
+    states = random_states(trained(), data(), CPU, 3, same_init=False, share_noise=False)
+    initial, whole = samples_of(states, range(6))
     for samples in ([4], [5, 0], [2, 3, 1]):
-        u_last, out = samples_of(model, states, samples)
+        u_last, out = samples_of(states, samples)
         assert_close(u_last, initial[samples], atol=1e-6, rtol=0)
         assert_close(out, whole[samples], atol=1e-5, rtol=0)
     assert not torch.isclose(whole[0], whole[1]).any()
@@ -141,15 +153,15 @@ def test_a_sample_is_the_same_in_any_batch():
 
 def test_one_start_and_one_noise_give_one_sample():
     model = trained()
-    _, out = samples_of(model, random_states(model, data(), CPU, 3, same_init=True, share_noise=True), range(4))
+    _, out = samples_of(random_states(model, data(), CPU, 3, same_init=True, share_noise=True), range(4))
     assert_close(out, out[:1].expand_as(out), atol=1e-6, rtol=0)
-    _, again = samples_of(model, random_states(model, data(), CPU, 3, same_init=True, share_noise=True), [7])
+    _, again = samples_of(random_states(model, data(), CPU, 3, same_init=True, share_noise=True), [7])
     assert_close(again, out[:1], atol=1e-6, rtol=0)
 
 
 def test_one_start_with_its_own_noise_gives_different_samples():
     model = trained()
-    u_last, out = samples_of(model, random_states(model, data(), CPU, 3, same_init=True, share_noise=False), range(3))
+    u_last, out = samples_of(random_states(model, data(), CPU, 3, same_init=True, share_noise=False), range(3))
     assert torch.equal(u_last, u_last[:1].expand_as(u_last))
     assert not torch.isclose(out[0], out[1]).any()
 
@@ -163,8 +175,8 @@ def test_shared_noise_keeps_the_difference_of_two_linear_chains():
 @pytest.mark.parametrize("points", [2, 5])
 def test_an_interpolation_runs_from_one_random_sample_to_the_next(points):
     model = trained()
-    ends, chains = samples_of(model, random_states(model, data(), CPU, 3, same_init=False, share_noise=False), [0, 1])
-    u_last, out = samples_of(model, interpolated_states(model, data(), CPU, 3, points), range(points))
+    ends, chains = samples_of(random_states(model, data(), CPU, 3, same_init=False, share_noise=False), [0, 1])
+    u_last, out = samples_of(interpolated_states(model, data(), CPU, 3, points), range(points))
     assert_close(out[[0, -1]], chains, atol=1e-4, rtol=0)
     weights = torch.linspace(1, 0, points).reshape(-1, 1, 1, 1)
     assert_close(u_last, weights * ends[0] + (1 - weights) * ends[1], atol=1e-6, rtol=0)
@@ -173,6 +185,29 @@ def test_an_interpolation_runs_from_one_random_sample_to_the_next(points):
 def test_an_interpolation_is_the_same_in_any_batch():
     model = trained()
     states = interpolated_states(model, data(), CPU, 3, 5)
-    _, whole = samples_of(model, states, range(5))
-    parts = torch.cat([samples_of(model, states, part)[1] for part in ([0, 1], [2], [3, 4])])
+    _, whole = samples_of(states, range(5))
+    parts = torch.cat([samples_of(states, part)[1] for part in ([0, 1], [2], [3, 4])])
     assert_close(parts, whole, atol=1e-5, rtol=0)
+
+
+def test_a_random_map_is_drawn_anew_for_each_sample_and_the_same_in_any_batch():
+    states = random_states(told(), data(), CPU, 3, same_init=False, share_noise=False)
+    velocity = states(range(6))[0].process.velocity
+    assert velocity.unique().numel() == 6 and ((velocity >= 1) & (velocity < 2)).all()
+    _, whole = samples_of(states, range(6))
+    for samples in ([4], [5, 0]):
+        assert torch.equal(states(samples)[0].process.velocity, velocity[samples])
+        assert_close(samples_of(states, samples)[1], whole[samples], atol=1e-5, rtol=0)
+
+
+def test_samples_that_start_alike_share_their_random_map_and_not_their_noise():
+    model, u_last, _ = random_states(told(), data(), CPU, 3, same_init=True, share_noise=False)(range(4))
+    assert model.process.velocity.unique().numel() == 1
+    assert torch.equal(u_last, u_last[:1].expand_as(u_last))
+    apart, _, _ = random_states(told(), data(), CPU, 3, same_init=False, share_noise=True)(range(4))
+    assert apart.process.velocity.unique().numel() == 4
+
+
+def test_there_is_no_map_between_two_random_ones():
+    with pytest.raises(ConfigError, match="interpolate=true needs one map for both ends, and forward=random_velocity is"):
+        interpolated_states(told(), data(), CPU, 3, 5)

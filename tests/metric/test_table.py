@@ -1,0 +1,160 @@
+"""What a result becomes: a screen, JSON, figures, pictures and rows of a table."""
+
+import csv
+import dataclasses
+import json
+import math
+
+import pytest
+from PIL import Image
+
+from heatgen.metric.metric import Result
+from heatgen.metric.table import SHOWN, report, report_sweep, table_of_series
+
+
+def picture(colour, size=(7, 5)):
+    return Image.new("RGB", size, colour)
+
+
+RESULT = Result(
+    {"first": 1.5, "second": -2.0},
+    {"second": 0.25},
+    {"n": 4, "place": "here"},
+    ["beware."],
+    {"k": [0.0, 1.0, 2.0], "height": [1.0, 10.0, 1e6], "depth": [0.0, -1.0, 3.0]},
+    {"red": picture("red"), "blue": picture("blue")},
+    headline=("second", "first"),
+)
+
+
+PLAIN = dataclasses.replace(RESULT, series={})  # without a figure, which takes time
+
+
+@pytest.fixture
+def tell(tmp_path, capsys):
+    """Report a result of the run runs/heat/a; the JSON that was written, its path and the screen."""
+    run = tmp_path / "runs" / "heat" / "a"
+
+    def told(result, mode="test", parameter=None, **settings):
+        path = report(result, mode, run, str(tmp_path / "runs"), "mine", parameter, **settings)
+        return json.loads(path.read_text(), parse_constant=pytest.fail), path, capsys.readouterr().out
+
+    return told
+
+
+def rows(tmp_path):
+    return list(csv.DictReader((tmp_path / "runs" / "results" / "mine.csv").open()))
+
+
+def test_json_holds_all_that_a_result_says(tell):
+    content, path, _ = tell(RESULT, parameter=("delta", 0.1))
+    assert path.parent.parts[-3:] == ("heat", "a", "evaluation") and path.name.startswith("test_")
+    assert content["mode"] == "test" and content["run"] == str(path.parent.parent)
+    assert content["values"] == RESULT.values and content["standard_errors"] == RESULT.errors
+    assert content["facts"] == RESULT.facts and content["notes"] == RESULT.notes
+    assert content["series"] == RESULT.series and content["parameter"] == {"delta": 0.1}
+
+
+def test_the_headline_is_what_the_result_names_or_its_first_value(tell):
+    assert tell(PLAIN)[0]["headline"] == ["second", "first"]
+    assert tell(Result({"one": 1.0, "two": 2.0}))[0]["headline"] == ["one"]
+    assert tell(Result({}))[0]["headline"] == []
+
+
+def test_numbers_that_are_not_finite_are_null_in_json(tell):
+    """Anything else is no JSON; NaN and Infinity would not be read."""
+    result = Result({"a": math.nan, "b": math.inf, "c": 1.0}, {"a": -math.inf}, {"spread": math.nan})
+    result.series = {"k": [0.0, 1.0], "x": [math.nan, 2.0], "y": [math.inf, math.inf]}
+    content = tell(result)[0]
+    assert content["values"] == {"a": None, "b": None, "c": 1} and content["standard_errors"] == {"a": None}
+    assert content["facts"] == {"spread": None}
+    assert content["series"] == {"k": [0, 1], "x": [None, 2], "y": [None, None]}
+
+
+def test_facts_of_any_kind_can_be_written(tell, tmp_path):
+    assert tell(Result({"a": 1.0}, facts={"path": tmp_path}))[0]["facts"] == {"path": str(tmp_path)}
+
+
+def test_the_screen_shows_values_errors_facts_and_notes(tell):
+    _, path, shown = tell(RESULT)
+    lines = [line.split() for line in shown.splitlines()]
+    assert ["│", "first", "│", "1.5", "│", "│"] in lines and ["│", "second", "│", "-2", "│", "0.25", "│"] in lines
+    assert "place: here" in shown and "Note: beware." in shown and f"written: {path}" in shown
+    assert ["│", "2", "│", "1e+06", "│", "3", "│"] in lines  # the last place of the series
+
+
+def test_names_with_brackets_are_not_taken_for_markup(tell):
+    shown = tell(Result({"L_0 [nats]": 1.0}, {}, {"[bold]": "[red]"}, ["[/nothing]"], {"k [1]": [0.0], "x [nats]": [2.0]}))[
+        2
+    ]
+    assert all(name in shown for name in ("L_0 [nats]", "[bold]: [red]", "Note: [/nothing]", "k [1]", "x [nats]"))
+
+
+@pytest.mark.parametrize(("length", "shown"), [(0, 0), (1, 1), (3, 3), (11, 11), (500, 11)])
+def test_the_screen_shows_about_ten_places_of_a_series_and_its_ends(length, shown):
+    table = table_of_series({"k": list(range(length)), "x": [2 * k for k in range(length)]})
+    cells = [list(column.cells) for column in table.columns]
+    assert len(cells[0]) == len(cells[1]) == shown <= SHOWN
+    if length:
+        assert (cells[0][0], cells[0][-1]) == ("0", str(length - 1))
+        assert all(float(x) == 2 * float(k) for k, x in zip(*cells, strict=True))
+
+
+def test_a_figure_and_pictures_lie_beside_the_json(tell):
+    _, path, _ = tell(RESULT)
+    figure = Image.open(path.with_suffix(".png"))
+    assert figure.width > 300 and len(figure.convert("L").getcolors()) > 10
+    for name, colour in (("red", (255, 0, 0)), ("blue", (0, 0, 255))):
+        kept = Image.open(path.with_name(f"{path.stem}_{name}.png"))
+        assert kept.size == (7, 5) and kept.getpixel((3, 2)) == colour
+    plain = tell(Result({"a": 1.0}), mode="plain")[1]
+    assert [file.name for file in plain.parent.glob("plain*")] == [plain.name]
+
+
+def test_the_first_picture_is_also_written_where_it_is_wanted(tell, tmp_path):
+    wanted = tmp_path / "docs" / "new" / "picture.png"
+    tell(PLAIN, picture=str(wanted))
+    assert Image.open(wanted).getpixel((0, 0)) == (255, 0, 0)
+
+
+def test_a_series_without_places_or_finite_numbers_can_be_drawn(tell):
+    for series in ({"k": [], "x": []}, {"k": [0.0], "x": [math.nan]}, {"k": [0.0, 1.0], "x": [math.inf, 1.0]}):
+        _, path, _ = tell(Result({"a": 1.0}, series=series))
+        assert path.with_suffix(".png").is_file()
+
+
+def test_a_result_never_overwrites_another(tell):
+    paths = [tell(Result({"a": float(i)}))[1] for i in range(3)]
+    assert len(set(paths)) == 3
+    assert [json.loads(path.read_text())["values"]["a"] for path in paths] == [0, 1, 2]
+
+
+def test_every_value_is_a_row_of_the_experiments_table(tell, tmp_path):
+    tell(PLAIN, parameter=("delta", 0.1))
+    tell(Result({"third": 3.0}))
+    found = rows(tmp_path)
+    assert [row["metric"] for row in found] == ["first", "second", "third"]
+    assert [row["value"] for row in found] == ["1.5", "-2.0", "3.0"]
+    assert [row["standard_error"] for row in found] == ["", "0.25", ""]
+    assert [row["param_name"] for row in found] == ["delta", "delta", ""]
+    assert [row["param_value"] for row in found] == ["0.1", "0.1", ""]
+    assert all((row["experiment"], row["run"], row["mode"]) == ("mine", "heat/a", "test") for row in found)
+    assert found[0]["facts"] == "n: 4; place: here"
+
+
+def test_a_sweep_ends_in_the_headlines_side_by_side(tmp_path, capsys):
+    results = [Result({"a": float(i), "b": 10.0 + i, "c": 5.0}, headline=("b", "a")) for i in range(3)]
+    path = report_sweep("delta", [0.1, 0.2, 0.4], results, "fid", tmp_path)
+    assert path.name.startswith("fid_delta_") and path.parent == tmp_path / "evaluation"
+    content = json.loads(path.read_text())
+    assert content["mode"] == "fid" and content["parameter"] == "delta"
+    assert list(content["series"].items()) == [("delta", [0.1, 0.2, 0.4]), ("b", [10, 11, 12]), ("a", [0, 1, 2])]
+    assert Image.open(path.with_suffix(".png")).width > 600  # a panel each
+    assert ["│", "0.4", "│", "12", "│", "2", "│"] in [line.split() for line in capsys.readouterr().out.splitlines()]
+
+
+def test_a_sweep_of_results_without_a_headline_is_of_their_first_value(tmp_path):
+    path = report_sweep(
+        "delta", [1.0, 2.0], [Result({"a": 1.0, "b": 2.0}), Result({"a": math.nan, "b": 3.0})], "kid", tmp_path
+    )
+    assert json.loads(path.read_text())["series"] == {"delta": [1, 2], "a": [1, None]}

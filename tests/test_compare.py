@@ -1,0 +1,172 @@
+"""Runs side by side: what differs between them, their newest numbers, and the table and figure that tell it."""
+
+import json
+import logging
+import os
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import SMALL, call
+from omegaconf import OmegaConf
+from PIL import Image
+
+from heatgen import compare
+from heatgen.check import ConfigError
+
+BITS = "nll_bound [bits/dim]"
+
+
+def make_run(folder, name, overrides, parametrisation="residual", pictures=4):
+    run = folder / name
+    (run / "evaluation").mkdir(parents=True)
+    config = {"model": {"parametrisation": parametrisation}, "callback": {"pictures": {"n": pictures}}}
+    (run / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(config)))
+    resumed = (
+        "trainer.max_steps=9\n" if name.startswith("2") else ""
+    )  # a line that a resume adds, not a setting of the sweep
+    (run / "overrides.txt").write_text(f"{overrides}\n{resumed}")
+    return run
+
+
+def measure(run, file, mode, values, when, errors=None, headline=None):
+    path = run / "evaluation" / f"{file}.json"
+    headline = headline or list(values)[:1]
+    path.write_text(json.dumps({"mode": mode, "values": values, "standard_errors": errors or {}, "headline": headline}))
+    os.utime(path, (when, when))
+
+
+def paint(run, step, colour):
+    """A grid of 2 x 2 samples: the first row has a colour."""
+    (run / "samples").mkdir(exist_ok=True)
+    sheet = np.zeros((86, 86, 3), np.uint8)
+    sheet[:43] = colour
+    Image.fromarray(sheet).save(run / "samples" / f"step_{step:06d}.png")
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    """Two jobs of a sweep over maps and seeds, with everything that a run can have."""
+    folder = tmp_path / "sweep"
+    two = make_run(folder, "2-ihd-heat-digits", "forward=heat seed=0 net.multipliers='[1,2]'")
+    ten = make_run(folder, "10-ihd-identity-digits", "forward=identity seed=0 model.delta=0.02", "x0")
+    for run, bits in ((two, 3.5), (ten, 4.5)):
+        measure(run, "train_a", "train", {"val/loss": bits / 100, "steps": 12}, 100)
+        measure(run, "elbo_b", "elbo", {BITS: bits, "L_K [nats]": 7.0}, 200, {BITS: 0.25})
+    measure(two, "elbo_a", "elbo", {BITS: 99.0}, 150)  # older, in spite of being written to another name
+    measure(ten, "forward_a", "forward", {"information at K [bits]": None}, 300)
+    (two / "evaluation" / "elbo_delta_c.json").write_text('{"mode": "elbo", "parameter": "delta", "series": {}}')
+    paint(two, 4, (0, 0, 255))
+    paint(two, 12, (255, 0, 0))
+    return folder
+
+
+def test_what_differs_between_the_settings_comes_first(sweep):
+    rows, shown = compare.rows_of(compare.find_runs([sweep]))
+    swept = ["forward", "net.multipliers", "model.delta"]
+    assert shown == [*swept, "parametrisation", "val/loss", BITS, "information at K [bits]"]
+    assert [[row[key] for key in swept] for row in rows] == [["heat", "[1,2]", ""], ["identity", "", "0.02"]]
+    assert [row["run"] for row in rows] == ["2-ihd-heat-digits", "10-ihd-identity-digits"]
+    assert [row["parametrisation"] for row in rows] == ["residual", "x0"]
+
+
+def test_every_number_of_the_newest_result_of_each_mode_is_kept(sweep):
+    first, second = compare.rows_of(compare.find_runs([sweep]))[0]
+    assert first[BITS] == 3.5 and first[f"{BITS} s.e."] == 0.25 and first["L_K [nats]"] == 7.0 and first["steps"] == 12
+    measure(sweep / "2-ihd-heat-digits", "elbo_c", "elbo", {BITS: 2.5}, 400)
+    first = compare.rows_of(compare.find_runs([sweep]))[0][0]
+    assert first[BITS] == 2.5 and "L_K [nats]" not in first and first["val/loss"] == 0.035
+    assert second["information at K [bits]"] is None
+
+
+def test_runs_without_a_difference_are_known_by_their_names(tmp_path):
+    runs = [make_run(tmp_path, name, "seed=0") for name in ("b", "a")]
+    rows, shown = compare.rows_of(runs)
+    assert shown == ["run", "parametrisation"] and [row["run"] for row in rows] == ["b", "a"]
+
+
+def test_single_runs_and_folders_of_runs_may_be_mixed(sweep, tmp_path):
+    alone = make_run(tmp_path, "alone", "forward=heat")
+    assert compare.find_runs([alone, sweep]) == [alone, sweep / "2-ihd-heat-digits", sweep / "10-ihd-identity-digits"]
+
+
+def test_the_table_is_written_as_plain_keys_and_as_markdown_with_its_commands(sweep, tmp_path, capsys):
+    (sweep / "command.txt").write_text("python train.py -m forward=heat,identity\n")
+    docs = tmp_path / "docs"
+    rows = compare.compare([sweep], "maps", docs)
+    content = json.loads((sweep / "comparison.json").read_text())
+    assert content == json.loads((docs / "maps.json").read_text())
+    assert len(content) == len(rows) == 2
+    assert content[0]["nll_bound_bits_dim"] == 3.5 and content[0]["nll_bound_bits_dim_s_e"] == 0.25
+    assert all(re.fullmatch(r"[a-z0-9_]+", key) for row in content for key in row)
+    command = f"    python -m heatgen.compare {os.path.relpath(sweep)} --publish maps\n"
+    for text in ((sweep / "comparison.md").read_text(), (docs / "maps.md").read_text()):
+        assert f"    python train.py -m forward=heat,identity\n{command}" in text
+        assert f"| forward | net.multipliers | model.delta | parametrisation | val/loss | {BITS} | information at K" in text
+        assert "\n| identity |  | 0.02 | x0 | 0.045 | 4.5 |  |\n" in text
+    assert "![maps](maps.png)" in (docs / "maps.md").read_text()
+    for picture in (sweep / "comparison.png", docs / "maps.png"):
+        with Image.open(picture) as image:
+            assert image.width > 600 and image.height > 100
+    assert "2 runs" in capsys.readouterr().out
+
+
+def test_the_figure_shows_the_first_row_of_the_newest_samples(sweep):
+    compare.compare([sweep], None)
+    with Image.open(sweep / "comparison.png") as image:
+        pixels = np.asarray(image.convert("RGB")).astype(int)
+    red = (pixels[..., 0] > 200) & (pixels[..., 1] < 60) & (pixels[..., 2] < 60)
+    blue = (pixels[..., 2] > 200) & (pixels[..., 0] < 60) & (pixels[..., 1] < 60)
+    assert red.sum() > 1000 and not blue.any()
+    first = np.asarray(compare.first_samples(sweep / "2-ihd-heat-digits"))
+    assert first.shape == (44, 86, 3) and (first[:43] == (255, 0, 0)).all()
+    assert compare.first_samples(sweep / "10-ihd-identity-digits") is None
+
+
+def test_the_screen_names_the_units(sweep, capsys):
+    compare.compare([sweep], None)
+    assert "[bits/dim]" in capsys.readouterr().out
+
+
+def test_without_a_run_there_is_one_sentence(tmp_path, capsys, monkeypatch):
+    with pytest.raises(ConfigError, match=r"^There is no run in .*; give a run's folder, or a sweep's\.$"):
+        compare.compare([tmp_path], None)
+    monkeypatch.setattr(sys, "argv", ["compare", str(tmp_path)])
+    with pytest.raises(SystemExit) as stop:
+        compare.main()
+    assert stop.value.code == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("Error: There is no run in ")
+
+
+def test_the_command_publishes_beside_the_results(sweep, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["compare", str(sweep), "--publish", "maps"])
+    compare.main()
+    assert {path.name for path in (tmp_path / "docs" / "results").iterdir()} == {"maps.json", "maps.md", "maps.png"}
+
+
+def test_a_sweep_without_a_finished_run_ends_with_a_note(tmp_path, caplog):
+    config = OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}})
+    with caplog.at_level(logging.WARNING, "heatgen"):
+        compare.Comparison().on_multirun_end(config=config)
+        compare.Comparison().on_job_start(config=config)  # of no concern
+    assert [record.getMessage().split(": ")[:2] for record in caplog.records] == [["Note", "the runs cannot be compared"]]
+
+
+def test_a_sweep_ends_with_its_comparison(tmp_path: Path) -> None:
+    small = [word for word in SMALL if not word.startswith("trainer.max_steps")]
+    arguments = ["-m", *small, "trainer.max_steps=2", "forward=heat,identity", "evaluate=[]"]
+    assert call("train", *arguments) == 0
+    (folder,) = (tmp_path / "runs" / "sweeps").iterdir()
+    content = json.loads((folder / "comparison.json").read_text())
+    assert [(row["forward"], row["parametrisation"], row["steps"]) for row in content] == [
+        ("heat", "residual", 2),
+        ("identity", "residual", 2),
+    ]
+    assert "| forward | parametrisation | val/loss |" in (folder / "comparison.md").read_text()
+    assert (folder / "command.txt").read_text().startswith("python train.py -m data.suggest")
+    assert (folder / "comparison.png").stat().st_size > 0
+    assert not list(folder.glob("*/evaluation/forward_*"))  # evaluate=[] measures nothing
