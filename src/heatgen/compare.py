@@ -24,6 +24,7 @@ from heatgen.directory import read_config, write_text
 
 log = logging.getLogger("heatgen")
 COMMAND = "command.txt"  # in a sweep's folder: what was called
+MODES = {"train": 0, "forward": 1}  # what comes first in a table: the training, then the map
 
 
 class Comparison:
@@ -68,14 +69,13 @@ def settings_of(run: Path) -> dict[str, str]:
 
 
 def measurements_of(run: Path) -> list[dict[str, Any]]:
-    """The newest result of each mode, in the order of the modes' first results."""
-    files = sorted((run / "evaluation").glob("*.json"), key=lambda path: path.stat().st_mtime)
+    """The newest result of each mode at the run's own settings, in the order of MODES, then of their names."""
     newest: dict[str, dict[str, Any]] = {}
-    for path in files:
+    for path in sorted((run / "evaluation").glob("*.json")):  # their names end in the time
         content = json.loads(path.read_text())
-        if "values" in content:
+        if "values" in content and not content.get("parameter"):
             newest[content["mode"]] = content
-    return list(newest.values())
+    return sorted(newest.values(), key=lambda content: MODES.get(content["mode"], len(MODES)))
 
 
 def rows_of(runs: Sequence[Path]) -> tuple[list[dict[str, Any]], list[str]]:
@@ -120,15 +120,16 @@ def markdown(name: str, rows: Sequence[dict[str, Any]], shown: Sequence[str], co
 def compare(folders: Sequence[Path], publish: str | None, docs: Path = Path("docs/results")) -> list[dict[str, Any]]:
     """Print the comparison of the runs in `folders`; write it to the first one and to docs/results/<publish>; its rows."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     runs = find_runs(folders)
     rows, shown = rows_of(runs)
     table = Table(title=f"{len(runs)} runs", title_justify="left")
     for key in shown:
-        table.add_column(key)
+        table.add_column(escape(key))
     for row in rows:
-        table.add_row(*[cell(row.get(key)) for key in shown])
+        table.add_row(*[escape(cell(row.get(key))) for key in shown])
     console = Console(width=None if sys.stdout.isatty() else 160)
     console.print(table)
     calls = [(folder / COMMAND).read_text().strip() for folder in folders if (folder / COMMAND).is_file()]
@@ -155,7 +156,7 @@ def draw(runs: Sequence[Path], rows: Sequence[dict[str, Any]], shown: Sequence[s
 
     words = [key for key in shown if all(not isinstance(row.get(key), (int, float)) for row in rows)]
     numbers = [key for key in shown if key not in words]
-    names = [" ".join(str(row.get(key, "")) for key in words) for row in rows]
+    names = [" ".join(cell(row.get(key)) for key in words) for row in rows]
     height = 0.62 * len(runs) + 0.8
     figure, axes = plt.subplots(
         *(1, 1 + len(numbers)),

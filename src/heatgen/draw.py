@@ -40,7 +40,7 @@ def interpolated_states(model: Any, data: Any, device: torch.device, seed: int, 
     Both ends are the two samples that random sampling gives with the same seed. Source: Rissanen et al. 2023, section 4.
     ConfigError for a map that is drawn at random: there is no map between two.
     """
-    if model.process.draw(SampleNoise([0], seed)) is not None:
+    if model.process.random:
         raise ConfigError(
             f"interpolate=true needs one map for both ends, and forward={model.process.name} is drawn at random."
         )

@@ -71,12 +71,25 @@ def causes(error: BaseException) -> Iterator[BaseException]:
         seen = seen.__cause__ or seen.__context__
 
 
+def check_choices(choices: Any) -> None:
+    """ConfigError for the choice of an optional group that does not exist, which Hydra passes over in silence."""
+    for group, choice in choices.items():
+        options = options_of(group)
+        if options and choice not in (None, "null", *options):
+            raise ConfigError(unknown_option(group, choice))
+
+
+def unknown_option(group: str, choice: str) -> str:
+    """The sentence for group=choice that is not there."""
+    options = options_of(group)
+    return f"{group}={choice} is not an option{suggest(choice, options)} (options: {', '.join(options)})."
+
+
 def explain_config(message: str, script: str) -> str:
     """What Hydra or OmegaConf says of a config, in one sentence with a suggestion."""
     missing = re.search(r"Could not find '([\w/]+)/([^'/]+)'", message)
     if missing:
-        options = options_of(missing[1])
-        return f"{missing[1]}={missing[2]} is not an option{suggest(missing[2], options)} (options: {', '.join(options)})."
+        return unknown_option(missing[1], missing[2])
     key = re.search(r"Could not (?:override|find|delete)[^']*'([^']+)'", message) or re.search(r"Key '([^']+)'", message)
     full = re.search(r"full_key: ([\w.]+)", message)
     name = key[1] if key else full[1] if full else ""

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from heatgen.check import ConfigError
+from heatgen.check import ConfigError, choice, options_of
 
 log = logging.getLogger("heatgen")
 TAIL = 15  # lines of a failed process's output that are shown
@@ -70,6 +70,17 @@ def child_arguments(hc: Any, run: Path) -> list[str]:
 
 
 IN_A_SWEEP = ("mode=forward", "mode=memorisation n=200")  # what is measured of each run of a sweep, unless it says
+
+
+def check_evaluate(asked: Any) -> None:
+    """ConfigError unless it is None or a list of evaluate.py's arguments, each with a mode that exists."""
+    if asked is None:
+        return
+    if isinstance(asked, str):
+        raise ConfigError(f"evaluate must be a list such as ['mode=forward'], not {asked!r}.")
+    for words in asked:
+        mode = dict(word.split("=", 1) for word in shlex.split(str(words)) if "=" in word).get("mode", "elbo")
+        choice("mode in evaluate", mode, options_of("mode"))
 
 
 def evaluate(run: Path, cfg: Any, in_sweep: bool) -> None:

@@ -36,6 +36,7 @@ def verb(function: Callable[[DictConfig], Result]) -> Callable[[DictConfig], Res
     @functools.wraps(function)
     def job(cfg: DictConfig) -> Result:
         try:
+            explain.check_choices(HydraConfig.get().runtime.choices)
             return function(cfg)
         except Exception as error:
             if HydraConfig.get().mode == RunMode.RUN:
@@ -129,6 +130,7 @@ def train(cfg: DictConfig) -> float | None:
     """Train the model of a config in its run directory; its best validation loss (None where several processes ran)."""
     hc = HydraConfig.get()
     run, overrides = Path(hc.runtime.output_dir), list(hc.overrides.task)
+    launch.check_evaluate(cfg.evaluate)
     if cfg.resume:
         cfg = directory.resumed(run, overrides, hc.runtime.choices)
     count = launch.count_devices(cfg.trainer.accelerator, cfg.trainer.devices)
@@ -205,10 +207,13 @@ def launched(cfg: DictConfig, folder: Path) -> bool:
 def load_for(cfg: DictConfig, run: Path, devices: Any) -> tuple[Any, Any, DictConfig]:
     """The run's model on its device with the reverse noise that was asked for, and its data, ready."""
     overrides = {f"model.{key}": cfg[key] for key in ("delta", "delta_mode", "prior_std") if cfg[key] is not None}
+    if (cfg.delta is None) != (cfg.delta_mode is None):  # what is asked for replaces what the run had, whichever it was
+        overrides |= {"model.delta": None} if cfg.delta is None else {"model.delta_mode": "constant"}
     model, data, run_config = load(run, cfg.checkpoint, cfg.weights, overrides)
     with devices.fabric.rank_zero_first():
         data.prepare_data()
-    model.to(devices.device).calibrate(data)
+    with devices.autocast():
+        model.to(devices.device).calibrate(data)
     return model, data, run_config
 
 
@@ -237,6 +242,8 @@ def evaluate(cfg: DictConfig) -> None:
     """Measure a run, or a data set alone; see conf/evaluate.yaml."""
     if cfg.run is None and cfg.get("data") is None:
         raise ConfigError("run=null measures a data set alone; say which with data=NAME.")
+    if cfg.run is not None and (cfg.get("data") or cfg.get("forward")):
+        raise ConfigError("A run has its own data and forward; remove data= and forward=, or measure them with run=null.")
     check.integer("batch_size", cfg.batch_size, minimum=1)
     check.integer("seed", cfg.seed, minimum=0)
     mode, choices = HydraConfig.get().runtime.choices["mode"], HydraConfig.get().runtime.choices
@@ -248,6 +255,8 @@ def evaluate(cfg: DictConfig) -> None:
 
     metric, devices = make(cfg.metric), open_devices(cfg)
     deltas = list(cfg.delta) if OmegaConf.is_list(cfg.delta) else [cfg.delta]
+    if not deltas:
+        raise ConfigError("delta=[] has no value to measure with; give some, such as delta=[0.01,0.0125].")
     results = []
     for cfg.delta in deltas:
         subject, run_config = make_subject(cfg, None if alone else run, devices)

@@ -137,7 +137,8 @@ class ForwardProcess(nn.Module):
 
     # maps that are drawn at random -------------------------------------------------------------------------------------
 
-    hidden = False  # whether A(t) is random and the network is not told which one it was
+    random = False  # whether A(t) is drawn at random
+    hidden = False  # whether it is, and the network is not told which one it was
 
     def draw(self, noise: Any) -> Tensor | None:
         """The random numbers of the map for each sample of `noise`, (B, ...); None where the map has none."""
@@ -176,12 +177,18 @@ class ForwardProcess(nn.Module):
         if times[0] != 0 or (times.diff() <= 0).any():
             raise ConfigError(f"The levels of forward={self.name} must ascend strictly from 0.")
         probe = torch.rand(1, *self.shape, generator=torch.Generator().manual_seed(0)).to(times.device)
+        too_large = None  # the first level whose square overflows, as it would in a loss
         for k, t in enumerate(times.split(1)):
             state = self.mean(probe, t)
             if not (state.isfinite().all() and self.std(t).isfinite().all()):
                 raise ConfigError(f"forward={self.name} is not finite at level {k} of {self.num_levels}; {self.remedy}.")
+            if too_large is None and not state.square().sum().isfinite():
+                too_large = k
             if k == 0:
                 self._check_start((state - probe).abs().max().item())
+        if too_large is not None:
+            where = f"level {too_large} of {self.num_levels}"
+            raise ConfigError(f"forward={self.name} is so large at {where} that its square overflows; {self.remedy}.")
         self._warn_if_lossless()
 
     remedy = "use fewer levels"  # what validate() advises where a level is not finite

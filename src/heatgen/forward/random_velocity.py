@@ -25,6 +25,7 @@ class RandomVelocity(ObservedProcess):
     Source: the third open question of the linear-transformation fork of inverse heat dissipation.
     """
 
+    random = True
     velocity: Tensor  # (1, 1) before a draw, (B, 1) or (B, K + 1) after it
 
     def __init__(

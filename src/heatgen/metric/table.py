@@ -62,6 +62,8 @@ def report(
     if picture is not None and result.pictures:
         Path(picture).parent.mkdir(parents=True, exist_ok=True)
         next(iter(result.pictures.values())).save(picture)
+    elif picture is not None:
+        console.print(f"Note: mode={mode} draws no picture, so {picture} is not written.", markup=False, soft_wrap=True)
     swept = dict(zip(("param_name", "param_value"), parameter or ("", ""), strict=True))
     common = {
         "time": datetime.now().isoformat(timespec="seconds"),

@@ -42,7 +42,9 @@ def untrained_errors(process: Any) -> dict[str, float]:
 
 
 def scales_by_a_number(process: Any) -> bool:
-    """Whether A(t) is one number for all coefficients."""
+    """Whether A(t) is one number for all coefficients, and known: a drawn one may come near 0 anywhere."""
+    if process.random:
+        return False
     try:
         return process.gain(process.times[-1:]).numel() == 1
     except ConfigError:  # a map without a basis
@@ -103,8 +105,8 @@ class IHD(Method):
             )
         if wanted != "auto":
             return wanted
-        errors = untrained_errors(self.process)
-        wanted = "residual" if self.process.hidden else min(errors, key=lambda name: errors[name])
+        errors = {"residual": 0.0} if self.process.hidden else untrained_errors(self.process)
+        wanted = min(errors, key=lambda name: errors[name])
         self.chosen["parametrisation"] = wanted
         return wanted
 
