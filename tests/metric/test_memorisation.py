@@ -107,8 +107,16 @@ def test_every_number_is_the_one_of_brute_force(tmp_path):
 
 
 def test_samples_are_measured_within_the_range_of_images(tmp_path):
-    over = Memorisation()(measured(tmp_path, lambda u: torch.where(u == 1, 3.0, u) - 2.0 * (u == 0)))
-    assert over.values["own, median"] == 0
+    black_and_white = 255 * (TRAIN > 127).to(torch.uint8)
+    over = Memorisation()(measured(tmp_path, lambda u: 3 * u - 1, train=black_and_white))
+    assert over.values["own, median"] == 0 and over.values["nearest, median"] == pytest.approx(0, abs=1e-6)
+
+
+def test_the_distance_of_a_near_copy_is_exact(tmp_path):
+    distance, index = nearest(TRAIN.double() / 255 + 1e-5, measured(tmp_path))
+    single = nearest(TRAIN.float() / 255 + 1e-4, measured(tmp_path))[0]
+    assert distance.tolist() == pytest.approx([1e-5] * 40, rel=0.01) and index.tolist() == list(range(40))
+    assert single.tolist() == pytest.approx([1e-4] * 40, rel=0.01)
 
 
 def test_more_samples_than_held_out_images_are_compared_with_all_of_them(tmp_path):
