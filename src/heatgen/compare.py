@@ -98,6 +98,22 @@ def rows_of(runs: Sequence[Path]) -> tuple[list[dict[str, Any]], list[str]]:
     return rows, shown if swept else ["run", *shown]
 
 
+def conditions_of(runs: Sequence[Path]) -> list[str]:
+    """How the runs were measured: by mode, the facts that all of them have in common, and every caveat."""
+    by_mode: dict[str, list[dict[str, Any]]] = {}
+    for run in runs:
+        for result in measurements_of(run):
+            by_mode.setdefault(result["mode"], []).append(result)
+    lines = []
+    for mode, results in by_mode.items():
+        facts = results[0].get("facts", {})
+        common = [f"{k}: {v}" for k, v in facts.items() if all(r.get("facts", {}).get(k) == v for r in results)]
+        notes = dict.fromkeys(note for result in results for note in result.get("notes", []))
+        if common or notes:
+            lines.append(f"- `mode={mode}`: {'; '.join([*common, *notes])}")
+    return lines
+
+
 def plain(key: str) -> str:
     """A column's name as a plain key: letters, digits and underscores."""
     return re.sub(r"\W+", "_", key.lower()).strip("_")
@@ -108,13 +124,16 @@ def cell(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, (int, float)) else "" if value is None else str(value)
 
 
-def markdown(name: str, rows: Sequence[dict[str, Any]], shown: Sequence[str], commands: Sequence[str]) -> str:
-    """The table, under the commands that made the runs and it."""
+def markdown(
+    name: str, rows: Sequence[dict[str, Any]], shown: Sequence[str], commands: Sequence[str], conditions: Sequence[str]
+) -> str:
+    """The table, under the commands that made the runs and it, above how they were measured."""
     made = [f"    {command}" for command in commands]
     lines = [f"# {name}", "", "Made by", "", *made, "", f"All numbers of every run: [{name}.json]({name}.json).", ""]
     lines += [f"| {' | '.join(shown)} |", f"|{'---|' * len(shown)}"]
     lines += [f"| {' | '.join(cell(row.get(key)) for key in shown)} |" for row in rows]
-    return "\n".join([*lines, "", f"![{name}]({name}.png)", ""])
+    how = ["", "How they were measured:", "", *conditions] if conditions else []
+    return "\n".join([*lines, "", f"![{name}]({name}.png)", *how, ""])
 
 
 def compare(folders: Sequence[Path], publish: str | None, docs: Path = Path("docs/results")) -> list[dict[str, Any]]:
@@ -141,7 +160,7 @@ def compare(folders: Sequence[Path], publish: str | None, docs: Path = Path("doc
         write_text(
             folder / f"{name}.json", json.dumps([{plain(k): v for k, v in row.items()} for row in rows], indent=2) + "\n"
         )
-        write_text(folder / f"{name}.md", markdown(name, rows, shown, commands))
+        write_text(folder / f"{name}.md", markdown(name, rows, shown, commands, conditions_of(runs)))
         draw(runs, rows, shown, folder / f"{name}.png")
         console.print(f"written: {folder / name}.md, .json and .png", highlight=False, markup=False, soft_wrap=True)
     return rows
