@@ -154,5 +154,5 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
-        raise ConfigError(f"{path} is cut short or not a checkpoint; use checkpoint=best or another run.") from error
+    except (RuntimeError, EOFError, OSError, IndexError, pickle.UnpicklingError) as error:
+        raise ConfigError(f"{path} is cut short or not a checkpoint; use another one, or make it again.") from error

@@ -255,8 +255,10 @@ def evaluate(cfg: DictConfig) -> None:
 
     metric, devices = make(cfg.metric), open_devices(cfg)
     deltas = list(cfg.delta) if OmegaConf.is_list(cfg.delta) else [cfg.delta]
-    if not deltas:
-        raise ConfigError("delta=[] has no value to measure with; give some, such as delta=[0.01,0.0125].")
+    if OmegaConf.is_list(cfg.delta) and not (deltas and all(isinstance(delta, (int, float)) for delta in deltas)):
+        raise ConfigError(f"delta={deltas} must be a list of numbers, such as [0.01,0.0125].")
+    if cfg.picture is not None and Path(cfg.picture).suffix not in (".png", ".jpg"):
+        raise ConfigError(f"picture={cfg.picture} must end in .png or .jpg.")
     results = []
     for cfg.delta in deltas:
         subject, run_config = make_subject(cfg, None if alone else run, devices)

@@ -109,7 +109,9 @@ def test_images_are_measured_by_their_features_end_to_end(tmp_path):
 
 @pytest.mark.parametrize("sizes", [(3, 9), (9, 3)])
 def test_no_more_images_than_neighbours_are_refused(sizes):
-    with pytest.raises(ConfigError, match=r"^metric\.k = 3 needs more images than that; raise n, or lower it\.$"):
+    with pytest.raises(
+        ConfigError, match=r"^precision and recall need more than 3 images of either kind; raise n or metric\.largest\.$"
+    ):
         measure(normal(sizes[0]), normal(sizes[1], seed=1))
     measure(normal(4), normal(4, seed=1))
     with pytest.raises(ConfigError, match=r"metric\.k must be a whole number of at least 1"):

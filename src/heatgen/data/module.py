@@ -58,6 +58,10 @@ class Pixels:
     """Images in memory, (N, C, H, W) uint8, and their labels where there are any."""
 
     def __init__(self, array: Tensor, labels: Tensor | None = None):
+        if labels is not None and len(labels) != len(array):
+            raise ConfigError(
+                f"There are {len(array)} images but {len(labels)} labels; put the files that go together there."
+            )
         self.array, self.labels = array, labels
 
     def __len__(self) -> int:

@@ -32,6 +32,12 @@ def check_memory(key: str, count: int, sizes: Sequence[int], instead: str) -> No
         )
 
 
+def svdvals(matrix: Tensor) -> Tensor:
+    """Singular values, descending; 0 where they are lost in rounding."""
+    values = torch.linalg.svdvals(matrix)
+    return torch.where(values > values[0] * len(matrix) * torch.finfo(values.dtype).eps, values, torch.zeros_like(values))
+
+
 class MatrixProcess(ObservedProcess):
     """u_k = T_k u_0 + sigma eps with any matrices T_0 = I, T_1, ..., T_K, known at the levels t = k / K alone.
 
@@ -85,11 +91,11 @@ class MatrixProcess(ObservedProcess):
     def singular_values(self, t: Tensor) -> Tensor:
         """All singular values of T_k for one time, descending, (C * H * W,) float64."""
         k, (channels, _, width) = int(self.number_of(t)), self.shape
-        values = torch.linalg.svdvals(self.left[k])
+        values = svdvals(self.left[k])
         if self.acts_on == "rows":
             values = values.repeat(width)
         elif self.right is not None:
-            values = torch.outer(values, torch.linalg.svdvals(self.right[k])).flatten()
+            values = torch.outer(values, svdvals(self.right[k])).flatten()
         return values.repeat(channels).sort(descending=True).values
 
     def frobenius(self, t: Tensor, s: Tensor | None = None) -> float:

@@ -22,6 +22,7 @@ from tqdm import tqdm
 from heatgen import check
 from heatgen.check import CONF, ConfigError, options_of
 from heatgen.data.module import DataModule, Stream, StreamSteps
+from heatgen.directory import read_checkpoint
 
 FEATURES = 128
 BATCH = 128
@@ -69,7 +70,9 @@ class Classifier:
             raise ConfigError(
                 f"metric.extractor=classifier needs {path}; train it with python -m heatgen.metric.classifier {data_name}."
             )
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = read_checkpoint(path)
+        if not {"weights", "shape", "classes", "accuracy"} <= set(state):
+            raise ConfigError(f"{path} is not a classifier; train it with python -m heatgen.metric.classifier {data_name}.")
         if tuple(state["shape"]) != tuple(shape):
             raise ConfigError(f"{path} is for images of shape {state['shape']}, not {list(shape)}; train it again.")
         network = ConvNet(tuple(state["shape"]), state["classes"])

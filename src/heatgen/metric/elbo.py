@@ -38,8 +38,8 @@ def prior_kl(states: Tensor, centres: Tensor, variance: Tensor, std: Tensor) -> 
     """L_K, (B,) nats: an upper bound of KL(q(u_K | u_0) || p), p the kernel density (1/N) sum_i N(centre_i, diag std^2).
 
     ln N - logsumexp_i(-KL_i), the bound of appendix A.3 at its optimum. states: (B, D) means of q, variance: its diagonal,
-    std: of the kernels, both broadcast to (B, D); centres: (N, D). In float64, where the distances' product form loses
-    nothing that matters.
+    broadcasts to (B, D); std: of the kernels, (1, 1) or (1, D); centres: (N, D). In float64, where the distances' product
+    form loses nothing that matters for images in [0, 1].
     """
     states, centres, std = states.double(), centres.double(), std.double()
     gaps = torch.cdist(states / std, centres / std).square()  # (B, N)
@@ -136,7 +136,11 @@ class ELBO:
     @staticmethod
     def _model(subject: Subject, run: Sequence[int]) -> Any:
         """The model, given the draws of its map for these images."""
-        return subject.model.drawn(SampleNoise(run, subject.seed, "elbo map"))
+        return subject.model.drawn(ELBO._map_noise(subject, run))
+
+    @staticmethod
+    def _map_noise(subject: Subject, run: Sequence[int]) -> SampleNoise:
+        return SampleNoise(run, subject.seed, "elbo map")
 
     @staticmethod
     def _gap(subject: Subject, model: Any, u0: Tensor, eps: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
@@ -169,12 +173,11 @@ class ELBO:
 
     def _last(self, subject: Subject, run: Sequence[int]) -> Tensor:
         """L_K, (B,): in blocks of training images, joined by their log-sum-exp."""
-        model, u0 = self._model(subject, run), self._clean(subject, run)
-        if model is not subject.model:  # the training images go through each image's own draw of the map
-            return torch.cat(
-                [self._prior(subject, self._model(subject, [i]), u[None]) for i, u in zip(run, u0, strict=True)]
-            )
-        return self._prior(subject, model, u0)
+        model, u0 = subject.model, self._clean(subject, run)
+        if not model.process.random:
+            return self._prior(subject, model, u0)
+        drawn = model.process.draw(self._map_noise(subject, run))  # the training images go through each image's own draw
+        return torch.cat([self._prior(subject, model.given(d[None]), u[None]) for d, u in zip(drawn, u0, strict=True)])
 
     @staticmethod
     def _prior(subject: Subject, model: Any, u0: Tensor) -> Tensor:

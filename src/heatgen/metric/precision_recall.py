@@ -41,9 +41,11 @@ class PrecisionRecall(FeatureMetric):
         self.largest = check.integer("metric.largest", largest, minimum=2)
 
     def measure(self, features: Tensor, reference: Tensor, extractor: Extractor, seed: int) -> Result:
-        if min(len(features), len(reference)) <= self.k:
-            raise ConfigError(f"metric.k = {self.k} needs more images than that; raise n, or lower it.")
         x, y = (z[shuffled(len(z), seed, "precision and recall")[: self.largest]].double() for z in (features, reference))
+        if min(len(x), len(y)) <= self.k:
+            raise ConfigError(
+                f"precision and recall need more than {self.k} images of either kind; raise n or metric.largest."
+            )
         precision = covered(x, y, nearest_distances(y, self.k))
         recall = covered(y, x, nearest_distances(x, self.k))
         return Result(

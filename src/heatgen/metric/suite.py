@@ -2,6 +2,7 @@
 
 from torch import Tensor
 
+from heatgen.check import ConfigError
 from heatgen.metric.extractor import Extractor
 from heatgen.metric.features import FeatureMetric
 from heatgen.metric.fid import FID
@@ -15,6 +16,8 @@ class Suite(FeatureMetric):
     """All metrics of features at once, with their own default settings: samples are drawn, and features taken, only once."""
 
     def measure(self, features: Tensor, reference: Tensor, extractor: Extractor, seed: int) -> Result:
+        if min(len(features), len(reference)) < 4:
+            raise ConfigError("mode=suite needs at least 4 samples and 4 images to compare with; raise n.")
         parts: list[FeatureMetric] = [FID(), KID(), PrecisionRecall()]
         notes = []
         if extractor.probabilities(features[:1]) is not None:

@@ -59,10 +59,13 @@ class Method(L.LightningModule):
 
     def drawn(self, noise: SampleNoise) -> Any:
         """This model with the random part of its map drawn for the samples of `noise`; itself where there is none."""
-        drawn = self.process.draw(noise)
+        return self.given(self.process.draw(noise))
+
+    def given(self, drawn: Tensor | None) -> Any:
+        """This model with these random numbers of its map, sharing the weights; itself where there are none."""
         if drawn is None:
             return self
-        view = copy.copy(self)  # shares the weights
+        view = copy.copy(self)
         view._modules = {**self._modules, "process": self.process.given(drawn)}
         return view
 
