@@ -122,6 +122,11 @@ def train(data: DataModule, epochs: int, seed: int) -> dict[str, Any]:
     return {"weights": network.state_dict(), "shape": list(data.spec.shape), "classes": classes, "accuracy": accuracy}
 
 
+def default_epochs(images: int) -> int:
+    """3, and for small sets as many as make about a thousand steps."""
+    return max(3, -(-1000 * BATCH // images))
+
+
 def make_data(name: str, data_dir: str) -> DataModule:
     """The data set of conf/data/<name>.yaml. ConfigError for a name that is not one."""
     check.choice("the data set", name, options_of("data"))
@@ -138,12 +143,14 @@ def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m heatgen.metric.classifier", description=__doc__.splitlines()[0])
     parser.add_argument("data", help="the data set, such as fashion_mnist")
-    parser.add_argument("--epochs", type=int, default=3, help="passes over the training images (default 3)")
+    parser.add_argument("--epochs", type=int, help="passes over the training images (default 3, more for small sets)")
     parser.add_argument("--seed", type=int, default=0, help="of the weights and the order (default 0)")
     parser.add_argument("--data-dir", default=os.environ.get("HEATGEN_DATA", "data"), help="where data sets are")
     options = parser.parse_args()
     try:
-        state = train(make_data(options.data, options.data_dir), check.integer("--epochs", options.epochs, 1), options.seed)
+        data = make_data(options.data, options.data_dir)
+        epochs = default_epochs(len(data.images("train"))) if options.epochs is None else options.epochs
+        state = train(data, check.integer("--epochs", epochs, minimum=1), options.seed)
     except ConfigError as error:
         print(f"Error: {error}", file=sys.stderr)
         sys.exit(1)
