@@ -21,6 +21,7 @@ from heatgen.check import ConfigError, choice, options_of
 
 log = logging.getLogger("heatgen")
 TAIL = 15  # lines of a failed process's output that are shown
+IN_A_SWEEP = ("mode=forward", "mode=memorisation n=200")  # what is measured of each run of a sweep, unless it says
 OWN_CHILD = "HEATGEN_CHILD"  # set in the processes that `launch` starts
 
 
@@ -67,9 +68,6 @@ def child_arguments(hc: Any, run: Path) -> list[str]:
     """What makes a process of several do the job of Hydra's config `hc`, alone and in this directory."""
     flags = ["--config-name", hc.job.config_name]
     return [*flags, f"hydra.run.dir='{run}'", "hydra.output_subdir=null", "hydra.mode=RUN"]
-
-
-IN_A_SWEEP = ("mode=forward", "mode=memorisation n=200")  # what is measured of each run of a sweep, unless it says
 
 
 def check_evaluate(asked: Any) -> None:

@@ -1,31 +1,22 @@
 """forward=kinematics: every image is shifted by the same known amount. The control for b(t): it destroys nothing."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from heatgen import check
-from heatgen.forward.levels import uniform
-from heatgen.forward.process import ObservedProcess
+from heatgen.forward.polynomial import Polynomial
 
 
-class Kinematics(ObservedProcess):
+class Kinematics(Polynomial):
     """u_t = u_0 + v t + a t^2 / 2 + sigma eps, t = k / K: the same path for every image and pixel.
 
     velocity: v, acceleration: a, in units of pixels in [0, 1] a whole way. shape: (C, H, W).
     ConfigError for values out of range. Source: the linear-transformation fork of inverse heat dissipation.
     """
 
-    def __init__(
-        self,
-        shape: tuple[int, ...],
-        num_levels: int = 100,
-        sigma: float = 0.01,
-        velocity: float = -1.0,
-        acceleration: float = 0.0,
-    ):
-        super().__init__(shape, uniform(check.integer("forward.num_levels", num_levels, minimum=1)), sigma)
-        self.velocity = check.number("forward.velocity", velocity)
-        self.acceleration = check.number("forward.acceleration", acceleration)
+    def __init__(self, *arguments: Any, acceleration: float = 0.0, **options: Any):
+        super().__init__(*arguments, acceleration=acceleration, **options)
 
     def gain(self, t: Tensor) -> Tensor:
         """1, (B, 1, 1, 1)."""
@@ -33,5 +24,4 @@ class Kinematics(ObservedProcess):
 
     def offset(self, t: Tensor) -> Tensor:
         """v t + a t^2 / 2, (B, 1, 1, 1)."""
-        time = self.column(t)
-        return self.velocity * time + self.acceleration / 2 * time**2
+        return self.path(t)

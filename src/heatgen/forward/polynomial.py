@@ -29,10 +29,14 @@ class Polynomial(ObservedProcess):
         self.velocity = check.number("forward.velocity", velocity)
         self.acceleration = check.number("forward.acceleration", acceleration)
 
+    def path(self, t: Tensor) -> Tensor:
+        """v t + a t^2 / 2, (B, 1, 1, 1)."""
+        time = self.column(t)
+        return self.velocity * time + self.acceleration / 2 * time**2
+
     def gain(self, t: Tensor) -> Tensor:
         """1 + v t + a t^2 / 2, (B, 1, 1, 1)."""
-        time = self.column(t)
-        return 1 + self.velocity * time + self.acceleration / 2 * time**2
+        return 1 + self.path(t)
 
     def validate(self) -> None:
         """As for every map; warns where the image passes through 0 on the way and returns inverted."""

@@ -163,6 +163,11 @@ class ForwardProcess(nn.Module):
         """All singular values of A(t) for one time t, (1,): descending, (C * H * W,) float64."""
         return self.gain(t).double().abs().expand(1, *self.shape).flatten().sort(descending=True).values
 
+    def share_above_noise(self, t: Tensor) -> float:
+        """The share of singular values of A(t), times a typical pixel's deviation (0.25), above the noise; t: (1,)."""
+        std = self.std(t).double().expand(1, *self.shape).flatten().sort(descending=True).values
+        return (self.singular_values(t) * TYPICAL_STD > std).double().mean().item()
+
     def frobenius(self, t: Tensor, s: Tensor | None = None) -> float:
         """The Frobenius norm of A(t), or of A(t) - A(s), for one time, (1,)."""
         gain = self.gain(t) if s is None else self.gain(t) - self.gain(s)
@@ -198,9 +203,7 @@ class ForwardProcess(nn.Module):
             raise ConfigError(f"forward={self.name} has A(0) != I: the network would never see the data.")
 
     def _warn_if_lossless(self) -> None:
-        last = self.times[-1:]
-        std = self.std(last).double().expand(1, *self.shape).flatten().sort(descending=True).values
-        kept = (self.singular_values(last) * TYPICAL_STD > std).double().mean().item()
+        kept = self.share_above_noise(self.times[-1:])
         if kept > LOSSLESS:
             share = "every coefficient" if kept == 1 else f"{kept:.0%} of all coefficients"
             message = f"forward={self.name} keeps {share} above the noise at its last level: "

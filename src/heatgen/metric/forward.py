@@ -8,7 +8,7 @@ from torch import Tensor
 
 from heatgen import check
 from heatgen.check import ConfigError
-from heatgen.forward.process import TYPICAL_STD, ForwardProcess
+from heatgen.forward.process import ForwardProcess
 from heatgen.metric.metric import Result, Subject
 from heatgen.noise import SampleNoise
 from heatgen.picture import grid
@@ -86,7 +86,6 @@ class Forward:
         time, before = process.times[k : k + 1], process.times[max(k - 1, 0)].reshape(1)
         dimensions = math.prod(process.shape)
         singular = process.singular_values(time)
-        std = process.std(time).double().expand(1, *process.shape).flatten().sort(descending=True).values
         state = drawn.mean(u0, time.expand(len(u0)))
         step = state - drawn.mean(u0, before.expand(len(u0)))
         noise = drawn.std(time.expand(len(u0))).to(state)
@@ -96,7 +95,7 @@ class Forward:
             "singular value, largest": singular[0].item(),
             "singular value, median": singular.median().item(),
             "singular value, smallest": singular[-1].item(),
-            "singular values above the noise": (singular * TYPICAL_STD > std).double().mean().item(),
+            "singular values above the noise": process.share_above_noise(time),
             "rms step of images": step.double().square().mean().sqrt().item(),
             "rms step of A": process.frobenius(time, before) / dimensions**0.5,
             "information [bits]": bits,

@@ -154,12 +154,10 @@ class IHD(Method):
         """prior_std where given; else, with delta_mode=constant, delta or 1.25 times the forward's noise at level K."""
         if self.prior_std is not None or self.delta_mode != "constant":
             return super().initial_std()
-        last = self.process.column(self.process.times[-1:])
-        return (
-            DELTA_RATIO * self.process.std(self.process.times[-1:])
-            if self.delta is None
-            else torch.full_like(last, self.delta)
-        )
+        last = self.process.times[-1:]
+        if self.delta is not None:
+            return torch.full_like(self.process.column(last), self.delta)
+        return DELTA_RATIO * self.process.std(last)
 
     def noise_label(self) -> str:
         """delta as a word: its value where it is one number, else its mode."""
