@@ -1,7 +1,5 @@
 """forward=kinematics: every image is shifted by the same known amount. The control for b(t): it destroys nothing."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -15,8 +13,15 @@ class Kinematics(Polynomial):
     ConfigError for values out of range. Source: the linear-transformation fork of inverse heat dissipation.
     """
 
-    def __init__(self, *arguments: Any, acceleration: float = 0.0, **options: Any):
-        super().__init__(*arguments, acceleration=acceleration, **options)
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        num_levels: int = 100,
+        sigma: float = 0.01,
+        velocity: float = -1.0,
+        acceleration: float = 0.0,
+    ):
+        super().__init__(shape, num_levels, sigma, velocity, acceleration)
 
     def gain(self, t: Tensor) -> Tensor:
         """1, (B, 1, 1, 1)."""
