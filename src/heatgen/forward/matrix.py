@@ -88,6 +88,10 @@ class MatrixProcess(ObservedProcess):
         """ConfigError: there is no basis in which every level is diagonal."""
         raise ConfigError(f"forward={self.name} is not diagonal in any basis; choose a map that is, such as heat.")
 
+    def coupling(self, s: Tensor, t: Tensor) -> Tensor:
+        """0: the noises of the levels are independent, (B, 1, 1, 1)."""
+        return torch.zeros_like(self.column(t))
+
     def singular_values(self, t: Tensor) -> Tensor:
         """All singular values of T_k for one time, descending, (C * H * W,) float64."""
         k, (channels, _, width) = int(self.number_of(t)), self.shape

@@ -107,17 +107,36 @@ class ForwardProcess(nn.Module):
         u_t = A(t) A(s)^-1 (u - b(s)) + b(t) + Q eps with Q^2 = L(t)^2 - (A(t) A(s)^-1 L(s))^2. ConfigError where Q^2 < 0
         (no Markov process has these marginals) or A(s) cannot be inverted.
         """
-        ratio, variance = self.ratio(s, t), self.std(t) ** 2
-        variance = variance - (ratio * self.std(s)) ** 2
-        if (variance < -1e-12 * self.std(t).max() ** 2).any():
-            raise ConfigError(f"forward={self.name} has no step from t={s.max():.4g}: the noise would have to shrink.")
+        std = self.step_std(s, t)
         eps = torch.randn_like(precise(u)) if noise is None else noise
-        return u + self.increment(u, s, t) + self.colour(eps, variance.clamp(min=0).sqrt())
+        return u + self.increment(u, s, t) + self.colour(eps, std)
 
     def increment(self, u: Tensor, s: Tensor, t: Tensor) -> Tensor:
         """The mean change of u_s = u until t: A(t) A(s)^-1 (u - b(s)) + b(t) - u (not divided by t - s)."""
         ratio, start, end = self.ratio(s, t), self.offset(s), self.offset(t)
         return self._in_basis(u, lambda c: (ratio - 1).to(c) * c + (end - ratio * start).to(c))
+
+    def step_std(self, s: Tensor, t: Tensor) -> Tensor:
+        """Q, the diagonal of the noise that `step` from s to t adds; ConfigError where there is no such step."""
+        variance = self.std(t) ** 2 - (self.ratio(s, t) * self.std(s)) ** 2
+        if (variance < -1e-12 * self.std(t).max() ** 2).any():
+            raise ConfigError(f"forward={self.name} has no step from t={s.max():.4g}: the noise would have to shrink.")
+        return variance.clamp(min=0).sqrt()
+
+    def coupling(self, s: Tensor, t: Tensor) -> Tensor:
+        """rho, such that the noise of u_s given u_0 and u_t has mean rho eps_t and variance L(s)^2 - rho^2; s < t.
+
+        rho = L(s)^2 A(t) A(s)^-1 / L(t) where a Markov process has these marginals, and 0 (the noises of all levels are
+        independent, as in inverse heat dissipation) where none has or A(s) cannot be inverted. Diagonal, like `std`.
+        """
+        start, end, before = self.std(s), self.std(t), self.gain(s)
+        try:
+            ratio = self.ratio(s, t)
+        except ConfigError:
+            ratio = torch.where(before == 0, torch.zeros_like(before), self.gain(t) / before)
+        markov = end**2 - (ratio * start) ** 2 >= -1e-12 * end**2
+        rho = start**2 * ratio / end
+        return torch.where(markov & (end > 0) & (ratio.abs() > 0), rho, torch.zeros_like(rho))
 
     def rate(self, t: Tensor) -> Tensor:
         """The diagonal of A'(t) A(t)^-1, by forward-mode differentiation of `gain`."""

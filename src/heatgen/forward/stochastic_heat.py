@@ -1,0 +1,102 @@
+"""forward=stochastic_heat: the heat equation on a periodic box, driven by space-time white noise."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from heatgen import check
+from heatgen.forward.basis import Fourier
+from heatgen.forward.levels import logarithmic, power, uniform
+from heatgen.forward.process import ForwardProcess
+
+SPACINGS = {"uniform": uniform, "log": logarithmic, "quadratic": power}
+SCHEMES = ("exact", "euler_maruyama")
+
+
+class StochasticHeat(ForwardProcess):
+    """du = alpha Laplace u dt + g dW on a box of length 2 pi with periodic walls, 0 <= t <= end.
+
+    Wave number k (whole numbers) has A(t) = exp(-alpha k^2 t) and, with the exact Ornstein-Uhlenbeck transition,
+    L(t)^2 = g^2 (1 - exp(-2 alpha k^2 t)) / (2 alpha k^2), g^2 t at k = 0. W is white: variance t for each pixel.
+    scheme: exact, or euler_maruyama: u <- A(dt) u + g sqrt(dt) z in `euler_steps` equal steps (None: num_levels), whose mean
+    is exact and whose variance is too large by u / (1 - exp(-u)), u = 2 alpha k^2 dt, asymptotically.
+    spacing of the levels: uniform, log (of the original: coarser near 0) or quadratic (finer near 0). shape: (C, H, W).
+    ConfigError for values out of range. Source: Holzschuh et al. 2023, section 3.2.
+    """
+
+    eigenvalues: Tensor
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        num_levels: int = 32,
+        end: float = 0.2,
+        alpha: float = 1.0,
+        g: float = 0.1,
+        spacing: str = "uniform",
+        scheme: str = "exact",
+        euler_steps: int | None = None,
+    ):
+        height, width = check.shape("data.shape", shape)[-2:]
+        num_levels = check.integer("forward.num_levels", num_levels, minimum=1)
+        end = check.number("forward.end", end, above=0)
+        times = SPACINGS[check.choice("forward.spacing", spacing, list(SPACINGS))](num_levels, end)
+        super().__init__(shape, times, Fourier(height, width))
+        self.alpha = check.number("forward.alpha", alpha, above=0)
+        self.g = check.number("forward.g", g, minimum=0)
+        self.scheme = check.choice("forward.scheme", scheme, SCHEMES)
+        steps = num_levels if euler_steps is None else check.integer("forward.euler_steps", euler_steps, minimum=1)
+        self.euler_step = end / steps
+        y, x = (torch.fft.fftfreq(size, 1 / size, dtype=torch.float64) for size in (height, width))
+        self.register_buffer("eigenvalues", self.alpha * (y[:, None] ** 2 + x[None, :] ** 2), persistent=False)
+
+    def gain(self, t: Tensor) -> Tensor:
+        """exp(-alpha k^2 t), (B, 1, H, W)."""
+        return (-self.eigenvalues.to(t) * self.column(t)).exp()
+
+    def std(self, t: Tensor) -> Tensor:
+        """The standard deviation of the accumulated noise, (B, 1, H, W)."""
+        if self.scheme == "exact":
+            return self.g * accumulated(self.eigenvalues.to(t), self.column(t)).sqrt()
+        dt = self.euler_step
+        whole = (self.column(t) / dt + 1e-9).floor()
+        rest = (self.column(t) - whole * dt).clamp(min=0)
+        decay = 2 * self.eigenvalues.to(t) * dt  # of the variance in one step
+        steps = torch.where(decay > 0, torch.expm1(-decay * whole) / torch.expm1(-decay).clamp(max=-1e-300), whole)
+        return self.g * (dt * steps * (-2 * self.eigenvalues.to(t) * rest).exp() + rest).sqrt()
+
+    def ratio(self, s: Tensor, t: Tensor) -> Tensor:
+        """exp(-alpha k^2 (t - s)): a semigroup, defined even where both gains underflow."""
+        return self.gain(t - s)
+
+    def rate(self, t: Tensor) -> Tensor:
+        """-alpha k^2, (B, 1, H, W)."""
+        return -self.eigenvalues.to(t) * self.column(t.new_ones(t.shape))
+
+    def diffusion(self, t: Tensor) -> Tensor:
+        """g, (B, 1, 1, 1)."""
+        return torch.full_like(self.column(t), self.g)
+
+
+def accumulated(eigenvalues: Tensor, t: Tensor) -> Tensor:
+    """The integral of exp(-2 lambda s) over s from 0 to t: (1 - exp(-2 lambda t)) / (2 lambda), and t at lambda = 0."""
+    safe = torch.where(eigenvalues > 0, eigenvalues, torch.ones_like(eigenvalues))
+    return torch.where(eigenvalues > 0, -torch.expm1(-2 * safe * t) / (2 * safe), t)
+
+
+def finite_differences(u: Tensor, t: float, alpha: float = 1.0, steps: int | None = None) -> Tensor:
+    """u after a time t of du/dt = alpha Laplace u, by explicit Euler steps on the five-point stencil; (..., H, W).
+
+    A second solver beside the exact one, of second order in the grid's spacing h = 2 pi / N and first in the step. Stable
+    for alpha dt (1/h_y^2 + 1/h_x^2) <= 1/2; None takes the least number of steps at half of that. ValueError where unstable.
+    """
+    spacing = [2 * math.pi / size for size in u.shape[-2:]]
+    stiffness = alpha * t * sum(h**-2 for h in spacing)
+    steps = math.ceil(4 * stiffness) if steps is None else steps
+    if stiffness > steps / 2:
+        raise ValueError(f"{steps} explicit steps are unstable here; take at least {math.ceil(2 * stiffness)}.")
+    for _ in range(steps):
+        flux = sum((u.roll(1, d) - 2 * u + u.roll(-1, d)) / h**2 for d, h in zip((-2, -1), spacing, strict=True))
+        u = u + alpha * t / steps * flux
+    return u
