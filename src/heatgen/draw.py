@@ -63,6 +63,7 @@ def folder_name(cfg: Any, delta: str) -> str:
     words += [f"prior_std_{cfg.prior_std:g}"] if cfg.prior_std is not None else []
     words += [Path(cfg.checkpoint).stem] if cfg.checkpoint != "last" else []
     words += [cfg.weights] if cfg.weights != "ema" else []
+    words += [cfg.sampler["_target_"].rsplit(".", 1)[-1]] if cfg.get("sampler") else []
     words += [word for word in ("same_init", "share_noise") if cfg[word]]
     return "_".join(words)
 
@@ -103,9 +104,10 @@ def draw(model: Any, data: Any, devices: Devices, root: Path, cfg: Any) -> Path:
     if devices.first:
         folder.mkdir(parents=True, exist_ok=True)
         columns = n if cfg.interpolate else None
-        grid(samples_all[:PICTURED], columns).save(folder / "grid.png")
-        grid(initial_all[:PICTURED], columns).save(folder / "initial.png")
-        write_film(folder, samples_all, states_all, cfg.interpolate)
+        to_unit = data.spec.to_unit
+        grid(to_unit(samples_all[:PICTURED]), columns).save(folder / "grid.png")
+        grid(to_unit(initial_all[:PICTURED]), columns).save(folder / "initial.png")
+        write_film(folder, to_unit(samples_all), to_unit(states_all), cfg.interpolate)
         keys = (
             "n",
             "seed",
@@ -125,7 +127,7 @@ def draw(model: Any, data: Any, devices: Devices, root: Path, cfg: Any) -> Path:
 
 
 def write_film(folder: Path, samples: Tensor, states: Tensor, interpolation: bool) -> None:
-    """process.gif and process.mp4: the way back from u_K, or along an interpolation and back."""
+    """process.gif and process.mp4: the way back from u_K, or along an interpolation and back; fields in [0, 1]."""
     if interpolation:
         there = [grid(sample[None]) for sample in samples]
         frames = [*there, *[there[-1]] * 10, *there[::-1]]

@@ -11,6 +11,7 @@ from torch import nn
 from heatgen.callback.ema import EMA
 from heatgen.callback.pictures import Pictures
 from heatgen.check import ConfigError
+from heatgen.data.module import Spec
 from heatgen.forward.heat import Heat
 from heatgen.forward.random_velocity import RandomVelocity
 from heatgen.model.ihd import IHD
@@ -45,6 +46,7 @@ def data():
         images=lambda split: images[:6],
         clean=lambda split, samples: images[list(samples)],
         prior_images=lambda samples, seed: torch.stack([images[i + seed] for i in samples]),
+        spec=Spec(SHAPE),
     )
 
 

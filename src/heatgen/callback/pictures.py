@@ -54,9 +54,10 @@ class Pictures(L.Callback):
             samples = drawn.generate(u_last, noise, film.see)
         folder = Path(trainer.default_root_dir) / "samples"
         folder.mkdir(parents=True, exist_ok=True)
-        picture = grid(samples)
+        to_unit = data.spec.to_unit
+        picture = grid(to_unit(samples))
         picture.save(folder / f"step_{trainer.global_step:06d}.png")
-        save_gif(folder / "process.gif", [grid(state) for state in film.states(samples).unbind(1)])
+        save_gif(folder / "process.gif", [grid(to_unit(state)) for state in film.states(samples).unbind(1)])
         for logger in trainer.loggers:
             log_picture(logger, picture, trainer.global_step)
 

@@ -1,4 +1,4 @@
-"""Where u_0 comes from: the contract of all data sets, and image sets held as bytes.
+"""Where u_0 comes from: the contract of all data sets, and image sets held as bytes or as continuous fields.
 
 Training reads an endless stream: position p of the stream is sample order(seed, epoch)[p mod N] of epoch p // N, and
 step n takes positions n B .. (n+1) B - 1. So the order depends on (seed, position) alone: a resumed run, or one on more
@@ -22,19 +22,43 @@ from heatgen.noise import generator, mix
 SPLITS = ("train", "val", "test")
 
 
+class Late:
+    """A field of a dataclass, None unless given, that may be given as a function: it is called when first asked for."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, instance: Any, owner: type) -> Tensor | None:
+        if instance is None:
+            return None  # the default
+        if callable(value := instance.__dict__[self.name]):
+            instance.__dict__[self.name] = value = value()
+        return value
+
+    def __set__(self, instance: Any, value: Tensor | Callable[[], Tensor] | None) -> None:
+        instance.__dict__[self.name] = value
+
+
 @dataclass(frozen=True)
 class Spec:
     """What a data set says of itself.
 
-    shape: (C, H, W). value_range: of the numbers in a batch. boundary: the walls that suit it, neumann or periodic.
-    bits: of the stored integers, None for continuous data. spectrum: variance of each coefficient if it is Gaussian.
+    shape: (C, H, W). value_range: of the numbers in a batch; those of continuous data may go beyond it, and are clipped in
+    pictures. boundary: the walls that suit it, neumann or periodic. bits: of the stored integers, None for continuous data.
+    spectrum: if it is Gaussian, the variance of each coefficient, (C, H, W) float64, in the real Fourier basis
+    (`heatgen.forward.basis.Fourier`) where the boundary is periodic, in the cosine basis where it is neumann.
     """
 
     shape: tuple[int, ...]
     value_range: tuple[float, float] = (0.0, 1.0)
     boundary: str = "neumann"
     bits: int | None = 8
-    spectrum: Tensor | None = None
+    spectrum: Late = Late()
+
+    def to_unit(self, u: Tensor) -> Tensor:
+        """u with value_range mapped to [0, 1], as pictures take it."""
+        low, high = self.value_range
+        return (u - low) / (high - low)
 
 
 class ImageSet(Protocol):
@@ -46,7 +70,10 @@ class ImageSet(Protocol):
     def __len__(self) -> int: ...
 
     def pixels(self, indices: Sequence[int], keys: Sequence[int] | None = None) -> Tensor:
-        """A copy of some images as bytes, (B, C, H, W) uint8; `keys` seed random crops where a set has them."""
+        """A copy of some images, (B, C, H, W): bytes as uint8, continuous fields as float32 in the unit of a batch.
+
+        `keys` seed random crops where a set has them.
+        """
         ...
 
     def fingerprint(self) -> str:
@@ -109,8 +136,9 @@ def hold_out(images: ImageSet, size: int, key: str) -> tuple[ImageSet, ImageSet]
 
 
 def as_batch(pixels: Tensor, indices: Sequence[int], keys: Sequence[int]) -> dict[str, Tensor]:
-    """{"u0": (B, C, H, W) float32 in [0, 1], "index": (B,) the sample's number, "key": (B,) its noise's number}."""
-    return {"u0": pixels.float() / 255, "index": torch.as_tensor(indices), "key": torch.as_tensor(keys)}
+    """{"u0": (B, C, H, W) float32, "index": (B,) the sample's number, "key": (B,) its noise's number}; bytes in [0, 1]."""
+    u0 = pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels.float()
+    return {"u0": u0, "index": torch.as_tensor(indices), "key": torch.as_tensor(keys)}
 
 
 class Items(Dataset[dict[str, Tensor]]):
@@ -123,12 +151,22 @@ class Items(Dataset[dict[str, Tensor]]):
         return as_batch(self.images.pixels(indices), indices, indices)
 
 
-class Stream(Items):
-    """Batches by positions of the endless training stream; `flip` mirrors half of the images, chosen by position."""
+def turned(u: Tensor, number: int) -> Tensor:
+    """A square image (C, H, H) in one of its 8 orientations; each is that of 2 of the numbers 0 .. 15 (modulo 16)."""
+    mirrored = [axis for axis, bit in ((-2, 4), (-1, 8)) if number & bit]
+    return u.rot90(number % 4, (-2, -1)).flip(mirrored)
 
-    def __init__(self, images: ImageSet, seed: int, flip: bool = False):
+
+class Stream(Items):
+    """Batches by positions of the endless training stream.
+
+    flip mirrors half of the images, left to right; augment turns square ones by quarters and mirrors them along both axes,
+    all 8 orientations equally often. Which images, and how, is chosen by position.
+    """
+
+    def __init__(self, images: ImageSet, seed: int, flip: bool = False, augment: bool = False):
         super().__init__(images)
-        self.seed, self.flip = seed, flip
+        self.seed, self.flip, self.augment = seed, flip, augment
         self._orders: dict[int, list[int]] = {}
 
     def order(self, epoch: int) -> list[int]:
@@ -145,6 +183,8 @@ class Stream(Items):
         if self.flip:
             mirrored = torch.tensor([mix(self.seed, "flip", p) % 2 for p in positions], dtype=torch.bool)
             pixels[mirrored] = pixels[mirrored].flip(-1)
+        if self.augment:
+            pixels = torch.stack([turned(u, mix(self.seed, "turn", p)) for u, p in zip(pixels, positions, strict=True)])
         return as_batch(pixels, indices, positions)
 
 
@@ -165,9 +205,10 @@ class StreamSteps(Sampler[list[int]]):
 class DataModule(L.LightningDataModule):
     """The contract of a data set: batches {"u0": (B, C, H, W) float32, ...} and a `spec`.
 
-    An author writes `read(split)`. shape: (C, H, W); batch_size: samples an optimizer step takes over all devices;
-    num_workers: loading processes (0 suits sets in memory); flip: mirror training images at random; data_dir: where
-    files are; seed: of the training order. ConfigError for values out of range.
+    An author writes `read(split)`, and replaces `spec` where the data are not bytes. shape: (C, H, W); batch_size: samples
+    an optimizer step takes over all devices; num_workers: loading processes (0 suits sets in memory); flip: mirror training
+    images at random; augment: turn square ones by quarters and mirror them along both axes at random; data_dir: where files
+    are; seed: of the training order. ConfigError for values out of range.
     """
 
     def __init__(
@@ -178,12 +219,16 @@ class DataModule(L.LightningDataModule):
         flip: bool = False,
         data_dir: str = "data",
         seed: int = 0,
+        augment: bool = False,
     ):
         super().__init__()
         self.spec = Spec(check.shape("data.shape", shape))
         self.batch_size = check.integer("data.batch_size", batch_size, minimum=1)
         self.num_workers = check.integer("data.num_workers", num_workers, minimum=0)
         self.flip = check.boolean("data.flip", flip)
+        self.augment = check.boolean("data.augment", augment)
+        if self.augment and self.spec.shape[-2:-1] != self.spec.shape[-1:]:
+            raise ConfigError(f"data.augment=true turns square images, not {list(self.spec.shape)}; use augment=false.")
         self.seed = check.integer("seed", seed, minimum=0)
         self.data_dir = str(data_dir)
         self._splits: dict[str, ImageSet] = {}
@@ -204,7 +249,7 @@ class DataModule(L.LightningDataModule):
         return self._splits[split]
 
     def clean(self, split: str, indices: Sequence[int]) -> Tensor:
-        """u_0 of some images of a split, (B, C, H, W) float32 in [0, 1]."""
+        """u_0 of some images of a split, (B, C, H, W) float32, as in a batch."""
         return Items(self.images(split)).__getitems__(indices)["u0"]
 
     def prior_images(self, samples: Sequence[int], seed: int) -> Tensor:
@@ -236,7 +281,7 @@ class DataModule(L.LightningDataModule):
             trainer.global_rank,
             trainer.world_size,
         )
-        return self._loader(Stream(self.images("train"), self.seed, self.flip), steps)
+        return self._loader(Stream(self.images("train"), self.seed, self.flip, self.augment), steps)
 
     def val_dataloader(self) -> DataLoader[Any]:
         """The validation images in order, this process's share."""

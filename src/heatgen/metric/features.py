@@ -22,8 +22,8 @@ SOURCES = ("model", "train", "val", "test")
 class FeatureMetric:
     """A metric of the features of samples, mostly beside those of a reference; a subclass writes `measure`.
 
-    See conf/mode/fid.yaml for its settings. ConfigError for a value out of range, for fewer than two images, and where there
-    is nothing to measure.
+    See conf/mode/fid.yaml for its settings. ConfigError for a value out of range, for fewer than two images, for data that
+    are not images, and where there is nothing to measure.
     """
 
     needs_reference = True
@@ -48,6 +48,11 @@ class FeatureMetric:
 
     def __call__(self, subject: Subject) -> Result:
         n = check.integer("n", subject.n, minimum=2)
+        if subject.data.spec.bits is None:
+            mode = type(self).__module__.rsplit(".", 1)[-1]  # a mode and its file have the same name
+            raise ConfigError(
+                f"mode={mode} measures images; data={subject.data_name} has continuous fields; use mode=reconstruction."
+            )
         if self.source == "model" and subject.model is None:
             raise ConfigError("metric.source=model needs a run; give run=DIR, or metric.source=test to measure the data.")
         extractor = self.make_extractor(subject)

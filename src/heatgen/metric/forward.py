@@ -8,6 +8,7 @@ from torch import Tensor
 
 from heatgen import check
 from heatgen.check import ConfigError
+from heatgen.data.module import Spec
 from heatgen.forward.process import ForwardProcess
 from heatgen.metric.metric import Result, Subject
 from heatgen.noise import SampleNoise
@@ -77,7 +78,7 @@ class Forward:
         notes = []
         if values["information at K [bits]"] > need:
             notes.append("level K may still hold a training image: samples may be copies of it (see mode=memorisation).")
-        strip = self.strip(process, u0, subject.seed)
+        strip = self.strip(process, u0, subject.data.spec, subject.seed)
         return Result(values, {}, facts, notes, series, {"states": strip}, headline=("information at K [bits]",))
 
     @staticmethod
@@ -102,11 +103,11 @@ class Forward:
         }
 
     @staticmethod
-    def strip(process: ForwardProcess, u0: Tensor, seed: int, images: int = 4, states: int = 11) -> Image.Image:
+    def strip(process: ForwardProcess, u0: Tensor, spec: Spec, seed: int, images: int = 4, states: int = 11) -> Image.Image:
         """u_0 .. u_K of a few images, a row each; noisy, as the network sees them."""
         u0 = u0[:images]
         noise = SampleNoise(range(len(u0)), seed, "strip")
         drawn = process.given(process.draw(noise))
         levels = sorted({round(i * process.num_levels / (states - 1)) for i in range(states)})
         columns = [drawn.perturb(u0, process.times[k].expand(len(u0)), noise.normal_like(u0)) for k in levels]
-        return grid(torch.stack(columns, dim=1).flatten(0, 1), columns=len(levels))
+        return grid(spec.to_unit(torch.stack(columns, dim=1).flatten(0, 1)), columns=len(levels))

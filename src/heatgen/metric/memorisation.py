@@ -32,10 +32,11 @@ class Memorisation:
     """Distances of samples to training images, beside those of images that no training has seen.
 
     A sample starts from a training image, degraded and noised: `own` is its distance to that one, `nearest` to the nearest
-    of all; both are root mean squares per pixel, in [0, 1]. `held out` is the nearest distance of the images of a split that
-    was not trained on: what to expect of new images. Values: the medians, the ratio nearest / held out (about 1: new images;
-    near 0: copies), the share of samples whose nearest training image is the one they started from, and the share nearer
-    to the training set than 99 % of the held-out images are. split: val or test.
+    of all; both are root mean squares per pixel, in the unit of the data. `held out` is the nearest distance of the images
+    of a split that was not trained on: what to expect of new images. Values: the medians, the ratio nearest / held out
+    (about 1: new images; near 0: copies), the share of samples whose nearest training image is the one they started from,
+    and the share nearer to the training set than 99 % of the held-out images are. Samples of bytes are clipped to [0, 1].
+    split: val or test.
     """
 
     def __init__(self, split: str = "test"):
@@ -45,7 +46,8 @@ class Memorisation:
         if subject.model is None:
             raise ConfigError("mode=memorisation needs a run; give run=DIR.")
         n = check.integer("n", subject.n, minimum=2)
-        samples = subject.sample(n, lambda u0: u0.float().clamp(0, 1).cpu())
+        continuous = subject.data.spec.bits is None
+        samples = subject.sample(n, lambda u0: u0.float().cpu() if continuous else u0.float().clamp(0, 1).cpu())
         start = torch.as_tensor(subject.data.prior_order(range(n), subject.seed))
         device = subject.devices.device
 
@@ -92,4 +94,4 @@ class Memorisation:
         """Three rows: samples, the training images they started from, the training images nearest to them."""
         count = min(columns, len(samples))
         rows = [samples[:count], *(subject.data.clean("train", which[:count].tolist()) for which in (start, index))]
-        return grid(torch.cat(rows), columns=count)
+        return grid(subject.data.spec.to_unit(torch.cat(rows)), columns=count)

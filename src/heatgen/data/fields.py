@@ -1,0 +1,246 @@
+"""Continuous fields of N x N numbers: HDF5 files of them, read and written, and the image set that they make.
+
+Two layouts. contiguous: one dataset `fields`, (count, N, N) float32 or float64. published: one float64 dataset (N, N) a
+field at the root, named 00000, 00001, ... In both the attributes of the file say what it is; mean and std are those of
+all its numbers. Files of others need no attributes.
+"""
+
+import hashlib
+import math
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+from weakref import WeakSet
+
+import h5py
+import numpy as np
+import torch
+from torch import Tensor
+
+from heatgen import check
+from heatgen.check import ConfigError
+
+LAYOUTS = ("contiguous", "published")
+DTYPES = ("float64", "float32")
+FIX = "write it with python -m heatgen.data.grf out=FOLDER"
+BLOCK = 256  # fields at a time, where all are read
+
+
+class Moments:
+    """The mean and the (population) standard deviation of all numbers of fields that come one by one.
+
+    Fields are merged by Chan's formula in the order they come, so the same fields give the same bits wherever they are.
+    """
+
+    def __init__(self) -> None:
+        self.count, self.mean, self.squares = 0, 0.0, 0.0
+
+    def add(self, field: np.ndarray) -> None:
+        """One field more."""
+        own = float(field.mean(dtype=np.float64))
+        count, gap = self.count + field.size, own - self.mean
+        spread = float(np.square(field.astype(np.float64) - own).sum())
+        self.squares += spread + gap**2 * self.count * field.size / count
+        self.mean += gap * field.size / count
+        self.count = count
+
+    @property
+    def std(self) -> float:
+        return math.sqrt(self.squares / self.count)
+
+
+class Source(Protocol):
+    """Fields as they were made, before they are normalised."""
+
+    def __len__(self) -> int: ...
+
+    def raw(self, indices: Sequence[int]) -> np.ndarray:
+        """Some fields, (B, N, N) float64."""
+        ...
+
+    def moments(self) -> tuple[float, float]:
+        """The mean and standard deviation of all numbers."""
+        ...
+
+
+def measured(source: Source) -> tuple[float, float]:
+    """The mean and standard deviation of all numbers of a source, from the fields themselves."""
+    moments = Moments()
+    for start in range(0, len(source), BLOCK):
+        for field in source.raw(range(start, min(start + BLOCK, len(source)))):
+            moments.add(field)
+    return moments.mean, moments.std
+
+
+class FieldArray:
+    """Fields in memory, (count, N, N) float64."""
+
+    def __init__(self, array: np.ndarray):
+        self.array = array
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def raw(self, indices: Sequence[int]) -> np.ndarray:
+        return self.array[list(indices)]
+
+    def moments(self) -> tuple[float, float]:
+        return measured(self)
+
+
+class FieldFile:
+    """The fields of an HDF5 file of either layout, read when they are asked for.
+
+    The file is opened when it is needed, by each process for itself: it is closed before a process forks, and left out of
+    pickles. ConfigError names a file that is missing, cut short, of another kind or of fields of another resolution.
+    """
+
+    def __init__(self, path: Path, resolution: int):
+        self.path, self.resolution = path, resolution
+        self._file: h5py.File | None = None
+        self.names: list[str] | None = None  # of the published layout's datasets
+        shape, kind = self._head()
+        if len(shape) != 3 or shape[0] < 1 or shape[1] != shape[2] or kind != "f":
+            raise ConfigError(f"{path} does not hold square fields of floating-point numbers; {FIX}.")
+        if shape[1] != resolution:
+            raise ConfigError(
+                f"{path} holds fields of {shape[1]}x{shape[1]} and data.resolution is {resolution}; "
+                f"use data.resolution={shape[1]} or another data.path."
+            )
+        self.count = shape[0]
+        self.facts = dict(self.file.attrs)
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_file": None}
+
+    @property
+    def file(self) -> h5py.File:
+        """The open file."""
+        if self._file is None:
+            if not self.path.is_file():
+                raise ConfigError(f"{self.path} does not exist; {FIX}.")
+            try:
+                self._file = h5py.File(self.path, "r")
+            except OSError as error:
+                raise ConfigError(f"{self.path} is not a whole HDF5 file ({error}); {FIX}.") from error
+            OPEN.add(self)
+        return self._file
+
+    def close(self) -> None:
+        """Close the file; it is opened again when it is needed."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def raw(self, indices: Sequence[int]) -> np.ndarray:
+        """Some fields, (B, N, N) float64. ConfigError where one cannot be read, has another shape or is not finite."""
+        try:
+            array = np.stack([self._field(i) for i in indices]).astype(np.float64)
+        except (KeyError, OSError, TypeError, ValueError) as error:
+            raise ConfigError(f"{self.path} cannot be read to its end ({error}); {FIX}.") from error
+        if array.shape[1:] != (self.resolution, self.resolution) or not np.isfinite(array).all():
+            raise ConfigError(f"{self.path} holds a field that has another shape or is not finite; {FIX}.")
+        return array
+
+    def moments(self) -> tuple[float, float]:
+        """The mean and standard deviation of all numbers: what the file says of itself, else measured."""
+        if "mean" in self.facts and "std" in self.facts:
+            return float(self.facts["mean"]), float(self.facts["std"])
+        return measured(self)
+
+    def _field(self, index: int) -> np.ndarray:
+        return self.file["fields"][index] if self.names is None else self.file[self.names[index]][()]
+
+    def _head(self) -> tuple[tuple[int, ...], str]:
+        """The shape (count, N, N) and the kind of number of the file; published files are judged by their first field."""
+        if isinstance(fields := self.file.get("fields"), h5py.Dataset):
+            return fields.shape, fields.dtype.kind
+        names = sorted(self.file)
+        first = self.file[names[0]] if names and all(name.isdecimal() for name in names) else None
+        if not isinstance(first, h5py.Dataset):
+            raise ConfigError(f"{self.path} holds neither a dataset `fields` nor one numbered dataset a field; {FIX}.")
+        self.names = names
+        return (len(names), *first.shape), first.dtype.kind
+
+
+OPEN: WeakSet[FieldFile] = WeakSet()
+
+
+def close_all() -> None:
+    """Close every open file: a child that inherits one shares its place in the file with its parent."""
+    for file in list(OPEN):
+        file.close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=close_all)
+
+
+class Normalised:
+    """The image set (x - mean) / std of the fields x of a source; it has no labels."""
+
+    labels = None
+
+    def __init__(self, source: Source, mean: float, std: float):
+        self.source, self.mean, self.std = source, mean, std
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def pixels(self, indices: Sequence[int], keys: Sequence[int] | None = None) -> Tensor:
+        """Some fields, normalised, (B, 1, N, N) float32."""
+        return torch.from_numpy((self.source.raw(indices) - self.mean) / self.std).float()[:, None]
+
+    def fingerprint(self) -> str:
+        """A hash of the fields and of how they are normalised; the same in memory and in files of float64."""
+        digest = hashlib.blake2b(repr((self.mean, self.std)).encode(), digest_size=12)
+        for start in range(0, len(self), BLOCK):
+            digest.update(self.source.raw(range(start, min(start + BLOCK, len(self)))).tobytes())
+        return digest.hexdigest()
+
+
+def check_free(path: Path, overwrite: bool) -> None:
+    """ConfigError if the file is there and may not be replaced."""
+    if path.exists() and not overwrite:
+        raise ConfigError(f"{path} is already there; choose another folder, or replace it with overwrite=true.")
+
+
+def write_fields(
+    path: Path,
+    fields: Iterable[np.ndarray],
+    count: int,
+    resolution: int,
+    layout: str = "contiguous",
+    dtype: str = "float64",
+    facts: dict[str, Any] | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Write `count` fields (N, N) beside `path`, then rename; `facts` and the mean and std become the file's attributes.
+
+    ConfigError for an unknown layout or dtype, and for a file that is there unless `overwrite`.
+    """
+    check.choice("layout", layout, LAYOUTS)
+    check.choice("dtype", dtype, DTYPES)
+    if layout == "published" and dtype != "float64":
+        raise ConfigError("layout=published holds float64; use dtype=float64, or layout=contiguous.")
+    check_free(path, overwrite)
+    beside = path.with_name(f"{path.name}.tmp{os.getpid()}")
+    moments, width = Moments(), max(5, len(str(count - 1)))
+    try:
+        with h5py.File(beside, "w") as file:
+            whole = file.create_dataset("fields", (count, resolution, resolution), dtype) if layout == "contiguous" else None
+            for i, field in zip(range(count), fields, strict=True):
+                stored = field.astype(dtype)
+                moments.add(stored)
+                if whole is not None:
+                    whole[i] = stored
+                else:
+                    file.create_dataset(f"{i:0{width}d}", data=stored)
+            file.attrs.update((facts or {}) | {"resolution": resolution, "mean": moments.mean, "std": moments.std})
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)

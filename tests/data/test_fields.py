@@ -1,0 +1,198 @@
+"""HDF5 files of fields: both layouts there and back, files that do not fit, and many processes."""
+
+import os
+import pickle
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from heatgen.check import ConfigError
+from heatgen.data import fields as module
+from heatgen.data.fields import FieldArray, FieldFile, Moments, Normalised, measured, write_fields
+from heatgen.data.module import Items, as_it_is
+
+COUNT, N = 11, 6
+FIELDS = np.random.default_rng(0).normal(3, 2, (COUNT, N, N))
+KINDS = [("contiguous", "float64"), ("contiguous", "float32"), ("published", "float64")]
+
+
+def put(path, layout="contiguous", dtype="float64", **options):
+    write_fields(path, iter(FIELDS), COUNT, N, layout, dtype, {"n": 4.0, "seed": 7, "split": "val"}, **options)
+    return path
+
+
+def foreign(path, **datasets):
+    with h5py.File(path, "w") as file:
+        for name, content in datasets.items():
+            file.create_dataset(name.lstrip("_"), data=content)
+    return path
+
+
+@pytest.mark.parametrize(("layout", "dtype"), KINDS)
+def test_what_is_written_is_read_again(tmp_path, layout, dtype):
+    file = FieldFile(put(tmp_path / "a.h5", layout, dtype), N)
+    stored = FIELDS.astype(dtype).astype(np.float64)
+    assert len(file) == COUNT and file.raw([7]).dtype == np.float64
+    assert np.array_equal(file.raw(range(COUNT)), stored)
+    assert np.array_equal(file.raw([9, 2, 2]), stored[[9, 2, 2]])
+    assert file.moments() == pytest.approx((stored.mean(), stored.std()), rel=1e-12)
+    assert os.listdir(tmp_path) == ["a.h5"]
+
+
+def test_the_contiguous_layout_is_one_dataset_that_says_what_it_is(tmp_path):
+    with h5py.File(put(tmp_path / "a.h5", dtype="float32")) as file:
+        assert list(file) == ["fields"] and file["fields"].shape == (COUNT, N, N)
+        assert file["fields"].dtype == np.float32 and file["fields"].chunks is None
+        assert set(file.attrs) == {"n", "resolution", "seed", "split", "mean", "std"}
+        assert (file.attrs["n"], file.attrs["resolution"], file.attrs["seed"], file.attrs["split"]) == (4, N, 7, "val")
+
+
+def test_the_published_layout_is_one_dataset_a_field_in_the_order_of_its_names(tmp_path):
+    with h5py.File(put(tmp_path / "a.h5", "published")) as file:
+        assert list(file) == [f"{i:05d}" for i in range(COUNT)]
+        assert file["00010"].dtype == np.float64 and np.array_equal(file["00010"], FIELDS[10])
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "published"])
+def test_a_file_of_others_is_measured(tmp_path, layout):
+    with h5py.File(put(tmp_path / "a.h5", layout), "a") as file:
+        file.attrs.clear()
+    assert FieldFile(tmp_path / "a.h5", N).moments() == measured(FieldArray(FIELDS))
+
+
+def test_moments_are_those_of_all_numbers_also_far_from_zero():
+    far = FIELDS + 1e6
+    mean, std = measured(FieldArray(far))
+    assert mean == pytest.approx(far.mean(), rel=1e-12) and std == pytest.approx(FIELDS.std(), rel=1e-8)
+    moments = Moments()
+    moments.add(np.array([1.0, 2.0]))
+    moments.add(np.array([6.0]))
+    assert (moments.mean, moments.std) == pytest.approx((3, (14 / 3) ** 0.5))
+
+
+def test_the_image_set_is_normalised_and_knows_its_fields(tmp_path):
+    images = Normalised(FieldFile(put(tmp_path / "a.h5"), N), 3.0, 2.0)
+    pixels = images.pixels([4, 1])
+    assert pixels.shape == (2, 1, N, N) and pixels.dtype == torch.float32 and images.labels is None
+    assert torch.equal(pixels[:, 0], torch.from_numpy((FIELDS[[4, 1]] - 3) / 2).float())
+    same = [
+        Normalised(FieldArray(FIELDS), 3.0, 2.0),
+        Normalised(FieldFile(put(tmp_path / "b.h5", "published"), N), 3.0, 2.0),
+    ]
+    assert {images.fingerprint()} == {other.fingerprint() for other in same}
+    others = [Normalised(FieldArray(FIELDS), 3.0, 2.5), Normalised(FieldArray(FIELDS[::-1]), 3.0, 2.0)]
+    assert len({images.fingerprint(), *(other.fingerprint() for other in others)}) == 3
+
+
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+@pytest.mark.parametrize("layout", ["contiguous", "published"])
+def test_loading_processes_read_the_same_however_they_start(tmp_path, layout, start):
+    images = Normalised(FieldFile(put(tmp_path / "a.h5", layout), N), 3.0, 2.0)
+    expected = images.pixels(range(COUNT))  # the file is open here when the others start
+    batches = [[i] for i in range(COUNT)] * 3
+    loader = DataLoader(
+        Items(images), batch_sampler=batches, num_workers=2, collate_fn=as_it_is, multiprocessing_context=start
+    )
+    got = torch.cat([batch["u0"] for batch in loader])
+    assert torch.equal(got, torch.cat([expected] * 3))
+    assert torch.equal(images.pixels(range(COUNT)), expected)
+
+
+def test_the_file_is_closed_before_a_fork_and_in_a_pickle(tmp_path):
+    file = FieldFile(put(tmp_path / "a.h5"), N)
+    handle = file.file
+    copy = pickle.loads(pickle.dumps(file))
+    assert copy._file is None and handle and np.array_equal(copy.raw([3]), FIELDS[[3]])
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0 if file._file is None and np.array_equal(file.raw([5]), FIELDS[[5]]) else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert not handle and np.array_equal(file.raw([5]), FIELDS[[5]])
+
+
+# mistakes ----------------------------------------------------------------------------------------------------------------
+
+
+def refused(path, match, resolution=N):
+    with pytest.raises(ConfigError, match=match) as caught:
+        FieldFile(path, resolution).raw(range(3))
+    assert str(path) in str(caught.value) and str(caught.value).endswith(".") and "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_missing_cut_short_or_not_hdf5_is_refused_by_name(tmp_path):
+    refused(tmp_path / "none.h5", "does not exist; write it with python -m heatgen.data.grf")
+    whole = put(tmp_path / "a.h5").read_bytes()
+    for size in (len(whole) - 100, len(whole) // 2, 60, 0):
+        (tmp_path / "a.h5").write_bytes(whole[:size])
+        refused(tmp_path / "a.h5", "is not a whole HDF5 file")
+    (tmp_path / "a.h5").write_text("fields\n1 2 3\n" * 100)
+    refused(tmp_path / "a.h5", "is not a whole HDF5 file")
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "published"])
+def test_fields_of_another_resolution_are_refused_with_both_sizes(tmp_path, layout):
+    refused(put(tmp_path / "a.h5", layout), "6x6 and data.resolution is 8; use data.resolution=6", resolution=8)
+
+
+def test_files_of_another_kind_are_refused(tmp_path):
+    path = tmp_path / "a.h5"
+    neither, square = "neither a dataset `fields` nor one numbered", "does not hold square fields of floating-point"
+    refused(foreign(path), neither)
+    refused(foreign(path, images=FIELDS), neither)
+    refused(foreign(path, _00000=FIELDS[0], labels=FIELDS[0]), neither)
+    refused(foreign(path, fields=FIELDS[0]), square)
+    refused(foreign(path, fields=FIELDS[:0]), square)
+    refused(foreign(path, fields=FIELDS[:, :4]), square)
+    refused(foreign(path, fields=FIELDS.astype(int)), square)
+    refused(foreign(path, _00000=FIELDS), square)
+    with h5py.File(path, "w") as file:
+        file.create_group("00000")
+    refused(path, neither)
+
+
+def test_a_field_that_is_broken_is_refused_when_it_is_read(tmp_path):
+    path, holed = tmp_path / "a.h5", FIELDS.copy()
+    holed[1, 2, 3] = np.nan
+    refused(foreign(path, fields=holed), "another shape or is not finite")
+    refused(foreign(path, _00000=FIELDS[0], _00001=FIELDS[1, :4], _00002=FIELDS[2]), "cannot be read to its end")
+    with h5py.File(foreign(path, _00000=FIELDS[0], _00002=FIELDS[1]), "a") as file:
+        file.create_group("00001")
+    refused(path, "cannot be read to its end")
+
+
+def test_a_file_is_replaced_only_where_it_may_be(tmp_path):
+    path = tmp_path / "a.h5"
+    path.write_text("mine")
+    with pytest.raises(ConfigError, match=r"a\.h5 is already there; .* overwrite=true"):
+        put(path)
+    assert path.read_text() == "mine"
+    assert len(FieldFile(put(path, overwrite=True), N)) == COUNT
+
+
+def test_a_writing_that_stops_leaves_nothing_and_keeps_what_was_there(tmp_path):
+    path = put(tmp_path / "a.h5")
+    before = path.read_bytes()
+
+    def some():
+        yield FIELDS[0]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_fields(path, some(), COUNT, N, overwrite=True)
+    with pytest.raises(ValueError, match="shorter"):
+        write_fields(path, iter(FIELDS[:2]), COUNT, N, overwrite=True)
+    assert path.read_bytes() == before and os.listdir(tmp_path) == ["a.h5"]
+
+
+def test_layouts_and_dtypes_are_checked(tmp_path):
+    for options, match in (
+        ({"layout": "chunked"}, "layout must be one of contiguous, published"),
+        ({"dtype": "float16"}, "dtype must be one of float64, float32"),
+        ({"layout": "published", "dtype": "float32"}, "layout=published holds float64"),
+    ):
+        with pytest.raises(ConfigError, match=match):
+            put(tmp_path / "a.h5", **options)
+    assert module.LAYOUTS == ("contiguous", "published") and not os.listdir(tmp_path)
