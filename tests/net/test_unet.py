@@ -111,6 +111,15 @@ def test_the_layout_in_memory_changes_nothing_but_speed(size):
     assert weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous()
 
 
+@pytest.mark.parametrize("padding", ["zeros", "circular"])
+@pytest.mark.parametrize("size", [(8, 8), (4, 12)])
+def test_with_circular_padding_alone_a_shift_around_the_box_shifts_the_output(size, padding):
+    net, x, t = randomised(small((2, *size), padding=padding)), images(2, 2, *size), torch.ones(2)
+    y, shift = net(x, t), {"shifts": (2, 4), "dims": (-2, -1)}  # whole pixels of the coarsest resolution
+    gap = (net(x.roll(**shift), t) - y.roll(**shift)).abs().max() / y.abs().max()
+    assert gap < 1e-5 if padding == "circular" else gap > 1e-2
+
+
 def test_what_a_network_is_told_has_no_effect_until_it_has_learned():
     torch.manual_seed(0)
     net, x, t = small((1, 6, 6), conditional=True), images(2, 1, 6, 6), torch.tensor([3.0, 3.0])
@@ -158,6 +167,7 @@ def test_a_network_that_is_not_conditional_has_no_weights_for_it_and_ignores_it(
         ("net.dropout", {"dropout": 1.5}),
         ("net.conditional", {"conditional": "yes"}),
         ("net.channels_last", {"channels_last": 1}),
+        ("net.padding", {"padding": "reflect"}),
     ],
 )
 def test_a_wrong_value_is_refused_by_the_name_of_its_key(key, options):

@@ -1,7 +1,9 @@
 """net=unet: the U-Net of improved / ablated diffusion models (ADM), as inverse heat dissipation uses it."""
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +14,8 @@ from heatgen.check import ConfigError
 
 EMBEDDING_FACTOR = 4  # the width of the level's embedding, in units of the U-Net's channels
 CONDITIONS = 2  # numbers that a conditional network is told beside the level: the map at both ends of a step
+Convolution = Callable[..., nn.Conv2d]  # (channels, out_channels): 3 x 3
+PADDINGS = ("zeros", "circular")  # what lies beyond the edge: nothing, or the opposite edge
 
 
 def zero(module: nn.Module) -> nn.Module:
@@ -32,17 +36,15 @@ def sinusoid(t: Tensor, size: int, max_period: float = 10000.0) -> Tensor:
 class ResidualBlock(nn.Module):
     """GroupNorm-SiLU-conv, plus the level's embedding, GroupNorm-SiLU-dropout-zero conv, plus a skip."""
 
-    def __init__(self, channels: int, out_channels: int, embedding: int, dropout: float, groups: int):
+    def __init__(self, channels: int, out_channels: int, embedding: int, dropout: float, groups: int, conv: Convolution):
         super().__init__()
-        self.first = nn.Sequential(
-            nn.GroupNorm(groups, channels), nn.SiLU(), nn.Conv2d(channels, out_channels, 3, padding=1)
-        )
+        self.first = nn.Sequential(nn.GroupNorm(groups, channels), nn.SiLU(), conv(channels, out_channels))
         self.embed = nn.Sequential(nn.SiLU(), nn.Linear(embedding, out_channels))
         self.second = nn.Sequential(
             nn.GroupNorm(groups, out_channels),
             nn.SiLU(),
             nn.Dropout(dropout),
-            zero(nn.Conv2d(out_channels, out_channels, 3, padding=1)),
+            zero(conv(out_channels, out_channels)),
         )
         same = channels == out_channels
         self.skip = nn.Identity() if same else nn.Conv2d(channels, out_channels, 1)
@@ -86,7 +88,8 @@ class UNet(nn.Module):
     shape: (C, H, W), any H and W. model_channels: the width; multipliers: the width of each resolution in units of it;
     num_res_blocks: residual blocks a resolution (one more on the way up); attention_levels: which resolutions have
     attention, as indices into multipliers (0 is full resolution); norm_groups must divide every width; conditional: whether
-    `cond` is used; channels_last: how activations lie in memory, which changes speed alone.
+    `cond` is used; padding: what 3 x 3 convolutions see beyond the edge, zeros, or (circular, for fields on a periodic box)
+    the opposite edge; channels_last: how activations lie in memory, which changes speed alone.
     The output starts at 0. ConfigError for sizes that do not fit.
     Source: Nichol and Dhariwal 2021; Rissanen et al. 2023, appendix B.
     """
@@ -101,6 +104,7 @@ class UNet(nn.Module):
         dropout: float = 0.1,
         norm_groups: int = 32,
         conditional: bool = False,
+        padding: str = "zeros",
         channels_last: bool = True,
     ):
         super().__init__()
@@ -111,9 +115,11 @@ class UNet(nn.Module):
         widths = [width * m for m in check.shape("net.multipliers", multipliers)]
         check_widths(width, widths, groups, attention_levels)
         embedding = EMBEDDING_FACTOR * width
+        mode: Any = check.choice("net.padding", padding, PADDINGS)
+        conv = functools.partial(nn.Conv2d, kernel_size=3, padding=1, padding_mode=mode)
 
         def stage(inputs: int, level: int) -> Stage:
-            block = ResidualBlock(inputs, widths[level], embedding, dropout, groups)
+            block = ResidualBlock(inputs, widths[level], embedding, dropout, groups, conv)
             return Stage(block, Attention(widths[level], groups) if level in attention_levels else None)
 
         self.width = width
@@ -121,7 +127,7 @@ class UNet(nn.Module):
         self.tell = None  # what embeds `cond`
         if check.boolean("net.conditional", conditional):
             self.tell = nn.Sequential(nn.Linear(CONDITIONS, embedding), nn.SiLU(), zero(nn.Linear(embedding, embedding)))
-        self.enter = nn.Conv2d(shape[0], width, 3, padding=1)
+        self.enter = conv(shape[0], width)
         self.down = nn.ModuleList()
         channels, skips = width, [width]
         for level in range(len(widths)):
@@ -130,12 +136,12 @@ class UNet(nn.Module):
                 channels = widths[level]
                 skips.append(channels)
             if level < len(widths) - 1:
-                self.down.append(nn.Conv2d(channels, channels, 3, stride=2, padding=1))
+                self.down.append(conv(channels, channels, stride=2))
                 skips.append(channels)
         self.middle = nn.ModuleList(
             [
-                Stage(ResidualBlock(channels, channels, embedding, dropout, groups), Attention(channels, groups)),
-                Stage(ResidualBlock(channels, channels, embedding, dropout, groups), None),
+                Stage(ResidualBlock(channels, channels, embedding, dropout, groups, conv), Attention(channels, groups)),
+                Stage(ResidualBlock(channels, channels, embedding, dropout, groups, conv), None),
             ]
         )
         self.up = nn.ModuleList()
@@ -144,8 +150,8 @@ class UNet(nn.Module):
                 self.up.append(stage(channels + skips.pop(), level))
                 channels = widths[level]
             if level > 0:
-                self.up.append(nn.Conv2d(channels, channels, 3, padding=1))
-        last = zero(nn.Conv2d(width, shape[0], 3, padding=1))
+                self.up.append(conv(channels, channels))
+        last = zero(conv(width, shape[0]))
         self.leave = nn.Sequential(nn.GroupNorm(groups, channels), nn.SiLU(), last)
         channels_last = check.boolean("net.channels_last", channels_last)
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
