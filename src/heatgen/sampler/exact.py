@@ -1,0 +1,33 @@
+"""sampler=exact: u_0 given u_K in closed form, for model=oracle."""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from heatgen import check
+from heatgen.noise import Noise
+
+ANSWERS = ("sample", "mean", "flow")
+
+
+def exact(
+    model: Any,
+    u: Tensor,
+    levels: Tensor,
+    generator: Noise | None = None,
+    on_step: Callable[[int, Tensor], None] | None = None,
+    answer: str = "sample",
+) -> Tensor:
+    """u_0 from u_K = u, (B, C, H, W): a draw of the posterior, its mean, or the end of the probability flow.
+
+    model: needs `exact(u, t, answer, generator)`. on_step(0, u_0) is called once. ConfigError for an unknown answer.
+    """
+    check.choice("sampler.answer", answer, ANSWERS)
+    u0 = model.exact(u, levels[-1:].expand(len(u)), answer, generator)
+    if on_step is not None:
+        on_step(0, u0)
+    return u0
+
+
+exact.currency = ("exact",)  # type: ignore[attr-defined]

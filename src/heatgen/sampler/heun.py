@@ -1,0 +1,45 @@
+"""sampler=heun: the probability flow of a denoiser, to second order."""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from heatgen import check
+from heatgen.noise import Noise
+from heatgen.sampler.steps import steps
+
+
+def heun(
+    model: Any,
+    u: Tensor,
+    levels: Tensor,
+    generator: Noise | None = None,
+    on_step: Callable[[int, Tensor], None] | None = None,
+    substeps: int = 1,
+    order: int = 2,
+) -> Tensor:
+    """u_0 from u_K = u, (B, C, H, W), along du = dA v + db + dL eps with v = denoise(u, t), eps = L^-1 (u - A v - b).
+
+    order 1 holds v and eps over a step (DDIM); order 2 averages them with those at its end, but for the last step, where
+    L = 0. No mode is stiff in this form. It needs no step of the map, so it takes any. model: needs `denoise` and
+    `noise_estimate`. Source: Song et al. 2021 (DDIM), eq. 12; Karras et al. 2022, Algorithm 1, with operators for numbers.
+    """
+    order, process = check.integer("sampler.order", order, minimum=1), model.process
+    for k, t, s in steps(levels, substeps, len(u)):
+        clean = model.denoise(u, t)
+        eps = model.noise_estimate(u, t, clean)
+        change = process.std(s) - process.std(t)
+        start = u - process.mean(clean, t)
+        end = (start + process.mean(clean, s) + process.colour(eps, change)).to(u)
+        if order > 1 and k != 0:
+            clean2 = model.denoise(end, s)
+            clean, eps = (clean + clean2) / 2, (eps + model.noise_estimate(end, s, clean2)) / 2
+            end = (u - process.mean(clean, t) + process.mean(clean, s) + process.colour(eps, change)).to(u)
+        u = end
+        if k is not None and on_step is not None:
+            on_step(k, u)
+    return u
+
+
+heun.currency = ("denoise", "noise_estimate")  # type: ignore[attr-defined]

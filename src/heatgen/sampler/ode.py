@@ -1,0 +1,36 @@
+"""sampler=ode: the probability-flow ordinary differential equation, by Euler."""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from heatgen import check
+from heatgen.noise import Noise
+from heatgen.sampler.steps import steps
+
+
+def ode(
+    model: Any,
+    u: Tensor,
+    levels: Tensor,
+    generator: Noise | None = None,
+    on_step: Callable[[int, Tensor], None] | None = None,
+    substeps: int = 1,
+    factor: float = 0.5,
+) -> Tensor:
+    """u_0 from u_K = u, (B, C, H, W): u <- physics_step(u, t, s) with `factor` times the score, no noise.
+
+    factor 1/2: the probability flow, whose end is distributed like the data. factor 1: the mean path, which for Gaussian
+    data and one-step-optimal corrections ends in the posterior mean. First order in the step. model: needs `score` with its
+    `physics_step`, and a map with steps. Source: Song et al. 2021, eq. 13; Holzschuh et al. 2023, eq. 7.
+    """
+    factor = check.number("sampler.factor", factor, minimum=0)
+    for k, t, s in steps(levels, substeps, len(u)):
+        u = model.physics_step(u, t, s, factor)
+        if k is not None and on_step is not None:
+            on_step(k, u)
+    return u
+
+
+ode.currency = ("score",)  # type: ignore[attr-defined]

@@ -1,0 +1,46 @@
+"""sampler=predictor_corrector: reverse steps, each followed by steps of Langevin dynamics at its level."""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from heatgen import check
+from heatgen.noise import Noise
+from heatgen.sampler.steps import draw
+
+
+def predictor_corrector(
+    model: Any,
+    u: Tensor,
+    levels: Tensor,
+    generator: Noise | None = None,
+    on_step: Callable[[int, Tensor], None] | None = None,
+    corrections: int = 1,
+    rate: float = 0.1,
+) -> Tensor:
+    """u_0 from u_K = u, (B, C, H, W): the steps of sampler=ancestral, and after each but the last, `corrections` times
+
+        u <- u + r L^2 score(u, s) + sqrt(2 r) L z,   r = rate, L = the map's noise at that level, by coefficient,
+
+    which leaves p_s as it is for small r, and repairs what the predictor got wrong. model: needs `reverse_mean`,
+    `reverse_noise` and `score`. Source: Song et al. 2021, Algorithm 1, with a step for each coefficient.
+    """
+    corrections = check.integer("sampler.corrections", corrections, minimum=0)
+    rate = check.number("sampler.rate", rate, above=0)
+    last = 0 if getattr(model, "noise_at_end", False) else 1
+    for k in range(len(levels) - 1, 0, -1):
+        t, s = levels[k].expand(len(u)), levels[k - 1].expand(len(u))
+        u = model.reverse_mean(u, t, s)
+        if k > last:
+            u = u + model.reverse_noise(draw(u, generator), t, s)
+        for _ in range(corrections if k > 1 else 0):
+            std = model.process.std(s)
+            push = model.process.colour(model.score(u, s), rate * std**2)
+            u = (u + push + model.process.colour(draw(u, generator), (2 * rate) ** 0.5 * std)).to(u)
+        if on_step is not None:
+            on_step(k - 1, u)
+    return u
+
+
+predictor_corrector.currency = ("reverse_mean", "reverse_noise", "score")  # type: ignore[attr-defined]

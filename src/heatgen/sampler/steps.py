@@ -1,0 +1,26 @@
+"""The steps that samplers take from level K down to 0."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from heatgen import check
+from heatgen.noise import Noise
+
+
+def steps(levels: Tensor, substeps: int, batch: int) -> Iterator[tuple[int | None, Tensor, Tensor]]:
+    """(k, t, s) of each step from t down to s, (batch,) each; k is the level that s is, None between levels.
+
+    substeps: equal steps from one level to the next; ConfigError unless at least 1.
+    """
+    check.integer("sampler.substeps", substeps, minimum=1)
+    for k in range(len(levels) - 1, 0, -1):
+        grid = torch.lerp(levels[k], levels[k - 1], torch.linspace(0, 1, substeps + 1).to(levels))
+        for i in range(substeps):
+            yield (k - 1 if i == substeps - 1 else None), grid[i].expand(batch), grid[i + 1].expand(batch)
+
+
+def draw(u: Tensor, generator: Noise | None) -> Tensor:
+    """White noise like u, from `generator` or torch's own."""
+    return torch.randn_like(u) if generator is None else generator.normal_like(u)
