@@ -53,7 +53,9 @@ def model(process, mean, delta=DELTA, prior_std=None):
     """reverse_mean is `mean`; delta: a number, one for each coefficient, or a function of a step's times that gives them."""
     steps = delta if callable(delta) else lambda t, s: coefficients(delta).expand(len(s), -1, -1, -1)
     last = (process.times[-1:], process.times[-2:-1])
-    toy = SimpleNamespace(process=process, reverse_mean=mean, reverse_std=steps, noise_label=lambda: "toy")
+    toy = SimpleNamespace(process=process, reverse_mean=mean, reverse_std=steps, noise_label=lambda: "toy", markov=False)
+    toy.target_mean = lambda u0, u, t, s: process.mean(u0, s)
+    toy.target_std = lambda t, s: process.std(torch.maximum(s, process.times[1]))
     toy.initial_std = lambda: steps(*last) if prior_std is None else coefficients(prior_std)
     toy.drawn = lambda noise: toy
     return toy

@@ -144,12 +144,13 @@ class ELBO:
 
     @staticmethod
     def _gap(subject: Subject, model: Any, u0: Tensor, eps: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-        """(mu(u_k, k) - E[u_{k-1} | u_0])^2 for a draw of u_k, by coefficient, (B, D); and the step's delta, (B, 1 or D)."""
+        """(mu(u_k, k) - target)^2 for a draw of u_k, by coefficient, (B, D); and the step's delta, (B, 1 or D)."""
         process = model.process
         t, s = process.times[k], process.times[k - 1]
         with subject.devices.autocast(), torch.no_grad():
-            mean = model.reverse_mean(process.perturb(u0, t, eps), t, s)
-        gap = process.basis(mean.double() - process.mean(u0.double(), s)).square()
+            u = process.perturb(u0, t, eps)
+            mean = model.reverse_mean(u, t, s)
+        gap = process.basis(mean.double() - model.target_mean(u0.double(), u.double(), t, s)).square()
         return gap.flatten(1), model.reverse_std(t, s).flatten(1)
 
     def _middle(self, subject: Subject, run: Sequence[int], terms: Tensor) -> Tensor:
@@ -160,7 +161,8 @@ class ELBO:
         for term in terms.to(u0.device).unbind(1):
             k = term + (1 if self.compat else 2)
             gap, delta = self._gap(subject, model, u0, noises.normal_like(u0), k)
-            sigma = model.process.std(model.process.times[(k - 1).clamp(min=1)]).flatten(1)
+            times = model.process.times
+            sigma = model.target_std(times[k], times[(k - 1).clamp(min=1)]).flatten(1)
             columns.append(gaussian_kl(gap, sigma**2, delta).cpu()[:, None])
         return torch.cat(columns, dim=1)
 
@@ -213,7 +215,11 @@ class ELBO:
             "delta": subject.model.noise_label(),
             "dimensions": dimensions,
         }
-        notes = ["q factorises over levels, so the bound grows with K: compare it at equal K, not with DDPM-like models."]
+        notes = []
+        if not subject.model.markov:
+            notes.append(
+                "q factorises over levels, so the bound grows with K: compare it at equal K, not with DDPM-like models."
+            )
         if self.compat:
             notes.append(
                 "compat: the original's sum over k = 1 .. K-1 in place of 2 .. K; not a bound, for old numbers only."

@@ -21,6 +21,16 @@ def warmup_factor(step: int, warmup_steps: int) -> float:
     return min(step / warmup_steps, 1.0) if warmup_steps else 1.0
 
 
+def inverse(std: Tensor) -> Tensor:
+    """1 / std, and 0 where std is 0."""
+    return torch.where(std > 0, 1 / std.clamp(min=torch.finfo(std.dtype).tiny), torch.zeros_like(std))
+
+
+def rms(std: Tensor) -> Tensor:
+    """The root mean square over coefficients, (B, 1, 1, 1)."""
+    return std.square().mean((1, 2, 3), keepdim=True).sqrt()
+
+
 class Method(L.LightningModule):
     """A generative model of u_0, given a forward process.
 
@@ -33,6 +43,9 @@ class Method(L.LightningModule):
 
     process: Any
     net: nn.Module
+    own_way = False  # whether `generate` needs no sampler
+    markov = False  # whether its reverse steps undo a Markov process; if not, noises of levels are independent given u_0
+    noise_at_end = False  # whether the reverse step to t = 0 draws noise too, of `reverse_std`
 
     def __init__(
         self,
@@ -89,12 +102,56 @@ class Method(L.LightningModule):
         """The noise of the reverse step from t to s, from white noise eps."""
         return self.process.colour(eps, self.reverse_std(t, s))
 
+    def noise_estimate(self, u: Tensor, t: Tensor, u0: Tensor) -> Tensor:
+        """eps = L(t)^-1 (u - A(t) u_0 - b(t)), (B, C, H, W); 0 where L is."""
+        return self.process.colour(u - self.process.mean(u0, t), inverse(self.process.std(t)))
+
+    def target_mean(self, u0: Tensor, u: Tensor, t: Tensor, s: Tensor) -> Tensor:
+        """E[u_s | u_t = u, u_0], what a reverse step aims at, (B, C, H, W): A(s) u_0 + b(s), + rho eps if `markov`.
+
+        rho: the map's `coupling`; eps: `noise_estimate`.
+        """
+        state = self.process.mean(u0, s)
+        if not self.markov:
+            return state
+        return state + self.process.colour(self.noise_estimate(u, t, u0), self.process.coupling(s, t))
+
+    def target_std(self, t: Tensor, s: Tensor) -> Tensor:
+        """The deviation of u_s given u_t and u_0 over the coefficients, broadcastable to (B, C, H, W), float64."""
+        if not self.markov:
+            return self.process.std(torch.maximum(s, self.process.times[1])).double()
+        std, rho = self.process.std(s).double(), self.process.coupling(s, t).double()
+        return (std**2 - rho**2).clamp(min=0).sqrt()
+
+    def physics_step(self, u: Tensor, t: Tensor, s: Tensor, factor: float) -> Tensor:
+        """One step of the score and the physics backwards, from t to s: w - P(w) with w = u + factor Q^2 score(u, t).
+
+        P is the `increment` and Q^2 the variance of the map's step forward from s to t. Subtracting what the step forward
+        would add is the stable stand-in, 2 - a by coefficient, for the inverse 1 / a of a step that multiplies by a.
+        factor 1 gives the mean of the reverse SDE's step, 1/2 the probability flow; first order in t - s, and no mode is
+        stiff. For methods with `score`. Source: Holzschuh et al. 2023, section 2.
+        """
+        process: Any = self.process
+        score = self.score(u, t)  # type: ignore[operator]
+        denoised = u + process.colour(score, factor * process.step_std(s, t) ** 2)
+        return (denoised - process.increment(denoised, s, t)).to(u)
+
     def noise_label(self) -> str:
         """What tells the samples of one reverse noise from those of another, as a word."""
         return "own"
 
+    def prepare(self, data: Any) -> None:
+        """Measure on training data what the loss needs to know, into buffers; most methods need nothing."""
+
+    def on_fit_start(self) -> None:
+        self.prepare(self.trainer.datamodule)  # type: ignore[attr-defined]
+
     def calibrate(self, data: Any) -> None:
         """Measure on held-out data what sampling needs to know; most methods need nothing."""
+
+    def observed(self, white: float) -> Any:
+        """This model, told that its states at level K were seen through white noise of this deviation, if it can use it."""
+        return self
 
     @torch.no_grad()
     def generate(self, u_last: Tensor, noise: Noise, on_step: OnStep | None = None) -> Tensor:

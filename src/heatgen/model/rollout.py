@@ -1,0 +1,127 @@
+"""What methods that are trained along stretches of a trajectory have in common: the stretches, and their growth."""
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from heatgen import check
+from heatgen.check import ConfigError
+from heatgen.model.module import Method, rms
+from heatgen.noise import SampleNoise
+
+
+class Rollout(Method):
+    """A method that steps from level to level, its own states fed back, against a trajectory of the forward map.
+
+    Each sample draws a window of S + 1 neighbouring times, 0 and t_K included, and the map's trajectory on it. S grows in
+    training: window_start, + window_add every window_every optimizer steps, window_stages sizes, then window_final; None
+    keeps the last of these (validation uses S = 1). jitter: inner times move by up to half a step either way.
+    noise_in_rollout: the map's noise is added to each predicted state. gradient_cut: steps after which gradients stop.
+    training_noise: of the trajectories, in units of the map's own. A subclass writes `rollout`.
+    ConfigError for values out of range, and for maps without a noisy step between all neighbouring levels.
+    Source: Holzschuh et al. 2023, section 2 and appendix.
+    """
+
+    markov = True
+
+    def __init__(
+        self,
+        process: nn.Module,
+        net: nn.Module,
+        sampler: Callable[..., Tensor],
+        optimizer: Callable[..., torch.optim.Optimizer],
+        window_start: int = 6,
+        window_add: int = 2,
+        window_every: int = 1000,
+        window_stages: int = 7,
+        window_final: int | None = 20,
+        jitter: bool = True,
+        noise_in_rollout: bool = False,
+        gradient_cut: int = 32,
+        training_noise: float = 1.0,
+        **settings: Any,
+    ):
+        super().__init__(process, net, sampler, optimizer, **settings)
+        self.window_start = check.integer("model.window_start", window_start, minimum=1)
+        self.window_add = check.integer("model.window_add", window_add, minimum=0)
+        self.window_every = check.integer("model.window_every", window_every, minimum=1)
+        self.window_stages = check.integer("model.window_stages", window_stages, minimum=1)
+        self.window_final = None if window_final is None else check.integer("model.window_final", window_final, minimum=1)
+        self.jitter = check.boolean("model.jitter", jitter)
+        self.noise_in_rollout = check.boolean("model.noise_in_rollout", noise_in_rollout)
+        self.gradient_cut = check.integer("model.gradient_cut", gradient_cut, minimum=1)
+        self.training_noise = check.number("model.training_noise", training_noise, above=0)
+        self._check_steps()
+
+    def _check_steps(self) -> None:
+        name = type(self).__module__.rsplit(".", 1)[-1]
+        times = self.process.times
+        std = None if self.process.random else self.process.step_std(times[:-1], times[1:])  # ConfigError without steps
+        if std is None or not (rms(std) > 0).all():
+            raise ConfigError(
+                f"model={name} needs a map with noise in every step; forward={self.process.name} has none: "
+                "use forward=stochastic_heat or heat."
+            )
+
+    def window(self) -> int:
+        """S, the steps of a window at this moment of the training."""
+        if not self.training or self._trainer is None:
+            return 1
+        stage = self.global_step // self.window_every
+        size = self.window_start + self.window_add * min(stage, self.window_stages - 1)
+        if stage >= self.window_stages and self.window_final is not None:
+            size = self.window_final
+        return min(size, self.process.num_levels)
+
+    def trajectory(self, u0: Tensor, size: int, noise: SampleNoise) -> tuple[Tensor, list[Tensor]]:
+        """Times, (S + 1, B), ascending, and the states of the map at them, (B, C, H, W) each, of one window."""
+        process, batch = self.process, len(u0)
+        first = noise.integers(0, process.num_levels - size)
+        numbers = first[:, None] + torch.arange(size + 1)
+        levels = numbers.double()
+        if self.jitter:
+            inner = (numbers > 0) & (numbers < process.num_levels)
+            shift = noise.uniform_like(torch.empty(batch, process.num_levels + 1)).double() - 0.5
+            levels = levels + shift.gather(1, numbers) * inner
+        low = levels.long().clamp(max=process.num_levels - 1)
+        grid = process.times.cpu()
+        times = torch.lerp(grid[low], grid[low + 1], levels - low).mT.to(process.times)
+        eps = self.training_noise * noise.normal_like(u0)
+        states = [process.perturb(u0, times[0], eps)]
+        for s, t in itertools.pairwise(times):
+            states.append(process.step(states[-1], s, t, self.training_noise * noise.normal_like(u0)))
+        return times, states
+
+    def disturb(self, u: Tensor, s: Tensor, t: Tensor, noise: SampleNoise) -> Tensor:
+        """u with the noise of the step between s and t, where noise_in_rollout asks for it."""
+        if not self.noise_in_rollout:
+            return u
+        return u + self.process.colour(noise.normal_like(u), self.training_noise * self.process.step_std(s, t)).to(u)
+
+    def rollout(self, times: Tensor, states: list[Tensor], noise: SampleNoise) -> Tensor:
+        """The loss of each sample over a window, (B,)."""
+        raise NotImplementedError
+
+    def unroll(self, step: Callable[..., Tensor], times: Tensor, states: list[Tensor], noise: SampleNoise) -> Tensor:
+        """sum over the steps of |predicted - true|^2 a pixel, in units of the step's own noise; (B,).
+
+        step(u, from, to) -> u; times and states in the order of the steps. Predicted states are fed back.
+        """
+        u, total = states[0], torch.zeros(len(states[0])).to(states[0])
+        for i, (start, end, truth) in enumerate(zip(times[:-1], times[1:], states[1:], strict=True), 1):
+            u = step(u, start, end)
+            early, late = torch.minimum(start, end), torch.maximum(start, end)
+            scale = rms(self.training_noise * self.process.step_std(early, late)).flatten().to(u)
+            total = total + (u - truth).square().flatten(1).mean(1) / scale**2
+            u = self.disturb(u, early, late, noise)
+            if i % self.gradient_cut == 0:
+                u = u.detach()
+        return total
+
+    def loss(self, batch: dict[str, Tensor], noise: SampleNoise) -> Tensor:
+        """The loss of each sample over a random window of the present size, (B,)."""
+        times, states = self.trajectory(batch["u0"], self.window(), noise)
+        return self.rollout(times, states, noise)

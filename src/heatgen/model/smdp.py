@@ -1,0 +1,90 @@
+"""model=smdp: score matching via differentiable physics, a learned score beside the reversed physics."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from heatgen import check
+from heatgen.check import ConfigError
+from heatgen.model.module import rms
+from heatgen.model.rollout import Rollout
+from heatgen.noise import SampleNoise
+
+LOSSES = ("backward", "both", "backward_and_zero")
+
+
+class SMDP(Rollout):
+    """The network is the score, always: s_theta(u, t) = net / q, q the noise of the map's last step (root mean square).
+
+    Step back from t to s, in training and inference: u - P + f Q^2 s_theta(u, t); and forward: u + P - f Q^2 s_theta(u, s),
+    with the map's `increment` P and its step's variance Q^2. losses: backward, the window back from its end; both, and the
+    window forward from its start; backward_and_zero, with |f Q^2 s_theta|^2 in place of the latter. In training f is 1 for
+    backward and 1/2 for the others: the optimum is then the same s_theta, for Gaussian data
+
+        (a V(s) / V(t) - (2 - a)) / Q^2 * u,    a = A(t) / A(s), which tends to the score -u / V as the step shrinks.
+
+    In inference f = 1 with noise is the reverse SDE (sampler=sde), f = 1/2 without the probability flow (sampler=ode), f = 1
+    without the mean path, which is what the paper's ODE is. inputs: 1, the network sees u; 2, also P / q.
+    Source: Holzschuh et al. 2023, sections 2 and 3.2.
+    """
+
+    def __init__(
+        self,
+        process: nn.Module,
+        net: nn.Module,
+        sampler: Callable[..., Tensor],
+        optimizer: Callable[..., torch.optim.Optimizer],
+        losses: str = "backward",
+        inputs: int = 1,
+        **settings: Any,
+    ):
+        super().__init__(process, net, sampler, optimizer, **settings)
+        self.losses = check.choice("model.losses", losses, LOSSES)
+        self.inputs = check.integer("model.inputs", inputs, minimum=1)
+        if self.inputs > 2:
+            raise ConfigError(f"model.inputs must be 1 (the state) or 2 (and the physics increment), not {inputs}.")
+        times = self.process.times
+        self.unit = float(rms(self.process.step_std(times[-2:-1], times[-1:])))  # q
+        self.longest = float(times.diff().max())
+
+    def score(self, u: Tensor, t: Tensor) -> Tensor:
+        """s_theta(u, t), (B, C, H, W)."""
+        seen = u
+        if self.inputs == 2:
+            later = t + self.longest
+            seen = torch.cat([u, (self.process.increment(u, t, later) / self.unit).to(u)], dim=1)
+        return self.net(seen, self.process.level(t).to(u)).to(u) / self.unit
+
+    def _correction(self, u: Tensor, at: Tensor, s: Tensor, t: Tensor, factor: float) -> Tensor:
+        variance = (self.training_noise * self.process.step_std(s, t)) ** 2
+        return self.process.colour(self.score(u, at), factor * variance).to(u)
+
+    def physics_step(self, u: Tensor, t: Tensor, s: Tensor, factor: float) -> Tensor:
+        """The step back from t to s, u - P + factor Q^2 s_theta(u, t), (B, C, H, W)."""
+        return u - self.process.increment(u, s, t).to(u) + self._correction(u, t, s, t, factor)
+
+    def reverse_mean(self, u: Tensor, t: Tensor, s: Tensor) -> Tensor:
+        """The mean of the reverse SDE's step from t to s, (B, C, H, W)."""
+        return self.physics_step(u, t, s, 1.0)
+
+    def reverse_std(self, t: Tensor, s: Tensor) -> Tensor:
+        """Q, the map's own noise between s and t, broadcastable to (B, C, H, W)."""
+        return self.process.step_std(s, t)
+
+    def rollout(self, times: Tensor, states: list[Tensor], noise: SampleNoise) -> Tensor:
+        """The losses of a window, (B,)."""
+        factor = 1.0 if self.losses == "backward" else 0.5
+        back = self.unroll(lambda u, t, s: self.physics_step(u, t, s, factor), times.flip(0), states[::-1], noise)
+        if self.losses == "backward":
+            return back
+        if self.losses == "both":
+            return back + self.unroll(lambda u, s, t: self._forward(u, s, t, factor), times, states, noise)
+        for s, t, u in zip(times[:-1], times[1:], states[1:], strict=True):
+            scale = rms(self.training_noise * self.process.step_std(s, t)).flatten().to(u)
+            back = back + self._correction(u, t, s, t, factor).square().flatten(1).mean(1) / scale**2
+        return back
+
+    def _forward(self, u: Tensor, s: Tensor, t: Tensor, factor: float) -> Tensor:
+        return u + self.process.increment(u, s, t).to(u) - self._correction(u, s, s, t, factor)
