@@ -31,10 +31,11 @@ def make_run(folder, name, overrides, parametrisation="residual", pictures=4):
     return run
 
 
-def measure(run, file, mode, values, when, errors=None, headline=None):
+def measure(run, file, mode, values, when, errors=None, headline=None, **more):
     path = run / "evaluation" / f"{file}.json"
     headline = headline or list(values)[:1]
-    path.write_text(json.dumps({"mode": mode, "values": values, "standard_errors": errors or {}, "headline": headline}))
+    content = {"mode": mode, "values": values, "standard_errors": errors or {}, "headline": headline}
+    path.write_text(json.dumps(content | more))
     os.utime(path, (when, when))
 
 
@@ -56,7 +57,7 @@ def sweep(tmp_path):
         measure(run, "train_a", "train", {"val/loss": bits / 100, "steps": 12}, 100)
         measure(run, "elbo_b", "elbo", {BITS: bits, "L_K [nats]": 7.0}, 200, {BITS: 0.25})
     measure(two, "elbo_a", "elbo", {BITS: 99.0}, 150)  # older, in spite of being written to another name
-    measure(ten, "forward_a", "forward", {"information at K [bits]": None}, 300)
+    measure(ten, "forward_a", "forward", {"information at K [bits]": 12.0}, 300)
     (two / "evaluation" / "elbo_delta_c.json").write_text('{"mode": "elbo", "parameter": "delta", "series": {}}')
     paint(two, 4, (0, 0, 255))
     paint(two, 12, (255, 0, 0))
@@ -78,13 +79,117 @@ def test_every_number_of_the_newest_result_of_each_mode_is_kept(sweep):
     measure(sweep / "2-ihd-heat-digits", "elbo_c", "elbo", {BITS: 2.5}, 400)
     first = compare.rows_of(compare.find_runs([sweep]))[0][0]
     assert first[BITS] == 2.5 and "L_K [nats]" not in first and first["val/loss"] == 0.035
-    assert second["information at K [bits]"] is None
+    assert second["information at K [bits]"] == 12
 
 
 def test_runs_without_a_difference_are_known_by_their_names(tmp_path):
     runs = [make_run(tmp_path, name, "seed=0") for name in ("b", "a")]
     rows, shown = compare.rows_of(runs)
     assert shown == ["run", "parametrisation"] and [row["run"] for row in rows] == ["b", "a"]
+
+
+def test_columns_without_a_number_are_not_shown(sweep):
+    measure(sweep / "10-ihd-identity-digits", "forward_b", "forward", {"information at K [bits]": None}, 400)
+    rows, shown = compare.rows_of(compare.find_runs([sweep]))
+    assert "information at K [bits]" not in shown and BITS in shown
+    assert rows[1]["information at K [bits]"] is None  # the JSON has it
+
+
+# variants ---------------------------------------------------------------------------------------------------------------
+
+ERROR = "MSE of u_0"
+
+
+@pytest.fixture
+def measured_twice(sweep):
+    """The first run of the sweep was reconstructed in two ways, the second in one."""
+    two, ten = sweep / "2-ihd-heat-digits", sweep / "10-ihd-identity-digits"
+    measure(two, "reconstruction_a", "reconstruction", {ERROR: 0.9}, 400, variant="ode")
+    measure(two, "reconstruction_b", "reconstruction", {ERROR: 0.5, "CRPS": 0.1}, 410, {ERROR: 0.01}, variant="sde")
+    measure(two, "reconstruction_c", "reconstruction", {ERROR: 0.7}, 420, variant="ode")  # again
+    measure(ten, "reconstruction_a", "reconstruction", {ERROR: 0.8}, 400, variant="sde")
+    return sweep
+
+
+def test_every_variant_of_a_run_has_a_row_with_all_that_they_share(measured_twice):
+    rows, shown = compare.rows_of(compare.find_runs([measured_twice]))
+    assert shown[:5] == ["forward", "net.multipliers", "model.delta", "variant", "parametrisation"]
+    assert [(row["run"][:2], row["variant"], row[ERROR], row[BITS], row["steps"]) for row in rows] == [
+        ("2-", "ode", 0.7, 3.5, 12),
+        ("2-", "sde", 0.5, 3.5, 12),
+        ("10", "sde", 0.8, 4.5, 12),
+    ]
+    assert "CRPS" not in rows[0] and rows[1]["CRPS"] == 0.1 and f"{ERROR} s.e." not in rows[0]
+
+
+def test_runs_without_variants_have_no_such_column(sweep):
+    rows, shown = compare.rows_of(compare.find_runs([sweep]))
+    assert "variant" not in shown and not any("variant" in row for row in rows)
+
+
+def test_a_run_without_variants_beside_others_has_one_row(measured_twice):
+    (measured_twice / "10-ihd-identity-digits" / "evaluation" / "reconstruction_a.json").unlink()
+    rows, _ = compare.rows_of(compare.find_runs([measured_twice]))
+    assert [(row["variant"], row.get(ERROR)) for row in rows] == [("ode", 0.7), ("sde", 0.5), ("", None)]
+
+
+def test_a_mode_that_was_measured_with_and_without_a_variant_has_a_row_for_both(measured_twice):
+    ten = measured_twice / "10-ihd-identity-digits"
+    measure(ten, "reconstruction_0", "reconstruction", {ERROR: 0.6, "CRPS": 0.2}, 390)
+    rows, _ = compare.rows_of(compare.find_runs([ten]))
+    assert [(row["variant"], row[ERROR], row.get("CRPS"), row[BITS]) for row in rows] == [
+        ("", 0.6, 0.2, 4.5),
+        ("sde", 0.8, None, 4.5),
+    ]
+
+
+def test_the_page_tells_variants_apart(measured_twice):
+    compare.compare([measured_twice], None)
+    text = (measured_twice / "comparison.md").read_text()
+    assert "\n| heat | [1,2] |  | ode | residual | 0.035 |" in text and "\n| heat | [1,2] |  | sde | residual |" in text
+    assert [row["variant"] for row in json.loads((measured_twice / "comparison.json").read_text())] == ["ode", "sde", "sde"]
+
+
+# the figure -------------------------------------------------------------------------------------------------------------
+
+
+def axes_of(folder, monkeypatch):
+    """The panels of the comparison's figure."""
+    import matplotlib.figure
+
+    seen = []
+    save = matplotlib.figure.Figure.savefig
+    monkeypatch.setattr(matplotlib.figure.Figure, "savefig", lambda f, *a, **k: (seen.append(f), save(f, *a, **k)))
+    compare.compare([folder], None)
+    return seen[0].axes
+
+
+def test_the_figure_has_a_bar_for_every_row(measured_twice, monkeypatch):
+    first, *others = axes_of(measured_twice, monkeypatch)
+    assert first.get_title() == "samples" and len(first.images) == 2  # both rows of the run that drew some
+    names = [label.get_text() for label in first.get_yticklabels()]
+    assert names == ["heat [1,2]  ode residual", "heat [1,2]  sde residual", "identity  0.02 sde x0"]
+    panel = {axes.get_title(): axes for axes in others}[ERROR]
+    assert [bar.get_width() for bar in panel.patches] == [0.7, 0.5, 0.8] and panel.get_xscale() == "linear"
+
+
+def test_without_samples_the_figure_is_bars_alone_on_a_log_scale_where_they_span(tmp_path, monkeypatch):
+    for i, value in enumerate((1e-4, 3e-1)):
+        run = make_run(tmp_path, f"{i}-oracle", f"forward.num_levels={8 + i}", None)
+        measure(run, "reconstruction_a", "reconstruction", {"recon MSE vs noisy": value}, 100)
+    (panel,) = axes_of(tmp_path, monkeypatch)
+    assert panel.get_title() == "recon MSE vs noisy" and panel.get_xscale() == "log"
+    assert [label.get_text() for label in panel.get_yticklabels()] == ["8", "9"]
+    assert panel.get_ylim() == (1.5, -0.5)  # the first row on top
+
+
+def test_runs_with_nothing_to_draw_are_named(tmp_path, monkeypatch):
+    make_run(tmp_path, "a", "seed=0")
+    (panel,) = axes_of(tmp_path, monkeypatch)
+    assert [label.get_text() for label in panel.get_yticklabels()] == ["a residual"]
+
+
+# the rest ---------------------------------------------------------------------------------------------------------------
 
 
 def test_single_runs_and_folders_of_runs_may_be_mixed(sweep, tmp_path):
@@ -105,7 +210,7 @@ def test_the_table_is_written_as_plain_keys_and_as_markdown_with_its_commands(sw
     for text in ((sweep / "comparison.md").read_text(), (docs / "maps.md").read_text()):
         assert f"    python train.py -m forward=heat,identity\n{command}" in text
         assert f"| forward | net.multipliers | model.delta | parametrisation | val/loss | {BITS} | information at K" in text
-        assert "\n| identity |  | 0.02 | x0 | 0.045 | 4.5 |  |\n" in text
+        assert "\n| identity |  | 0.02 | x0 | 0.045 | 4.5 | 12 |\n" in text
     assert "![maps](maps.png)" in (docs / "maps.md").read_text()
     for picture in (sweep / "comparison.png", docs / "maps.png"):
         with Image.open(picture) as image:
@@ -166,7 +271,50 @@ def test_a_sweep_ends_with_its_comparison(tmp_path: Path) -> None:
         ("heat", "residual", 2),
         ("identity", "residual", 2),
     ]
-    assert "| forward | parametrisation | val/loss |" in (folder / "comparison.md").read_text()
+    assert "| forward | parametrisation |\n" in (folder / "comparison.md").read_text()  # too short for a val/loss
     assert (folder / "command.txt").read_text().startswith("python train.py -m data.suggest")
     assert (folder / "comparison.png").stat().st_size > 0
     assert not list(folder.glob("*/evaluation/forward_*"))  # evaluate=[] measures nothing
+
+
+def test_a_sweep_publishes_its_comparison_under_its_own_command_alone(sweep, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["/there/train.py", "-m", "forward=heat,identity", "publish=maps"])
+    config = OmegaConf.create({"publish": "maps", "hydra": {"sweep": {"dir": str(sweep)}}})
+    callback = compare.Comparison()
+    callback.on_multirun_start(config=config)
+    callback.on_multirun_end(config=config)
+    results = tmp_path / "docs" / "results"
+    assert {path.name for path in results.iterdir()} == {"maps.json", "maps.md", "maps.png"}
+    for text in ((results / "maps.md").read_text(), (sweep / "comparison.md").read_text()):
+        assert "Made by\n\n    python train.py -m forward=heat,identity publish=maps\n\nAll numbers" in text
+    assert "| heat |" in (results / "maps.md").read_text()
+
+
+def test_a_sweep_that_does_not_publish_leaves_the_documentation_alone(sweep, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = OmegaConf.create({"publish": None, "hydra": {"sweep": {"dir": str(sweep)}}})
+    compare.Comparison().on_multirun_start(config=config)
+    compare.Comparison().on_run_start(config=config)
+    compare.Comparison().on_multirun_end(config=config)
+    assert (sweep / "comparison.md").is_file() and not (tmp_path / "docs").exists()
+
+
+def test_publish_without_a_sweep_and_a_publish_that_is_no_name_are_refused(refused, monkeypatch):
+    wrong = refused("train", *SMALL, "publish=maps")
+    assert wrong == "Error: publish=maps is for a sweep, which has runs to compare; add -m, or use publish=null."
+    wrong = refused("train", "-m", *SMALL, "seed=0,1", "publish=../maps")
+    assert wrong == "Error: publish must be a name such as my_maps, not '../maps'."
+    monkeypatch.setenv("LOCAL_RANK", "0")  # a process of a sweep's job has the sweep's publish
+    compare.Comparison().on_run_start(config=OmegaConf.create({"publish": "maps"}))
+
+
+def test_a_variant_goes_from_the_command_line_into_the_comparison(own_run, capsys):
+    words = [f"run={own_run}", "mode=forward", "trainer.accelerator=cpu"]
+    assert call("evaluate", *words, "variant=fine") == call("evaluate", *words, "variant=2") == 0
+    assert "forward: own, fine" in capsys.readouterr().out
+    contents = [json.loads(path.read_text()) for path in sorted((own_run / "evaluation").glob("forward_*.json"))]
+    assert [content["variant"] for content in contents] == ["fine", "2"]
+    rows, shown = compare.rows_of([own_run])
+    assert [row["variant"] for row in rows] == ["fine", "2"] and shown[:3] == ["run", "variant", "parametrisation"]
+    assert all("val/loss" in row and "information at K [bits]" in row for row in rows)

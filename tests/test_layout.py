@@ -24,16 +24,18 @@ ALLOWED = {  # the big packages that a room may import
     "callback": {"lightning"},
     "logger": {"lightning", "wandb"},
     "metric": {"cleanfid", "matplotlib"},
+    "oracle": {"scipy"},
 }
 LOWER = {  # the rooms that a room may import from, besides itself
     "forward": set(),
     "net": set(),
     "sampler": set(),
     "data": set(),
-    "model": {"forward"},
+    "model": {"forward", "oracle"},
     "callback": set(),
     "logger": set(),
-    "metric": {"data", "forward"},
+    "metric": {"data", "forward", "oracle"},
+    "oracle": {"forward"},
 }
 
 
@@ -51,7 +53,7 @@ def imports(path: Path) -> set[str]:
 def targets(config: object) -> list[str]:
     """Every _target_ in a config."""
     if OmegaConf.is_list(config):
-        return [t for item in config for t in targets(item)]
+        return [t for i in range(len(config)) if not OmegaConf.is_interpolation(config, i) for t in targets(config[i])]
     if not OmegaConf.is_dict(config):
         return []
     own = [config["_target_"]] if "_target_" in config else []

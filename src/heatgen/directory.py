@@ -128,7 +128,7 @@ def resumed(run: Path, overrides: list[str], choices: Any) -> DictConfig:
     cfg = read_config(run)
     OmegaConf.set_struct(cfg, True)
     for override in overrides:
-        key, _, value = override.partition("=")
+        key, _, value = override.lstrip("+").partition("=")
         if key in choices:
             raise ConfigError(f"resume keeps the run's own {key}; remove {override}, or start a new run with it.")
         try:

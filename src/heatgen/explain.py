@@ -95,7 +95,10 @@ def explain_config(message: str, script: str) -> str:
     name = key[1] if key else full[1] if full else ""
     name = name.split("=")[0].lstrip("+~")
     if name and ("not in struct" in message or "No match" in message or "Could not" in message):
-        hint = suggest(name, known_keys(script))
+        known = known_keys(script)
+        if name in known:
+            return f"{name} is a key of another option of its group; choose that option too, or with resume write ++{name}=."
+        hint = suggest(name, known)
         return f"{name} is not a key of the config{hint or f'; see python {script}.py --help.'}"
     return message.splitlines()[0]
 

@@ -66,7 +66,8 @@ def make(node: DictConfig, **objects: Any) -> Any:
 
 def make_data(cfg: DictConfig) -> Any:
     """The data of a config; what it suggests to other groups is not its own concern."""
-    return make(OmegaConf.create({key: value for key, value in cfg.data.items() if key != "suggest"}))
+    settings: Any = OmegaConf.to_container(cfg.data, resolve=True)
+    return make(OmegaConf.create({key: value for key, value in settings.items() if key != "suggest"}))
 
 
 def make_process(cfg: DictConfig) -> Any:
@@ -86,9 +87,8 @@ def build(cfg: DictConfig) -> tuple[Any, Any]:
     data, process = make_data(cfg), make_process(cfg)
     sampler = hydra.utils.instantiate(cfg.sampler, _partial_=True, _convert_="all")
     model = make(cfg.model, process=process, net=make(cfg.net), sampler=sampler)
-    for name in sampler.func.currency:
-        if not hasattr(model, name):
-            raise ConfigError(f"sampler={sampler.func.__name__} needs {name}, which {cfg.model._target_} lacks.")
+    if not model.own_way:
+        check_currency(sampler.func, model)
     for key, value in model.chosen.items():
         OmegaConf.update(cfg, f"model.{key}", value)
         if launch.rank() == 0:
@@ -96,8 +96,20 @@ def build(cfg: DictConfig) -> tuple[Any, Any]:
     return model, data
 
 
+def check_currency(sampler: Any, model: Any) -> None:
+    """ConfigError, with the samplers that suit, where the model does not give what the sampler needs."""
+    missing = [name for name in sampler.currency if not hasattr(model, name)]
+    if missing:
+        functions: Any = {s: hydra.utils.get_method(f"heatgen.sampler.{s}.{s}") for s in check.options_of("sampler")}
+        suited = [s for s, function in functions.items() if all(hasattr(model, c) for c in function.currency)]
+        name = type(model).__module__.rsplit(".", 1)[-1]
+        raise ConfigError(
+            f"sampler={sampler.__name__} needs {missing[0]}, which model={name} lacks; use sampler={' or '.join(suited)}."
+        )
+
+
 def load(run: Path, checkpoint: str = "last", weights: str = "ema", overrides: dict[str, Any] | None = None) -> Any:
-    """The model, data and config of a run, as after training. weights: ema | raw; overrides: values to change first.
+    """The model, data and config of a run, as after training. weights: ema | raw; overrides: values to replace first.
 
     ConfigError for a run that cannot be read or a checkpoint that is missing, cut short or of another model.
     """
@@ -106,12 +118,14 @@ def load(run: Path, checkpoint: str = "last", weights: str = "ema", overrides: d
     check.choice("weights", weights, ("ema", "raw"))
     cfg = directory.read_config(run)
     for key, value in (overrides or {}).items():
-        OmegaConf.update(cfg, key, value, force_add=True)
+        OmegaConf.update(cfg, key, value, force_add=True, merge=False)
     state = directory.read_checkpoint(directory.find_checkpoint(run, checkpoint))
     model, data = build(cfg)
     try:
         model.load_state_dict(state["state_dict"])
-        if weights == "ema" and "EMA" not in state["callbacks"]:
+        if not list(model.parameters()):
+            pass  # exact answers: nothing was trained
+        elif weights == "ema" and "EMA" not in state["callbacks"]:
             log.warning("Note: the run has no averaged weights (callback.ema was off); its raw weights are used.")
         elif weights == "ema":
             averages = EMA()
@@ -141,6 +155,7 @@ def train(cfg: DictConfig) -> float | None:
 
     import lightning as L
 
+    from heatgen.callback.checkpoints import AtomicIO
     from heatgen.training import make_trainer, quiet_lightning
 
     quiet_lightning()
@@ -159,14 +174,18 @@ def train(cfg: DictConfig) -> float | None:
     if checkpoint := directory.find_checkpoint(run, "last") if cfg.resume else None:
         directory.read_checkpoint(checkpoint)
     started = time.monotonic()
-    trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    if list(model.parameters()):
+        trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    else:
+        log.info("model=%s has nothing to train", cfg.name.split("-")[0])
+        AtomicIO().save_checkpoint({"state_dict": model.state_dict(), "callbacks": {}}, run / "checkpoints" / "last.ckpt")
     stopped = callbacks["checkpoints"].signal if "checkpoints" in callbacks else 0
     if stopped:
         log.info("stopped by a signal at step %d; go on with: python train.py resume=%s", trainer.global_step, run)
         sys.exit(128 + stopped)
     best = callbacks["checkpoints"].best if "checkpoints" in callbacks else math.inf
     values = {"val/loss": best, "steps": trainer.global_step, "seconds": round(time.monotonic() - started)}
-    if launch.rank() == 0:
+    if launch.rank() == 0 and trainer.global_step:
         directory.write_result(run, "train", {"mode": "train", "values": values, "headline": ["val/loss"]})
     log.info("trained %d steps, best val/loss %.6g; next: python sample.py run=%s", trainer.global_step, best, run)
     launch.evaluate(run, cfg, hc.mode == RunMode.MULTIRUN)
@@ -209,6 +228,8 @@ def load_for(cfg: DictConfig, run: Path, devices: Any) -> tuple[Any, Any, DictCo
     overrides = {f"model.{key}": cfg[key] for key in ("delta", "delta_mode", "prior_std") if cfg[key] is not None}
     if (cfg.delta is None) != (cfg.delta_mode is None):  # what is asked for replaces what the run had, whichever it was
         overrides |= {"model.delta": None} if cfg.delta is None else {"model.delta_mode": "constant"}
+    if cfg.get("sampler") is not None:
+        overrides["sampler"] = OmegaConf.to_container(cfg.sampler, resolve=True)
     model, data, run_config = load(run, cfg.checkpoint, cfg.weights, overrides)
     with devices.fabric.rank_zero_first():
         data.prepare_data()
@@ -263,10 +284,12 @@ def evaluate(cfg: DictConfig) -> None:
     for cfg.delta in deltas:
         subject, run_config = make_subject(cfg, None if alone else run, devices)
         results.append(metric(subject))
+        if cfg.get("sampler") is not None:
+            results[-1].facts["sampler"] = choices["sampler"]
         if devices.first:
             experiment = cfg.experiment_name or run_config.get("experiment_name") or "default"
             swept = parameter(cfg) if len(deltas) == 1 else ("delta", cfg.delta)
-            report(results[-1], mode, run, cfg.runs_dir, str(experiment), swept, cfg.picture)
+            report(results[-1], mode, run, cfg.runs_dir, str(experiment), swept, cfg.picture, cfg.variant)
     if devices.first and len(deltas) > 1:
         report_sweep("delta", deltas, results, mode, run)
 

@@ -32,10 +32,15 @@ def report(
     experiment: str,
     parameter: tuple[str, Any] | None,
     picture: str | None = None,
+    variant: Any = None,
 ) -> Path:
-    """Print the result, write it to <run>/evaluation and add it to the experiment's table; the path of the JSON file."""
+    """Print the result, write it to <run>/evaluation and add it to the experiment's table; the path of the JSON file.
+
+    variant: the name of this way of measuring, which has its own row where runs are compared; None for the run's own.
+    """
     console = Console(width=None if sys.stdout.isatty() else 160)
-    console.print(table_of_values(result, f"{mode}: {run.name}"))
+    title = f"{mode}: {run.name}" + ("" if variant is None else f", {variant}")
+    console.print(table_of_values(result, escape(title)))
     if result.series:
         console.print(table_of_series(result.series))
     for key, fact in result.facts.items():
@@ -46,6 +51,7 @@ def report(
     content = {
         "mode": mode,
         "run": str(run),
+        "variant": None if variant is None else str(variant),
         "values": result.values,
         "standard_errors": result.errors,
         "headline": list(result.headline or list(result.values)[:1]),

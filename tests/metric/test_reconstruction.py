@@ -1,0 +1,301 @@
+"""Recovering u_0 from u_K, against the closed forms of Gaussian fields, and from the command line."""
+
+import json
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+from conftest import call
+from torch import nn
+
+from heatgen.check import ConfigError
+from heatgen.data.module import Spec
+from heatgen.devices import Devices
+from heatgen.forward.basis import Cosine, Fourier, Pixel
+from heatgen.forward.random_matrix import RandomMatrix
+from heatgen.forward.random_velocity import RandomVelocity
+from heatgen.forward.stochastic_heat import StochasticHeat
+from heatgen.metric.metric import Subject
+from heatgen.metric.reconstruction import HEADLINE, Reconstruction, wave_numbers
+from heatgen.model.module import Method
+from heatgen.oracle.gaussian import GaussianOracle
+
+SHAPE, N, WHITE, DRAWS = (1, 8, 8), 240, 0.05, 6
+PROCESS = StochasticHeat(SHAPE, num_levels=4)
+LAST = PROCESS.times[-1:]
+BASIS = Fourier(8, 8)
+K2 = PROCESS.eigenvalues
+S = torch.where(K2 > 0, 3 * (1 + K2) ** -2.0, torch.zeros_like(K2))[None]  # variance of each coefficient; none at k = 0
+A = (-0.2 * K2).exp()
+Q = torch.where(K2 > 0, 0.01 * (1 - (-0.4 * K2).exp()) / (2 * K2.clamp(min=1)), 0.01 * 0.2 * torch.ones_like(K2))
+
+
+def normal(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+FIELDS = BASIS.inverse(S.sqrt() * normal(N, *SHAPE)).float()
+
+
+def posterior(q):
+    """The factor and the variance of u_0 given u_K, by coefficient, where the noise has variance q."""
+    return S * A / (A**2 * S + q), S * q / (A**2 * S + q)
+
+
+class Exact(Method):
+    """The closed form of the posterior; its `spread` is 1 for exact draws and 0 for the mean."""
+
+    def __init__(self, process=PROCESS, spread=1.0, q=Q):
+        super().__init__(process, nn.Identity(), sampler=None, optimizer=None)
+        self.spread, self.q, self.seen = spread, q, []
+
+    def observed(self, white):
+        return Exact(self.process, self.spread, torch.full_like(Q, white**2))
+
+    def generate(self, u, noise, on_step=None):
+        factor, variance = posterior(self.q)
+        eps = noise.normal_like(u.double())
+        self.seen.append((u, eps))
+        return BASIS.inverse(factor * BASIS(u.double()) + self.spread * variance.sqrt() * eps)
+
+
+def subject(model, spectrum=S, fields=FIELDS, n=None, batch_size=50, seed=0):
+    data = SimpleNamespace(
+        spec=Spec(tuple(fields.shape[1:]), (-3.0, 3.0), "periodic", None, spectrum),
+        images={"test": fields, "val": fields[:9]}.get,
+        clean=lambda split, indices: {"test": fields, "val": fields[:9]}[split][torch.as_tensor(indices)],
+    )
+    return Subject(model, data, "toy", Devices(accelerator="cpu"), n, batch_size, seed)
+
+
+@pytest.fixture(scope="module")
+def exact():
+    return Reconstruction(draws=DRAWS, inputs=["process", "white"], noise_std=WHITE)(subject(Exact()))
+
+
+@pytest.fixture(scope="module")
+def mean():
+    return Reconstruction(draws=3)(subject(Exact(spread=0.0)))
+
+
+def agrees(result, name, expected):
+    """The value is the expected one within five standard errors, which are small."""
+    value, error = result.values[name], result.errors[name]
+    assert value == pytest.approx(expected, abs=5 * error + 1e-12), name
+    assert error < 0.1 * abs(expected) + 1e-12, name
+
+
+@pytest.mark.parametrize(("suffix", "q"), [("", Q), (" [white]", torch.full_like(Q, WHITE**2))])
+def test_exact_draws_have_the_errors_of_the_closed_form(exact, suffix, q):
+    variance = posterior(q)[1]
+    agrees(exact, f"recon MSE vs noisy{suffix}", (A**2 * variance + q**2 / (A**2 * S + q)).mean().item())
+    agrees(exact, f"recon MSE vs clean{suffix}", (2 * A**2 * variance).mean().item())
+    agrees(exact, f"MSE of u_0{suffix}", 2 * variance.mean().item())
+    agrees(exact, f"MSE of mean{suffix}", (1 + 1 / DRAWS) * variance.mean().item())
+    agrees(exact, f"CRPS{suffix}", math.sqrt(variance.mean().item() / math.pi))  # the posterior is the same at every pixel
+
+
+def test_the_noise_of_the_posterior_adds_up_to_that_of_the_state():
+    variance = posterior(Q)[1]
+    assert torch.allclose(A**2 * variance + Q**2 / (A**2 * S + Q), Q, rtol=1e-12)
+
+
+@pytest.mark.parametrize("suffix", ["", " [white]"])
+def test_exact_draws_are_calibrated(exact, suffix):
+    for level in (50, 90, 95):
+        agrees(exact, f"coverage {level} %{suffix}", level / 100)
+    agrees(exact, f"z-score std{suffix}", 1.0)
+    agrees(exact, f"MSE of u_0 / oracle sampler{suffix}", 1.0)
+    value, error = (numbers[f"excess MSE of mean{suffix}"] for numbers in (exact.values, exact.errors))
+    assert abs(value) < 5 * error < 0.05 * posterior(Q)[1].mean()
+    rings = exact.series[f"rms z-score{suffix}"]
+    assert math.isnan(rings[0]) and exact.series["|k|"] == [0, 1, 2, 3, 4, 5]  # k = 0 is certain
+    assert rings[1:] == pytest.approx([1] * 5, abs=0.05)
+
+
+def test_the_energy_score_is_nearly_that_of_its_dimension(exact):
+    """E|x - y| - E|x - x'| / 2 is half of E|x - x'| for exact draws; about sqrt(2 V) / 2 a pixel in many dimensions."""
+    assert exact.values["energy score"] == pytest.approx(math.sqrt(posterior(Q)[1].mean().item() / 2), rel=0.15)
+    assert exact.errors["energy score"] < 0.05 * exact.values["energy score"]
+
+
+def test_the_posterior_mean_is_half_as_far_and_has_neither_spread_nor_spectrum(mean, exact):
+    variance = posterior(Q)[1]
+    agrees(mean, "recon MSE vs noisy", (Q**2 / (A**2 * S + Q)).mean().item())
+    agrees(mean, "recon MSE vs clean", (A**2 * variance).mean().item())
+    agrees(mean, "MSE of u_0", variance.mean().item())
+    agrees(mean, "MSE of u_0 / oracle sampler", 0.5)
+    assert mean.values["MSE of mean"] == pytest.approx(mean.values["MSE of u_0"], rel=1e-9)
+    assert mean.values["excess MSE of mean"] == pytest.approx(0, abs=1e-12)
+    assert mean.values["z-score std"] == pytest.approx(0, abs=1e-4)
+    for name in ("spectral error", "spectral error, power"):
+        assert mean.values[name] > 1.5 * exact.values[name]
+
+
+def test_equal_draws_have_no_coverage_and_say_so(mean):
+    assert not [key for key in mean.values if key.startswith("coverage")] and "ranks" not in mean.pictures
+    assert mean.notes == [f"all draws of {N} fields are identical (process input): no coverage and no ranks."]
+    assert mean.headline == ("recon MSE vs noisy", "spectral error", "MSE of u_0", "CRPS")
+
+
+def test_too_wide_draws_are_found_out():
+    wide = Reconstruction(draws=4)(subject(Exact(spread=1.5)))
+    agrees(wide, "z-score std", 1.5)
+    agrees(wide, "MSE of u_0 / oracle sampler", (1 + 1.5**2) / 2)
+    assert wide.values["coverage 90 %"] > 0.93
+    assert abs(wide.values["excess MSE of mean"]) < 5 * wide.errors["excess MSE of mean"]
+
+
+def test_draws_that_diverge_are_not_left_out():
+    model = Exact()
+    model.generate = lambda u, noise, on_step=None: torch.full_like(u, torch.inf)
+    result = Reconstruction(draws=2)(subject(model, n=5))
+    assert result.values["MSE of u_0"] == math.inf and not math.isfinite(result.values["z-score std"])
+
+
+def test_the_headline_facts_and_notes(exact):
+    assert exact.headline == (*HEADLINE, *(f"{name} [white]" for name in HEADLINE[:3]))
+    assert set(exact.headline) <= set(exact.values) == set(exact.errors)
+    facts = {"n": N, "split": "toy test", "draws": DRAWS, "input": "process and white 0.05", "levels": 4, "delta": "own"}
+    assert facts.items() <= exact.facts.items()
+    assert float(exact.facts["least MSE of u_0"]) == pytest.approx(posterior(Q)[1].mean().item(), rel=1e-5)
+    assert len(exact.notes) == 1 and "randomised PIT" in exact.notes[0]
+
+
+def test_the_pictures_are_of_their_kind(exact):
+    names = ["fields", "spectra", "ranks"]
+    assert list(exact.pictures) == names + [f"{name}_white" for name in names]
+    assert exact.pictures["fields"].width > 2 * exact.pictures["fields"].height
+    assert all(len(picture.getcolors(10**6)) > 20 for picture in exact.pictures.values())
+    assert exact.pictures["fields"].tobytes() != exact.pictures["fields_white"].tobytes()
+
+
+def test_the_numbers_do_not_depend_on_how_fields_are_cut_into_batches():
+    one, other = (Reconstruction(draws=3)(subject(Exact(), n=30, batch_size=size)) for size in (7, 100))
+    assert one.values == pytest.approx(other.values, rel=1e-6)
+    assert one.pictures["fields"].tobytes() == other.pictures["fields"].tobytes()
+
+
+def test_draws_and_input_are_those_of_reconstruct_and_of_the_seed():
+    model = Exact()
+    Reconstruction(draws=3)(subject(model, batch_size=N, seed=5))
+    (u, first), *_ = model.seen
+    draws = [posterior(Q)[0] * BASIS(u.double()) + posterior(Q)[1].sqrt() * eps for _, eps in model.seen]
+    assert torch.allclose(BASIS.inverse(torch.stack(draws)), model.reconstruct(u, 3, seed=5).double(), atol=1e-6)
+    noise = BASIS(u - PROCESS.mean(FIELDS, LAST.expand(N))).double()
+    assert (noise.square().mean(0) / Q).mean().item() == pytest.approx(1, abs=0.05)
+    again = Exact()
+    Reconstruction(draws=3)(subject(again, batch_size=N, seed=6))
+    assert not torch.isclose(again.seen[0][0], u).all(-1).any() and not torch.isclose(again.seen[0][1], first).all(-1).any()
+
+
+def test_white_alone_has_no_suffix_and_its_own_noise():
+    model = Exact()
+    model.observed = lambda white: model  # a model that cannot use it
+    result = Reconstruction(draws=2, inputs=["white"], noise_std=0.3)(subject(model, batch_size=N))
+    assert not [key for key in result.values if "[" in key] and result.facts["input"] == "white 0.3"
+    noise = model.seen[0][0] - PROCESS.mean(FIELDS, LAST.expand(N))
+    assert noise.std().item() == pytest.approx(0.3, rel=0.02)
+
+
+def test_n_fields_of_the_split_are_taken_all_over_it():
+    model = Exact()
+    result = Reconstruction(draws=2)(subject(model, n=20, batch_size=100))
+    assert result.facts["n"] == 20
+    distances = torch.cdist(model.seen[0][0].flatten(1).double(), PROCESS.mean(FIELDS, LAST.expand(N)).flatten(1).double())
+    assert len(set(distances.argmin(1).tolist())) == 20 and distances.argmin(1).max() > 150
+    assert Reconstruction(draws=2, split="val")(subject(Exact())).facts["n"] == 9
+
+
+def test_without_a_known_spectrum_there_is_no_oracle():
+    result = Reconstruction(draws=2)(subject(Exact(), spectrum=None, n=5))
+    assert not result.series and not [key for key in result.values if "oracle" in key or "z-score" in key or "excess" in key]
+
+
+def test_a_map_without_a_closed_form_says_so(monkeypatch):
+    monkeypatch.setattr("heatgen.oracle.gaussian.LARGEST", 10)
+    model = Exact(RandomMatrix(SHAPE, num_levels=2))
+    result = Reconstruction(draws=2)(subject(model, n=5))
+    assert "z-score std" not in result.values
+    assert [note for note in result.notes if note.startswith("no gap to the exact posterior: forward=random_matrix is not")]
+
+
+def test_a_map_that_is_a_matrix_has_z_scores_but_no_rings():
+    process = RandomMatrix(SHAPE, num_levels=2, sigma=0.1)
+    spec = subject(None).data.spec
+    oracle, model = GaussianOracle(process, spec), Exact(process)
+    model.generate = lambda u, noise, on_step=None: oracle.posterior_sample(u, process.times[-1:].expand(len(u)), noise)
+    result = Reconstruction(draws=2)(subject(model, n=100))
+    agrees(result, "z-score std", 1.0)
+    agrees(result, "MSE of u_0 / oracle sampler", 1.0)
+    assert not result.series
+
+
+def test_a_map_that_is_drawn_at_random_is_the_same_on_the_way_back():
+    class Inverse(Method):
+        def generate(self, u, noise, on_step=None):
+            process = self.process
+            return u / process.gain(process.times[-1:].expand(len(u))).to(u)
+
+    def measured():
+        process = RandomVelocity(SHAPE, num_levels=3, sigma=0, slowest=0.1, fastest=0.8)
+        model = Inverse(process, nn.Identity(), sampler=None, optimizer=None)
+        return Reconstruction(draws=2)(subject(model, n=10, batch_size=4)).values
+
+    assert measured()["MSE of u_0"] < 1e-9 and "z-score std" not in measured()
+
+
+def test_wave_numbers_are_those_of_the_basis():
+    assert wave_numbers(Fourier(4, 5), 4, 5).tolist() == [[0, 1, 2, 2, 1], [1, 1, 2, 2, 1], [2, 2, 2, 2, 2], [1, 1, 2, 2, 1]]
+    assert wave_numbers(Cosine(2, 4), 2, 4).tolist() == [[0, 1, 2, 3], [1, 1, 2, 3]]
+    assert wave_numbers(Pixel(), 4, 4) is None
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"split": "all"}, r"^metric\.split must be one of train, val, test, not 'all'"),
+        ({"draws": 1}, r"^metric\.draws must be a whole number of at least 2, not 1\.$"),
+        ({"noise_std": 0}, r"^metric\.noise_std must be a number greater than 0, not 0\.$"),
+        ({"inputs": "white"}, r"^metric\.inputs must be a list such as \[process,white\], each once, not 'white'\.$"),
+        ({"inputs": []}, r"^metric\.inputs must be a list"),
+        ({"inputs": ["white", "white"]}, r"^metric\.inputs must be a list"),
+        ({"inputs": ["whit"]}, r"^metric\.inputs must be one of process, white, not 'whit'; did you mean white\?"),
+    ],
+)
+def test_wrong_values_are_refused(options, message):
+    with pytest.raises(ConfigError, match=message):
+        Reconstruction(**options)
+
+
+def test_it_is_refused_without_a_run_and_for_one_field():
+    with pytest.raises(ConfigError, match=r"^mode=reconstruction needs a run; give run=DIR\.$"):
+        Reconstruction()(subject(None))
+    with pytest.raises(ConfigError, match=r"^n must be a whole number of at least 2, not 1\.$"):
+        Reconstruction()(subject(Exact(), n=1))
+    with pytest.raises(
+        ConfigError, match=r"^mode=reconstruction needs at least 2 fields; metric\.split=test has 1; use anoth"
+    ):
+        Reconstruction()(subject(Exact(), fields=FIELDS[:1]))
+
+
+def test_images_from_the_command_line(own_run, capsys):
+    words = [
+        f"run={own_run}",
+        "mode=reconstruction",
+        "n=6",
+        "metric.draws=3",
+        "metric.inputs=[process,white]",
+        "batch_size=4",
+    ]
+    assert call("evaluate", *words, "trainer.accelerator=cpu") == 0
+    (path,) = (own_run / "evaluation").glob("reconstruction_*.json")
+    content = json.loads(path.read_text())
+    assert content["headline"] == [*HEADLINE, *(f"{name} [white]" for name in HEADLINE[:3])]
+    assert content["facts"]["input"] == "process and white 0.01" and content["series"] == {}
+    assert all(math.isfinite(content["values"][key]) for key in content["headline"])
+    names = {file.name.removeprefix(f"{path.stem}_") for file in path.parent.glob(f"{path.stem}_*.png")}
+    kinds = ("fields", "spectra", "ranks")
+    assert names == {f"{kind}.png" for kind in kinds} | {f"{kind}_white.png" for kind in kinds}
+    assert "spectral error, power" in capsys.readouterr().out
