@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from heatgen import check
-from heatgen.check import ConfigError
+from heatgen.model.inputs import check_inputs, show, unit
 from heatgen.model.module import rms
 from heatgen.model.rollout import Rollout
 from heatgen.noise import SampleNoise
@@ -42,20 +42,11 @@ class SMDP(Rollout):
     ):
         super().__init__(process, net, sampler, optimizer, **settings)
         self.losses = check.choice("model.losses", losses, LOSSES)
-        self.inputs = check.integer("model.inputs", inputs, minimum=1)
-        if self.inputs > 2:
-            raise ConfigError(f"model.inputs must be 1 (the state) or 2 (and the physics increment), not {inputs}.")
-        times = self.process.times
-        self.unit = float(rms(self.process.step_std(times[-2:-1], times[-1:])))  # q
-        self.longest = float(times.diff().max())
+        self.inputs, self.unit = check_inputs(inputs), unit(self.process)
 
     def score(self, u: Tensor, t: Tensor) -> Tensor:
         """s_theta(u, t), (B, C, H, W)."""
-        seen = u
-        if self.inputs == 2:
-            later = t + self.longest
-            seen = torch.cat([u, (self.process.increment(u, t, later) / self.unit).to(u)], dim=1)
-        return self.net(seen, self.process.level(t).to(u)).to(u) / self.unit
+        return self.net(show(self.process, u, t, self.inputs), self.process.level(t).to(u)).to(u) / self.unit
 
     def _correction(self, u: Tensor, at: Tensor, s: Tensor, t: Tensor, factor: float) -> Tensor:
         variance = (self.training_noise * self.process.step_std(s, t)) ** 2

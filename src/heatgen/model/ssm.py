@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from heatgen.check import ConfigError
+from heatgen.model.inputs import check_inputs, show
 from heatgen.model.module import Method
 from heatgen.noise import SampleNoise
 
@@ -17,7 +18,8 @@ class SSM(Method):
 
     Loss of a sample: sigma_t^2 / D (1/2 |s|^2 + v^T (ds/du) v), D pixels, v uniform on {-1, 1}^D, k uniform on 1 .. K; the
     factor weighs the levels alike. Its expectation is sigma_t^2 / (2 D) E |s - grad log p_t|^2 and a constant. It may be
-    negative. The directional derivative is taken forward, in the precision of u with autocast off.
+    negative. The directional derivative is taken forward, in the precision of u with autocast off. inputs: 1, the network
+    sees u; 2, also the map's increment.
     ConfigError for a map that has a level without noise.
     Source: Song et al. 2019, "Sliced Score Matching", eq. 8 (variance reduced), as a baseline of Holzschuh et al. 2023.
     """
@@ -28,9 +30,11 @@ class SSM(Method):
         net: nn.Module,
         sampler: Callable[..., Tensor],
         optimizer: Callable[..., torch.optim.Optimizer],
+        inputs: int = 1,
         **settings: Any,
     ):
         super().__init__(process, net, sampler, optimizer, **settings)
+        self.inputs = check_inputs(inputs)
         if not (self.sigma(self.process.times[1:]) > 0).all():
             name = self.process.name
             raise ConfigError(f"model=ssm needs noise at each level of forward={name}; raise forward.sigma (or forward.g).")
@@ -41,7 +45,8 @@ class SSM(Method):
 
     def _output(self, u: Tensor, t: Tensor) -> Tensor:
         told = self.process.condition(t, t)
-        return self.net(u, self.process.level(t).to(u), None if told is None else told.to(u)).to(u)
+        seen = show(self.process, u, t, self.inputs)
+        return self.net(seen, self.process.level(t).to(u), None if told is None else told.to(u)).to(u)
 
     def score(self, u: Tensor, t: Tensor) -> Tensor:
         """An estimate of the gradient of log p_t(u) for times t > 0, (B, C, H, W)."""
