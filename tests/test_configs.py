@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from heatgen import run
 from heatgen.check import ConfigError
 from heatgen.model.ihd import untrained_errors
+from heatgen.sampler.currency import check_currency
 from heatgen.training import make_trainer
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
@@ -99,8 +100,13 @@ PUBLISHED = {  # weights of the network, K, widest blur, batch, learning rate, d
 }
 
 
-def experiment(name: str) -> DictConfig:
-    return composed("train", f"experiment={name}")
+BENCHMARK = OmegaConf.load(CONF / "experiment" / "reconstruction.yaml")
+METHODS = BENCHMARK.hydra.sweeper.params.model.split(",")
+TABLES = ("steps", "rates", "measured")  # what the benchmark looks up by method
+
+
+def experiment(name: str, *overrides: str) -> DictConfig:
+    return composed("train", f"experiment={name}", *(["model=smdp"] if name == "reconstruction" else []), *overrides)
 
 
 @pytest.mark.parametrize("name", list(PUBLISHED))
@@ -124,7 +130,7 @@ def test_a_published_setting_learns_the_residual_as_the_paper_does(name: str) ->
 
 @pytest.mark.parametrize("name", options("experiment"))
 def test_the_model_of_an_experiment_is_built(name: str) -> None:
-    assert name in PUBLISHED or name == "linear_maps"
+    assert name in PUBLISHED or name in ("linear_maps", "reconstruction", "smdp_released")
     cfg = small(experiment(name))
     model, data = run.build(cfg)
     assert model.process.shape == data.spec.shape == tuple(cfg.data.shape)
@@ -137,13 +143,14 @@ def test_an_experiment_sets_keys_that_exist(name: str) -> None:
     groups = [f"{key.removeprefix('override /')}={option}" for entry in preset.defaults for key, option in entry.items()]
     plain = OmegaConf.to_container(composed("train", *groups))
 
-    def unknown(node: DictConfig, beside: object, path: str) -> list[str]:
+    def unknown(node: dict[str, Any], beside: object, path: str = "") -> list[str]:
         missing = [f"{path}{key}" for key in node if not isinstance(beside, dict) or key not in beside]
-        nested = [key for key in node if OmegaConf.is_dict(node[key]) and f"{path}{key}" not in missing]
+        nested = [key for key in node if isinstance(node[key], dict) and f"{path}{key}" not in missing]
         return missing + [word for key in nested for word in unknown(node[key], beside[key], f"{path}{key}.")]
 
-    values = {key: preset[key] for key in preset if key not in ("defaults", "hydra")}
-    assert unknown(OmegaConf.create(values), plain, "") == []
+    tables = TABLES if name == "reconstruction" else ()
+    values = OmegaConf.to_container(preset, resolve=False)
+    assert unknown({key: value for key, value in values.items() if key not in ("defaults", "hydra", *tables)}, plain) == []
 
 
 def test_the_experiment_on_linear_maps_takes_every_map_of_images_and_measures_with_modes_that_exist() -> None:
@@ -154,6 +161,26 @@ def test_the_experiment_on_linear_maps_takes_every_map_of_images_and_measures_wi
     for words in preset.evaluate:
         cfg = composed("evaluate", *shlex.split(words))
         assert callable(run.make(cfg.metric))
+
+
+@pytest.mark.parametrize("model", METHODS)
+def test_the_benchmark_trains_a_method_with_its_own_budget_and_measures_it_as_one_can(model: str) -> None:
+    cfg = experiment("reconstruction", f"model={model}")
+    assert cfg.trainer.max_steps == BENCHMARK.steps[model] and cfg.publish == "reconstruction"
+    method, data = run.build(small(cfg))
+    assert data.spec.shape == (1, 32, 32) and method.process.name == "stochastic_heat"
+    rows = []
+    for words in cfg.evaluate:
+        asked = composed("evaluate", *shlex.split(words))
+        assert callable(run.make(asked.metric))
+        rows.append(asked.variant)
+        if asked.get("sampler") is not None:
+            check_currency(run.make_sampler(asked.sampler).func, method)
+    assert rows and all(rows) and len(set(rows)) == len(rows)
+
+
+def test_the_benchmark_takes_every_method_that_reconstructs() -> None:
+    assert set(METHODS) == set(options("model")) - {"ihd", "supervised"}
 
 
 # the other groups --------------------------------------------------------------------------------------------------------

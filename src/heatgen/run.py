@@ -82,30 +82,25 @@ def make_process(cfg: DictConfig) -> Any:
     return process
 
 
+def make_sampler(node: DictConfig) -> Any:
+    """A sampler with its options, to be called with (model, u_K, levels, ...)."""
+    return hydra.utils.instantiate(node, _partial_=True, _convert_="all")
+
+
 def build(cfg: DictConfig) -> tuple[Any, Any]:
     """The model and the data of a training config, wired together and checked; what the model chose goes into `cfg`."""
     data, process = make_data(cfg), make_process(cfg)
-    sampler = hydra.utils.instantiate(cfg.sampler, _partial_=True, _convert_="all")
+    sampler = make_sampler(cfg.sampler)
     model = make(cfg.model, process=process, net=make(cfg.net), sampler=sampler)
     if not model.own_way:
+        from heatgen.sampler.currency import check_currency
+
         check_currency(sampler.func, model)
     for key, value in model.chosen.items():
         OmegaConf.update(cfg, f"model.{key}", value)
         if launch.rank() == 0:
             log.info("model.%s=auto chose %s for forward=%s", key, value, process.name)
     return model, data
-
-
-def check_currency(sampler: Any, model: Any) -> None:
-    """ConfigError, with the samplers that suit, where the model does not give what the sampler needs."""
-    missing = [name for name in sampler.currency if not hasattr(model, name)]
-    if missing:
-        functions: Any = {s: hydra.utils.get_method(f"heatgen.sampler.{s}.{s}") for s in check.options_of("sampler")}
-        suited = [s for s, function in functions.items() if all(hasattr(model, c) for c in function.currency)]
-        name = type(model).__module__.rsplit(".", 1)[-1]
-        raise ConfigError(
-            f"sampler={sampler.__name__} needs {missing[0]}, which model={name} lacks; use sampler={' or '.join(suited)}."
-        )
 
 
 def load(run: Path, checkpoint: str = "last", weights: str = "ema", overrides: dict[str, Any] | None = None) -> Any:

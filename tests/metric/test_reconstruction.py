@@ -157,7 +157,14 @@ def test_draws_that_diverge_are_not_left_out():
 def test_the_headline_facts_and_notes(exact):
     assert exact.headline == (*HEADLINE, *(f"{name} [white]" for name in HEADLINE[:3]))
     assert set(exact.headline) <= set(exact.values) == set(exact.errors)
-    facts = {"n": N, "split": "toy test", "draws": DRAWS, "input": "process and white 0.05", "levels": 4, "delta": "own"}
+    facts = {
+        "n": N,
+        "split": "toy test",
+        "draws": f"{DRAWS} and {DRAWS}",
+        "input": "process and white 0.05",
+        "levels": 4,
+        "delta": "own",
+    }
     assert facts.items() <= exact.facts.items()
     assert float(exact.facts["least MSE of u_0"]) == pytest.approx(posterior(Q)[1].mean().item(), rel=1e-5)
     assert len(exact.notes) == 1 and "randomised PIT" in exact.notes[0]
@@ -252,11 +259,31 @@ def test_wave_numbers_are_those_of_the_basis():
     assert wave_numbers(Pixel(), 4, 4) is None
 
 
+def test_one_draw_has_errors_and_z_scores_but_nothing_that_compares_draws():
+    result = Reconstruction(draws=[4, 1], inputs=["process", "white"], noise_std=WHITE)(subject(Exact()))
+    assert result.facts["draws"] == "4 and 1"
+    assert {"CRPS", "coverage 90 %"} <= set(result.values)
+    assert {"MSE of u_0 [white]", "z-score std [white]", "spectral error [white]"} <= set(result.values)
+    assert not {"CRPS [white]", "coverage 90 % [white]", "energy score [white]"} & set(result.values)
+    assert set(result.pictures) == {"fields", "spectra", "ranks", "fields_white", "spectra_white"}
+
+
+def test_a_deterministic_method_is_asked_twice_for_a_batch_however_many_draws():
+    model, calls = Exact(spread=0.0), []
+    generate = model.generate
+    model.generate = lambda u, noise, *rest: calls.append(len(u)) or generate(u, noise, *rest)
+    many = Reconstruction(draws=9)(subject(model, n=20, batch_size=10))
+    assert calls == [10] * 4
+    few = Reconstruction(draws=2)(subject(Exact(spread=0.0), n=20, batch_size=10))
+    assert many.values == pytest.approx(few.values)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"split": "all"}, r"^metric\.split must be one of train, val, test, not 'all'"),
-        ({"draws": 1}, r"^metric\.draws must be a whole number of at least 2, not 1\.$"),
+        ({"draws": 0}, r"^metric\.draws must be a whole number of at least 1, not 0\.$"),
+        ({"draws": [2, 1]}, r"^metric\.draws must be a number, or one for each of metric\.inputs, not \[2, 1\]\.$"),
         ({"noise_std": 0}, r"^metric\.noise_std must be a number greater than 0, not 0\.$"),
         ({"inputs": "white"}, r"^metric\.inputs must be a list such as \[process,white\], each once, not 'white'\.$"),
         ({"inputs": []}, r"^metric\.inputs must be a list"),
