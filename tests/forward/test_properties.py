@@ -304,10 +304,11 @@ def test_a_level_may_be_one_number_expanded_over_the_batch(process, method):
     assert torch.equal(getattr(process, method)(u, t.expand(3)), getattr(process, method)(u, t.repeat(3)))
 
 
-@pytest.mark.parametrize("method", ["gain", "ratio", "step", "increment", "rate", "drift", "diffusion"])
+@pytest.mark.parametrize("method", ["gain", "ratio", "step", "step_std", "increment", "rate", "drift", "diffusion"])
 def test_what_needs_a_basis_is_refused_where_there_is_none(matrices, method):
     u, s, t = fields(1), matrices.times[2:3], matrices.times[3:4]
-    arguments = {"ratio": (s, t), "step": (u, s, t), "increment": (u, s, t), "drift": (u, t)}.get(method, (t,))
+    pairs = {"ratio": (s, t), "step_std": (s, t), "step": (u, s, t), "increment": (u, s, t), "drift": (u, t)}
+    arguments = pairs.get(method, (t,))
     with pytest.raises(ConfigError, match=f"forward={matrices.name} is not diagonal in any basis; choose a map that is"):
         getattr(matrices, method)(*arguments)
 
@@ -343,6 +344,65 @@ def test_a_step_between_neighbours_has_the_exact_marginal(diagonal, k):
     spread = diagonal.basis(diagonal.step(start, s, t, white) - end)
     variance = ((ratio * diagonal.std(s)) ** 2 + spread**2).expand_as(u0).to(u0)
     assert_close(variance, (diagonal.std(t) ** 2).expand_as(u0).to(u0), atol=1e-8, rtol=1e-8)
+
+
+def has_step(process, s, t):
+    try:
+        process.step_std(s, t)
+    except ConfigError:
+        return False
+    return True
+
+
+def pairs_of_times(process):
+    """Times s < t of neighbours, of levels far apart, and between levels."""
+    times, inner = process.times, inner_time(process, 1)
+    neighbours = [(times[k : k + 1], times[k + 1 : k + 2]) for k in range(7)]
+    return [*neighbours, (times[1:2], times[-1:]), (times[2:3], times[5:6]), (inner, times[-1:]), (times[1:2], inner)]
+
+
+def test_the_noise_of_a_step_is_what_the_step_adds(diagonal):
+    u, white = fields(), diagonal.basis.inverse(torch.ones(3, *SHAPE, dtype=torch.float64))
+    for s, t in pairs_of_times(diagonal):
+        if has_step(diagonal, s, t):
+            added = diagonal.basis(diagonal.step(u, s, t, white) - diagonal.step(u, s, t, torch.zeros_like(u)))
+            assert_close(added, diagonal.step_std(s, t).expand_as(u).to(u), atol=1e-11, rtol=0)
+            assert_close(diagonal.step_std(s, s), torch.zeros_like(diagonal.step_std(s, s)), atol=1e-7, rtol=0)
+
+
+def test_the_noises_of_two_steps_in_a_row_are_that_of_one(diagonal):
+    for r, s, t in [[diagonal.times[k : k + 1] for k in trio] for trio in [(0, 1, 2), (1, 3, 6), (2, 3, 7)]]:
+        if has_step(diagonal, r, s) and has_step(diagonal, s, t):
+            total = (diagonal.ratio(s, t) * diagonal.step_std(r, s)) ** 2 + diagonal.step_std(s, t) ** 2
+            assert_close(total, diagonal.step_std(r, t) ** 2, atol=1e-12, rtol=1e-9)
+
+
+def test_the_noises_of_two_levels_have_no_more_in_common_than_the_earlier_one_has(diagonal):
+    for s, t in pairs_of_times(diagonal):
+        rho, variance = diagonal.coupling(s, t), diagonal.std(s) ** 2
+        assert (rho**2 <= variance * (1 + 1e-9)).all()
+        assert torch.equal(diagonal.coupling(s.expand(3), t.expand(3)), rho.expand(3, *rho.shape[1:]))
+
+
+def test_the_noises_of_two_levels_are_as_correlated_as_the_step_between_them_says(diagonal):
+    zero, white = torch.zeros(1, *SHAPE, dtype=torch.float64), diagonal.basis.inverse(torch.ones(1, *SHAPE).double())
+    seen = 0
+    for s, t in pairs_of_times(diagonal):
+        start, end = (diagonal.std(time).expand_as(zero) for time in (s, t))
+        common = diagonal.coupling(s, t) * end  # of rho eps + sqrt(L(s)^2 - rho^2) z and L(t) eps
+        if not invertible(diagonal, s) or not has_step(diagonal, s, t):
+            assert (common == 0).any()
+            continue
+        passed = diagonal.step(diagonal.noise(white, s), s, t, zero) - diagonal.step(zero, s, t, zero)
+        assert_close(common.expand_as(zero), start * diagonal.basis(passed), atol=1e-12, rtol=1e-9)
+        seen += bool((common > 0).any())
+    assert seen > 0
+
+
+def test_the_noises_of_the_levels_of_a_matrix_map_are_independent(matrices):
+    s, t = matrices.times[2:3].expand(3), matrices.times[3:4].expand(3)
+    rho = matrices.coupling(s, t)
+    assert rho.shape == (3, 1, 1, 1) and not rho.any()
 
 
 def test_no_step_starts_where_the_image_cannot_be_recovered(diagonal):

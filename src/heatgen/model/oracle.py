@@ -52,6 +52,11 @@ class Oracle(Denoiser):
             )
         return self.exactly.posterior_variance(t)
 
+    def reverse_noise(self, eps: Tensor, t: Tensor, s: Tensor) -> Tensor:
+        """The noise of the exact reverse step from t to s, coloured in the basis of the data."""
+        basis = self.exactly.basis
+        return basis.inverse(self.reverse_std(t, s) * basis(eps.double())).to(eps)
+
     def score(self, u: Tensor, t: Tensor) -> Tensor:
         """-V(t)^-1 (u - b(t)), (B, C, H, W)."""
         return self.exactly.score(u, t)

@@ -104,6 +104,10 @@ class GaussianOracle:
         residual = residual.double()
         if self.diagonal:
             return self.basis.inverse(divide(self.basis(residual), self.variance(t, white)))
+        if white is None and not (self.process.std(t) > 0).all():
+            raise ConfigError(
+                f"The exact answer for forward={self.process.name} on this data needs noise; raise forward.sigma."
+            )
         solve = lambda rows, time: torch.linalg.solve(self._covariance(time, white)[1], rows.mT).mT  # noqa: E731
         return self._each_time(residual, t, solve)
 

@@ -1,4 +1,4 @@
-"""sampler=heun: the probability flow of a denoiser, to second order."""
+"""sampler=heun: the probability flow of a denoiser, by Heun's second-order steps."""
 
 from collections.abc import Callable
 from typing import Any
@@ -22,8 +22,9 @@ def heun(
     """u_0 from u_K = u, (B, C, H, W), along du = dA v + db + dL eps with v = denoise(u, t), eps = L^-1 (u - A v - b).
 
     order 1 holds v and eps over a step (DDIM); order 2 averages them with those at its end, but for the last step, where
-    L = 0. No mode is stiff in this form. It needs no step of the map, so it takes any. model: needs `denoise` and
-    `noise_estimate`. Source: Song et al. 2021 (DDIM), eq. 12; Karras et al. 2022, Algorithm 1, with operators for numbers.
+    L = 0 and eps is unknown: where that step is as long as the others it is of first order, so end with short ones
+    (forward.spacing=quadratic). No mode is stiff in this form. It needs no step of the map, so it takes any.
+    model: needs `denoise` and `noise_estimate`. Source: Song et al. 2021 (DDIM), eq. 12; Karras et al. 2022, Algorithm 1, with operators for numbers.
     """
     order, process = check.integer("sampler.order", order, minimum=1), model.process
     for k, t, s in steps(levels, substeps, len(u)):

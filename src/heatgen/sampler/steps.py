@@ -16,7 +16,9 @@ def steps(levels: Tensor, substeps: int, batch: int) -> Iterator[tuple[int | Non
     """
     check.integer("sampler.substeps", substeps, minimum=1)
     for k in range(len(levels) - 1, 0, -1):
-        grid = torch.lerp(levels[k], levels[k - 1], torch.linspace(0, 1, substeps + 1).to(levels))
+        grid = torch.lerp(
+            levels[k], levels[k - 1], torch.linspace(0, 1, substeps + 1, dtype=levels.dtype, device=levels.device)
+        )
         for i in range(substeps):
             yield (k - 1 if i == substeps - 1 else None), grid[i].expand(batch), grid[i + 1].expand(batch)
 
