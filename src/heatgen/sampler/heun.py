@@ -24,7 +24,8 @@ def heun(
     order 1 holds v and eps over a step (DDIM); order 2 averages them with those at its end, but for the last step, where
     L = 0 and eps is unknown: where that step is as long as the others it is of first order, so end with short ones
     (forward.spacing=quadratic). No mode is stiff in this form. It needs no step of the map, so it takes any.
-    model: needs `denoise` and `noise_estimate`. Source: Song et al. 2021 (DDIM), eq. 12; Karras et al. 2022, Algorithm 1, with operators for numbers.
+    model: needs `denoise` and `noise_estimate`.
+    Source: Song et al. 2021 (DDIM), eq. 12; Karras et al. 2022, Algorithm 1, with operators for numbers.
     """
     order, process = check.integer("sampler.order", order, minimum=1), model.process
     for k, t, s in steps(levels, substeps, len(u)):

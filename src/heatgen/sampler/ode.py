@@ -23,7 +23,8 @@ def ode(
 
     factor 1/2: the probability flow, whose end is distributed like the data. factor 1: the mean path, which for Gaussian
     data ends in the posterior mean: as the step shrinks for a true score, with any step for what model=smdp should learn.
-    First order in the step. model: needs `score` with its `physics_step`, and a map with steps. Source: Song et al. 2021, eq. 13; Holzschuh et al. 2023, eq. 7.
+    First order in the step. model: needs `score` with its `physics_step`, and a map with steps.
+    Source: Song et al. 2021, eq. 13; Holzschuh et al. 2023, eq. 7.
     """
     factor = check.number("sampler.factor", factor, minimum=0)
     for k, t, s in steps(levels, substeps, len(u)):
