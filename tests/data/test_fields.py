@@ -87,8 +87,10 @@ def test_the_image_set_is_normalised_and_knows_its_fields(tmp_path):
     assert len({images.fingerprint(), *(other.fingerprint() for other in others)}) == 3
 
 
-@pytest.mark.parametrize("start", ["fork", "spawn"])
-@pytest.mark.parametrize("layout", ["contiguous", "published"])
+@pytest.mark.parametrize(
+    ("layout", "start"),
+    [("contiguous", "fork"), ("published", "fork"), pytest.param("contiguous", "spawn", marks=pytest.mark.slow)],
+)
 def test_loading_processes_read_the_same_however_they_start(tmp_path, layout, start):
     images = Normalised(FieldFile(put(tmp_path / "a.h5", layout), N), 3.0, 2.0)
     expected = images.pixels(range(COUNT))  # the file is open here when the others start
@@ -157,10 +159,16 @@ def test_a_field_that_is_broken_is_refused_when_it_is_read(tmp_path):
     path, holed = tmp_path / "a.h5", FIELDS.copy()
     holed[1, 2, 3] = np.nan
     refused(foreign(path, fields=holed), "another shape or is not finite")
-    refused(foreign(path, _00000=FIELDS[0], _00001=FIELDS[1, :4], _00002=FIELDS[2]), "cannot be read to its end")
-    with h5py.File(foreign(path, _00000=FIELDS[0], _00002=FIELDS[1]), "a") as file:
+    path = foreign(tmp_path / "b.h5", _00000=FIELDS[0], _00001=FIELDS[1, :4], _00002=FIELDS[2])
+    refused(path, "cannot be read to its end")
+    path = foreign(tmp_path / "c.h5", _00000=FIELDS[0], _00002=FIELDS[1])
+    with h5py.File(path, "a") as file:
         file.create_group("00001")
     refused(path, "cannot be read to its end")
+    file = FieldFile(put(tmp_path / "d.h5"), N)
+    file.path.write_bytes(file.path.read_bytes()[:3000])
+    with pytest.raises(ConfigError, match=r"d\.h5 is not a whole HDF5 file"):
+        file.raw([COUNT - 1])
 
 
 def test_a_file_is_replaced_only_where_it_may_be(tmp_path):

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from gaussian_toys import exact_model, gaussian
 from torch.distributions import Independent, Normal, kl_divergence
 
 from heatgen.check import ConfigError
@@ -15,6 +16,7 @@ from heatgen.forward.constant_velocity import ConstantVelocity
 from heatgen.forward.heat import Heat
 from heatgen.forward.random_matrix import RandomMatrix
 from heatgen.forward.random_velocity import RandomVelocity
+from heatgen.forward.stochastic_heat import StochasticHeat
 from heatgen.metric.elbo import ELBO, balanced_levels, clustered_sum, gaussian_kl, gaussian_nll, level_errors, prior_kl
 from heatgen.metric.metric import Subject
 from heatgen.model.ihd import IHD
@@ -510,3 +512,24 @@ def test_too_few_evaluations_are_refused():
 def test_one_image_has_no_standard_error_and_is_refused():
     with pytest.raises(ConfigError):
         ELBO()(subject(lazy(heat()), draws(3, seed=1), draws(1, seed=2)))
+
+
+# reverse steps of a Markov process ----------------------------------------------------------------------------------------
+
+
+def test_exact_reverse_steps_make_the_bound_the_likelihood_but_for_the_prior():
+    """L_1 .. L_0 is E[-log p(u_0)] - E KL(q(u_K | u_0) || p(u_K)), both in closed form, and no K matters."""
+    spec = gaussian((1, 8, 8), mean=0.5)
+    for levels in (2, 6):
+        process = StochasticHeat((1, 8, 8), levels, end=0.05)
+        exactly = exact_model(process, spec)
+        exactly.drawn = lambda noise, model=exactly: model
+        u0 = exactly.exactly.prior_sample(SampleNoise(range(300), 0), torch.zeros(300, 1, 8, 8))
+        toy = subject(exactly, u0[:2], u0)
+        nats = ELBO(levels=None)(toy).values
+        last = process.times[-1:]
+        q, v = process.std(last) ** 2, exactly.exactly.variance(last)
+        latent = 0.5 * ((q + process.gain(last) ** 2 * spec.spectrum) / v - 1 + (v / q).log()).sum().item()
+        surprise = 0.5 * (1 + (2 * math.pi * spec.spectrum).log()).sum().item()
+        found, error = nats["L_1..K-1 [nats]"] + nats["L_0 [nats]"], math.sqrt(64 / 2 / 300)
+        assert found == pytest.approx(surprise - latent, abs=5 * error)

@@ -1,9 +1,11 @@
 """sampler=sde with the exact score: its law by mode, propagated exactly, against that of the data."""
 
+import pytest
 import torch
 from gaussian_toys import end_law, exact_model, gaussian, normal, orders, wave_numbers
 from torch.testing import assert_close
 
+from heatgen.check import ConfigError
 from heatgen.forward.heat import Heat
 from heatgen.sampler.sde import sde
 
@@ -75,3 +77,13 @@ def test_under_a_map_that_is_not_diagonal_in_the_basis_of_the_data_it_is_the_rec
             x = x + q @ white.normal_like(u).flatten(1).mT
     out = sde(model, u, process.times, normal(5))
     assert_close(out, x.mT.reshape(u.shape), atol=1e-9, rtol=0)
+
+
+def test_its_noise_is_scaled_as_asked_and_refused_below_0():
+    model = exact_model()
+    laws = {noise: end_law(sde, model, model.process.times, 64, noise=noise) for noise in (0.0, 1.0, 2.0)}
+    assert not laws[0.0][1][0].any() and laws[1.0][1][0].any()
+    assert torch.allclose(laws[2.0][1][0], 4 * laws[1.0][1][0])
+    assert all(torch.equal(law[0][0], laws[1.0][0][0]) for law in laws.values())
+    with pytest.raises(ConfigError, match=r"^sampler\.noise must be a number of at least 0, not -1"):
+        sde(model, torch.zeros(1, 1, 8, 8), model.process.times, noise=-1.0)

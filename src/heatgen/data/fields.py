@@ -100,7 +100,11 @@ class FieldFile:
         self.path, self.resolution = path, resolution
         self._file: h5py.File | None = None
         self.names: list[str] | None = None  # of the published layout's datasets
-        shape, kind = self._head()
+        try:
+            shape, kind = self._head()
+            self.facts = dict(self.file.attrs)
+        finally:
+            self.close()
         if len(shape) != 3 or shape[0] < 1 or shape[1] != shape[2] or kind != "f":
             raise ConfigError(f"{path} does not hold square fields of floating-point numbers; {FIX}.")
         if shape[1] != resolution:
@@ -109,7 +113,6 @@ class FieldFile:
                 f"use data.resolution={shape[1]} or another data.path."
             )
         self.count = shape[0]
-        self.facts = dict(self.file.attrs)
 
     def __len__(self) -> int:
         return self.count
