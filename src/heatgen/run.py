@@ -159,6 +159,8 @@ def train(cfg: DictConfig) -> float | None:
     callbacks = {name: make(node) for name, node in cfg.callback.items() if node is not None}
     if launch.rank() == 0:
         data.prepare_data()
+        if not list(model.parameters()):  # exact answers: refuse now what they cannot do
+            model.calibrate(data)
         if not cfg.resume and (run / "config.yaml").exists():
             raise ConfigError(f"{run} already holds a run; resume it with resume={run}, or start again.")
         directory.describe_run(run, OmegaConf.to_yaml(cfg, resolve=True), overrides)

@@ -29,7 +29,8 @@ CHOSEN = {  # of 8 x 8 images in 100 levels
     "blurring": "x0",  # the noise of the last levels is 16 times the image's own deviation, squared
     "constant_deceleration": "residual",  # fine steps: the ratio would only multiply the noise
     "constant_velocity": "residual",
-    "heat": "residual",  # not a number
+    "heat": "residual",
+    "stochastic_heat": "residual",  # not a number
     "identity": "residual",  # all ratios are 1, and the first of equals is taken
     "kinematics": "ratio",  # the ratio is 1, and unlike the residual it knows b(t)
     "polynomial": "ratio",  # ratios below 1 on the way there, above 1 on the way back

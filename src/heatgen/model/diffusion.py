@@ -68,9 +68,10 @@ class Diffusion(Denoiser):
             wanted = self.chosen["head"] = "x0" if self.matrices else "preconditioned"
         if wanted == "preconditioned" and self.matrices:
             raise ConfigError(f"model.head=preconditioned needs a diagonal map; forward={self.process.name} is not: use x0.")
-        if wanted in ("eps", "score") and (self.matrices or self.process.gain(self.process.times).abs().min() < 1e-6):
+        lost = self.matrices or self.process.random or self.process.gain(self.process.times).abs().min() < 1e-6
+        if wanted in ("eps", "score") and lost:
             raise ConfigError(
-                f"model.head={wanted} divides by A(t), which forward={self.process.name} loses; use preconditioned or x0."
+                f"model.head={wanted} divides by A(t), which forward={self.process.name} may lose; use preconditioned or x0."
             )
         return wanted
 

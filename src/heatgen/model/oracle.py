@@ -26,6 +26,8 @@ class Oracle(Denoiser):
         """Read the spectrum of the data."""
         if self.process.random:
             raise ConfigError(f"model=oracle has no closed form for forward={self.process.name}, which is drawn at random.")
+        if data.spec.spectrum is None:
+            raise ConfigError("model=oracle needs Gaussian data with a known spectrum; use data=grf.")
         self.oracle = GaussianOracle(self.process, data.spec)
 
     @property

@@ -58,12 +58,14 @@ class Rollout(Method):
 
     def _check_steps(self) -> None:
         name = type(self).__module__.rsplit(".", 1)[-1]
-        times = self.process.times
-        std = None if self.process.random else self.process.step_std(times[:-1], times[1:])  # ConfigError without steps
-        if std is None or not (rms(std) > 0).all():
+        times, hint = self.process.times, "use forward=stochastic_heat or heat"
+        if self.process.random:
             raise ConfigError(
-                f"model={name} needs a map with noise in every step; forward={self.process.name} has none: "
-                "use forward=stochastic_heat or heat."
+                f"model={name} needs one map for all, and forward={self.process.name} is drawn at random: {hint}."
+            )
+        if not (rms(self.process.step_std(times[:-1], times[1:])) > 0).all():  # ConfigError without steps
+            raise ConfigError(
+                f"model={name} needs a map with noise in every step; forward={self.process.name} has none: {hint}."
             )
 
     def window(self) -> int:

@@ -23,8 +23,8 @@ def correction(oracle: GaussianOracle, t: Tensor, s: Tensor) -> Tensor:
 def optimal_score(oracle: GaussianOracle, t: Tensor, s: Tensor, factor: float = 1.0, both: bool = False) -> Tensor:
     """The s_theta / u_t that minimises the loss, by coefficient; (B, C, H, W).
 
-    correction / (factor Q^2) for the loss of the step back alone, whatever the length of the rollout; half of that with
-    the loss of the step forward beside it (both), which pulls s_theta to 0 with equal weight.
+    correction / (factor Q^2) for the loss of the step back alone, whatever the length of a rollout without noise; half of
+    that with the loss of the step forward beside it (both), which pulls s_theta to 0 with equal weight.
     """
     optimum = divide(correction(oracle, t, s), factor * oracle.process.step_std(s.double(), t.double()) ** 2)
     return optimum / 2 if both else optimum
