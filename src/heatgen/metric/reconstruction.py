@@ -157,14 +157,17 @@ class Reconstruction:
             shown.append(exact)
         return columns, shown
 
-    @staticmethod
-    def _draws(model: Any, u: Tensor, noises: Sequence[SampleNoise]) -> Tensor:
+    def _draws(self, model: Any, u: Tensor, noises: Sequence[SampleNoise]) -> Tensor:
         """model.reconstruct with noise by the field's number and the map as it was drawn, (n, B, C, H, W) float64.
 
-        Where the first two draws are the same, the method is deterministic and the others are not made.
+        Where the first two draws of the first batch are the same, the method is deterministic, and one is made from then on.
         """
+        if self.deterministic:
+            return model.generate(u, noises[0]).double().expand(len(noises), *u.shape)
         draws = torch.stack([model.generate(u, noise) for noise in noises[:2]]).double()
-        if len(noises) > 2 and scores.identical(draws).all():
+        if len(noises) > 1 and self.deterministic is None:
+            self.deterministic = bool(scores.identical(draws).all())
+        if self.deterministic:
             return draws[:1].expand(len(noises), *u.shape)
         return torch.cat([draws, *(model.generate(u, noise)[None].double() for noise in noises[2:])])
 
@@ -188,6 +191,7 @@ class Reconstruction:
         first = word == self.inputs[0]
         suffix, suffix_of_file = ("", "") if first else (f" [{word}]", f"_{word}")
         widths: dict[str, int] = {}
+        self.deterministic: bool | None = None  # not known yet
         kept: list[Tensor] = []
 
         def work(run: Sequence[int]) -> Tensor:
