@@ -1,11 +1,11 @@
-# The two commands of the README (make demo, make test), and make lint. Everything happens in .venv.
+# The two commands of the README (make demo, make test), make notebooks and make lint. Everything happens in .venv.
 PYTHON ?= python3
 CONSTRAINTS ?= constraints.txt
 VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip install --disable-pip-version-check $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 
-.PHONY: demo test lint clean
+.PHONY: demo test notebooks lint clean
 
 # Train on handwritten digits, draw samples, measure them.
 demo: $(VENV)/.installed
@@ -17,6 +17,10 @@ demo: $(VENV)/.installed
 # The whole test suite.
 test: $(VENV)/.installed-test
 	$(PY) -m pytest
+
+# Execute every notebook from start to end; nothing is written, and an error in any of them is one here.
+notebooks: $(VENV)/.installed-notebooks
+	$(VENV)/bin/jupyter-execute --timeout=600 notebooks/*.ipynb
 
 lint: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check .
@@ -36,6 +40,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 
 $(VENV)/.installed-test: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) -e '.[test]'
+	@touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-notebooks: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) -e '.[notebooks]'
 	@touch $@ $(VENV)/.installed
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
