@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from heatgen.check import ConfigError
 from heatgen.data import fields as module
 from heatgen.data.fields import FieldArray, FieldFile, Moments, Normalised, measured, write_fields
-from heatgen.data.module import Items, as_it_is
+from heatgen.data.stream import Items, as_it_is
 
 COUNT, N = 11, 6
 FIELDS = np.random.default_rng(0).normal(3, 2, (COUNT, N, N))

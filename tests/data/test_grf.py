@@ -13,7 +13,9 @@ from PIL import Image
 
 from heatgen.check import ConfigError
 from heatgen.data.grf import GRF, PUBLISHED_SUFFIX, draw_field, main
-from heatgen.data.module import SPLITS, DataModule, Pixels, Spec, Stream, turned
+from heatgen.data.images import Pixels
+from heatgen.data.module import SPLITS, DataModule, Spec
+from heatgen.data.stream import Stream, turned
 from heatgen.devices import Devices
 from heatgen.forward.basis import Fourier
 from heatgen.metric.fid import FID

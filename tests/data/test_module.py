@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from heatgen.check import ConfigError
-from heatgen.data.module import DataModule, Items, Pixels, Stream, Subset, hold_out
+from heatgen.data.images import Pixels, Subset, hold_out
+from heatgen.data.module import DataModule
+from heatgen.data.stream import Items, Stream
 
 N, SHAPE = 20, (1, 3, 4)
 

@@ -6,7 +6,8 @@ from types import SimpleNamespace
 import torch
 from torch import nn
 
-from heatgen.data.module import DataModule, Pixels
+from heatgen.data.images import Pixels
+from heatgen.data.module import DataModule
 from heatgen.devices import Devices
 from heatgen.metric.metric import Subject
 

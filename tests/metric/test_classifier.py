@@ -9,7 +9,8 @@ from feature_toys import CPU, flat, subject
 
 from heatgen.check import ConfigError
 from heatgen.data.digits import Digits
-from heatgen.data.module import DataModule, Pixels
+from heatgen.data.images import Pixels
+from heatgen.data.module import DataModule
 from heatgen.metric import classifier
 from heatgen.metric.classifier import FEATURES, Classifier, ConvNet, make_data, train, weights_file
 from heatgen.metric.fid import FID

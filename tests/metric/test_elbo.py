@@ -10,7 +10,8 @@ from gaussian_toys import exact_model, gaussian
 from torch.distributions import Independent, Normal, kl_divergence
 
 from heatgen.check import ConfigError
-from heatgen.data.module import DataModule, Pixels, Spec
+from heatgen.data.images import Pixels
+from heatgen.data.module import DataModule, Spec
 from heatgen.devices import Devices
 from heatgen.forward.constant_velocity import ConstantVelocity
 from heatgen.forward.heat import Heat

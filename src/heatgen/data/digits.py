@@ -4,7 +4,8 @@ from typing import Any
 
 import torch
 
-from heatgen.data.module import DataModule, ImageSet, Pixels, hold_out
+from heatgen.data.images import ImageSet, Pixels, hold_out
+from heatgen.data.module import DataModule
 
 
 class Digits(DataModule):

@@ -18,7 +18,8 @@ from tqdm import tqdm
 from heatgen import check
 from heatgen.check import ConfigError
 from heatgen.data.fields import DTYPES, LAYOUTS, FieldArray, FieldFile, Normalised, Source, check_free, write_fields
-from heatgen.data.module import SPLITS, DataModule, ImageSet, Spec
+from heatgen.data.images import ImageSet
+from heatgen.data.module import SPLITS, DataModule, Spec
 from heatgen.noise import generator
 
 PUBLISHED_SUFFIX = {"train": "", "val": "_val", "test": "_test"}

@@ -13,7 +13,8 @@ from tqdm import tqdm
 
 from heatgen import check
 from heatgen.check import ConfigError
-from heatgen.data.module import DataModule, ImageSet, Pixels, hold_out
+from heatgen.data.images import ImageSet, Pixels, hold_out
+from heatgen.data.module import DataModule
 from heatgen.noise import generator
 
 EXTENSIONS = {".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}

@@ -1,23 +1,18 @@
-"""Where u_0 comes from: the contract of all data sets, and image sets held as bytes or as continuous fields.
+"""Where u_0 comes from: the contract of all data sets."""
 
-Training reads an endless stream: position p of the stream is sample order(seed, epoch)[p mod N] of epoch p // N, and
-step n takes positions n B .. (n+1) B - 1. So the order depends on (seed, position) alone: a resumed run, or one on more
-devices, sees the same samples in the same steps.
-"""
-
-import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import lightning as L
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader
 
 from heatgen import check
 from heatgen.check import ConfigError
-from heatgen.noise import generator, mix
+from heatgen.data.images import ImageSet, shuffled
+from heatgen.data.stream import Items, Stream, StreamSteps, as_it_is
 
 SPLITS = ("train", "val", "test")
 
@@ -59,147 +54,6 @@ class Spec:
         """u with value_range mapped to [0, 1], as pictures take it."""
         low, high = self.value_range
         return (u - low) / (high - low)
-
-
-class ImageSet(Protocol):
-    """One split of a set of images; labels: (N,) int64, the class of each, None where the set has none."""
-
-    @property
-    def labels(self) -> Tensor | None: ...
-
-    def __len__(self) -> int: ...
-
-    def pixels(self, indices: Sequence[int], keys: Sequence[int] | None = None) -> Tensor:
-        """A copy of some images, (B, C, H, W): bytes as uint8, continuous fields as float32 in the unit of a batch.
-
-        `keys` seed random crops where a set has them.
-        """
-        ...
-
-    def fingerprint(self) -> str:
-        """A hash of the images, the same wherever they are the same."""
-        ...
-
-
-class Pixels:
-    """Images in memory, (N, C, H, W) uint8, and their labels where there are any."""
-
-    def __init__(self, array: Tensor, labels: Tensor | None = None):
-        if labels is not None and len(labels) != len(array):
-            raise ConfigError(
-                f"There are {len(array)} images but {len(labels)} labels; put the files that go together there."
-            )
-        self.array, self.labels = array, labels
-
-    def __len__(self) -> int:
-        return len(self.array)
-
-    def pixels(self, indices: Sequence[int], keys: Sequence[int] | None = None) -> Tensor:
-        return self.array[torch.as_tensor(indices, dtype=torch.long)]
-
-    def fingerprint(self) -> str:
-        return hashlib.blake2b(self.array.numpy().tobytes(), digest_size=12).hexdigest()
-
-
-class Subset:
-    """Some images of a set."""
-
-    def __init__(self, images: ImageSet, indices: Sequence[int]):
-        self.images, self.indices = images, indices
-
-    @property
-    def labels(self) -> Tensor | None:
-        return None if self.images.labels is None else self.images.labels[list(self.indices)]
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def pixels(self, indices: Sequence[int], keys: Sequence[int] | None = None) -> Tensor:
-        return self.images.pixels([self.indices[i] for i in indices], keys)
-
-    def fingerprint(self) -> str:
-        return hashlib.blake2b(f"{self.images.fingerprint()}{list(self.indices)}".encode(), digest_size=12).hexdigest()
-
-
-def shuffled(n: int, *keys: int | str) -> list[int]:
-    """The numbers 0 .. n-1 in an order that depends on `keys` alone."""
-    return torch.randperm(n, generator=generator(*keys)).tolist()
-
-
-def hold_out(images: ImageSet, size: int, key: str) -> tuple[ImageSet, ImageSet]:
-    """`images` without `size` of them, and those; which ones never depends on a run's seed. ConfigError if too many."""
-    check.integer(key, size, minimum=1)
-    if size >= len(images):
-        raise ConfigError(f"{key} must be smaller than the {len(images)} images there are, not {size}.")
-    order = shuffled(len(images), "hold out")
-    return Subset(images, sorted(order[size:])), Subset(images, sorted(order[:size]))
-
-
-def as_batch(pixels: Tensor, indices: Sequence[int], keys: Sequence[int]) -> dict[str, Tensor]:
-    """{"u0": (B, C, H, W) float32, "index": (B,) the sample's number, "key": (B,) its noise's number}; bytes in [0, 1]."""
-    u0 = pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels.float()
-    return {"u0": u0, "index": torch.as_tensor(indices), "key": torch.as_tensor(keys)}
-
-
-class Items(Dataset[dict[str, Tensor]]):
-    """Batches by the samples' own numbers, in order: {"u0", "index", "key" = index}."""
-
-    def __init__(self, images: ImageSet):
-        self.images = images
-
-    def __getitems__(self, indices: Sequence[int]) -> dict[str, Tensor]:
-        return as_batch(self.images.pixels(indices), indices, indices)
-
-
-def turned(u: Tensor, number: int) -> Tensor:
-    """A square image (C, H, H) in one of its 8 orientations; each is that of 2 of the numbers 0 .. 15 (modulo 16)."""
-    mirrored = [axis for axis, bit in ((-2, 4), (-1, 8)) if number & bit]
-    return u.rot90(number % 4, (-2, -1)).flip(mirrored)
-
-
-class Stream(Items):
-    """Batches by positions of the endless training stream.
-
-    flip mirrors half of the images, left to right; augment turns square ones by quarters and mirrors them along both axes,
-    all 8 orientations equally often. Which images, and how, is chosen by position.
-    """
-
-    def __init__(self, images: ImageSet, seed: int, flip: bool = False, augment: bool = False):
-        super().__init__(images)
-        self.seed, self.flip, self.augment = seed, flip, augment
-        self._orders: dict[int, list[int]] = {}
-
-    def order(self, epoch: int) -> list[int]:
-        """The order of the images in an epoch; the last two are remembered."""
-        if epoch not in self._orders:
-            kept = {e: order for e, order in self._orders.items() if e == epoch - 1}
-            self._orders = kept | {epoch: shuffled(len(self.images), self.seed, "order", epoch)}
-        return self._orders[epoch]
-
-    def __getitems__(self, positions: Sequence[int]) -> dict[str, Tensor]:
-        n = len(self.images)
-        indices = [self.order(p // n)[p % n] for p in positions]
-        pixels = self.images.pixels(indices, [mix(self.seed, "crop", p) for p in positions])
-        if self.flip:
-            mirrored = torch.tensor([mix(self.seed, "flip", p) % 2 for p in positions], dtype=torch.bool)
-            pixels[mirrored] = pixels[mirrored].flip(-1)
-        if self.augment:
-            pixels = torch.stack([turned(u, mix(self.seed, "turn", p)) for u, p in zip(pixels, positions, strict=True)])
-        return as_batch(pixels, indices, positions)
-
-
-class StreamSteps(Sampler[list[int]]):
-    """The stream positions of each step from start() to `stop`; with several processes, the share of one of them."""
-
-    def __init__(self, batch_size: int, start: Callable[[], int], stop: int, rank: int = 0, world: int = 1):
-        self.batch_size, self.start, self.stop, self.rank, self.world = batch_size, start, stop, rank, world
-
-    def __len__(self) -> int:
-        return self.stop  # of the whole training, also where a resumed run starts later
-
-    def __iter__(self) -> Iterator[list[int]]:
-        for step in range(self.start(), self.stop):
-            yield list(range(step * self.batch_size + self.rank, (step + 1) * self.batch_size, self.world))
 
 
 class DataModule(L.LightningDataModule):
@@ -300,8 +154,3 @@ class DataModule(L.LightningDataModule):
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
         )
-
-
-def as_it_is(batch: Any) -> Any:
-    """The batch that `__getitems__` made; a named function, so that worker processes can be started any way."""
-    return batch

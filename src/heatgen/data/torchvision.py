@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from heatgen.check import ConfigError
-from heatgen.data.module import DataModule, ImageSet, Pixels, hold_out
+from heatgen.data.images import ImageSet, Pixels, hold_out
+from heatgen.data.module import DataModule
 
 
 def download(name: str, folder: Path, files: str, **options: Any) -> Any:

@@ -21,7 +21,8 @@ from tqdm import tqdm
 
 from heatgen import check
 from heatgen.check import CONF, ConfigError, options_of
-from heatgen.data.module import DataModule, Stream, StreamSteps
+from heatgen.data.module import DataModule
+from heatgen.data.stream import Stream, StreamSteps
 from heatgen.directory import read_checkpoint
 
 FEATURES = 128

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from heatgen import check
 from heatgen.check import ConfigError
-from heatgen.data.module import shuffled
+from heatgen.data.images import shuffled
 from heatgen.metric.extractor import Extractor, make_extractor
 from heatgen.metric.metric import Result, Subject
 from heatgen.picture import to_bytes

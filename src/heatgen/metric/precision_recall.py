@@ -7,7 +7,7 @@ from torch import Tensor
 
 from heatgen import check
 from heatgen.check import ConfigError
-from heatgen.data.module import shuffled
+from heatgen.data.images import shuffled
 from heatgen.metric.extractor import Extractor
 from heatgen.metric.features import FeatureMetric
 from heatgen.metric.metric import Result

@@ -62,6 +62,7 @@ class Reconstruction:
         noise_std: float = 0.01,
     ):
         self.split = check.choice("metric.split", split, ("train", "val", "test"))
+        self.deterministic: bool | None = None  # whether the model's draws are all the same; not known yet
         self.noise_std = check.number("metric.noise_std", noise_std, above=0)
         if not isinstance(inputs, (list, tuple)) or not inputs or len(set(map(str, inputs))) < len(inputs):
             raise ConfigError(f"metric.inputs must be a list such as [process,white], each once, not {inputs!r}.")
@@ -191,7 +192,7 @@ class Reconstruction:
         first = word == self.inputs[0]
         suffix, suffix_of_file = ("", "") if first else (f" [{word}]", f"_{word}")
         widths: dict[str, int] = {}
-        self.deterministic: bool | None = None  # not known yet
+        self.deterministic = None
         kept: list[Tensor] = []
 
         def work(run: Sequence[int]) -> Tensor:

@@ -1,0 +1,88 @@
+"""Batches: of a split in order, and of the endless stream that training reads.
+
+Position p of the stream is sample order(seed, epoch)[p mod N] of epoch p // N, and step n takes positions n B ..
+(n+1) B - 1. So the order depends on (seed, position) alone: a resumed run, or one on more devices, sees the same samples in
+the same steps.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from heatgen.data.images import ImageSet, shuffled
+from heatgen.noise import mix
+
+
+def as_batch(pixels: Tensor, indices: Sequence[int], keys: Sequence[int]) -> dict[str, Tensor]:
+    """{"u0": (B, C, H, W) float32, "index": (B,) the sample's number, "key": (B,) its noise's number}; bytes in [0, 1]."""
+    u0 = pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels.float()
+    return {"u0": u0, "index": torch.as_tensor(indices), "key": torch.as_tensor(keys)}
+
+
+class Items(Dataset[dict[str, Tensor]]):
+    """Batches by the samples' own numbers, in order: {"u0", "index", "key" = index}."""
+
+    def __init__(self, images: ImageSet):
+        self.images = images
+
+    def __getitems__(self, indices: Sequence[int]) -> dict[str, Tensor]:
+        return as_batch(self.images.pixels(indices), indices, indices)
+
+
+def turned(u: Tensor, number: int) -> Tensor:
+    """A square image (C, H, H) in one of its 8 orientations; each is that of 2 of the numbers 0 .. 15 (modulo 16)."""
+    mirrored = [axis for axis, bit in ((-2, 4), (-1, 8)) if number & bit]
+    return u.rot90(number % 4, (-2, -1)).flip(mirrored)
+
+
+class Stream(Items):
+    """Batches by positions of the endless training stream.
+
+    flip mirrors half of the images, left to right; augment turns square ones by quarters and mirrors them along both axes,
+    all 8 orientations equally often. Which images, and how, is chosen by position.
+    """
+
+    def __init__(self, images: ImageSet, seed: int, flip: bool = False, augment: bool = False):
+        super().__init__(images)
+        self.seed, self.flip, self.augment = seed, flip, augment
+        self._orders: dict[int, list[int]] = {}
+
+    def order(self, epoch: int) -> list[int]:
+        """The order of the images in an epoch; the last two are remembered."""
+        if epoch not in self._orders:
+            kept = {e: order for e, order in self._orders.items() if e == epoch - 1}
+            self._orders = kept | {epoch: shuffled(len(self.images), self.seed, "order", epoch)}
+        return self._orders[epoch]
+
+    def __getitems__(self, positions: Sequence[int]) -> dict[str, Tensor]:
+        n = len(self.images)
+        indices = [self.order(p // n)[p % n] for p in positions]
+        pixels = self.images.pixels(indices, [mix(self.seed, "crop", p) for p in positions])
+        if self.flip:
+            mirrored = torch.tensor([mix(self.seed, "flip", p) % 2 for p in positions], dtype=torch.bool)
+            pixels[mirrored] = pixels[mirrored].flip(-1)
+        if self.augment:
+            pixels = torch.stack([turned(u, mix(self.seed, "turn", p)) for u, p in zip(pixels, positions, strict=True)])
+        return as_batch(pixels, indices, positions)
+
+
+class StreamSteps(Sampler[list[int]]):
+    """The stream positions of each step from start() to `stop`; with several processes, the share of one of them."""
+
+    def __init__(self, batch_size: int, start: Callable[[], int], stop: int, rank: int = 0, world: int = 1):
+        self.batch_size, self.start, self.stop, self.rank, self.world = batch_size, start, stop, rank, world
+
+    def __len__(self) -> int:
+        return self.stop  # of the whole training, also where a resumed run starts later
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for step in range(self.start(), self.stop):
+            yield list(range(step * self.batch_size + self.rank, (step + 1) * self.batch_size, self.world))
+
+
+def as_it_is(batch: Any) -> Any:
+    """The batch that `__getitems__` made; a named function, so that worker processes can be started any way."""
+    return batch
