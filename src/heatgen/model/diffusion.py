@@ -16,7 +16,6 @@ from heatgen.noise import SampleNoise, batches
 HEADS = ("auto", "preconditioned", "x0", "eps", "score")
 VARIANCES = ("measured", "small")
 MEASURED = 10_000  # training images at most that the spectrum is measured on
-BATCH = 128  # samples at a time
 TINY = 1e-10  # the least variance of a coefficient, in units of the mean one
 
 
@@ -154,17 +153,11 @@ class Diffusion(Denoiser):
         """Measure the error of the estimate on validation images at every level, if reverse_variance needs it."""
         if self.reverse_variance == "small" or self.matrices:
             return
-        n, process = min(self.calibration_images, len(data.images("val"))), self.process
-        total = torch.zeros(process.num_levels + 1, *process.shape, dtype=torch.float64, device=process.times.device)
-        for samples in batches(range(n), BATCH):
-            u0 = data.clean("val", samples).to(process.times.device)
-            noise = SampleNoise(samples, self.seed, "calibrate")
-            model = self.drawn(noise)
-            for k in range(1, process.num_levels + 1):
-                t = process.times[k].expand(len(u0))
-                gap = u0 - model.denoise(model.process.perturb(u0, t, noise.normal_like(u0)), t)
-                total[k] += process.basis(gap).double().square().sum(0)
-        self.errors = total / n
+
+        def gap(model: Any, u0: Tensor, u: Tensor, k: int) -> Tensor:
+            return u0 - model.denoise(u, model.process.times[k].expand(len(u0)))
+
+        self.errors = self.measure_errors(data, self.calibration_images, gap)
 
     # training -----------------------------------------------------------------------------------------------------------
 

@@ -11,12 +11,11 @@ from heatgen import check
 from heatgen.check import ConfigError
 from heatgen.forward.process import TYPICAL_STD
 from heatgen.model.module import Method
-from heatgen.noise import SampleNoise, batches
+from heatgen.noise import SampleNoise
 
 PARAMETRISATIONS = ("auto", "residual", "ratio", "x0", "direct")
 DELTA_MODES = ("constant", "per_step", "spectral")
 DELTA_RATIO = 1.25  # delta over the forward's noise, the paper's best for both FID and pictures
-BATCH = 128  # samples at a time in `calibrate`
 
 
 def untrained_errors(process: Any) -> dict[str, float]:
@@ -172,18 +171,12 @@ class IHD(Method):
         """Measure MSE_k, the mean over validation images of (A(t_{k-1}) u_0 + b(t_{k-1}) - mu)^2, if delta_mode needs it."""
         if self.delta_mode == "constant":
             return
-        n, process = min(self.calibration_images, len(data.images("val"))), self.process
-        total = torch.zeros(process.num_levels + 1, *process.shape, dtype=torch.float64, device=process.times.device)
-        for samples in batches(range(n), BATCH):
-            u0 = data.clean("val", samples).to(process.times.device)
-            noise = SampleNoise(samples, self.seed, "calibrate")
-            model = self.drawn(noise)
-            for k in range(1, process.num_levels + 1):
-                t, s = (process.times[i].expand(len(u0)) for i in (k, k - 1))
-                u = model.process.perturb(u0, t, noise.normal_like(u0))
-                gap = model.process.mean(u0, s) - model.reverse_mean(u, t, s)
-                total[k] += process.basis(gap).double().square().sum(0)
-        errors = total / n
+
+        def gap(model: Any, u0: Tensor, u: Tensor, k: int) -> Tensor:
+            t, s = (model.process.times[i].expand(len(u0)) for i in (k, k - 1))
+            return model.process.mean(u0, s) - model.reverse_mean(u, t, s)
+
+        errors = self.measure_errors(data, self.calibration_images, gap)
         self.errors = errors if self.delta_mode == "spectral" else errors.mean((1, 2, 3), keepdim=True)
 
     # training -------------------------------------------------------------------------------------------------------

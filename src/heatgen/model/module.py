@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from heatgen import check
 from heatgen.check import ConfigError
-from heatgen.noise import Noise, SampleNoise, mix
+from heatgen.noise import Noise, SampleNoise, batches, mix
 
 OnStep = Callable[[int, Tensor], None]
+BATCH = 128  # samples at a time in `measure_errors`
 
 
 def warmup_factor(step: int, warmup_steps: int) -> float:
@@ -148,6 +149,22 @@ class Method(L.LightningModule):
 
     def calibrate(self, data: Any) -> None:
         """Measure on held-out data what sampling needs to know; most methods need nothing."""
+
+    def measure_errors(self, data: Any, images: int, gap: Callable[..., Tensor]) -> Tensor:
+        """The mean square of gap(model, u_0, u_k, k) over `images` validation images, by level and coefficient, float64.
+
+        (K + 1, C, H, W), 0 at level 0; each image is degraded anew at each level, by noise of its own.
+        """
+        n, process = min(images, len(data.images("val"))), self.process
+        total = torch.zeros(process.num_levels + 1, *process.shape, dtype=torch.float64, device=process.times.device)
+        for samples in batches(range(n), BATCH):
+            u0 = data.clean("val", samples).to(process.times.device)
+            noise = SampleNoise(samples, self.seed, "calibrate")
+            model = self.drawn(noise)
+            for k in range(1, process.num_levels + 1):
+                u = model.process.perturb(u0, process.times[k].expand(len(u0)), noise.normal_like(u0))
+                total[k] += process.basis(gap(model, u0, u, k)).double().square().sum(0)
+        return total / n
 
     def observed(self, white: float) -> Any:
         """This model, told that its states at level K were seen through white noise of this deviation, if it can use it."""
