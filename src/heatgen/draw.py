@@ -63,9 +63,16 @@ def folder_name(cfg: Any, delta: str) -> str:
     words += [f"prior_std_{cfg.prior_std:g}"] if cfg.prior_std is not None else []
     words += [Path(cfg.checkpoint).stem] if cfg.checkpoint != "last" else []
     words += [cfg.weights] if cfg.weights != "ema" else []
-    words += [cfg.sampler["_target_"].rsplit(".", 1)[-1]] if cfg.get("sampler") else []
+    words += [word.replace("=", "_") for word in sampler_words(cfg)]
     words += [word for word in ("same_init", "share_noise") if cfg[word]]
     return "_".join(words)
+
+
+def sampler_words(cfg: Any) -> list[str]:
+    """The name of the sampler that `cfg` asks for in place of the run's own, and its options as key=value."""
+    options = dict(cfg.get("sampler") or {})
+    name = options.pop("_target_", "").rsplit(".", 1)[-1]
+    return [name, *(f"{key}={value}" for key, value in options.items())] if name else []
 
 
 def draw(model: Any, data: Any, devices: Devices, root: Path, cfg: Any) -> Path:
@@ -120,7 +127,7 @@ def draw(model: Any, data: Any, devices: Devices, root: Path, cfg: Any) -> Path:
             "num_points",
             "weights",
         )
-        settings = {key: cfg[key] for key in keys}
+        settings = {key: cfg[key] for key in keys} | {"sampler": " ".join(sampler_words(cfg)) or None}
         save_tensors(folder / "samples.pt", {"samples": samples_all, "initial": initial_all, "settings": settings})
         (folder / "settings.json").write_text(json.dumps(settings, indent=2) + "\n")
     return folder

@@ -118,8 +118,8 @@ def load(run: Path, checkpoint: str = "last", weights: str = "ema", overrides: d
     model, data = build(cfg)
     try:
         model.load_state_dict(state["state_dict"])
-        if not list(model.parameters()):
-            pass  # exact answers: nothing was trained
+        if not model.learns:
+            pass  # exact answers
         elif weights == "ema" and "EMA" not in state["callbacks"]:
             log.warning("Note: the run has no averaged weights (callback.ema was off); its raw weights are used.")
         elif weights == "ema":
@@ -159,7 +159,7 @@ def train(cfg: DictConfig) -> float | None:
     callbacks = {name: make(node) for name, node in cfg.callback.items() if node is not None}
     if launch.rank() == 0:
         data.prepare_data()
-        if not list(model.parameters()):  # exact answers: refuse now what they cannot do
+        if not model.learns:  # exact answers: refuse now what they cannot do
             model.calibrate(data)
         if not cfg.resume and (run / "config.yaml").exists():
             raise ConfigError(f"{run} already holds a run; resume it with resume={run}, or start again.")
@@ -171,10 +171,9 @@ def train(cfg: DictConfig) -> float | None:
     if checkpoint := directory.find_checkpoint(run, "last") if cfg.resume else None:
         directory.read_checkpoint(checkpoint)
     started = time.monotonic()
-    if list(model.parameters()):
+    if model.learns:
         trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     else:
-        log.info("model=%s has nothing to train", cfg.name.split("-")[0])
         AtomicIO().save_checkpoint({"state_dict": model.state_dict(), "callbacks": {}}, run / "checkpoints" / "last.ckpt")
     stopped = callbacks["checkpoints"].signal if "checkpoints" in callbacks else 0
     if stopped:
@@ -184,7 +183,9 @@ def train(cfg: DictConfig) -> float | None:
     values = {"val/loss": best, "steps": trainer.global_step, "seconds": round(time.monotonic() - started)}
     if launch.rank() == 0 and trainer.global_step:
         directory.write_result(run, "train", {"mode": "train", "values": values, "headline": ["val/loss"]})
-    log.info("trained %d steps, best val/loss %.6g; next: python sample.py run=%s", trainer.global_step, best, run)
+    done = f"trained {trainer.global_step} steps" if model.learns else "nothing to train"
+    done += f", best val/loss {best:.6g}" if math.isfinite(best) else ""
+    log.info("%s; next: python sample.py run=%s", done, run)
     launch.evaluate(run, cfg, hc.mode == RunMode.MULTIRUN)
     return float(best)
 
@@ -223,16 +224,31 @@ def launched(cfg: DictConfig, folder: Path) -> bool:
 def load_for(cfg: DictConfig, run: Path, devices: Any) -> tuple[Any, Any, DictConfig]:
     """The run's model on its device with the reverse noise that was asked for, and its data, ready."""
     overrides = {f"model.{key}": cfg[key] for key in ("delta", "delta_mode", "prior_std") if cfg[key] is not None}
-    if (cfg.delta is None) != (cfg.delta_mode is None):  # what is asked for replaces what the run had, whichever it was
+    settings = directory.read_config(run).model
+    for key in overrides:
+        if key.removeprefix("model.") not in settings:
+            raise ConfigError(f"{key.removeprefix('model.')} is not a setting of {settings._target_}; remove it.")
+    if "delta" in settings and (cfg.delta is None) != (
+        cfg.delta_mode is None
+    ):  # what is asked for replaces what the run had, whichever it was
         overrides |= {"model.delta": None} if cfg.delta is None else {"model.delta_mode": "constant"}
     if cfg.get("sampler") is not None:
         overrides["sampler"] = OmegaConf.to_container(cfg.sampler, resolve=True)
     model, data, run_config = load(run, cfg.checkpoint, cfg.weights, overrides)
+    if model.own_way and "sampler" in overrides:
+        raise ConfigError(f"The model of {run.name} has its own way back, without a sampler; remove sampler=.")
     with devices.fabric.rank_zero_first():
         data.prepare_data()
     with devices.autocast():
         model.to(devices.device).calibrate(data)
     return model, data, run_config
+
+
+def sampler_label(cfg: DictConfig) -> str | None:
+    """The sampler that was asked for, with its options, as words; None: the run's own."""
+    from heatgen.draw import sampler_words
+
+    return " ".join(sampler_words(cfg)) or None
 
 
 @verb
@@ -281,12 +297,12 @@ def evaluate(cfg: DictConfig) -> None:
     for cfg.delta in deltas:
         subject, run_config = make_subject(cfg, None if alone else run, devices)
         results.append(metric(subject))
-        if cfg.get("sampler") is not None:
-            results[-1].facts["sampler"] = choices["sampler"]
+        sampler = sampler_label(cfg)
+        results[-1].facts |= {"sampler": sampler} if sampler else {}
         if devices.first:
             experiment = cfg.experiment_name or run_config.get("experiment_name") or "default"
             swept = parameter(cfg) if len(deltas) == 1 else ("delta", cfg.delta)
-            report(results[-1], mode, run, cfg.runs_dir, str(experiment), swept, cfg.picture, cfg.variant)
+            report(results[-1], mode, run, cfg.runs_dir, str(experiment), swept, cfg.picture, cfg.variant or sampler)
     if devices.first and len(deltas) > 1:
         report_sweep("delta", deltas, results, mode, run)
 

@@ -85,7 +85,7 @@ class GRF(DataModule):
         sizes = zip(SPLITS, (train_size, val_size, test_size), strict=True)
         self.sizes = {split: check.integer(f"data.{split}_size", size, minimum=1) for split, size in sizes}
         self.data_seed = check.integer("data.data_seed", data_seed, minimum=0)
-        self.path = None if path is None else Path(path)
+        self.path = None if path is None else Path(str(path))
         if self.spec.shape != (1, self.resolution, self.resolution):
             raise ConfigError(
                 f"data.shape = {list(self.spec.shape)} must be [1, N, N] with N = data.resolution = {self.resolution}; "

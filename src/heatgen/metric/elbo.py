@@ -122,8 +122,13 @@ class ELBO:
             raise ConfigError("mode=elbo needs forward.conditional=true: without T, q is a mixture and has no closed KL.")
         if not (model.process.std(times[1:]) > 0).all():
             raise ConfigError("mode=elbo needs forward.sigma > 0: without noise every KL term is infinite.")
-        if not (model.reverse_std(times[1:], times[:-1]) > 0).all() or not (model.initial_std() > 0).all():
-            raise ConfigError("mode=elbo needs delta and prior_std greater than 0: they are the model's own noise.")
+        t, s = times[1:], times[:-1]
+        sure = (model.reverse_std(t, s) <= 0) & (model.target_std(t, s).clamp(min=0) > 0)
+        if sure.any() or not (model.reverse_std(t[:1], s[:1]) > 0).all() or not (model.initial_std() > 0).all():
+            raise ConfigError(
+                "mode=elbo needs noise wherever the forward steps have it: delta and prior_std greater than 0, or "
+                "model.reverse_variance=measured, and data without a coefficient that never varies."
+            )
 
     def _clean(self, subject: Subject, run: Sequence[int]) -> Tensor:
         """Dequantised images, (B, C, H, W)."""
@@ -163,7 +168,9 @@ class ELBO:
             gap, delta = self._gap(subject, model, u0, noises.normal_like(u0), k)
             times = model.process.times
             sigma = model.target_std(times[k], times[(k - 1).clamp(min=1)]).flatten(1)
-            columns.append(gaussian_kl(gap, sigma**2, delta).cpu()[:, None])
+            certain = ((sigma == 0) & (delta == 0)).expand(gap.shape)  # both sides know this coefficient
+            gap, sigma = gap.masked_fill(certain, 0), sigma.masked_fill(certain[:, : sigma.shape[1]], 1)
+            columns.append(gaussian_kl(gap, sigma**2, delta.masked_fill(certain[:, : delta.shape[1]], 1)).cpu()[:, None])
         return torch.cat(columns, dim=1)
 
     def _first(self, subject: Subject, run: Sequence[int]) -> Tensor:

@@ -102,8 +102,12 @@ class Reconstruction:
         """The exact posterior; None where data or map are not Gaussian, and with a note where it cannot be computed."""
         if subject.data.spec.spectrum is None or subject.model.process.random:
             return None
+        process = subject.model.process
         try:
-            return GaussianOracle(subject.model.process, subject.data.spec)
+            oracle = GaussianOracle(process, subject.data.spec)
+            if not oracle.diagonal and not (process.std(process.times[-1:]) > 0).all():
+                raise ConfigError(f"forward={process.name} has no noise at its last level.")
+            return oracle
         except ConfigError as error:
             result.notes.append(f"no gap to the exact posterior: {error}")
             return None
@@ -242,10 +246,10 @@ class Reconstruction:
         """The MSE over that of an exact sampler, and the rms z-scores, of all coefficients and by ring."""
         least = oracle.minimum_mse(subject.model.process.times[-1:], self.noise_std if word == "white" else None)
         result.facts[f"least MSE of u_0{suffix}"] = f"{least:.6g}"
-        self._add(result, f"MSE of u_0 / oracle sampler{suffix}", found["MSE of u_0"][:, 0] / (2 * least))
-        if not found["z count"].sum():
+        if least == 0 or not found["z count"].sum():
             result.notes.append(f"u_K determines u_0 ({word} input): no z-scores.")
             return
+        self._add(result, f"MSE of u_0 / oracle sampler{suffix}", found["MSE of u_0"][:, 0] / (2 * least))
         self._add(result, f"z-score std{suffix}", found["z squares"][:, 0] / found["z count"][:, 0])
         name, square = f"z-score std{suffix}", result.values[f"z-score std{suffix}"]
         result.values[name] = square**0.5

@@ -138,7 +138,7 @@ def draw_series(series: Mapping[str, Sequence[float]], path: Path, title: str) -
 def report_sweep(parameter: str, values: Sequence[float], results: Sequence[Result], mode: str, run: Path) -> Path:
     """The headline values of results at several values of a parameter: a table, a figure and JSON in <run>/evaluation."""
     names = results[0].headline or list(results[0].values)[:1]
-    series = {parameter: list(values)} | {name: [result.values[name] for result in results] for name in names}
+    series = {parameter: list(values)} | {name: [result.values.get(name, math.nan) for result in results] for name in names}
     console = Console(width=None if sys.stdout.isatty() else 160)
     console.print(table_of_series(series))
     path = directory.write_result(run, f"{mode}_{parameter}", {"mode": mode, "parameter": parameter, "series": series})

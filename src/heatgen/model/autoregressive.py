@@ -19,8 +19,8 @@ class Autoregressive(Rollout):
         return u + share * self.net(u, self.process.level(t).to(u)).to(u)
 
     def reverse_std(self, t: Tensor, s: Tensor) -> Tensor:
-        """Q, the map's own noise between s and t, broadcastable to (B, C, H, W)."""
-        return self.process.step_std(s, t)
+        """Q, the noise of trajectories between s and t, broadcastable to (B, C, H, W)."""
+        return self.training_noise * self.process.step_std(s, t)
 
     def rollout(self, times: Tensor, states: list[Tensor], noise: SampleNoise) -> Tensor:
         """The loss of the window back from its end, (B,)."""

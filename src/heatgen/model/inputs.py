@@ -10,11 +10,24 @@ from heatgen.check import ConfigError
 from heatgen.model.module import rms
 
 
-def check_inputs(inputs: int) -> int:
-    """ConfigError unless inputs is 1 or 2."""
+def check_inputs(inputs: int, process: Any) -> int:
+    """ConfigError unless inputs is 1, or 2 and the map has an increment."""
     if check.integer("model.inputs", inputs, minimum=1) > 2:
         raise ConfigError(f"model.inputs must be 1 (the state) or 2 (and the physics increment), not {inputs}.")
+    if inputs == 2 and (process.random or not has_increments(process)):
+        raise ConfigError(
+            f"model.inputs=2 needs a map with noisy steps, which forward={process.name} lacks; use model.inputs=1."
+        )
     return int(inputs)
+
+
+def has_increments(process: Any) -> bool:
+    """Whether there is a noisy step, and an increment, from each level to the next."""
+    try:
+        process.step_std(process.times[:-1], process.times[1:])
+        return unit(process) > 0
+    except ConfigError:
+        return False
 
 
 def unit(process: Any) -> float:

@@ -44,6 +44,7 @@ class Method(L.LightningModule):
 
     process: Any
     net: nn.Module
+    learns = True  # whether there is anything to train
     own_way = False  # whether `generate` needs no sampler
     markov = False  # whether its reverse steps undo a Markov process; if not, noises of levels are independent given u_0
     noise_at_end = False  # whether the reverse step to t = 0 draws noise too, of `reverse_std`

@@ -19,6 +19,7 @@ class Oracle(Denoiser):
     with float64 arithmetic. ConfigError for data that is not Gaussian and for maps that are drawn at random.
     """
 
+    learns = False
     oracle: GaussianOracle | None = None
     white: float | None = None
 

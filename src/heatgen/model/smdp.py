@@ -21,7 +21,7 @@ class SMDP(Rollout):
     Step back from t to s, in training and inference: u - P + f Q^2 s_theta(u, t); and forward: u + P - f Q^2 s_theta(u, s),
     with the map's `increment` P and its step's variance Q^2. losses: backward, the window back from its end; both, and the
     window forward from its start; backward_and_zero, with |f Q^2 s_theta|^2 in place of the latter. In training f is 1 for
-    backward and 1/2 for the others: the optimum is then the same s_theta, for Gaussian data
+    backward and 1/2 for the others: the optimum is then the same s_theta (of both, for equal steps), for Gaussian data
 
         (a V(s) / V(t) - (2 - a)) / Q^2 * u,    a = A(t) / A(s), which tends to the score -u / V as the step shrinks.
 
@@ -42,7 +42,7 @@ class SMDP(Rollout):
     ):
         super().__init__(process, net, sampler, optimizer, **settings)
         self.losses = check.choice("model.losses", losses, LOSSES)
-        self.inputs, self.unit = check_inputs(inputs), unit(self.process)
+        self.inputs, self.unit = check_inputs(inputs, self.process), unit(self.process)
 
     def score(self, u: Tensor, t: Tensor) -> Tensor:
         """s_theta(u, t), (B, C, H, W)."""
@@ -61,8 +61,8 @@ class SMDP(Rollout):
         return self.physics_step(u, t, s, 1.0)
 
     def reverse_std(self, t: Tensor, s: Tensor) -> Tensor:
-        """Q, the map's own noise between s and t, broadcastable to (B, C, H, W)."""
-        return self.process.step_std(s, t)
+        """Q, the noise of trajectories between s and t, broadcastable to (B, C, H, W)."""
+        return self.training_noise * self.process.step_std(s, t)
 
     def rollout(self, times: Tensor, states: list[Tensor], noise: SampleNoise) -> Tensor:
         """The losses of a window, (B,)."""

@@ -34,7 +34,7 @@ class SSM(Method):
         **settings: Any,
     ):
         super().__init__(process, net, sampler, optimizer, **settings)
-        self.inputs = check_inputs(inputs)
+        self.inputs = check_inputs(inputs, self.process)
         if not (self.sigma(self.process.times[1:]) > 0).all():
             name = self.process.name
             raise ConfigError(f"model=ssm needs noise at each level of forward={name}; raise forward.sigma (or forward.g).")

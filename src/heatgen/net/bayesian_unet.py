@@ -58,6 +58,7 @@ class BayesianUNet(nn.Module):
         time: bool = True,
         num_levels: int = 100,
         conditional: bool = False,
+        inputs: int = 1,
     ):
         super().__init__()
         shape = check.shape("data.shape", shape)
@@ -77,7 +78,7 @@ class BayesianUNet(nn.Module):
             return nn.Sequential(*layers[0], *layers[1])
 
         self.told = Constants(time, num_levels, conditional)
-        entries = [shape[0] + self.told.channels, *widths[:-1]]
+        entries = [check.integer("net.inputs", inputs, minimum=1) * shape[0] + self.told.channels, *widths[:-1]]
         self.down = nn.ModuleList([level(inputs, width) for inputs, width in zip(entries, widths, strict=True)])
         self.up = nn.ModuleList([level(below + width, width) for width, below in pairwise(widths)])
         self.leave = zero(periodic(widths[0], shape[0], LAST_KERNEL))

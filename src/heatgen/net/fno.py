@@ -55,7 +55,8 @@ class FNO(nn.Module):
     Before it a linear layer to `width` channels at each pixel, behind it one to 128, GELU and one to C. shape: (C, H, W),
     any H and W; modes: frequencies that are kept on each half-axis, fewer where H or W has fewer; grid: whether the network
     sees where a pixel is, (i / H, j / W), as two channels, which breaks translation symmetry; time: whether it is told
-    t / num_levels, conditional: whether `cond`, as constant channels. The weights take fields of any resolution.
+    t / num_levels, conditional: whether `cond`, as constant channels; inputs: fields stacked along the channels
+    of x. The weights take fields of any resolution.
     The output starts at 0. ConfigError for values out of range. Source: Li et al. 2021, "Fourier Neural Operator for
     Parametric Partial Differential Equations", as a baseline of Holzschuh et al. 2023.
     """
@@ -69,6 +70,7 @@ class FNO(nn.Module):
         time: bool = True,
         num_levels: int = 100,
         conditional: bool = False,
+        inputs: int = 1,
     ):
         super().__init__()
         shape = check.shape("data.shape", shape)
@@ -76,7 +78,9 @@ class FNO(nn.Module):
         width = check.integer("net.width", width, minimum=1)
         self.grid = check.boolean("net.grid", grid)
         self.told = Constants(time, num_levels, conditional)
-        self.enter = nn.Conv2d(shape[0] + 2 * int(grid) + self.told.channels, width, 1)
+        self.enter = nn.Conv2d(
+            check.integer("net.inputs", inputs, minimum=1) * shape[0] + 2 * int(grid) + self.told.channels, width, 1
+        )
         self.spectral = nn.ModuleList([SpectralConv(width, modes, shape) for _ in range(LAYERS)])
         self.local = nn.ModuleList([nn.Conv2d(width, width, 1) for _ in range(LAYERS)])
         self.leave = nn.Sequential(nn.Conv2d(width, HIDDEN, 1), nn.GELU(), zero(nn.Conv2d(HIDDEN, shape[0], 1)))

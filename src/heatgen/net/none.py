@@ -1,7 +1,14 @@
 """net=none: no network, for models that need none."""
 
+from typing import NoReturn
+
 from torch import nn
+
+from heatgen.check import ConfigError
 
 
 class Nothing(nn.Module):
-    """It has no weights and answers nothing."""
+    """It has no weights; asked all the same, it says that the model needs a network (ConfigError)."""
+
+    def forward(self, *_: object) -> NoReturn:
+        raise ConfigError("net=none is for model=oracle; this model needs a network, such as net=unet.")

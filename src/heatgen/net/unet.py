@@ -89,7 +89,8 @@ class UNet(nn.Module):
     num_res_blocks: residual blocks a resolution (one more on the way up); attention_levels: which resolutions have
     attention, as indices into multipliers (0 is full resolution); norm_groups must divide every width; conditional: whether
     `cond` is used; padding: what 3 x 3 convolutions see beyond the edge, zeros, or (circular, for fields on a periodic box)
-    the opposite edge; channels_last: how activations lie in memory, which changes speed alone.
+    the opposite edge; channels_last: how activations lie in memory, which changes speed alone; inputs: fields stacked
+    along the channels of x.
     The output starts at 0. ConfigError for sizes that do not fit.
     Source: Nichol and Dhariwal 2021; Rissanen et al. 2023, appendix B.
     """
@@ -106,6 +107,7 @@ class UNet(nn.Module):
         conditional: bool = False,
         padding: str = "zeros",
         channels_last: bool = True,
+        inputs: int = 1,
     ):
         super().__init__()
         width = check.integer("net.model_channels", model_channels, minimum=2)
@@ -127,7 +129,7 @@ class UNet(nn.Module):
         self.tell = None  # what embeds `cond`
         if check.boolean("net.conditional", conditional):
             self.tell = nn.Sequential(nn.Linear(CONDITIONS, embedding), nn.SiLU(), zero(nn.Linear(embedding, embedding)))
-        self.enter = conv(shape[0], width)
+        self.enter = conv(check.integer("net.inputs", inputs, minimum=1) * shape[0], width)
         self.down = nn.ModuleList()
         channels, skips = width, [width]
         for level in range(len(widths)):

@@ -17,6 +17,7 @@ from torch import Tensor
 from heatgen.check import ConfigError
 from heatgen.forward.basis import Basis, Cosine, Fourier, Pixel
 
+MEMORY = 2**31  # bytes of matrices that are kept
 LARGEST = 4096  # coefficients of a field, where a matrix over all of them is needed
 
 
@@ -62,7 +63,9 @@ class GaussianOracle:
     def variance(self, t: Tensor, white: float | None = None) -> Tensor:
         """V(t) over the data's coefficients, (B, C, H, W); ConfigError for a map that is not diagonal there."""
         if not self.diagonal:
-            raise ConfigError(f"forward={self.process.name} is not diagonal in the basis of the data.")
+            raise ConfigError(
+                f"forward={self.process.name} is not diagonal in the basis of the data; use sampler.answer=sample."
+            )
         return self.gain(t) ** 2 * self.spectrum + self.noise_variance(t, white)
 
     def dense(self, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -76,6 +79,8 @@ class GaussianOracle:
             covariance = self.basis.inverse(self.spectrum * self.basis(pixels)).flatten(1)
             noise = self.process.noise(pixels, times).flatten(1)
             cross = covariance @ gain
+            if len(self._matrices) >= max(1, MEMORY // (16 * size**2)):
+                self._matrices.clear()
             self._matrices[key] = cross, gain.mT @ cross + noise.mT @ noise
         return self._matrices[key]
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
+from heatgen import check
 from heatgen.noise import Noise
 from heatgen.sampler.steps import draw
 
@@ -23,6 +24,7 @@ def ancestral(
     model: needs `reverse_mean` and `reverse_noise`. levels: (K+1,) ascending times. generator: where eps comes from, torch's
     own generator if None. on_step(k, u_k) is called for k = K-1 .. 0. Source: Rissanen et al. 2023, Algorithm 2.
     """
+    check.boolean("sampler.noise", noise)
     last = 0 if getattr(model, "noise_at_end", False) else 1  # the lowest level whose step from above has noise
     for k in range(len(levels) - 1, 0, -1):
         t, s = levels[k].expand(len(u)), levels[k - 1].expand(len(u))

@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from heatgen import check
+from heatgen.check import ConfigError
 from heatgen.noise import Noise
 from heatgen.sampler.steps import steps
 
@@ -27,7 +28,9 @@ def heun(
     model: needs `denoise` and `noise_estimate`.
     Source: Song et al. 2021 (DDIM), eq. 12; Karras et al. 2022, Algorithm 1, with operators for numbers.
     """
-    order, process = check.integer("sampler.order", order, minimum=1), model.process
+    process = model.process
+    if check.integer("sampler.order", order, minimum=1) > 2:
+        raise ConfigError(f"sampler.order must be 2 (Heun) or 1 (DDIM), not {order}.")
     for k, t, s in steps(levels, substeps, len(u)):
         clean = model.denoise(u, t)
         eps = model.noise_estimate(u, t, clean)
