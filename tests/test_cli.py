@@ -447,3 +447,38 @@ def test_a_run_without_averaged_weights_says_that_raw_ones_are_used(
     assert call("train", *SMALL, "~callback.ema", "trainer.max_steps=4") == 0
     assert call("sample", "n=1") == 0
     assert "no averaged weights" in capfd.readouterr().out
+
+
+# another way back ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def field_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of a model that needs no sampler; do not write to it."""
+    folder = tmp_path_factory.mktemp("fields") / "run"
+    fields = ["data=grf", "data.resolution=8", "data.train_size=8", "data.val_size=4", "forward.num_levels=3"]
+    few = ["net.width=2", "net.modes=2", "trainer.max_steps=2", "callback.pictures.every=0", "trainer.accelerator=cpu"]
+    assert call("train", "model=fno", "forward=stochastic_heat", *fields, *few, f"hydra.run.dir={folder}") == 0
+    return folder
+
+
+def test_a_sampler_is_refused_by_a_model_that_has_its_own_way(field_run: Path, refused: Callable[..., str]) -> None:
+    found = refused("evaluate", f"run={field_run}", "mode=reconstruction", "sampler=ode", "trainer.accelerator=cpu")
+    assert found == "Error: The model of run has its own way back, without a sampler; remove sampler=."
+
+
+def test_a_reverse_noise_is_refused_by_a_model_without_one(field_run: Path, refused: Callable[..., str]) -> None:
+    found = refused("sample", f"run={field_run}", "delta=0.01", "trainer.accelerator=cpu")
+    assert found == "Error: delta is not a setting of heatgen.model.supervised.Supervised; remove it."
+
+
+def test_the_options_of_a_sampler_are_part_of_its_samples_name_and_of_its_result(own_run: Path) -> None:
+    for noise in ("true", "false"):
+        words = ["sampler=ancestral", f"sampler.noise={noise}", "trainer.accelerator=cpu"]
+        assert call("sample", f"run={own_run}", "n=2", *words) == 0
+        assert call("evaluate", f"run={own_run}", "mode=reconstruction", "n=2", "metric.draws=1", *words) == 0
+    names = [path.name for path in (own_run / "samples").iterdir() if path.is_dir()]
+    assert sorted(name.split("_seed_0_")[1] for name in names) == ["ancestral", "ancestral_noise=False"]
+    results = [json.loads(path.read_text()) for path in sorted((own_run / "evaluation").glob("reconstruction_*.json"))]
+    assert [result["variant"] for result in results] == ["ancestral", "ancestral noise=False"]
+    assert [result["facts"]["sampler"] for result in results] == ["ancestral", "ancestral noise=False"]

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from omegaconf import OmegaConf
 from torch import Tensor
 
-from heatgen.check import ConfigError
+from heatgen.check import CONF, ConfigError
 from heatgen.devices import Devices
 from heatgen.noise import Noise, SampleNoise, SharedNoise, SphericalNoise, batches
 from heatgen.picture import Film, grid, save_gif, save_mp4
@@ -63,16 +64,18 @@ def folder_name(cfg: Any, delta: str) -> str:
     words += [f"prior_std_{cfg.prior_std:g}"] if cfg.prior_std is not None else []
     words += [Path(cfg.checkpoint).stem] if cfg.checkpoint != "last" else []
     words += [cfg.weights] if cfg.weights != "ema" else []
-    words += [word.replace("=", "_") for word in sampler_words(cfg)]
+    words += sampler_words(cfg)
     words += [word for word in ("same_init", "share_noise") if cfg[word]]
     return "_".join(words)
 
 
 def sampler_words(cfg: Any) -> list[str]:
-    """The name of the sampler that `cfg` asks for in place of the run's own, and its options as key=value."""
-    options = dict(cfg.get("sampler") or {})
-    name = options.pop("_target_", "").rsplit(".", 1)[-1]
-    return [name, *(f"{key}={value}" for key, value in options.items())] if name else []
+    """The sampler that `cfg` asks for in place of the run's own: its name, and key=value where that is not the default."""
+    if not cfg.get("sampler"):
+        return []
+    name = cfg.sampler["_target_"].rsplit(".", 1)[-1]
+    usual = OmegaConf.load(CONF / "sampler" / f"{name}.yaml")
+    return [name, *(f"{key}={value}" for key, value in cfg.sampler.items() if usual.get(key) != value)]
 
 
 def draw(model: Any, data: Any, devices: Devices, root: Path, cfg: Any) -> Path:

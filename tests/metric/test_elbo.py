@@ -521,11 +521,19 @@ def test_one_image_has_no_standard_error_and_is_refused():
 # reverse steps of a Markov process ----------------------------------------------------------------------------------------
 
 
-def test_exact_reverse_steps_make_the_bound_the_likelihood_but_for_the_prior():
+MARKOV = {  # the mean of heat is seen through the same noise at every level: there is nothing to undo
+    "stochastic_heat": (lambda k: StochasticHeat((1, 8, 8), k, end=0.05), "periodic"),
+    "heat": (lambda k: Heat((1, 8, 8), k, sigma=0.1, sigma_max=2.0), "neumann"),
+}
+
+
+@pytest.mark.parametrize("name", list(MARKOV))
+def test_exact_reverse_steps_make_the_bound_the_likelihood_but_for_the_prior(name):
     """L_1 .. L_0 is E[-log p(u_0)] - E KL(q(u_K | u_0) || p(u_K)), both in closed form, and no K matters."""
-    spec = gaussian((1, 8, 8), mean=0.5)
+    make, boundary = MARKOV[name]
+    spec = gaussian((1, 8, 8), boundary, mean=0.5)
     for levels in (2, 6):
-        process = StochasticHeat((1, 8, 8), levels, end=0.05)
+        process = make(levels)
         exactly = exact_model(process, spec)
         exactly.drawn = lambda noise, model=exactly: model
         u0 = exactly.exactly.prior_sample(SampleNoise(range(300), 0), torch.zeros(300, 1, 8, 8))

@@ -123,3 +123,10 @@ def test_levels_between_which_the_map_is_not_known_and_an_order_of_0_are_refused
         heun(model, fields(), model.process.times, substeps=2)
     with pytest.raises(ConfigError, match=r"sampler\.order must be a whole number of at least 1"):
         heun(model, fields(), model.process.times, order=0)
+
+
+@pytest.mark.parametrize("order", [0, 3])
+def test_another_order_is_refused(order):
+    model = exact_model()
+    with pytest.raises(ConfigError, match=r"^sampler\.order must be "):
+        heun(model, torch.zeros(1, 1, 8, 8), model.process.times, order=order)

@@ -19,6 +19,8 @@ from heatgen.check import ConfigError
 from heatgen.metric.metric import Result, Subject
 from heatgen.noise import SampleNoise, batches, generator
 
+CERTAIN = 1e-6  # of the noise of a level: a reverse step with less knows a coefficient, but for rounding
+
 
 def gaussian_kl(gap: Tensor, variance: Tensor, std: Tensor) -> Tensor:
     """KL(N(m, diag v) || N(m', diag std^2)) in nats, (B,), from gap = (m - m')^2 by coefficient, (B, D).
@@ -123,7 +125,8 @@ class ELBO:
         if not (model.process.std(times[1:]) > 0).all():
             raise ConfigError("mode=elbo needs forward.sigma > 0: without noise every KL term is infinite.")
         t, s = times[1:], times[:-1]
-        sure = (model.reverse_std(t, s) <= 0) & (model.target_std(t, s).clamp(min=0) > 0)
+        least = CERTAIN * model.process.std(t)
+        sure = (model.reverse_std(t, s) <= least) & (model.target_std(t, s) > least)
         if sure.any() or not (model.reverse_std(t[:1], s[:1]) > 0).all() or not (model.initial_std() > 0).all():
             raise ConfigError(
                 "mode=elbo needs noise wherever the forward steps have it: delta and prior_std greater than 0, or "
@@ -168,9 +171,10 @@ class ELBO:
             gap, delta = self._gap(subject, model, u0, noises.normal_like(u0), k)
             times = model.process.times
             sigma = model.target_std(times[k], times[(k - 1).clamp(min=1)]).flatten(1)
-            certain = ((sigma == 0) & (delta == 0)).expand(gap.shape)  # both sides know this coefficient
-            gap, sigma = gap.masked_fill(certain, 0), sigma.masked_fill(certain[:, : sigma.shape[1]], 1)
-            columns.append(gaussian_kl(gap, sigma**2, delta.masked_fill(certain[:, : delta.shape[1]], 1)).cpu()[:, None])
+            least = CERTAIN * model.process.std(times[k]).flatten(1)
+            certain = ((sigma <= least) & (delta <= least)).expand_as(gap)  # both sides know this coefficient
+            sigma, delta = (std.expand_as(gap).masked_fill(certain, 1) for std in (sigma, delta))
+            columns.append(gaussian_kl(gap.masked_fill(certain, 0), sigma**2, delta).cpu()[:, None])
         return torch.cat(columns, dim=1)
 
     def _first(self, subject: Subject, run: Sequence[int]) -> Tensor:

@@ -1,0 +1,34 @@
+"""The second input of smdp and ssm, and the maps that have none."""
+
+import pytest
+import torch
+from conftest import shipped_map
+
+from heatgen.check import ConfigError
+from heatgen.forward.stochastic_heat import StochasticHeat
+from heatgen.model.inputs import check_inputs, show, unit
+
+PROCESS = StochasticHeat((1, 8, 8), 4)
+
+
+def test_the_second_input_is_what_the_map_does_in_a_level_in_units_of_its_noise():
+    u, t = torch.randn(2, 1, 8, 8).double(), PROCESS.times[[2, 4]]
+    decay = (-PROCESS.eigenvalues * 0.05).exp()
+    increment = PROCESS.basis.inverse((decay - 1) * PROCESS.basis(u))
+    assert torch.allclose(show(PROCESS, u, t, 2), torch.cat([u, increment / unit(PROCESS)], dim=1))
+    assert show(PROCESS, u, t, 1) is u
+    assert unit(PROCESS) == pytest.approx(PROCESS.step_std(t[:1] - 0.05, t[:1]).square().mean().sqrt().item())
+
+
+@pytest.mark.parametrize("forward", ["identity", "random_matrix", "random_velocity", "polynomial"])
+def test_a_map_without_noisy_steps_is_refused_a_second_input(forward):
+    process = shipped_map(forward, (1, 8, 8), 4)
+    assert check_inputs(1, process) == 1
+    with pytest.raises(ConfigError, match=rf"^model\.inputs=2 needs .* forward={forward} lacks; use model\.inputs=1\.$"):
+        check_inputs(2, process)
+
+
+@pytest.mark.parametrize("inputs", [0, 3, 1.5])
+def test_another_number_is_refused(inputs):
+    with pytest.raises(ConfigError, match=r"^model\.inputs must be "):
+        check_inputs(inputs, PROCESS)
