@@ -181,7 +181,7 @@ def test_a_training_can_be_sampled_with_and_without_noise(tmp_path, refused):
     drawn = []
     for options, name in (
         ([], "delta_own_seed_0"),
-        (["sampler=ancestral", "sampler.noise=false"], "delta_own_seed_0_ancestral"),
+        (["sampler=ancestral", "sampler.noise=false"], "delta_own_seed_0_ancestral_noise=False"),
     ):
         assert call("sample", f"run={folder}", "n=2", "trainer.accelerator=cpu", *options) == 0
         drawn.append(torch.load(folder / "samples" / name / "samples.pt", weights_only=True))
