@@ -33,7 +33,7 @@ class ImageSet(Protocol):
 
 
 class Pixels:
-    """Images in memory, (N, C, H, W) uint8, and their labels where there are any."""
+    """Images in memory, (N, C, H, W), bytes as uint8 or continuous as float32, and their labels where there are any."""
 
     def __init__(self, array: Tensor, labels: Tensor | None = None):
         if labels is not None and len(labels) != len(array):

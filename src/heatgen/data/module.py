@@ -35,13 +35,26 @@ class Late:
 
 
 @dataclass(frozen=True)
+class Mixture:
+    """A mixture of round Gaussians: component m is N(means_m, stds_m^2 I) with probability weights_m.
+
+    weights: (M,), sum 1; means: (M, C, H, W); stds: (M,), 0 for a component that is a single point. All float64.
+    """
+
+    weights: Tensor
+    means: Tensor
+    stds: Tensor
+
+
+@dataclass(frozen=True)
 class Spec:
     """What a data set says of itself.
 
     shape: (C, H, W). value_range: of the numbers in a batch; those of continuous data may go beyond it, and are clipped in
     pictures. boundary: the walls that suit it, neumann or periodic. bits: of the stored integers, None for continuous data.
     spectrum: if it is Gaussian, the variance of each coefficient, (C, H, W) float64, in the real Fourier basis
-    (`heatgen.forward.basis.Fourier`) where the boundary is periodic, in the cosine basis where it is neumann.
+    (`heatgen.forward.basis.Fourier`) where the boundary is periodic, in the cosine basis where it is neumann. mixture: if it
+    is a mixture of round Gaussians, which.
     """
 
     shape: tuple[int, ...]
@@ -49,6 +62,7 @@ class Spec:
     boundary: str = "neumann"
     bits: int | None = 8
     spectrum: Late = Late()
+    mixture: Mixture | None = None
 
     def to_unit(self, u: Tensor) -> Tensor:
         """u with value_range mapped to [0, 1], as pictures take it."""

@@ -31,3 +31,6 @@ def logarithmic(num_levels: int, end: float = 1.0, offset: float = 0.1) -> Tenso
     """
     scaled = torch.log1p(uniform(num_levels, end) / offset)
     return end * scaled / scaled[-1]
+
+
+SPACINGS = {"uniform": uniform, "log": logarithmic, "quadratic": power}  # of maps whose `spacing` is an option

@@ -7,10 +7,9 @@ from torch import Tensor
 
 from heatgen import check
 from heatgen.forward.basis import Fourier
-from heatgen.forward.levels import logarithmic, power, uniform
+from heatgen.forward.levels import SPACINGS
 from heatgen.forward.process import ForwardProcess
 
-SPACINGS = {"uniform": uniform, "log": logarithmic, "quadratic": power}
 SCHEMES = ("exact", "euler_maruyama")
 
 

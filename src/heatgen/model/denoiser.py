@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from heatgen.model.module import Method, inverse
@@ -18,6 +19,7 @@ class Denoiser(Method):
 
     markov = True
     noise_at_end = True
+    errors: Tensor | None = None  # of the estimate at each level by coefficient, (K + 1, C, H, W), where measured
 
     def denoise(self, u: Tensor, t: Tensor) -> Tensor:
         """An estimate of E[u_0 | u_t = u], (B, C, H, W)."""
@@ -26,6 +28,22 @@ class Denoiser(Method):
     def denoise_variance(self, t: Tensor) -> Tensor | None:
         """The variance of u_0 around it by coefficient, broadcastable to (B, C, H, W); None: left out of the steps."""
         return None
+
+    @torch.no_grad()
+    def measure(self, data: Any, images: int) -> None:
+        """Measure the error of the estimate on validation images at every level, for `measured_variance`."""
+
+        def gap(model: Any, u0: Tensor, u: Tensor, k: int) -> Tensor:
+            return u0 - model.denoise(u, model.process.times[k].expand(len(u0)))
+
+        self.errors = self.measure_errors(data, images, gap)
+
+    def measured_variance(self, t: Tensor) -> Tensor:
+        """The measured error of the estimate by coefficient, linear between levels, (B, C, H, W)."""
+        assert self.errors is not None, "call calibrate(data) first"
+        level = self.process.level(t).clamp(0, self.process.num_levels)
+        low = level.floor().long().clamp(max=self.process.num_levels - 1)
+        return torch.lerp(self.errors[low], self.errors[low + 1], self.process.column(level - low).to(self.errors))
 
     def score(self, u: Tensor, t: Tensor) -> Tensor:
         """An estimate of the gradient of log p_t(u), (B, C, H, W); Tweedie's formula."""

@@ -1,6 +1,5 @@
 """model=diffusion: denoising score matching with the exact marginals of any forward map."""
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -53,14 +52,12 @@ class Diffusion(Denoiser):
         super().__init__(process, net, sampler, optimizer, **settings)
         if self.process.hidden:
             raise ConfigError("model=diffusion uses T, which forward.conditional=false hides; use model=ihd.")
-        self.matrices = not has_gain(self.process)
         self.head = self._choose(check.choice("model.head", head, HEADS))
         self.preconditioning = check.choice("model.preconditioning", preconditioning, ("coefficient", "scalar"))
         self.reverse_variance = check.choice("model.reverse_variance", reverse_variance, VARIANCES)
         self.calibration_images = check.integer("model.calibration_images", calibration_images, minimum=2)
         for name in ("mean", "spectrum"):
             self.register_buffer(name, torch.full(self.process.shape, float(name == "spectrum"), dtype=torch.float64))
-        self.errors: Tensor | None = None  # of the estimate at each level by coefficient, (K + 1, C, H, W)
 
     def _choose(self, wanted: str) -> str:
         if wanted == "auto":
@@ -139,36 +136,18 @@ class Diffusion(Denoiser):
         """The measured error of the estimate by coefficient, (B, C, H, W); None where it is left out."""
         if self.reverse_variance == "small" or self.matrices:
             return None
-        assert self.errors is not None, "call calibrate(data) first"
-        level = self.process.level(t).clamp(0, self.process.num_levels)
-        low = level.floor().long().clamp(max=self.process.num_levels - 1)
-        return torch.lerp(self.errors[low], self.errors[low + 1], self.process.column(level - low).to(self.errors))
+        return self.measured_variance(t)
 
     def noise_label(self) -> str:
         """Which variance the reverse steps have, as a word."""
         return self.reverse_variance
 
-    @torch.no_grad()
     def calibrate(self, data: Any) -> None:
         """Measure the error of the estimate on validation images at every level, if reverse_variance needs it."""
-        if self.reverse_variance == "small" or self.matrices:
-            return
-
-        def gap(model: Any, u0: Tensor, u: Tensor, k: int) -> Tensor:
-            return u0 - model.denoise(u, model.process.times[k].expand(len(u0)))
-
-        self.errors = self.measure_errors(data, self.calibration_images, gap)
+        if self.reverse_variance == "measured" and not self.matrices:
+            self.measure(data, self.calibration_images)
 
     # training -----------------------------------------------------------------------------------------------------------
-
-    def times_for(self, noise: SampleNoise) -> Tensor:
-        """A time for each sample, (B,): level numbers uniform on (0, K], or on 1 .. K for a map known there alone."""
-        process = self.process
-        if self.matrices:
-            return process.times[noise.integers(1, process.num_levels).to(process.times.device)]
-        level = process.num_levels * (1 - noise.uniform_like(torch.empty(len(noise.generators), 1)))[:, 0].to(process.times)
-        low = level.long().clamp(max=process.num_levels - 1)
-        return torch.lerp(process.times[low], process.times[low + 1], level - low)
 
     def loss(self, batch: dict[str, Tensor], noise: SampleNoise) -> Tensor:
         """|F(u_t) - F*|^2 a pixel, (B,)."""
@@ -189,11 +168,3 @@ class Diffusion(Denoiser):
         clean, noise = self.process.basis(u0.double()) - mean, self.process.basis(eps.double())
         # (u_0 - m - A S / v c) / (L sqrt(S / v)), without a difference of near numbers
         return self.process.basis.inverse((std / spectrum.sqrt() * clean - gain * spectrum.sqrt() * noise) / variance.sqrt())
-
-
-def has_gain(process: Any) -> bool:
-    """Whether A(t) is diagonal in a basis."""
-    try:
-        return math.isfinite(process.gain(process.times[-1:]).sum().item())
-    except ConfigError:
-        return False

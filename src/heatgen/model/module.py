@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -30,6 +31,14 @@ def inverse(std: Tensor) -> Tensor:
 def rms(std: Tensor) -> Tensor:
     """The root mean square over coefficients, (B, 1, 1, 1)."""
     return std.square().mean((1, 2, 3), keepdim=True).sqrt()
+
+
+def has_gain(process: Any) -> bool:
+    """Whether A(t) is diagonal in a basis, and so known between the levels too."""
+    try:
+        return math.isfinite(process.gain(process.times[-1:]).sum().item())
+    except ConfigError:
+        return False
 
 
 class Method(L.LightningModule):
@@ -65,6 +74,7 @@ class Method(L.LightningModule):
         self.prior_std = None if prior_std is None else check.number("model.prior_std", prior_std, minimum=0)
         self.seed = check.integer("seed", seed, minimum=0)
         self.chosen: dict[str, str] = {}
+        self.matrices = not has_gain(self.process)
 
     def loss(self, batch: dict[str, Tensor], noise: SampleNoise) -> Tensor:
         """The loss of each sample of a batch, (B,); `noise` is all the randomness it may use."""
@@ -138,6 +148,22 @@ class Method(L.LightningModule):
         denoised = u + process.colour(score, factor * process.step_std(s, t) ** 2)
         return (denoised - process.increment(denoised, s, t)).to(u)
 
+    def euler_step(self, u: Tensor, t: Tensor, s: Tensor, factor: float) -> Tensor:
+        """One explicit Euler step of the reverse equation, from t to s: u - (t - s) (f(u, t) - factor g(t)^2 score(u, t)).
+
+        f, g: the map's `drift` and `diffusion`. factor 1 is the reverse SDE's step without its noise, 1/2 the probability
+        flow. ConfigError where A(t) cannot be inverted. Source: Song et al. 2021, eqs. 6 and 13.
+        """
+        process: Any = self.process
+        if not process.rate(t).isfinite().all():
+            raise ConfigError(
+                f"A({t.max().item():.4g}) of forward={process.name} is not invertible, so its drift is infinite; use "
+                "sampler.step=physics or another sampler."
+            )
+        score = self.score(u, t)  # type: ignore[operator]
+        slope = process.drift(u, t) - process.colour(score, factor * process.diffusion(t) ** 2)
+        return (u - process.column(t - s) * slope).to(u)
+
     def noise_label(self) -> str:
         """What tells the samples of one reverse noise from those of another, as a word."""
         return "own"
@@ -184,6 +210,15 @@ class Method(L.LightningModule):
         return torch.stack([self.drawn(noise).generate(u_last, noise) for noise in noises])
 
     # training -------------------------------------------------------------------------------------------------------
+
+    def times_for(self, noise: SampleNoise) -> Tensor:
+        """A time for each sample, (B,): level numbers uniform on (0, K], or on 1 .. K for a map known there alone."""
+        process = self.process
+        if self.matrices:
+            return process.times[noise.integers(1, process.num_levels).to(process.times.device)]
+        level = process.num_levels * (1 - noise.uniform_like(torch.empty(len(noise.generators), 1)))[:, 0].to(process.times)
+        low = level.long().clamp(max=process.num_levels - 1)
+        return torch.lerp(process.times[low], process.times[low + 1], level - low)
 
     def configure_optimizers(self) -> Any:
         """The optimizer, and a linear warm-up of its learning rate."""

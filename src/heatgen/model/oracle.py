@@ -1,4 +1,4 @@
-"""model=oracle: the exact answers for Gaussian data, in the place of a trained model."""
+"""model=oracle: the exact answers for Gaussian data and mixtures, in the place of a trained model."""
 
 import copy
 from typing import Any
@@ -9,30 +9,38 @@ from torch import Tensor
 from heatgen.check import ConfigError
 from heatgen.model.denoiser import Denoiser
 from heatgen.noise import Noise, SampleNoise
+from heatgen.oracle.find import exact_answers
 from heatgen.oracle.gaussian import GaussianOracle
+from heatgen.oracle.mixture import MixtureOracle
+
+MEASURED = 1024  # validation samples that the spread of a mixture's posterior is measured on
 
 
 class Oracle(Denoiser):
-    """E[u_0 | u_t], score, reverse steps, posterior and flow of u_0 ~ N(0, C) under the forward map, in closed form.
+    """E[u_0 | u_t], score, reverse steps and posterior of u_0 under the forward map, in closed form.
 
-    It has no weights: train.py writes a run at once, and every sampler and metric takes it like any other model. It answers
-    with float64 arithmetic. ConfigError for data that is not Gaussian and for maps that are drawn at random.
+    For u_0 ~ N(0, C) (data=grf) and mixtures of round Gaussians (data=gaussian_mixture, point, two_points). Gaussian reverse
+    steps are exact for N(0, C); of a mixture they have the exact mean, and the mean posterior variance, which is measured on
+    validation samples. It has no weights: train.py writes a run at once, and every sampler and metric takes it like any
+    other model. It answers with float64 arithmetic. ConfigError for other data and for maps that are drawn at random.
     """
 
     learns = False
-    oracle: GaussianOracle | None = None
+    oracle: GaussianOracle | MixtureOracle | None = None
     white: float | None = None
 
     def calibrate(self, data: Any) -> None:
-        """Read the spectrum of the data."""
+        """Read the law of the data."""
         if self.process.random:
             raise ConfigError(f"model=oracle has no closed form for forward={self.process.name}, which is drawn at random.")
-        if data.spec.spectrum is None:
-            raise ConfigError("model=oracle needs Gaussian data with a known spectrum; use data=grf.")
-        self.oracle = GaussianOracle(self.process, data.spec)
+        self.oracle = exact_answers(self.process, data.spec)
+        if self.oracle is None:
+            raise ConfigError("model=oracle needs data whose law is known; use data=grf, gaussian_mixture or point.")
+        if isinstance(self.oracle, MixtureOracle) and self.oracle.diagonal:
+            self.measure(data, MEASURED)
 
     @property
-    def exactly(self) -> GaussianOracle:
+    def exactly(self) -> GaussianOracle | MixtureOracle:
         """The oracle of `calibrate`."""
         assert self.oracle is not None, "call calibrate(data) first"
         return self.oracle
@@ -47,8 +55,10 @@ class Oracle(Denoiser):
         """E[u_0 | u_t = u], (B, C, H, W)."""
         return self.exactly.posterior_mean(u, t)
 
-    def denoise_variance(self, t: Tensor) -> Tensor:
+    def denoise_variance(self, t: Tensor) -> Tensor | None:
         """The posterior variance by coefficient, (B, C, H, W); ConfigError for a map that is not diagonal there."""
+        if isinstance(self.exactly, MixtureOracle):
+            return self.measured_variance(t) if self.exactly.diagonal else None
         if not self.exactly.diagonal:
             raise ConfigError(
                 f"forward={self.process.name} is not diagonal in the basis of the data; use sampler=exact, sde or heun."
@@ -56,12 +66,12 @@ class Oracle(Denoiser):
         return self.exactly.posterior_variance(t)
 
     def reverse_noise(self, eps: Tensor, t: Tensor, s: Tensor) -> Tensor:
-        """The noise of the exact reverse step from t to s, coloured in the basis of the data."""
+        """The noise of the reverse step from t to s, coloured in the basis of the exact answers."""
         basis = self.exactly.basis
         return basis.inverse(self.reverse_std(t, s) * basis(eps.double())).to(eps)
 
     def score(self, u: Tensor, t: Tensor) -> Tensor:
-        """-V(t)^-1 (u - b(t)), (B, C, H, W)."""
+        """The gradient of log p_t(u), (B, C, H, W)."""
         return self.exactly.score(u, t)
 
     def exact(self, u: Tensor, t: Tensor, answer: str, noise: Noise | None) -> Tensor:

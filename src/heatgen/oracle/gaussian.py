@@ -47,6 +47,7 @@ class GaussianOracle:
                 f"forward={process.name} is not diagonal in the basis of the data, and the exact answer then needs at most "
                 f"{LARGEST} pixels; use a smaller field, or forward=stochastic_heat."
             )
+        self.weights = torch.ones(1, dtype=torch.float64, device=self.spectrum.device)  # of its one component
         self._matrices: dict[float, tuple[Tensor, Tensor]] = {}
 
     # the two kinds of algebra -----------------------------------------------------------------------------------------
@@ -121,6 +122,16 @@ class GaussianOracle:
         if self.diagonal:
             return self.basis.inverse(self.spectrum * self.gain(t) * self.basis(field))
         return self._each_time(field, t, lambda rows, time: rows @ self.dense(time)[0].mT)
+
+    def coefficients(self, u: Tensor, t: Tensor) -> Tensor:
+        """The coefficients of states u in the frame of `marginals`; (B, D)."""
+        return self.basis(u.double()).flatten(1)
+
+    def marginals(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of each coefficient of u_t, (1, D) each, for one time, (1,); for a diagonal map."""
+        variance = self.variance(t)
+        b = self.process.mean(torch.zeros(1, *self.spectrum.shape).to(variance), t.double())
+        return self.basis(b).flatten(1), variance.expand(1, *self.spectrum.shape).flatten(1).sqrt()
 
     # the answers --------------------------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from heatgen import check
 from heatgen.noise import Noise
-from heatgen.sampler.steps import steps
+from heatgen.sampler.steps import step_of, steps
 
 
 def ode(
@@ -18,17 +18,20 @@ def ode(
     on_step: Callable[[int, Tensor], None] | None = None,
     substeps: int = 1,
     factor: float = 0.5,
+    step: str = "physics",
 ) -> Tensor:
-    """u_0 from u_K = u, (B, C, H, W): u <- physics_step(u, t, s) with `factor` times the score, no noise.
+    """u_0 from u_K = u, (B, C, H, W), by steps with `factor` times the score and no noise.
 
     factor 1/2: the probability flow, whose end is distributed like the data. factor 1: the mean path, which for Gaussian
     data ends in the posterior mean: as the step shrinks for a true score, with any step for what model=smdp should learn.
-    First order in the step. model: needs `score` with its `physics_step`, and a map with steps.
+    step: physics, u <- physics_step(u, t, s), the map's own step reversed, which no mode makes stiff; euler,
+    u <- u - (t - s) (f - factor g^2 score) with the map's drift f and diffusion g at t. Both are of first order.
+    model: needs `score`, and a map with steps (physics) or with a drift (euler). ConfigError for another step.
     Source: Song et al. 2021, eq. 13; Holzschuh et al. 2023, eq. 7.
     """
-    factor = check.number("sampler.factor", factor, minimum=0)
+    factor, back = check.number("sampler.factor", factor, minimum=0), step_of(model, step)
     for k, t, s in steps(levels, substeps, len(u)):
-        u = model.physics_step(u, t, s, factor)
+        u = back(u, t, s, factor)
         if k is not None and on_step is not None:
             on_step(k, u)
     return u

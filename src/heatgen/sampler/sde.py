@@ -7,7 +7,7 @@ from torch import Tensor
 
 from heatgen import check
 from heatgen.noise import Noise
-from heatgen.sampler.steps import draw, steps
+from heatgen.sampler.steps import draw, step_of, steps
 
 
 def sde(
@@ -18,18 +18,23 @@ def sde(
     on_step: Callable[[int, Tensor], None] | None = None,
     substeps: int = 1,
     noise: float = 1.0,
+    step: str = "physics",
 ) -> Tensor:
-    """u_0 from u_K = u, (B, C, H, W): u <- physics_step(u, t, s) + `noise` Q z, without noise on the last step.
+    """u_0 from u_K = u, (B, C, H, W), by steps with the score and `noise` times Q z, without noise on the last step.
 
-    Q^2: the variance of the map's own step from s to t. First order in the step. model: needs `score` with its
-    `physics_step`, and a map with steps. ConfigError for negative noise.
+    step: physics, u <- physics_step(u, t, s) + Q z, Q^2 the variance of the map's own step from s to t; euler (Euler and
+    Maruyama), u <- u - (t - s) (f - g^2 score) + Q z, Q = g sqrt(t - s), with the map's drift f and diffusion g at t. Both
+    are of first order. model: needs `score`, and a map with steps (physics) or with a drift (euler). ConfigError for
+    negative noise and another step.
     Source: Anderson 1982; Holzschuh et al. 2023, eq. 6.
     """
-    noise = check.number("sampler.noise", noise, minimum=0)
+    process = model.process
+    noise, back = check.number("sampler.noise", noise, minimum=0), step_of(model, step)
     for k, t, s in steps(levels, substeps, len(u)):
-        u = model.physics_step(u, t, s, 1.0)
+        u = back(u, t, s, 1.0)
         if k != 0:
-            u = u + model.process.colour(draw(u, generator), noise * model.process.step_std(s, t))
+            std = process.step_std(s, t) if step == "physics" else process.diffusion(t) * process.column(t - s).sqrt()
+            u = u + process.colour(draw(u, generator), noise * std)
         if k is not None and on_step is not None:
             on_step(k, u)
     return u

@@ -1,12 +1,15 @@
 """The steps that samplers take from level K down to 0."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from heatgen import check
 from heatgen.noise import Noise
+
+STEPS = ("physics", "euler")
 
 
 def steps(levels: Tensor, substeps: int, batch: int) -> Iterator[tuple[int | None, Tensor, Tensor]]:
@@ -21,6 +24,11 @@ def steps(levels: Tensor, substeps: int, batch: int) -> Iterator[tuple[int | Non
         )
         for i in range(substeps):
             yield (k - 1 if i == substeps - 1 else None), grid[i].expand(batch), grid[i + 1].expand(batch)
+
+
+def step_of(model: Any, step: str) -> Callable[[Tensor, Tensor, Tensor, float], Tensor]:
+    """What takes (u, t, s, factor) from t down to s: the model's physics_step or euler_step. ConfigError for another."""
+    return model.physics_step if check.choice("sampler.step", step, STEPS) == "physics" else model.euler_step
 
 
 def draw(u: Tensor, generator: Noise | None) -> Tensor:
