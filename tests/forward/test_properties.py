@@ -16,7 +16,7 @@ from heatgen.noise import SampleNoise
 CONFIGS = sorted(Path(__file__).parents[2].joinpath("conf", "forward").glob("*.yaml"))
 SHAPE = (2, 6, 9)
 METHODS = ["mean", "noise", "perturb"]
-STILL = {"identity", "variance_exploding"}  # they change no image, only its noise
+STILL = {"identity", "variance_exploding", "heat_kernel"}  # they change no image, only its noise
 RANDOM = {"random_velocity"}  # drawn anew for every sample
 
 

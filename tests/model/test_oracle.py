@@ -166,7 +166,10 @@ def test_every_sampler_takes_it(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["data=digits", "forward=heat"], "model=oracle needs Gaussian data with a known spectrum; use data=grf."),
+        (
+            ["data=digits", "forward=heat"],
+            "model=oracle needs data whose law is known; use data=grf, gaussian_mixture or point.",
+        ),
         (
             [*SMALL_FIELDS, "forward=random_velocity"],
             "model=oracle has no closed form for forward=random_velocity, which is drawn at random.",

@@ -23,13 +23,14 @@ SIZE = math.prod(SHAPE)
 K = 6
 NUMBERS = {  # maps that are one number for all coefficients, so that A(s) / A(t) is one
     *("constant_deceleration", "constant_velocity", "identity", "kinematics", "polynomial"),
-    "variance_exploding",
+    *("variance_exploding", "heat_kernel"),
 }
 CHOSEN = {  # of 8 x 8 images in 100 levels
     "blurring": "x0",  # the noise of the last levels is 16 times the image's own deviation, squared
     "constant_deceleration": "residual",  # fine steps: the ratio would only multiply the noise
     "constant_velocity": "residual",
     "heat": "residual",
+    "heat_kernel": "x0",  # noise of up to 4 times the image
     "stochastic_heat": "residual",  # not a number
     "identity": "residual",  # all ratios are 1, and the first of equals is taken
     "kinematics": "ratio",  # the ratio is 1, and unlike the residual it knows b(t)
