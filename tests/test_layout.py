@@ -23,7 +23,7 @@ ALLOWED = {  # the big packages that a room may import
     "model": {"lightning"},
     "callback": {"lightning"},
     "logger": {"lightning", "wandb"},
-    "metric": {"cleanfid", "matplotlib"},
+    "metric": {"cleanfid", "matplotlib", "scipy"},
     "oracle": {"scipy"},
 }
 LOWER = {  # the rooms that a room may import from, besides itself
