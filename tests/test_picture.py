@@ -4,9 +4,12 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 import torch
+from conftest import SMALL, call
 from PIL import Image
 
-from heatgen.picture import MARGIN, Film, grid, save_gif, save_mp4, to_bytes
+from heatgen import compare
+from heatgen.draw import usual_n
+from heatgen.picture import MARGIN, PAPER, Film, cloud, grid, is_points, save_gif, save_mp4, side_by_side, to_bytes
 
 
 def plain(value, width=32, height=24):
@@ -111,3 +114,99 @@ def test_a_film_keeps_the_first_samples_of_many_batches(size):
 
 def test_a_film_of_no_samples_is_empty():
     assert Film(num_levels=2).states(torch.empty(0, 1, 5, 6)).shape == (0, 1, 1, 5, 6)
+
+
+# points -----------------------------------------------------------------------------------------------------------------
+
+
+def points(*rows):
+    return torch.tensor(rows).reshape(len(rows), 1, 1, -1)
+
+
+def inked(picture):
+    """Where a cloud has ink, inside its frame."""
+    return (np.abs(np.asarray(picture).astype(int) - PAPER).sum(2) > 60)[1:-1, 1:-1]
+
+
+def test_points_are_of_one_channel_and_one_row():
+    assert is_points((1, 1, 1)) and is_points([1, 1, 7]) and is_points(torch.zeros(2, 1, 1, 3).shape[1:])
+    assert not is_points((1, 2, 2)) and not is_points((3, 1, 2))
+
+
+@pytest.mark.parametrize("more", [[], [0.9], [9.0, -9.0, 0.1]])
+def test_a_cloud_has_a_dot_at_a_point_and_none_elsewhere(more):
+    picture = cloud(points([0.25, 0.75, *more]), size=200)  # to the right and up
+    assert picture.size == (200, 200)
+    rows, columns = np.nonzero(inked(picture))
+    assert len(rows) > 5 and inked(picture)[49, 49]  # 50 from the left and the top, less the frame
+    assert np.abs(rows - 49).max() <= 4 and np.abs(columns - 49).max() <= 4
+
+
+def test_dots_on_each_other_are_darker():
+    one, two = (np.asarray(cloud(points(*[[0.5, 0.5]] * n), size=200))[100, 100].astype(int) for n in (1, 2))
+    assert (two < one - 20).all()
+
+
+@pytest.mark.parametrize("outside", [[1.01, 0.5], [0.5, -0.01], [3.0, 3.0], [float("nan"), 0.5], [0.5, float("inf")]])
+def test_points_outside_leave_no_ink(outside):
+    assert not inked(cloud(points(outside))).any()
+    assert not inked(cloud(points(outside).flip(-1))).any()
+
+
+def test_points_on_the_edge_are_inside():
+    assert inked(cloud(points([0.0, 0.0])))[-1, 0] and inked(cloud(points([1.0, 1.0])))[0, -1]
+
+
+def test_the_tallest_bar_of_a_histogram_is_where_the_mass_is():
+    values = torch.cat([torch.full((90,), 0.2), torch.full((30,), 0.7), torch.full((500,), 1.2), torch.full((500,), -0.2)])
+    height = inked(cloud(values.reshape(-1, 1, 1, 1), size=305)).sum(0)  # 5 pixels a bar
+    assert abs(height.argmax() - 0.2 * 305) <= 5 and height.max() > 0.9 * 303
+    assert height[int(0.7 * 305)] == pytest.approx(height.max() / 3, abs=3)
+    assert (height > 0).sum() == 10
+
+
+@pytest.mark.parametrize("d", [1, 2, 5])
+def test_a_grid_of_points_is_their_cloud_whatever_their_number(d):
+    for count in (0, 1, 3000):
+        u = torch.rand(count, 1, 1, d, generator=torch.Generator().manual_seed(0))
+        assert grid(u, columns=3).tobytes() == cloud(u).tobytes() and grid(u).size == (320, 320)
+        assert inked(grid(u)).any() == (count > 0)
+
+
+def test_pictures_side_by_side_stand_in_order():
+    row = np.asarray(side_by_side([plain(10, 20, 30), plain(90, 40, 20)]))
+    assert row.shape == (30, 20 + 2 * MARGIN + 40, 3)
+    assert (row[:, :20] == 10).all() and (row[:20, -40:] == 90).all()
+    assert (row[:, 20 : 20 + 2 * MARGIN] == PAPER).all() and (row[20:, -40:] == PAPER).all()
+
+
+def test_a_film_keeps_at_most_36_images_or_4096_points():
+    for shape, most in (((1, 2, 2), 36), ((1, 1, 2), 4096)):
+        film = Film(num_levels=1, tiles=5000)
+        for _ in range(3):
+            film.begin()
+            film.see(1, torch.zeros(2000, *shape))
+        assert film.states(torch.empty(0, *shape)).shape == (most, 1, *shape) and film.tiles == most
+
+
+@pytest.mark.parametrize("data", ["two_points", "swiss_roll"])
+def test_a_run_of_points_is_drawn_as_clouds_and_samples_2000_unless_it_is_told(data, tmp_path):
+    small = [f"data={data}", "model=diffusion", "forward=variance_exploding", *SMALL, "trainer.max_steps=2"]
+    assert call("train", *small, "callback.pictures.n=7") == 0
+    (run,) = (tmp_path / "runs").glob("diffusion-*/*")
+    for options, n in (([], 2000), (["n=50"], 50), (["interpolate=true", "num_points=3"], 3)):
+        assert call("sample", f"run={run}", "batch_size=2000", "seed=1", "trainer.accelerator=cpu", *options) == 0
+        kind = "interpolation_" if "interpolate=true" in options else ""
+        (folder,) = (run / "samples").glob(f"{kind}delta_*")
+        content = torch.load(folder / "samples.pt", weights_only=True)
+        assert len(content["samples"]) == n and content["settings"]["n"] == (2000 if kind else n)
+        for name in ("grid.png", "initial.png", "process.gif"):
+            with Image.open(folder / name) as picture:
+                assert picture.size == (320, 320)
+    with Image.open(next((run / "samples").glob("step_*.png"))) as picture:
+        assert picture.size == (320, 320)
+    assert compare.first_samples(run).size == (6 * compare.SIDE, compare.SIDE)
+
+
+def test_36_images_or_2000_points_are_usual():
+    assert usual_n((1, 8, 8)) == usual_n((3, 1, 8)) == 36 and usual_n((1, 1, 2)) == 2000

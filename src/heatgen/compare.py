@@ -26,6 +26,7 @@ from heatgen.directory import read_config, write_text
 log = logging.getLogger("heatgen")
 COMMAND = "command.txt"  # in a sweep's folder: what was called
 MODES = {"train": 0, "forward": 1}  # what comes first in a table: the training, then the map
+SIDE = 64  # pixels of a cloud of points, in the figure
 
 
 class Comparison:
@@ -255,15 +256,24 @@ def draw(runs: Sequence[Path], rows: Sequence[dict[str, Any]], shown: Sequence[s
 
 
 def first_samples(run: Path) -> Any:
-    """The first row of the newest grid of samples that the run drew while training; None where it drew none."""
-    from PIL import Image
+    """The first row of the newest grid of samples that the run drew while training; None where it drew none.
+
+    Of points, their cloud, at the left of a sheet as wide as that of a row of images.
+    """
+    from PIL import Image, ImageOps
+
+    from heatgen.picture import PAPER, is_points
 
     grids = sorted((run / "samples").glob("step_*.png"))
     if not grids:
         return None
-    count = OmegaConf.select(read_config(run), "callback.pictures.n", default=36)
+    config = read_config(run)
+    count = OmegaConf.select(config, "callback.pictures.n", default=36)
     rows = math.ceil(count / math.ceil(math.sqrt(count)))
     with Image.open(grids[-1]) as image:
+        if is_points(OmegaConf.select(config, "data.shape", default=())):
+            thumbnail = image.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BOX)
+            return ImageOps.pad(thumbnail, (6 * SIDE, SIDE), color=PAPER, centering=(0, 0))
         return image.convert("RGB").crop((0, 0, image.width, image.height // rows + 1))
 
 

@@ -14,10 +14,16 @@ from torch import Tensor
 from heatgen.check import CONF, ConfigError
 from heatgen.devices import Devices
 from heatgen.noise import Noise, SampleNoise, SharedNoise, SphericalNoise, batches
-from heatgen.picture import Film, grid, save_gif, save_mp4
+from heatgen.picture import Film, grid, is_points, save_gif, save_mp4
 
-PICTURED = 100  # samples in a grid
+PICTURED = 100  # images in a grid; of points, all
+IMAGES, POINTS = 36, 2000  # samples that are drawn where nobody says how many
 States = Callable[[Sequence[int]], tuple[Any, Tensor, Noise]]  # samples -> model, initial states, noise
+
+
+def usual_n(shape: Sequence[int]) -> int:
+    """How many samples of fields of shape (C, H, W) make a good picture: 36 images, or 2000 points."""
+    return POINTS if is_points(shape) else IMAGES
 
 
 def random_states(model: Any, data: Any, device: torch.device, seed: int, same_init: bool, share_noise: bool) -> States:
@@ -81,8 +87,9 @@ def sampler_words(cfg: Any) -> list[str]:
 def draw(model: Any, data: Any, devices: Devices, root: Path, cfg: Any) -> Path:
     """Sample as `cfg` (conf/sample.yaml) says, in all processes; the first one writes into a folder under `root`.
 
-    grid.png the first 100 samples, initial.png their states at level K, process.gif and process.mp4 the way back (of an
-    interpolation: from one end to the other and back), samples.pt {"samples", "initial": (n, C, H, W) float32, "settings"}.
+    grid.png the first 100 images or all points, initial.png their states at level K, process.gif and process.mp4 the way
+    back (of an interpolation: from one end to the other and back), samples.pt {"samples", "initial": (n, C, H, W) float32,
+    "settings"}.
     """
     if cfg.interpolate and (cfg.same_init or cfg.share_noise):
         raise ConfigError("interpolate=true has its own states and noise; remove same_init and share_noise.")
@@ -114,9 +121,10 @@ def draw(model: Any, data: Any, devices: Devices, root: Path, cfg: Any) -> Path:
     if devices.first:
         folder.mkdir(parents=True, exist_ok=True)
         columns = n if cfg.interpolate else None
+        shown = n if is_points(model.process.shape) else PICTURED
         to_unit = data.spec.to_unit
-        grid(to_unit(samples_all[:PICTURED]), columns).save(folder / "grid.png")
-        grid(to_unit(initial_all[:PICTURED]), columns).save(folder / "initial.png")
+        grid(to_unit(samples_all[:shown]), columns).save(folder / "grid.png")
+        grid(to_unit(initial_all[:shown]), columns).save(folder / "initial.png")
         write_film(folder, to_unit(samples_all), to_unit(states_all), cfg.interpolate)
         keys = (
             "n",

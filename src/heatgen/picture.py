@@ -6,11 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw, ImageOps
 from torch import Tensor
 
 SMALLEST_TILE = 40  # pixels; smaller images are enlarged by a whole factor, each pixel a square
 MARGIN = 2
+PAPER, INK, FRAME = (250, 250, 248), (24, 74, 140), (160, 160, 160)  # of a cloud
+OPACITY = 0.55  # of one of its dots
+BARS = 61  # of a histogram; odd, so that one stands on the middle
+MOST_TILES, MOST_POINTS = 36, 4096  # samples in a film
 
 
 def to_bytes(u: Tensor, truncate: bool = False) -> Tensor:
@@ -19,8 +23,62 @@ def to_bytes(u: Tensor, truncate: bool = False) -> Tensor:
     return (scaled if truncate else scaled.round()).to(torch.uint8).cpu()
 
 
+def is_points(shape: Sequence[int]) -> bool:
+    """Whether fields of shape (C, H, W) are points of R^W: of one channel and one row."""
+    return tuple(shape[:2]) == (1, 1)
+
+
+def dots(points: np.ndarray, side: int, radius: float) -> np.ndarray:
+    """Round dots at points (N, 2) of [0, 1]^2, y up: the ink of a sheet, (side, side) bytes; radius in pixels."""
+    reach = math.ceil(radius)
+    dy, dx = np.mgrid[-reach : reach + 1, -reach : reach + 1]
+    disc = dx**2 + dy**2 <= radius**2
+    column = (points[:, :1] * side).astype(int) + dx[disc] + reach
+    row = ((1 - points[:, 1:]) * side).astype(int) + dy[disc] + reach
+    wide = side + 2 * reach + 1
+    count = np.bincount((row * wide + column).ravel(), minlength=wide**2).reshape(wide, wide)
+    ink = 255 * (1 - (1 - OPACITY) ** np.arange(9))
+    return ink.astype(np.uint8)[count[reach:-reach, reach:-reach][:side, :side].clip(max=8)]
+
+
+def bars(values: np.ndarray, side: int) -> np.ndarray:
+    """A histogram of numbers (N,) in [0, 1], its tallest bar nearly as high as the sheet: ink, (side, side) bytes."""
+    count, _ = np.histogram(values, BARS, (0, 1))
+    height = 0.94 * side * count / max(count.max(), 1)
+    of_column = height[np.arange(side) * BARS // side]
+    return np.where(np.arange(side, 0, -1)[:, None] <= of_column, 255, 0).astype(np.uint8)
+
+
+def cloud(u: Tensor, size: int = 320) -> Image.Image:
+    """Points (B, 1, 1, d), data in [0, 1], as a square of `size` pixels; those outside are left out.
+
+    d = 1: a histogram, as high as its tallest bar, for points that gather in one place would hide every other shape on a
+    scale that they share. d >= 2: a scatter plot of the first two coordinates.
+    """
+    points = u.detach().double().cpu().flatten(1)[:, :2].numpy()
+    inside = points[((points >= 0) & (points <= 1)).all(1)]
+    radius = size * min(max(0.25 / max(len(u), 1) ** 0.5, 1 / 220), 1 / 80)
+    ink = bars(inside[:, 0], 2 * size) if points.shape[1] == 1 else dots(inside, 2 * size, 2 * radius)
+    sheet = ImageOps.colorize(Image.fromarray(ink).reduce(2), PAPER, INK)
+    ImageDraw.Draw(sheet).rectangle((0, 0, size - 1, size - 1), outline=FRAME)
+    return sheet
+
+
+def side_by_side(images: Sequence[Image.Image]) -> Image.Image:
+    """Pictures in a row, from the left, on paper."""
+    width = sum(image.width + 2 * MARGIN for image in images)
+    sheet = Image.new("RGB", (width - 2 * MARGIN, max(image.height for image in images)), PAPER)
+    x = 0
+    for image in images:
+        sheet.paste(image, (x, 0))
+        x += image.width + 2 * MARGIN
+    return sheet
+
+
 def grid(u: Tensor, columns: int | None = None) -> Image.Image:
-    """A batch (B, C, H, W) in [0, 1] as one picture; `columns` a row, about as many as rows if None."""
+    """A batch (B, C, H, W) in [0, 1] as one picture; `columns` a row, about as many as rows if None. Points as a cloud."""
+    if is_points(u.shape[1:]):
+        return cloud(u)
     tiles = to_bytes(u)
     if tiles.shape[1] not in (1, 3):
         tiles = tiles[:, :1]
@@ -57,12 +115,12 @@ def save_mp4(path: Path, frames: Sequence[Image.Image], fps: int = 15, hold: int
 class Film:
     """Collects states on the way back, of the first `tiles` samples and about `length` of the K steps.
 
-    Call `begin` before each batch and give `see` to the sampler as on_step.
+    It shows at most 36 images, or 4096 points. Call `begin` before each batch and give `see` to the sampler as on_step.
     """
 
     def __init__(self, num_levels: int, tiles: int = 36, length: int = 50):
         self.every = max(1, math.ceil(num_levels / length))
-        self.tiles = min(tiles, 36)
+        self.tiles = tiles
         self.batches: list[list[Tensor]] = []
 
     def begin(self) -> None:
@@ -71,6 +129,7 @@ class Film:
 
     def see(self, k: int, u: Tensor) -> None:
         """Keep state u_k if it is one of those to show."""
+        self.tiles = min(self.tiles, MOST_POINTS if is_points(u.shape[1:]) else MOST_TILES)
         kept = sum(len(batch[0]) for batch in self.batches[:-1] if batch)
         if k % self.every == 0 and kept < self.tiles:
             self.batches[-1].append(u[: self.tiles - kept].detach().float().cpu())

@@ -255,7 +255,7 @@ def sampler_label(cfg: DictConfig) -> str | None:
 def sample(cfg: DictConfig) -> None:
     """Sample from a run; see conf/sample.yaml."""
     run = directory.find_run(cfg.run, cfg.runs_dir)
-    for key in ("n", "num_points", "batch_size"):
+    for key in ("num_points", "batch_size", *(["n"] if cfg.n is not None else [])):
         check.integer(key, cfg[key], minimum=1)
     for key in ("same_init", "share_noise", "interpolate"):
         check.boolean(key, cfg[key])
@@ -266,6 +266,7 @@ def sample(cfg: DictConfig) -> None:
 
     devices = open_devices(cfg)
     model, data, _ = load_for(cfg, run, devices)
+    cfg.n = draw.usual_n(model.process.shape) if cfg.n is None else cfg.n
     folder = draw.draw(model, data, devices, run / "samples", cfg)
     if devices.first:
         log.info("samples: %s", folder)

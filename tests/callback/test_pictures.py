@@ -14,6 +14,7 @@ from heatgen.check import ConfigError
 from heatgen.data.module import Spec
 from heatgen.forward.heat import Heat
 from heatgen.forward.random_velocity import RandomVelocity
+from heatgen.forward.variance_exploding import VarianceExploding
 from heatgen.model.ihd import IHD
 from heatgen.sampler.ancestral import ancestral
 
@@ -142,3 +143,18 @@ def test_the_numbers_are_checked_by_name():
         name = "seed" if key == "seed" else f"callback.pictures.{key}"
         with pytest.raises(ConfigError, match=f"^{name} must"):
             Pictures(**{key: value})
+
+
+def test_points_are_drawn_as_clouds_of_one_size(tmp_path):
+    at, shape = trainer(tmp_path, 1), (1, 1, 2)
+    points = torch.rand(60, *shape, generator=torch.Generator().manual_seed(0))
+    at.datamodule.images = lambda split: points[:6]
+    at.datamodule.clean = lambda split, samples: points[list(samples)]
+    at.datamodule.prior_images = lambda samples, seed: points[list(samples)]
+    at.datamodule.spec = Spec(shape, (-1.0, 1.0), bits=None)
+    Pictures(every=1, n=50).on_train_end(at, make(VarianceExploding(shape, K, 0.1, 1.0)))
+    with Image.open(tmp_path / "samples" / "step_000001.png") as picture:
+        assert picture.size == (320, 320)
+        assert picture.getpixel((160, 160))[2] > picture.getpixel((160, 160))[0] + 50  # all at 0, the middle
+    with Image.open(tmp_path / "samples" / "process.gif") as film:
+        assert film.n_frames == K + 1 and film.size == (320, 320)

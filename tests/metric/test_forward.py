@@ -8,6 +8,7 @@ import torch
 from feature_toys import subject
 
 from heatgen.check import ConfigError
+from heatgen.data.module import Spec
 from heatgen.forward.constant_velocity import ConstantVelocity
 from heatgen.forward.heat import Heat
 from heatgen.forward.identity import Identity
@@ -15,6 +16,7 @@ from heatgen.forward.random_matrix import RandomMatrix
 from heatgen.forward.random_velocity import RandomVelocity
 from heatgen.metric.forward import Forward, information
 from heatgen.noise import SampleNoise
+from heatgen.picture import MARGIN, cloud
 
 SHAPE, D, K, SIGMA, N = (1, 4, 5), 20, 10, 0.05, 30
 
@@ -194,6 +196,15 @@ def test_the_rows_of_the_strip_are_images(tmp_path):
     for row in range(3):
         shown = [picture.getpixel((2 + 42 * column + 4, 2 + 34 * row + 4)) for column in range(11)]
         assert shown == [images()[row, 0, 0, 0].item()] * 11
+
+
+def test_the_strip_of_points_is_a_row_of_clouds():
+    u0 = torch.rand(30, 1, 1, 2, generator=torch.Generator().manual_seed(0))
+    picture = Forward.strip(Identity((1, 1, 2), K, sigma=0), u0, Spec((1, 1, 2), bits=None), seed=0)
+    assert picture.size == (11 * 160 + 10 * 2 * MARGIN, 160)
+    for column in range(11):
+        place = column * (160 + 2 * MARGIN)
+        assert picture.crop((place, 0, place + 160, 160)).tobytes() == cloud(u0, size=160).tobytes()
 
 
 def test_without_a_map_it_is_refused(tmp_path):

@@ -8,7 +8,7 @@ from feature_toys import faithful, subject
 from heatgen.check import ConfigError
 from heatgen.metric import memorisation
 from heatgen.metric.memorisation import Memorisation, nearest
-from heatgen.picture import grid
+from heatgen.picture import cloud, grid, side_by_side
 
 SHAPE = (2, 3, 4)
 RATIO, NEARER, OWN = "nearest / held out", "closer than 99 % of held out", "nearest is the own"
@@ -140,6 +140,16 @@ def test_the_picture_shows_samples_their_starts_and_their_nearest(tmp_path):
 def test_a_picture_of_few_samples_is_as_wide_as_they_are(tmp_path):
     wide, narrow = (Memorisation()(measured(tmp_path, lambda u: u, n=n)).pictures["nearest"] for n in (12, 3))
     assert narrow.height == wide.height and narrow.width - 2 == (wide.width - 2) / 4
+
+
+def test_the_picture_of_points_is_three_clouds_of_all_of_them(tmp_path):
+    train = torch.randint(0, 256, (40, 1, 1, 2), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    wanted = measured(tmp_path, lambda u: u.roll(1, 0), n=30, train=train, test=train, val=train)
+    picture = Memorisation()(wanted).pictures["nearest"]
+    start = train[wanted.data.prior_order(range(30), 0)]
+    samples = torch.cat([part.roll(1, 0) for part in start.split(4)])
+    expected = side_by_side([cloud(u.float() / 255) for u in (samples, start, samples)])
+    assert picture.size == expected.size and picture.tobytes() == expected.tobytes()
 
 
 def test_it_is_refused_without_a_run_and_for_one_sample(tmp_path):

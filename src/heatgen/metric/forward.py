@@ -12,7 +12,9 @@ from heatgen.data.module import Spec
 from heatgen.forward.process import ForwardProcess
 from heatgen.metric.metric import Result, Subject
 from heatgen.noise import SampleNoise
-from heatgen.picture import grid
+from heatgen.picture import cloud, grid, is_points, side_by_side
+
+POINTS = 2000  # in each cloud of the picture
 
 
 def information(states: Tensor) -> float:
@@ -104,10 +106,13 @@ class Forward:
 
     @staticmethod
     def strip(process: ForwardProcess, u0: Tensor, spec: Spec, seed: int, images: int = 4, states: int = 11) -> Image.Image:
-        """u_0 .. u_K of a few images, a row each; noisy, as the network sees them."""
-        u0 = u0[:images]
+        """u_0 .. u_K of a few images, a row each, or of up to 2000 points, in one row; noisy, as the network sees them."""
+        points = is_points(process.shape)
+        u0 = u0[: POINTS if points else images]
         noise = SampleNoise(range(len(u0)), seed, "strip")
         drawn = process.given(process.draw(noise))
         levels = sorted({round(i * process.num_levels / (states - 1)) for i in range(states)})
         columns = [drawn.perturb(u0, process.times[k].expand(len(u0)), noise.normal_like(u0)) for k in levels]
+        if points:
+            return side_by_side([cloud(spec.to_unit(column), size=160) for column in columns])
         return grid(spec.to_unit(torch.stack(columns, dim=1).flatten(0, 1)), columns=len(levels))

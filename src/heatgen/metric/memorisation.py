@@ -10,7 +10,7 @@ from heatgen import check
 from heatgen.check import ConfigError
 from heatgen.metric.metric import Result, Subject
 from heatgen.noise import batches
-from heatgen.picture import grid
+from heatgen.picture import cloud, grid, is_points, side_by_side
 
 BLOCK = 4096  # training images at a time
 
@@ -91,7 +91,13 @@ class Memorisation:
 
     @staticmethod
     def picture(subject: Subject, samples: Tensor, start: Tensor, index: Tensor, columns: int = 12) -> Image.Image:
-        """Three rows: samples, the training images they started from, the training images nearest to them."""
-        count = min(columns, len(samples))
+        """Three rows: samples, the training images they started from, the training images nearest to them.
+
+        Of points, three clouds of all of them.
+        """
+        points = is_points(samples.shape[1:])
+        count = len(samples) if points else min(columns, len(samples))
         rows = [samples[:count], *(subject.data.clean("train", which[:count].tolist()) for which in (start, index))]
+        if points:
+            return side_by_side([cloud(subject.data.spec.to_unit(row)) for row in rows])
         return grid(subject.data.spec.to_unit(torch.cat(rows)), columns=count)
