@@ -47,6 +47,7 @@ TINY: dict[str, dict[str, Any]] = {  # by network: the options that keep its wei
     "EncoderDecoder": {"channels": 2, "blocks": 2},
     "BayesianUNet": {"channels": [2, 2]},
     "FNO": {"modes": 2, "width": 2},
+    "MLP": {"width": 4, "depth": 1},
     "Nothing": {},
 }
 
@@ -66,10 +67,21 @@ def forward_node(forward: str) -> DictConfig:
     return unresolved("train", f"forward={forward}").forward
 
 
+POINTS = ("checkerboard", "gaussian_mixture", "point", "ring", "swiss_roll", "two_points")
+CONVOLUTIONAL = ("autoregressive", "bayesian", "resnet", "smdp", "ssm")  # their own networks want a box of pixels
+
+
+@pytest.mark.parametrize(("model", "data"), list(itertools.product(CONVOLUTIONAL, POINTS[:2])))
+def test_a_network_of_periodic_convolutions_refuses_points_and_names_one_that_takes_them(model: str, data: str) -> None:
+    with pytest.raises(ConfigError, match=r"^data\.shape must have at least .* not 1 x [12]; choose net=mlp\.$"):
+        run.build(composed("train", f"model={model}", f"data={data}"))
+
+
 @pytest.mark.parametrize(("model", "data"), list(itertools.product(options("model"), options("data"))))
 def test_any_model_with_any_data_set_is_built_with_any_forward_map_or_refuses_the_map(model: str, data: str) -> None:
     wanted, built = ["data", "forward", "net", "model", "sampler", "seed", "data_dir"], []
-    plain = OmegaConf.masked_copy(unresolved("train", f"model={model}", f"data={data}"), wanted)
+    net = ["net=mlp"] if model in CONVOLUTIONAL and data in POINTS else []
+    plain = OmegaConf.masked_copy(unresolved("train", f"model={model}", f"data={data}", *net), wanted)
     for forward in options("forward"):
         cfg = copy.deepcopy(plain)
         cfg.forward = forward_node(forward)
@@ -130,7 +142,7 @@ def test_a_published_setting_learns_the_residual_as_the_paper_does(name: str) ->
 
 @pytest.mark.parametrize("name", options("experiment"))
 def test_the_model_of_an_experiment_is_built(name: str) -> None:
-    assert name in PUBLISHED or name in ("linear_maps", "reconstruction", "smdp_released")
+    assert name in PUBLISHED or name in ("linear_maps", "reconstruction", "smdp_released", "heat_kernel")
     cfg = small(experiment(name))
     model, data = run.build(cfg)
     assert model.process.shape == data.spec.shape == tuple(cfg.data.shape)
@@ -157,7 +169,7 @@ def test_the_experiment_on_linear_maps_takes_every_map_of_images_and_measures_wi
     preset = OmegaConf.load(CONF / "experiment" / "linear_maps.yaml")
     assert preset.hydra.mode == "MULTIRUN"
     parsed = OverridesParser.create().parse_override(f"forward={preset.hydra.sweeper.params.forward}")
-    assert sorted(parsed.sweep_string_iterator()) == [name for name in options("forward") if name != "stochastic_heat"]
+    assert sorted(parsed.sweep_string_iterator()) == sorted(set(options("forward")) - {"stochastic_heat", "heat_kernel"})
     for words in preset.evaluate:
         cfg = composed("evaluate", *shlex.split(words))
         assert callable(run.make(cfg.metric))
@@ -180,7 +192,7 @@ def test_the_benchmark_trains_a_method_with_its_own_budget_and_measures_it_as_on
 
 
 def test_the_benchmark_takes_every_method_that_reconstructs() -> None:
-    assert set(METHODS) == set(options("model")) - {"ihd", "supervised"}
+    assert set(METHODS) == set(options("model")) - {"ihd", "supervised", "heat_kernel_score"}
 
 
 # the other groups --------------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from heatgen.check import ConfigError
 from heatgen.net.bayesian_unet import BayesianUNet
 from heatgen.net.encoder_decoder import EncoderDecoder
 from heatgen.net.fno import FNO
+from heatgen.net.mlp import MLP
 from heatgen.net.none import Nothing
 from heatgen.net.unet import UNet
 
@@ -16,6 +17,7 @@ NETS = {
     "encoder_decoder": lambda inputs: EncoderDecoder(SHAPE, channels=4, blocks=2, inputs=inputs),
     "fno": lambda inputs: FNO(SHAPE, modes=2, width=4, inputs=inputs),
     "bayesian_unet": lambda inputs: BayesianUNet(SHAPE, channels=(4, 4), inputs=inputs),
+    "mlp": lambda inputs: MLP(SHAPE, width=8, depth=2, embedding=8, inputs=inputs),
 }
 
 

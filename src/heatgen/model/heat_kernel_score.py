@@ -17,7 +17,7 @@ class HeatKernelScore(Method):
     Loss of a sample: sigma^2 / D |s(u_t, t) + L^-1 eps|^2 = |net + sigma L^-1 eps|^2 / D, with t uniform in level numbers,
     also between levels where the map is known there. Its expectation is sigma^2 / D E |s - grad log p_t|^2 and a constant,
     which is 0 for data that is a single point. The network sees u_t as it is, and t: x_0 = 0 under forward=heat_kernel asks
-    of it net = -x / sigma(t), which not every way to tell it t can represent (net.time).
+    of it net = -x / sigma(t), which some ways to tell it t learn far sooner than others (net.time).
     ConfigError for a map that has a level without noise.
     Source: Vincent 2011; Song et al. 2021, eq. 7, with weights sigma^2.
     """

@@ -44,9 +44,10 @@ def periodic(inputs: int, outputs: int, kernel_size: int) -> nn.Conv2d:
 def check_pixels(shape: Sequence[int], kernel_size: int) -> None:
     """ConfigError where a kernel would wrap around the periodic box more than once."""
     if kernel_size // 2 > min(shape[1:]):
+        other = "net=mlp" if shape[1] == 1 else "a smaller kernel, or net=unet"
         raise ConfigError(
             f"data.shape must have at least {kernel_size // 2} x {kernel_size // 2} pixels for periodic convolutions of "
-            f"{kernel_size} x {kernel_size}, not {shape[1]} x {shape[2]}; choose a smaller kernel, or net=unet."
+            f"{kernel_size} x {kernel_size}, not {shape[1]} x {shape[2]}; choose {other}."
         )
 
 
