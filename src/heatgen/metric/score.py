@@ -199,7 +199,8 @@ class Score:
         self, subject: Subject, reference: Reference, levels: Sequence[int], n: int
     ) -> tuple[dict[int, Tensor], list[int]]:
         """level -> coefficients of n states, and in one or two dimensions the states themselves behind; levels not seen."""
-        model, times, seen = subject.model, subject.model.process.times, set()
+        model, times = subject.model, subject.model.process.times
+        seen: set[int] = set()
         plain = reference.size <= 2
 
         def draw(samples: Sequence[int], advance: Callable[[], object]) -> Tensor:
