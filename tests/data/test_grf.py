@@ -348,7 +348,7 @@ def test_memorisation_does_not_clip_fields():
 
 @pytest.mark.parametrize(("metric", "mode"), [(FID, "fid"), (KID, "kid"), (Suite, "suite")])
 def test_metrics_of_images_refuse_fields(metric, mode):
-    match = f"mode={mode} measures images; data=grf has continuous fields; use mode=reconstruction."
+    match = f"mode={mode} measures images; data=grf has continuous fields; use mode=reconstruction or mode=score."
     with pytest.raises(ConfigError, match=match):
         metric(source="test")(subject(few()))
 

@@ -14,6 +14,10 @@ CHUNK = 2**16  # numbers in the largest intermediate result
 KNOTS = 2048  # places at which the law is evaluated, besides the samples
 REACH = 6.5  # standard deviations to either side of a component that they cover
 ATOM = 0.01  # the heaviest single point of a law that a Kolmogorov-Smirnov distance is given for
+SUMMARY = (  # the names of `Distances.summary`
+    *("|mean gap|", "std of samples", "std, exact", "std / exact", "KS", "KS, largest"),
+    *("W1", "W1, largest", "W1, exact draws"),
+)
 EXACT_KS = 0.8687  # E KS of n exact draws of a law without atoms, times sqrt(n), for large n
 
 
@@ -28,6 +32,16 @@ class Distances:
     ks: Tensor
     w1: Tensor
     w1_exact: Tensor
+
+    def summary(self) -> dict[str, float]:
+        """Means over columns, and the largest, of the numbers that are defined; by the names of SUMMARY."""
+        ratio = torch.where(self.exact_std > 0, self.std / self.exact_std, torch.nan)
+        gap, known = (self.mean - self.exact_mean).abs(), self.ks[~self.ks.isnan()]
+        numbers = (
+            *(gap.mean(), self.std.mean(), self.exact_std.mean(), ratio.nanmean(), known.mean()),
+            *(known.max() if len(known) else known.mean(), self.w1.mean(), self.w1.max(), self.w1_exact.mean()),
+        )
+        return dict(zip(SUMMARY, (number.item() for number in numbers), strict=True))
 
 
 def cdf(x: Tensor, weights: Tensor, means: Tensor, stds: Tensor, left: bool = False) -> Tensor:
@@ -71,14 +85,16 @@ def moments(weights: Tensor, means: Tensor, stds: Tensor) -> tuple[Tensor, Tenso
 def knots(means: Tensor, stds: Tensor) -> Tensor:
     """Places between which the distribution functions are nearly linear, unsorted; (P, D).
 
-    Of at most 64 components, chosen evenly by their means, a grid of +-REACH deviations; and all that have no width.
+    Of at most 64 components, chosen evenly by their means, a grid of +-REACH deviations; and the means of all where there
+    are more, or some without width.
     """
     count, order = min(64, len(means)), means.argsort(0)
+    every = len(means) > count or bool((stds <= 0).any())
     chosen = order[torch.linspace(0, len(means) - 1, count).round().long()]
     grid = torch.linspace(-REACH, REACH, max(17, KNOTS // count) | 1, dtype=means.dtype, device=means.device)
     places = means.gather(0, chosen) + grid[:, None, None] * stds.gather(0, chosen)
     ends = torch.stack([(means - REACH * stds).amin(0), (means + REACH * stds).amax(0)])
-    return torch.cat([places.flatten(0, 1), ends, *([means] if (stds <= 0).any() else [])])
+    return torch.cat([places.flatten(0, 1), ends, *([means] if every else [])])
 
 
 def ks(samples: Tensor, weights: Tensor, means: Tensor, stds: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ from heatgen.oracle.mixture import MixtureOracle
 POINTS = 2000  # of a split, that stand for a law that is not known
 COEFFICIENTS, WORK = 64, 2**15  # coefficients at most whose laws are compared, and at most so many of them times components
 SHOWN = 5  # times in the picture of densities
+ROUNDING = 1e-6  # a deviation at t = 0 below so much of that at t_K is none
 KNOWN = "data=grf, gaussian_mixture, point and two_points"
 
 
@@ -65,10 +66,10 @@ class Reference:
 class Score:
     """|L (s - s*)|^2 of a score s against the exact s*, and samples on the way back against the law of u_t.
 
-    At at most `levels` levels k, evenly chosen by number, 1 and K among them:
+    At `levels` levels k, the middle ones of as many equal parts of 1 .. K (all levels where K is no more), and at 1 and K:
     score error: E |L(t) (s(u, t) - s*(u, t))|^2 / D with u drawn from the forward process at t_k, that is sigma^2
-    |s - s*|^2 a pixel; relative: over E |L s*|^2 / D. Their values are plain means over those levels; the standard errors
-    are over points, each of which visits every level.
+    |s - s*|^2 a pixel; relative: over E |L s*|^2 / D. Their values are means over the middle
+    levels, for all of 1 .. K; the standard errors are over points, each of which visits every level.
     By coefficient of the frame in which the map is diagonal, n states drawn as sample.py does, each at its own time t_k,
     u_0 too, against the exact law there: |mean gap|, deviation, Kolmogorov-Smirnov and Wasserstein-1 distance, the mean
     over at most 64 coefficients and the largest (`distances.compare`). KS is left out (NaN) where a single point carries
@@ -119,7 +120,12 @@ class Score:
 
     def looked_at(self, count: int) -> list[int]:
         """The numbers of the levels that are looked at, ascending; of 1 .. count."""
-        return sorted({round(1 + i * (count - 1) / (self.levels - 1)) for i in range(self.levels)})
+        return sorted({1, *self.middle(count), count})
+
+    def middle(self, count: int) -> list[int]:
+        """The numbers of the levels that stand for all of 1 .. count: the middle ones of equal parts."""
+        parts = min(self.levels, count)
+        return [int((i + 0.5) * count / parts) + 1 for i in range(parts)]
 
     def _reference(self, subject: Subject, oracle: Any, chosen: Sequence[int], result: Result) -> Reference | None:
         """The law that samples are compared with, and a note on it; None where there is none."""
@@ -175,13 +181,14 @@ class Score:
         if not devices.first:
             return
         errors, exact = squares.mean(0)
+        middle = [levels.index(k) for k in self.middle(process.num_levels)]
         relative = errors / exact  # of means: its error is that of the mean of (error - relative * exact) / E exact
         for name, rows, value in (
             ("score error", squares[:, 0], errors),
             ("score error, relative", (squares[:, 0] - relative * squares[:, 1]) / exact, relative),
         ):
-            result.values[name] = value.mean().item()
-            result.errors[name] = rows.mean(1).std().item() / len(rows) ** 0.5
+            result.values[name] = value[middle].mean().item()
+            result.errors[name] = rows[:, middle].mean(1).std().item() / len(rows) ** 0.5
             result.series[name] = [math.nan, *value.tolist()]
         result.headline = ("score error",)
         result.facts["points"] = len(chosen)
@@ -235,19 +242,19 @@ class Score:
         if not subject.devices.first:
             return
         width = len(reference.kept)
-        empty = {name: math.nan for name in pictures.LAWS}
+        empty = {name: math.nan for name in distances.SUMMARY}
         found = {
             k: distances.compare(states[k][:, :width], *reference.law(process.times[k : k + 1]))
             for k in levels
             if k in states
         }
-        rows = [of_level(found[k]) if k in found else empty for k in levels]
-        result.series |= {name: [row[name] for row in rows] for name in pictures.LAWS}
+        rows = [found[k].summary() if k in found else empty for k in levels]
+        result.series |= {name: [row[name] for row in rows] for name in distances.SUMMARY}
         if reference.points:
             result.series["W1, exact draws"] = [
                 x * math.sqrt(1 + n / reference.points) for x in result.series["W1, exact draws"]
             ]
-        self._add_values(result, found[0], n)
+        self._add_values(result, found[0], found[levels[-1]].exact_std.max().item(), n)
         result.facts["coefficients"] = f"{width} of {reference.size}"
         result.notes.append(
             f"exact draws have a KS of {reference.exact_ks(n):.3g} on average, and the W1 of the column beside theirs."
@@ -259,9 +266,10 @@ class Score:
         result.pictures["densities"] = pictures.densities(reference, u0, states, SHOWN, subject.seed)
 
     @staticmethod
-    def _add_values(result: Result, end: distances.Distances, n: int) -> None:
-        """The values that stand for the laws of all levels, but for those that are undefined."""
-        gap, series = (end.mean - end.exact_mean).abs() / end.std * n**0.5, result.series
+    def _add_values(result: Result, end: distances.Distances, last: float, n: int) -> None:
+        """The values that stand for the laws of all levels, but for those that are undefined; last: the deviation at K."""
+        spread = torch.where(end.std > ROUNDING * last, end.std, torch.nan)
+        gap, series = (end.mean - end.exact_mean).abs() / spread * n**0.5, result.series
         values = {
             "KS, largest over levels": max([x for x in series["KS"] if x == x], default=math.nan),
             "W1 at 0": series["W1"][0],
@@ -271,18 +279,3 @@ class Score:
         values = {name: value for name, value in values.items() if value == value}
         result.values |= values
         result.headline = result.headline or tuple(list(values)[:2])
-
-
-def of_level(found: distances.Distances) -> dict[str, float]:
-    """The numbers of one level: means over coefficients, and the largest, of those that are defined."""
-    ratio = torch.where(found.exact_std > 0, found.std / found.exact_std, torch.nan)
-
-    def largest(x: Tensor) -> float:
-        return x.nan_to_num(nan=-math.inf, posinf=math.inf).max().item() if not x.isnan().all() else math.nan
-
-    numbers = (
-        *((found.mean - found.exact_mean).abs().mean().item(), found.std.mean().item(), found.exact_std.mean().item()),
-        *(ratio.nanmean().item(), found.ks.nanmean().item(), largest(found.ks)),
-        *(found.w1.mean().item(), largest(found.w1), found.w1_exact.mean().item()),
-    )
-    return dict(zip(pictures.LAWS, numbers, strict=True))

@@ -11,13 +11,10 @@ from heatgen.metric import distances
 from heatgen.metric.reconstruction_pictures import as_image, plots
 from heatgen.noise import SampleNoise
 
-LAWS = (  # the columns of the series that tell the laws of the states
-    *("|mean gap|", "std of samples", "std, exact", "std / exact", "KS", "KS, largest"),
-    *("W1", "W1, largest", "W1, exact draws"),
-)
 LINE, ARROWS, PLANE = 201, 15, 80  # places of a grid: in one dimension; arrows a side, and colours a side, in two
+BINS = 40  # squares a side in a histogram of the plane
 LONGEST = 3.0  # of an arrow, in units of 1 / sigma
-SEEN = 12.0  # how far ln p may fall below its largest value where a difference is shown
+SEEN = 8.0  # how far ln p may fall below its largest value where a difference is shown
 REACH = 3.5  # deviations to either side that a grid covers
 Answer = Callable[[Tensor, Tensor], Tensor]
 
@@ -64,12 +61,15 @@ def score_line(process: Any, oracle: Any, learned: Answer, u0: Tensor) -> Image.
     frame = [oracle.coefficients(x.reshape(-1, 1, 1, 1), time[None]) for time in times]
     law = [(oracle.weights, *oracle.marginals(time[None])) for time in times]
     below = torch.cat([distances.cdf(c, *one) for c, one in zip(frame, law, strict=True)], dim=1).mT.cpu()
-    limit, error = exact.abs().quantile(0.99).item() or 1.0, (own - exact).abs().quantile(0.99).item() or 1e-12
+    inside = (below > 0.001) & (below < 0.999)
+    limit = exact[inside].abs().max().item() if inside.any() else exact.abs().quantile(0.99).item()
+    error = (own - exact)[inside].abs().quantile(0.99).item() if inside.any() else limit
     figure, axes = plots().subplots(1, 3, figsize=(12.5, 3.8), layout="constrained", sharey=True)
-    columns = {"exact": (exact, limit), "learned": (own, limit), "learned - exact": (own - exact, error)}
+    columns = {"exact": (exact, limit), "learned": (own, limit), "learned - exact": (own - exact, max(error, 1e-9))}
+    across, up = x.cpu().numpy(), times.cpu().numpy()
     for panel, (name, (values, high)) in zip(axes, columns.items(), strict=True):
-        mesh = panel.pcolormesh(x.cpu(), times.cpu(), values, cmap="RdBu_r", vmin=-high, vmax=high, shading="nearest")
-        panel.contour(x.cpu(), times.cpu(), below, [0.001, 0.999], colors="k", linestyles="dashed", linewidths=1)
+        mesh = panel.pcolormesh(across, up, values.numpy(), cmap="RdBu_r", vmin=-high, vmax=high, shading="nearest")
+        panel.contour(across, up, below.numpy(), [0.001, 0.999], colors="k", linestyles="dashed", linewidths=1)
         panel.set(xlabel="x", title=name)
         figure.colorbar(mesh, ax=panel)
     axes[0].set_ylabel("t")
@@ -80,7 +80,7 @@ def score_line(process: Any, oracle: Any, learned: Answer, u0: Tensor) -> Image.
 def score_plane(process: Any, oracle: Any, learned: Answer, u0: Tensor, levels: Sequence[int]) -> Image.Image:
     """At four levels: the exact and the learned score as arrows over the exact density, and the size of the difference."""
     chosen = [levels[round(i * (len(levels) - 1) / 3)] for i in range(4)]
-    figure, axes = plots().subplots(3, 4, figsize=(12.5, 9.2), layout="constrained", squeeze=False)
+    figure, axes = plots().subplots(3, 4, figsize=(12.5, 9.0), layout="constrained", squeeze=False)
     for k, column in zip(chosen, axes.T, strict=True):
         time, box = process.times[k], extent(forward_draws(process, u0, k))
         scale = sigma(process, time[None]).item()
@@ -91,19 +91,22 @@ def score_plane(process: Any, oracle: Any, learned: Answer, u0: Tensor, levels: 
 
         fine, coarse = (field_grid(box, side).to(u0) for side in (PLANE, ARROWS))
         logs = oracle.log_prob(fine.double(), time[None]).cpu().reshape(PLANE, PLANE)
-        relative = (logs - logs.max()).numpy()
+        relative = logs - logs.max()
         exact, own = scores(fine)
         gap = (own - exact).norm(dim=1).reshape(PLANE, PLANE).masked_fill(logs < logs.max() - SEEN, torch.nan)
+        peak = max(gap.nan_to_num().max().item(), 1e-9)
         for panel, name, arrows in zip(column, ("exact", "learned"), scores(coarse), strict=False):
-            panel.imshow(torch.tensor(relative).exp(), extent=box, origin="lower", cmap="Blues", vmax=1.4)
+            panel.imshow(relative.exp().numpy(), extent=box, origin="lower", cmap="Blues", vmax=1.4)
             arrows = arrows * (LONGEST / arrows.norm(dim=1, keepdim=True)).clamp(max=1)
             places = coarse.flatten(1).double().cpu()
             length = LONGEST * (ARROWS - 1) / (box[1] - box[0]) / 1.5
-            panel.quiver(*places.T, *arrows.T, angles="xy", scale_units="xy", scale=length, width=0.005, color="k")
+            panel.quiver(
+                *places.T.numpy(), *arrows.T.numpy(), angles="xy", scale_units="xy", scale=length, width=0.005, color="k"
+            )
             panel.set_title(f"{name}, t = {time.item():.3g}", fontsize=10)
-        mesh = column[2].imshow(gap, extent=box, origin="lower", cmap="magma", vmin=0)
+        mesh = column[2].imshow(gap.numpy(), extent=box, origin="lower", cmap="magma", vmin=0, vmax=peak)
         column[2].set_title(f"|difference|, t = {time.item():.3g}", fontsize=10)
-        figure.colorbar(mesh, ax=column[2], shrink=0.8)
+        figure.colorbar(mesh, ax=column[2], location="bottom", shrink=0.8)
         for panel in column:
             panel.set(xlim=box[:2], ylim=box[2:], aspect="equal")
     figure.suptitle(f"sigma(t) x score over the exact density; arrows longer than {LONGEST:g} are cut", fontsize=10)
@@ -131,6 +134,8 @@ def error_curve(panel: Any, series: Mapping[str, Sequence[float]]) -> None:
         panel.plot(series["t"], series[name], style, markersize=3, label=name.removeprefix("score error, "))
     if max(x for x in series["score error"] if x == x) > 0:
         panel.set_yscale("log")
+    else:
+        panel.set_ylim(-0.05, 1)  # an exact score
     panel.set(xlabel="t", title="score error, $E|L(s - s^*)|^2 / D$")
     panel.legend()
 
@@ -172,13 +177,14 @@ def densities(reference: Any, u0: Tensor, states: Mapping[int, Tensor], shown: i
         2, len(chosen), figsize=(2.7 * len(chosen), 5.6), layout="constrained", squeeze=False, sharex="col"
     )
     pick = int(distances.moments(*reference.law(process.times[:1]))[1].argmax())
+    least = 1e-3 * distances.moments(*reference.law(process.times[-1:]))[1].max().item() or 1e-3
     for k, column in zip(chosen, axes.T, strict=True):
         time = process.times[k : k + 1]
         if reference.size == 2:
             density_plane(column, draws[k].flatten(1).double().cpu(), states[k][:, -2:])
         else:
             law = [x[:, pick : pick + 1] if x.dim() == 2 else x for x in reference.law(time)]
-            density_line(column, reference.coefficients(draws[k], time)[:, pick].cpu(), states[k][:, pick], law)
+            density_line(column, reference.coefficients(draws[k], time)[:, pick].cpu(), states[k][:, pick], law, least)
         for panel, word in zip(column, ("forward", "way back"), strict=True):
             panel.set_title(f"{word}, t = {time.item():.3g}", fontsize=10)
     which = "" if reference.size <= 2 else f"coefficient {int(reference.kept[pick])} of {reference.size}; "
@@ -187,18 +193,22 @@ def densities(reference: Any, u0: Tensor, states: Mapping[int, Tensor], shown: i
     return as_image(figure)
 
 
-def density_line(column: Sequence[Any], forward: Tensor, back: Tensor, law: Sequence[Tensor]) -> None:
-    """Histograms of numbers, (n,) each, on the same places, under the density of their law; arrows at its single points."""
+def density_line(column: Sequence[Any], forward: Tensor, back: Tensor, law: Sequence[Tensor], least: float) -> None:
+    """Histograms of numbers, (n,) each, on the same places, under the density of their law.
+
+    Its single points are dashed lines; least: what is left free at either end, at least.
+    """
     back = back[back.isfinite()]
     weights, means, stds = law
     both = torch.cat([forward, back, means[:, 0] - 3 * stds[:, 0], means[:, 0] + 3 * stds[:, 0]])
     low, high = both.quantile(0.001).item(), both.quantile(0.999).item()
-    room = 0.08 * (high - low) or 1e-3
+    room = max(0.08 * (high - low), least)
     x = torch.linspace(low - room, high + room, 400, dtype=torch.float64)
     for panel, values in zip(column, (forward, back), strict=True):
-        panel.hist(values.numpy(), bins=60, range=(x[0].item(), x[-1].item()), density=True, color="C0", alpha=0.6)
+        if len(values):
+            panel.hist(values.numpy(), bins=60, range=(x[0].item(), x[-1].item()), density=True, color="C0", alpha=0.6)
         if (stds > 0).all():
-            panel.plot(x, distances.pdf(x[:, None], weights, means, stds)[:, 0], "k-", linewidth=1)
+            panel.plot(x.numpy(), distances.pdf(x[:, None], weights, means, stds)[:, 0].numpy(), "k-", linewidth=1)
         elif len(weights) <= 20:
             for place in means[stds <= 0].tolist():
                 panel.axvline(place, color="k", linestyle="--", linewidth=1)
@@ -208,8 +218,8 @@ def density_line(column: Sequence[Any], forward: Tensor, back: Tensor, law: Sequ
 def density_plane(column: Sequence[Any], forward: Tensor, back: Tensor) -> None:
     """Counts of points of the plane, (n, 2) each, as shares on the same squares and the same scale of colours."""
     left, right, bottom, top = extent(torch.cat([forward, back[back.isfinite().all(1)]]))
-    edges = [torch.linspace(low, high, 61, dtype=torch.float64) for low, high in ((left, right), (bottom, top))]
+    edges = [torch.linspace(low, high, BINS + 1, dtype=torch.float64) for low, high in ((left, right), (bottom, top))]
     counts = [torch.histogramdd(points.cpu(), edges).hist / len(points) for points in (forward, back)]
     highest = max(count.max().item() for count in counts) or 1.0
     for panel, count in zip(column, counts, strict=True):
-        panel.imshow(count.mT, extent=(left, right, bottom, top), origin="lower", cmap="magma", vmin=0, vmax=highest)
+        panel.imshow(count.mT.numpy(), extent=(left, right, bottom, top), origin="lower", cmap="magma", vmin=0, vmax=highest)
