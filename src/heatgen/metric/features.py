@@ -51,7 +51,8 @@ class FeatureMetric:
         if subject.data.spec.bits is None:
             mode = type(self).__module__.rsplit(".", 1)[-1]  # a mode and its file have the same name
             raise ConfigError(
-                f"mode={mode} measures images; data={subject.data_name} has continuous fields; use mode=reconstruction or mode=score."
+                f"mode={mode} measures images; data={subject.data_name} has continuous fields; use mode=reconstruction or "
+                "mode=score."
             )
         if self.source == "model" and subject.model is None:
             raise ConfigError("metric.source=model needs a run; give run=DIR, or metric.source=test to measure the data.")
