@@ -293,8 +293,10 @@ def test_data_without_a_closed_form_is_compared_with_its_points():
     assert any(
         note.startswith("no score error: the score of data=ring has no closed form (data=grf") for note in result.notes
     )
-    assert any("300 points of its test split" in note for note in result.notes)
-    assert all(map(math.isfinite, result.series["KS"])) and max(result.series["KS"]) < 1.63 * (2 / 300) ** 0.5 + 0.02
+    assert any("600 points of its test split" in note for note in result.notes)
+    assert (
+        all(map(math.isfinite, result.series["KS"])) and max(result.series["KS"]) < 1.63 * (1 / 300 + 1 / 600) ** 0.5 + 0.02
+    )
     assert list(result.pictures) == ["levels", "densities"]
 
 

@@ -96,10 +96,11 @@ class Score:
         total = len(data.images(self.split))
         n = check.integer("n", total if subject.n is None else subject.n, minimum=2)
         levels = self.looked_at(process.num_levels)
-        chosen = torch.randperm(total, generator=generator(subject.seed, "score"))[:n].sort().values.tolist()
+        order = torch.randperm(total, generator=generator(subject.seed, "score"))
+        chosen, points = (order[:count].sort().values.tolist() for count in (n, POINTS))
         result = Result({}, headline=())
         oracle = exact_answers(process, data.spec)
-        reference = self._reference(subject, oracle, chosen, result)
+        reference = self._reference(subject, oracle, points, result)
         why = self._no_error(subject, oracle, levels, chosen)
         if why and reference is None:
             raise ConfigError(f"mode=score has nothing to compare: {why}; {result.notes[0]}.")
@@ -127,11 +128,11 @@ class Score:
         parts = min(self.levels, count)
         return [int((i + 0.5) * count / parts) + 1 for i in range(parts)]
 
-    def _reference(self, subject: Subject, oracle: Any, chosen: Sequence[int], result: Result) -> Reference | None:
+    def _reference(self, subject: Subject, oracle: Any, numbers: Sequence[int], result: Result) -> Reference | None:
         """The law that samples are compared with, and a note on it; None where there is none."""
         process, data = subject.model.process, subject.data
         if oracle is None:
-            points = data.clean(self.split, chosen[:POINTS]).to(process.times.device)
+            points = data.clean(self.split, numbers).to(process.times.device)
             result.notes.append(
                 f"no closed form for the law of data={subject.data_name}: the states on the way back are compared with "
                 f"{len(points)} points of its {self.split} split, seen through the map."

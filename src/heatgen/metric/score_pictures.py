@@ -150,7 +150,7 @@ def levels(series: Mapping[str, Sequence[float]], exact_ks: float) -> Image.Imag
         error_curve(panels["score"], series)
     for name, title in (("KS", "Kolmogorov-Smirnov distance"), ("W1", "Wasserstein-1 distance [unit of the data]")):
         panels[name].plot(t, series[name], "C0o-", markersize=3, label="mean over coefficients")
-        if series[name] != series[f"{name}, largest"]:
+        if any(x < y for x, y in zip(series[name], series[f"{name}, largest"], strict=True)):
             panels[name].plot(t, series[f"{name}, largest"], "C0:", label="largest")
         panels[name].set(xlabel="t", title=title)
     panels["KS"].axhline(exact_ks, color="k", linestyle="--", label="exact draws")
