@@ -52,7 +52,7 @@ def test_the_output_is_the_formula(time, depth):
     if time == "film":
         films = affine("film.2", F.silu(affine("film.0", torch.cat([e, torch.log(tau + 1e-3)], 1))))
         h = (1 + films[:, :3]) * h
-    skipped = affine("skip", h) if time == "film" else 0
+    skipped = w["skip"][0] * h if time == "film" else 0
     for i in range(depth):
         start = 3 + 12 * i
         h = (1 + films[:, start : start + 6]) * affine(f"hidden.{i}", h) + films[:, start + 6 : start + 12]

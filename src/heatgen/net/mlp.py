@@ -45,9 +45,10 @@ class MLP(nn.Module):
     trained; what changes with `time`:
     none: nothing; raw: h_0 has tau behind it, concat: e behind it; additive: h_1 = SiLU(A_1 h_0 + SiLU(D e)).
     film: (1 + gamma_0) h_0 in place of h_0, h_l = SiLU((1 + gamma_l) A_l h_{l-1} + beta_l) and the output B h_depth + S h_0,
-    where S is a matrix, and gamma and beta are a network of one hidden layer of [e, ln(tau + 1e-3)]; the logarithm makes an
-    f(t) that is steep near 0 easy. Only film can be f(t) x for all x: with the others the slope in x far from 0 is the same
-    at all t, whatever the depth, and f(t) x is learned where the data lies, by a small additive net with depth 1 slowly.
+    where S is a weight for each number of x, and gamma and beta are a network of one hidden layer of
+    [e, ln(tau + 1e-3)]; the logarithm makes an f(t) that is steep near 0 easy. Only film can be f(t) x for all x: with the
+    others the slope in x far from 0 is the same at all t, whatever the depth, and f(t) x is learned where the data lies, by
+    a small additive net with depth 1 slowly.
     shape: (C, H, W); inputs: fields of that shape stacked along the channels of x; width: of the hidden layers; embedding:
     how many numbers e has, even. ConfigError for values out of range.
     Source: Song et al. 2021 (additive), Tancik et al. 2020 (e), Perez et al. 2018 (film).
@@ -77,7 +78,8 @@ class MLP(nn.Module):
         self.num_levels = check.integer("net.num_levels", num_levels, minimum=1)
         self.conditional = check.boolean("net.conditional", conditional)
         outputs = math.prod(self.shape)
-        numbers = check.integer("net.inputs", inputs, minimum=1) * outputs + CONDITIONS * int(self.conditional)
+        inputs = check.integer("net.inputs", inputs, minimum=1)
+        numbers = inputs * outputs + CONDITIONS * int(self.conditional)
         if self.time in ("additive", "concat", "film"):
             self.embed = Embedding(size, scale, logarithm=self.time == "film")
         extra = {"raw": 1, "concat": size}.get(self.time, 0)
@@ -88,7 +90,7 @@ class MLP(nn.Module):
         if self.time == "film":
             self.sizes = [numbers] + depth * [2 * width]  # gamma_0, then gamma and beta of each hidden layer
             self.film = nn.Sequential(nn.Linear(self.embed.features, width), nn.SiLU(), nn.Linear(width, sum(self.sizes)))
-            self.skip = nn.Linear(numbers, outputs, bias=False)
+            self.skip = nn.Parameter(torch.empty(inputs, outputs).uniform_(-1, 1) / inputs**0.5)
 
     def forward(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
         """x: (B, inputs C, H, W); t: (B,) level numbers, also between levels; cond: (B, 2) where conditional.
@@ -116,4 +118,5 @@ class MLP(nn.Module):
         for layer, both in zip(self.hidden, others, strict=True):
             gamma, beta = both.chunk(2, dim=1)
             h = F.silu((1 + gamma) * layer(h) + beta)
-        return self.leave(h) + self.skip(modulated)
+        kept = modulated[:, : self.skip.numel()].unflatten(1, self.skip.shape)
+        return self.leave(h) + (self.skip * kept).sum(1)
