@@ -17,13 +17,19 @@ CONFIGS = sorted(Path(__file__).parents[2].joinpath("conf", "forward").glob("*.y
 SHAPE = (2, 6, 9)
 METHODS = ["mean", "noise", "perturb"]
 STILL = {"identity", "variance_exploding", "heat_kernel"}  # they change no image, only its noise
-RANDOM = {"random_velocity"}  # drawn anew for every sample
+RANDOM = {"random_velocity", "neumann_heat:drawn"}  # drawn anew for every sample
+VARIANTS = {  # of a shipped map: other options that change what is computed
+    "neumann_heat:drawn": {"diffusivity": [0.01, 0.1]},
+    "neumann_heat:spectral": {"solver": "dct_spectral"},
+    "neumann_heat:steps": {"solver": "ftcs", "steps": 70},  # no wave changes sign, so that there are steps between any times
+}
 
 
 @functools.cache
 def settings(name):
     parent = {"seed": 0, "data": {"shape": SHAPE, "suggest": {"num_levels": 7}}}
-    config = OmegaConf.create({**parent, "forward": OmegaConf.load(CONFIGS[0].with_name(f"{name}.yaml"))})
+    shipped = OmegaConf.load(CONFIGS[0].with_name(f"{name.partition(':')[0]}.yaml"))
+    config = OmegaConf.create({**parent, "forward": OmegaConf.merge(shipped, VARIANTS.get(name, {}))})
     OmegaConf.resolve(config)
     return config.forward
 
@@ -41,7 +47,7 @@ def has_gain(name):
 
 
 built = functools.cache(make)  # maps are pure, so that tests may share them
-MAPS = [path.stem for path in CONFIGS]
+MAPS = [*(path.stem for path in CONFIGS), *VARIANTS]
 DIAGONAL = [name for name in MAPS if has_gain(name)]
 
 
@@ -108,7 +114,7 @@ def test_the_levels_ascend_from_0_to_the_number_asked_for(process):
 
 
 def test_a_map_is_named_after_its_config(request, process):
-    assert process.name == request.node.callspec.params["process"]
+    assert process.name == request.node.callspec.params["process"].partition(":")[0]
 
 
 def test_nothing_has_happened_at_time_0(process):

@@ -54,7 +54,7 @@ class Spec:
     pictures. boundary: the walls that suit it, neumann or periodic. bits: of the stored integers, None for continuous data.
     spectrum: if it is Gaussian, the variance of each coefficient, (C, H, W) float64, in the real Fourier basis
     (`heatgen.forward.basis.Fourier`) where the boundary is periodic, in the cosine basis where it is neumann. mixture: if it
-    is a mixture of round Gaussians, which.
+    is a mixture of round Gaussians, which. spots: if it is hot squares, their law (`heatgen.data.hot_spots.HotSpots`).
     """
 
     shape: tuple[int, ...]
@@ -63,6 +63,7 @@ class Spec:
     bits: int | None = 8
     spectrum: Late = Late()
     mixture: Mixture | None = None
+    spots: Any = None
 
     def to_unit(self, u: Tensor) -> Tensor:
         """u with value_range mapped to [0, 1], as pictures take it."""

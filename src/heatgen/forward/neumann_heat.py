@@ -1,0 +1,183 @@
+"""forward=neumann_heat: the heat equation on a box with insulating walls, in units of the box; D known or drawn."""
+
+import copy
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from heatgen import check
+from heatgen.check import ConfigError
+from heatgen.forward.basis import Cosine, neumann_eigenvalues
+from heatgen.forward.levels import SPACINGS
+from heatgen.forward.process import ForwardProcess, ObservedProcess
+from heatgen.noise import SampleNoise
+
+SOLVERS = ("dct_semidiscrete", "dct_spectral", "ftcs")
+CAUTIOUS = 0.2  # D dt / h^2 of the steps that ftcs takes unless told how many
+
+
+class NeumannHeat(ObservedProcess):
+    """du/dt = D Laplace u, no flux through the walls, 0 <= t <= end, seen through white noise: A(t) u_0 + sigma eps.
+
+    Units: the longer side of the box is 1, so pixels are h = 1 / max(H, W) wide and D is in side^2 / time. In the cosine
+    basis, with lambda_kl the eigenvalue of minus the Laplacian, A(t) is by solver
+    dct_semidiscrete, exp(-D lambda t), h^2 lambda = (2 - 2 cos(pi k / H)) + (2 - 2 cos(pi l / W)), five-point stencil;
+    dct_spectral, exp(-D lambda t), h^2 lambda = pi^2 (k^2 / H^2 + l^2 / W^2), which may undershoot at sharp edges;
+    ftcs, (1 - D lambda dt)^n at t = n dt, explicit Euler steps on that stencil, the last one shorter for other times (of
+    which none is a Markov step from another where D dt / h^2 > 1/8: the finest waves change sign within a step). Levels
+    must be whole steps. steps: over [0, end]; None: the least multiple of num_levels with D dt / h^2 <= 0.2.
+    diffusivity: D; or [low, high], then D is drawn for each sample, each of `diffusivities` values evenly spaced in log as
+    often (`diffusivity_grid`); before a draw it is the map of their geometric mean. conditional: whether the network is told
+    a drawn D. sigma: 0 at level 0, as in every observed process. spacing of the levels: uniform, log or quadratic.
+    shape: (C, H, W). ConfigError for values out of range and unstable steps: D dt / h^2 > 1/4, 1/2 where H or W is 1.
+    Source: the heat equation; Smith, Numerical Solution of Partial Differential Equations (1985), chapter 2, on stability.
+    """
+
+    eigenvalues: Tensor
+    diffusivity_grid: Tensor  # (n,), all values of D there are
+    diffusivity: Tensor  # (1, 1) before a draw, (B, 1) after it
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        num_levels: int = 19,
+        sigma: float = 0.05,
+        diffusivity: float | Sequence[float] = 0.05,
+        diffusivities: int = 32,
+        conditional: bool = False,
+        end: float = 1.0,
+        spacing: str = "uniform",
+        solver: str = "dct_semidiscrete",
+        steps: int | None = None,
+    ):
+        height, width = check.shape("data.shape", shape)[-2:]
+        num_levels = check.integer("forward.num_levels", num_levels, minimum=1)
+        end = check.number("forward.end", end, above=0)
+        times = SPACINGS[check.choice("forward.spacing", spacing, list(SPACINGS))](num_levels, end)
+        super().__init__(shape, times, sigma, Cosine(height, width))
+        self.solver = check.choice("forward.solver", solver, SOLVERS)
+        grid = diffusivity_values(diffusivity, diffusivities)
+        self.random = len(grid) > 1
+        self.conditional = check.boolean("forward.conditional", conditional)
+        self.hidden = not conditional and self.random
+        unit = neumann_eigenvalues(height, width) if solver == "dct_spectral" else stencil_eigenvalues(height, width)
+        self.register_buffer("eigenvalues", unit * max(height, width) ** 2, persistent=False)
+        self.register_buffer("diffusivity_grid", grid, persistent=False)
+        middle = grid.log().mean().exp() if self.random else grid.clone()
+        self.register_buffer("diffusivity", middle.reshape(1, 1), persistent=False)
+        least = math.ceil(grid.max().item() * end * max(height, width) ** 2 / CAUTIOUS - 1e-9)
+        asked = -(-least // num_levels) * num_levels if steps is None else check.integer("forward.steps", steps, minimum=1)
+        self.dt = end / asked
+        if self.solver == "ftcs":
+            self._check_steps(grid)
+
+    def _check_steps(self, diffusivity: Tensor) -> None:
+        """Raise ConfigError unless steps of dt are stable with these values of D and every level is whole steps."""
+        limit = 0.25 if min(self.shape[-2:]) > 1 else 0.5
+        number = diffusivity.max().item() * self.dt * max(self.shape[-2:]) ** 2
+        end, K = self.times[-1].item(), self.num_levels
+        if number > limit * (1 + 1e-9):
+            least = math.ceil(end / self.dt * number / limit / K - 1e-9) * K
+            raise ConfigError(
+                f"forward.steps = {round(end / self.dt)} is unstable, as D dt / h^2 = {number:.4g} is above {limit:g}; "
+                f"use at least {least}."
+            )
+        steps = self.times / self.dt
+        if (steps - steps.round()).abs().max() > 1e-6:
+            raise ConfigError(
+                "forward.solver=ftcs needs levels that are whole steps; use forward.spacing=uniform and a multiple of "
+                f"forward.num_levels = {K} as forward.steps, or another solver."
+            )
+
+    def draw(self, noise: SampleNoise) -> Tensor | None:
+        """D of each sample, (B, 1), a value of the grid; None where there is one value only."""
+        if not self.random:
+            return None
+        n = len(self.diffusivity_grid)
+        chosen = (noise.uniform_like(torch.empty(len(noise.generators), 1)) * n).long().clamp(max=n - 1)
+        return self.diffusivity_grid[chosen.to(self.diffusivity_grid.device)]
+
+    def given(self, drawn: Tensor | None) -> ForwardProcess:
+        """The map with these diffusivities, (B, 1) or (B,): any positive values. ConfigError where ftcs is unstable."""
+        if drawn is None:
+            return self
+        process = copy.copy(self)
+        process._buffers = {**self._buffers, "diffusivity": drawn.to(self.times).reshape(-1, 1)}
+        if self.solver == "ftcs":
+            process._check_steps(drawn)
+        return process
+
+    def gain(self, t: Tensor) -> Tensor:
+        """exp(-D lambda t), or its approximation by steps; (B, 1, H, W)."""
+        speed = self.column(self.diffusivity) * self.eigenvalues  # float64: an item does not depend on its batch or clock
+        if self.solver != "ftcs":
+            return (-speed * self.column(t.to(speed))).exp().to(t)
+        whole, rest = (self.column(part) for part in self._whole_steps(t))
+        return ((1 - speed * self.dt) ** whole * (1 - speed * rest)).to(t)
+
+    def _whole_steps(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """The number of whole steps until t and the time that is left, both float64 like t."""
+        whole = (t.detach().to(self.times) / self.dt + 1e-6).floor()
+        return whole, t.to(self.times) - whole * self.dt
+
+    def ratio(self, s: Tensor, t: Tensor) -> Tensor:
+        """A(t - s), where s is a whole number of steps: a semigroup, defined even where both gains underflow."""
+        if self.solver == "ftcs" and (self._whole_steps(s)[1].abs() > 1e-5 * self.dt).any():
+            return super().ratio(s, t)
+        return self.gain(t - s)
+
+    def rate(self, t: Tensor) -> Tensor:
+        """-D lambda, and for ftcs the slope within a step over its value; (B, 1, H, W)."""
+        if self.solver == "ftcs":
+            return super().rate(t)
+        return -(self.column(self.diffusivity) * self.eigenvalues).to(t) * self.column(t.new_ones(t.shape))
+
+    def condition(self, t: Tensor, s: Tensor) -> Tensor | None:
+        """log D less its mean over its deviation on the grid, and 0; (B, 2), if the network is told; 0 where D is fixed."""
+        if not self.conditional:
+            return None
+        log, grid = self.diffusivity.log(), self.diffusivity_grid.log()
+        told = ((log - grid.mean()) / grid.std(correction=0).clamp(min=1e-12)).to(t).expand(max(len(t), len(log)), 1)
+        return torch.cat([told, torch.zeros_like(told)], dim=1)
+
+
+def diffusivity_values(diffusivity: Any, number: int) -> Tensor:
+    """All values of D: the one that is given, (1,), or `number` evenly spaced in log from low to high, (number,) float64."""
+    if isinstance(diffusivity, str) or not isinstance(diffusivity, Sequence):
+        return torch.tensor([check.number("forward.diffusivity", diffusivity, above=0)], dtype=torch.float64)
+    if len(diffusivity) != 2:
+        raise ConfigError(f"forward.diffusivity must be a number or a pair [low, high], not {list(diffusivity)}.")
+    low, high = (check.number("forward.diffusivity", value, above=0) for value in diffusivity)
+    if high <= low:
+        raise ConfigError(f"forward.diffusivity must be a pair [low, high] that ascends, not {list(diffusivity)}.")
+    number = check.integer("forward.diffusivities", number, minimum=2)
+    return torch.linspace(math.log(low), math.log(high), number, dtype=torch.float64).exp()
+
+
+def stencil_eigenvalues(height: int, width: int) -> Tensor:
+    """Minus the five-point Laplacian with edges replicated, by cosine mode, in 1/pixel^2; (H, W) float64.
+
+    (2 - 2 cos(pi k / H)) + (2 - 2 cos(pi l / W)).
+    """
+    k, l = (2 - 2 * torch.cos(math.pi * torch.arange(n, dtype=torch.float64) / n) for n in (height, width))  # noqa: E741
+    return k[:, None] + l[None, :]
+
+
+def finite_differences(u: Tensor, t: float, diffusivity: float = 0.05, steps: int | None = None) -> Tensor:
+    """u after a time t of du/dt = D Laplace u, by explicit Euler steps on the stencil with edges replicated; (..., H, W).
+
+    A second solver beside the exact one, in the same units (the longer side is 1). Stable for a = D dt / h^2 <= 1/4, 1/2
+    where H or W is 1; None takes the least number of steps with a <= 0.2. ValueError where unstable.
+    """
+    total, limit = diffusivity * t * max(u.shape[-2:]) ** 2, 0.25 if min(u.shape[-2:]) > 1 else 0.5
+    steps = max(1, math.ceil(total / CAUTIOUS - 1e-9)) if steps is None else steps
+    if total > steps * limit * (1 + 1e-9):
+        raise ValueError(f"{steps} explicit steps are unstable here; take at least {math.ceil(total / limit)}.")
+    for _ in range(steps):
+        rows = torch.cat([u[..., :1, :], u, u[..., -1:, :]], dim=-2)
+        columns = torch.cat([u[..., :1], u, u[..., -1:]], dim=-1)
+        u = u + total / steps * (rows.diff(n=2, dim=-2) + columns.diff(n=2, dim=-1))
+    return u
