@@ -2,8 +2,11 @@
 
 from typing import Any
 
+from heatgen.check import ConfigError
 from heatgen.oracle.gaussian import GaussianOracle
+from heatgen.oracle.hypotheses import HypothesesTrajectory
 from heatgen.oracle.mixture import MixtureOracle
+from heatgen.oracle.trajectory import GaussianTrajectory
 
 
 def exact_answers(process: Any, spec: Any) -> GaussianOracle | MixtureOracle | None:
@@ -13,3 +16,24 @@ def exact_answers(process: Any, spec: Any) -> GaussianOracle | MixtureOracle | N
     if spec.spectrum is not None:
         return GaussianOracle(process, spec)
     return MixtureOracle(process, spec) if spec.mixture is not None else None
+
+
+def exact_trajectories(process: Any, spec: Any, noise_std: float) -> GaussianTrajectory | HypothesesTrajectory:
+    """The exact prediction of frames from frames, seen through white noise of this deviation.
+
+    For Gaussian data, and for a single hot spot under a map that is known or has a grid of diffusivities that the network is
+    not told. ConfigError, with the reason, for everything else.
+    """
+    if getattr(spec, "spots", None) is not None and tuple(spec.spots.spots) == (1, 1):
+        if process.random and not (process.hidden and hasattr(process, "diffusivity_grid")):
+            raise ConfigError(
+                f"forward={process.name} is drawn at random and told; forward.conditional=false has an exact answer."
+            )
+        maps = [process.given(d.reshape(1, 1)) for d in process.diffusivity_grid] if process.random else [process]
+        fields, _, weights = spec.spots.templates()
+        return HypothesesTrajectory(fields[:, None], weights, spec.spots.amplitudes, maps, noise_std)
+    if process.random:
+        raise ConfigError(f"forward={process.name} is drawn at random.")
+    if spec.spectrum is None:
+        raise ConfigError("the law of the data is not known; it is of data=grf and data=hot_spots with one spot.")
+    return GaussianTrajectory(process, spec, noise_std)
