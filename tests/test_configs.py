@@ -48,6 +48,7 @@ TINY: dict[str, dict[str, Any]] = {  # by network: the options that keep its wei
     "BayesianUNet": {"channels": [2, 2]},
     "FNO": {"modes": 2, "width": 2},
     "MLP": {"width": 4, "depth": 1},
+    "NeuralProcess": {"width": 4, "latent": 2, "hidden": 4, "channels": 2},
     "Nothing": {},
 }
 
@@ -56,6 +57,8 @@ def small(cfg: DictConfig) -> DictConfig:
     """`cfg` with few weights and levels, and data that is present."""
     cfg.net.update(TINY[cfg.net._target_.rsplit(".", 1)[-1]])
     cfg.forward.num_levels = 3
+    if cfg.get("regime") is not None:
+        cfg.regime.update({"context": [1, 1], "targets": 2})
     if "path" in cfg.data:
         cfg.data.path = "somewhere"
     return cfg
@@ -67,6 +70,7 @@ def forward_node(forward: str) -> DictConfig:
     return unresolved("train", f"forward={forward}").forward
 
 
+NEURAL_PROCESSES = {"attentive_np", "causal_np", "cnp", "conv_np", "grid_conv_cnp", "grid_conv_np", "lupi_np", "np"}
 POINTS = ("checkerboard", "gaussian_mixture", "point", "ring", "swiss_roll", "two_points")
 CONVOLUTIONAL = ("autoregressive", "bayesian", "resnet", "smdp", "ssm")  # their own networks want a box of pixels
 
@@ -77,10 +81,28 @@ def test_a_network_of_periodic_convolutions_refuses_points_and_names_one_that_ta
         run.build(composed("train", f"model={model}", f"data={data}"))
 
 
-@pytest.mark.parametrize(("model", "data"), list(itertools.product(options("model"), options("data"))))
+def presets(group: str) -> set[str]:
+    """The options of a group that only set values of another one."""
+    return {name for name in options(group) if any(isinstance(d, str) for d in defaults_of(group, name))}
+
+
+def defaults_of(group: str, name: str) -> list[Any]:
+    return list(OmegaConf.load(CONF / group / f"{name}.yaml").get("defaults", []))
+
+
+def combinations() -> list[tuple[str, str]]:
+    """Every model with every data set; of presets, which have the code of others, every one with two of the other group."""
+    models, data = ([name for name in options(group) if name not in presets(group)] for group in ("model", "data"))
+    found = list(itertools.product(models, data))
+    found += itertools.product(sorted(presets("model")), ("digits", "gaussian_mixture"))
+    return found + list(itertools.product(("ihd", "autoregressive"), sorted(presets("data"))))
+
+
+@pytest.mark.parametrize(("model", "data"), combinations())
 def test_any_model_with_any_data_set_is_built_with_any_forward_map_or_refuses_the_map(model: str, data: str) -> None:
-    wanted, built = ["data", "forward", "net", "model", "sampler", "seed", "data_dir"], []
+    wanted, built = ["data", "forward", "net", "model", "sampler", "regime", "seed", "data_dir"], []
     net = ["net=mlp"] if model in CONVOLUTIONAL and data in POINTS else []
+    net = ["net=neural_process"] if model == "conv_np" and data in POINTS else net
     plain = OmegaConf.masked_copy(unresolved("train", f"model={model}", f"data={data}", *net), wanted)
     for forward in options("forward"):
         cfg = copy.deepcopy(plain)
@@ -94,7 +116,7 @@ def test_any_model_with_any_data_set_is_built_with_any_forward_map_or_refuses_th
         assert method.process.shape == module.spec.shape == tuple(cfg.data.shape)
         assert method.process.name == forward
         built.append(forward)
-    assert len(built) > len(options("forward")) / 2
+    assert len(built) > len(options("forward")) / 3
 
 
 # experiments -------------------------------------------------------------------------------------------------------------
@@ -114,7 +136,10 @@ PUBLISHED = {  # weights of the network, K, widest blur, batch, learning rate, d
 
 BENCHMARK = OmegaConf.load(CONF / "experiment" / "reconstruction.yaml")
 METHODS = BENCHMARK.hydra.sweeper.params.model.split(",")
-TABLES = ("steps", "rates", "measured")  # what the benchmark looks up by method
+TABLES = {  # what an experiment looks up by method, or by an option of the network
+    "reconstruction": ("steps", "rates", "measured"),
+    "heat_kernel": ("depths", "embeddings", "scales"),
+}
 
 
 def experiment(name: str, *overrides: str) -> DictConfig:
@@ -160,16 +185,19 @@ def test_an_experiment_sets_keys_that_exist(name: str) -> None:
         nested = [key for key in node if isinstance(node[key], dict) and f"{path}{key}" not in missing]
         return missing + [word for key in nested for word in unknown(node[key], beside[key], f"{path}{key}.")]
 
-    tables = TABLES if name == "reconstruction" else ()
+    tables = TABLES.get(name, ())
     values = OmegaConf.to_container(preset, resolve=False)
     assert unknown({key: value for key, value in values.items() if key not in ("defaults", "hydra", *tables)}, plain) == []
+
+
+OTHER_BOXES = {"stochastic_heat", "heat_kernel", "neumann_heat"}  # maps of fields and points
 
 
 def test_the_experiment_on_linear_maps_takes_every_map_of_images_and_measures_with_modes_that_exist() -> None:
     preset = OmegaConf.load(CONF / "experiment" / "linear_maps.yaml")
     assert preset.hydra.mode == "MULTIRUN"
     parsed = OverridesParser.create().parse_override(f"forward={preset.hydra.sweeper.params.forward}")
-    assert sorted(parsed.sweep_string_iterator()) == sorted(set(options("forward")) - {"stochastic_heat", "heat_kernel"})
+    assert sorted(parsed.sweep_string_iterator()) == sorted(set(options("forward")) - OTHER_BOXES)
     for words in preset.evaluate:
         cfg = composed("evaluate", *shlex.split(words))
         assert callable(run.make(cfg.metric))
@@ -192,7 +220,7 @@ def test_the_benchmark_trains_a_method_with_its_own_budget_and_measures_it_as_on
 
 
 def test_the_benchmark_takes_every_method_that_reconstructs() -> None:
-    assert set(METHODS) == set(options("model")) - {"ihd", "supervised", "heat_kernel_score"}
+    assert set(METHODS) == set(options("model")) - {"ihd", "supervised", "heat_kernel_score", *NEURAL_PROCESSES}
 
 
 # the other groups --------------------------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ ALLOWED = {  # the big packages that a room may import
     "logger": {"lightning", "wandb"},
     "metric": {"cleanfid", "matplotlib", "scipy"},
     "oracle": {"scipy"},
+    "regime": set(),
 }
 LOWER = {  # the rooms that a room may import from, besides itself
     "forward": set(),
@@ -36,6 +37,7 @@ LOWER = {  # the rooms that a room may import from, besides itself
     "logger": set(),
     "metric": {"data", "forward", "oracle"},
     "oracle": {"forward"},
+    "regime": set(),
 }
 
 

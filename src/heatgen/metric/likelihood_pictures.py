@@ -1,0 +1,51 @@
+"""The figures of mode=likelihood: likelihood against context, and one task in pictures."""
+
+from collections.abc import Mapping, Sequence
+
+from PIL import Image
+from torch import Tensor
+
+from heatgen.metric.reconstruction_pictures import as_image, plots
+
+
+def likelihoods(series: Mapping[str, Sequence[float]], ceiling: float) -> Image.Image:
+    """ln p a dimension against the number of context frames, with the exact lines and the noise ceiling; and the RMSE."""
+    figure, (left, right) = plots().subplots(1, 2, figsize=(9.5, 3.6), layout="constrained")
+    x = series["context frames"] if all(c == c for c in series["context frames"]) else [0] * len(series["joint"])
+    for name, style in (("joint", "C0o-"), ("frame", "C1s-"), ("pixel", "C2^-")):
+        left.plot(x, series[name], style, label=name)
+    for name, style in (("exact joint", "k-"), ("exact frame", "k--"), ("exact factorised", "k:")):
+        if name in series:
+            left.plot(x, series[name], style, label=name)
+    left.axhline(ceiling, color="0.7", linestyle="-.", label="noise ceiling")
+    left.set(xlabel="context frames", title="log-likelihood [nats a dimension]", xticks=list(x))
+    left.legend(fontsize=7)
+    right.plot(x, series["RMSE"], "C0o-", label="model")
+    if "exact RMSE" in series:
+        right.plot(x, series["exact RMSE"], "k-", label="exact")
+    right.set(xlabel="context frames", title="RMSE of the mean, against clean frames", xticks=list(x), ylim=(0, None))
+    right.legend(fontsize=8)
+    return as_image(figure)
+
+
+def frames(rows: Mapping[str, Tensor], times: Sequence[float]) -> Image.Image:
+    """Frames (M, C, H, W) side by side, a row each name; all but deviations on the scale of the targets."""
+    plt, count = plots(), len(times)
+    figure, axes = plt.subplots(
+        *(len(rows), count), figsize=(1.1 * count + 0.9, 1.15 * len(rows) + 0.3), layout="constrained", squeeze=False
+    )
+    low, high = rows["clean"].min().item(), rows["clean"].max().item()
+    widest = max(u.max().item() for name, u in rows.items() if "std" in name)
+    for row, (line, (name, several)) in enumerate(zip(axes, rows.items(), strict=True)):
+        for panel, u, time in zip(line, several, times, strict=True):
+            scale = (
+                {"vmin": 0, "vmax": widest, "cmap": "viridis"}
+                if "std" in name
+                else {"vmin": low, "vmax": high, "cmap": "inferno"}
+            )
+            panel.imshow(u[0].double().numpy(), interpolation="nearest", **scale)
+            panel.set(xticks=[], yticks=[])
+            if row == 0:
+                panel.set_title(f"t = {time:.3g}", fontsize=8)
+        line[0].set_ylabel(name, fontsize=8)
+    return as_image(figure)

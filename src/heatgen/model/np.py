@@ -1,0 +1,172 @@
+"""model=np, and every other neural process: the distribution of frames at any times, given frames at some times."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from heatgen import check
+from heatgen.check import ConfigError
+from heatgen.frames import Context, Frames, Representation, concatenate
+from heatgen.model import objectives
+from heatgen.model.module import Method, OnStep
+from heatgen.model.objectives import OBJECTIVES, normal_log_prob
+from heatgen.model.tasks import Task, make_task, observation_noise
+from heatgen.noise import Noise, SampleNoise
+
+HINTS = ("none", "facts", "zero", "shuffled")
+
+
+@dataclass
+class Prediction:
+    """The mixture over draws k of N(mean_k, std_k^2) for each target frame: (K, B, M, C, H, W) each."""
+
+    mean: Tensor
+    std: Tensor
+
+    def log_prob(self, y: Tensor) -> Tensor:
+        """ln N(y; mean_k, std_k^2) of every pixel, (K, B, M, C, H, W); y: (B, M, C, H, W)."""
+        return normal_log_prob(y, self.mean, self.std)
+
+
+class NeuralProcessMethod(Method):
+    """p(frames at target times | frames at context times), learned from trajectories of the forward map.
+
+    A trajectory is u_0 under the map, seen through noise: y_i = A(t_i) u_0 + b(t_i) + noise_std eps_i at every level, the
+    first one too. net: net=neural_process; regime: (count, noise) -> which frames are context and which are targets.
+    objective, a dimension of the targets, context frames among them: elbo, with the posterior q(z | context and targets);
+    npml, ln (1/K) sum_k p(y | z_k) with z from the context alone; iwae, with importance weights from q; cnp, for a network
+    without z. auto: cnp without z, npml if causal, else elbo. draws: K, in training. noise_std: null for the map's sigma.
+    hints: privileged facts of the clean frames for the posterior of z, in training alone (LUPI): none | facts, their
+    maximum, mean and entropy | zero, numbers that say nothing | shuffled, the facts of another task.
+    `generate` draws u_0 from the state at level K. ConfigError for combinations that do not fit.
+    Source: Garnelo et al. 2018; Foong et al. 2020 (npml); the reference of each network is `net.neural_process`.
+    """
+
+    own_way = True
+    net: Any
+
+    def __init__(
+        self,
+        process: nn.Module,
+        net: nn.Module,
+        sampler: Callable[..., Tensor],
+        optimizer: Callable[..., torch.optim.Optimizer],
+        regime: Callable[..., Any],
+        objective: str = "auto",
+        draws: int = 4,
+        noise_std: float | None = None,
+        hints: str = "none",
+        **settings: Any,
+    ):
+        super().__init__(process, net, sampler, optimizer, **settings)
+        if not hasattr(net, "represent"):
+            raise ConfigError("model=np needs net=neural_process or one of its presets, such as net=grid_conv_np.")
+        regime(self.process.num_levels + 1, SampleNoise([0], "check"))  # too few frames are refused now
+        self.regime, self.noise_std = regime, observation_noise(self.process, noise_std)
+        self.draws = check.integer("model.draws", draws, minimum=1)
+        self.hints = check.choice("model.hints", hints, HINTS)
+        if (self.hints != "none") != bool(net.hints):
+            raise ConfigError(
+                f"model.hints={hints} does not fit net.hints={net.hints}; use net=lupi_np, or model.hints=none."
+            )
+        self.objective = self._choose(check.choice("model.objective", objective, ("auto", *OBJECTIVES)))
+
+    def _choose(self, wanted: str) -> str:
+        net = self.net
+        latent = net.path != "deterministic"
+        if wanted == "auto":
+            wanted = self.chosen["objective"] = ("npml" if net.causal else "elbo") if latent else "cnp"
+        if (wanted == "cnp") == latent:
+            has = "a" if latent else "no"
+            raise ConfigError(
+                f"model.objective={wanted} does not fit net.path={net.path}, which has {has} latent; use auto."
+            )
+        if net.causal and wanted in ("elbo", "iwae"):
+            raise ConfigError(f"model.objective={wanted} has one posterior for all times; with net.causal=true use npml.")
+        return wanted
+
+    # what the network is told -------------------------------------------------------------------------------------------
+
+    def tau(self, t: Tensor) -> Tensor:
+        """Times in units of the last level's number, as networks see them, float32 of the same shape."""
+        return (self.process.level(t.flatten()) / self.process.num_levels).reshape(t.shape).float()
+
+    def _context(self, frames: Frames, task: Task) -> Context:
+        seen = task.seen
+        if seen is not None and len(frames.times[0]) > seen.shape[1]:  # targets are seen whole
+            whole = torch.ones_like(frames.values[:, seen.shape[1] :, :1], dtype=torch.bool)
+            seen = torch.cat([seen, whole], dim=1)
+        told = None if task.told is None else task.told.float()
+        return Context(Frames(self.tau(frames.times), frames.values.float(), frames.mask), seen, told)
+
+    def make_task(self, u0: Tensor, regime: Any, noise: SampleNoise) -> Task:
+        """Tasks of the forward map from fields u0, (B, C, H, W), with this regime."""
+        return make_task(self.process, u0, regime, noise, self.noise_std)
+
+    def predict(self, task: Task, draws: int, noise: Noise | None = None, times: Tensor | None = None) -> Prediction:
+        """What the model says at the task's targets, or at other times (B, M), from the context alone."""
+        asked = self.tau(task.target.times if times is None else times)
+        context = self._context(task.context, task)
+        known = self.net.represent(context, asked)
+        return Prediction(*self.net.decode(known, self._draw(known, draws, noise), asked, context.told))
+
+    @staticmethod
+    def _draw(known: Representation, draws: int, noise: Noise | None) -> Tensor | None:
+        """Draws of z, (K, B, M or 1, Z), one eps for all times; None where there is none."""
+        if known.mu is None or known.sigma is None:
+            return None
+        like = known.mu[:, None, :1].expand(-1, draws, -1, -1)  # (B, K, 1, Z): each sample has a stream of its own
+        eps = torch.randn_like(like) if noise is None else noise.normal_like(like)
+        return known.mu + known.sigma * eps.transpose(0, 1)
+
+    # training ------------------------------------------------------------------------------------------------------------
+
+    def loss(self, batch: dict[str, Tensor], noise: SampleNoise) -> Tensor:
+        """Minus the objective, in nats a dimension of the frames that it counts, (B,)."""
+        task = self.make_task(batch["u0"], self.regime, noise)
+        whole = concatenate(task.context, task.target)
+        asked, context = self.tau(whole.times), self._context(task.context, task)
+        prior = known = self.net.represent(context, asked)
+        if self.objective in ("elbo", "iwae"):
+            known = self.net.represent(self._context(whole, task), asked, self._hints(task.hints))
+            known.r = prior.r  # targets reach the decoder through z alone
+        z = self._draw(known, self.draws, noise)
+        log_p = Prediction(*self.net.decode(known, z, asked, context.told)).log_prob(whole.values.float())
+        log_p = log_p.flatten(3).sum(3) * whole.mask  # (K, B, M)
+        return -self._value(log_p, z, known, prior) / (whole.count * whole.values[0, 0].numel())
+
+    def _hints(self, facts: Tensor) -> Tensor | None:
+        """What the posterior is told of the clean frames, (B, N, 3), in training alone."""
+        if self.hints == "none" or not self.training:
+            return None
+        return {"facts": facts, "zero": torch.zeros_like(facts), "shuffled": facts.roll(1, 0)}[self.hints]
+
+    def _value(self, log_p: Tensor, z: Tensor | None, known: Representation, prior: Representation) -> Tensor:
+        if z is None or known.mu is None or known.sigma is None or prior.mu is None or prior.sigma is None:
+            return log_p[0].sum(1)
+        if self.objective == "npml":
+            return objectives.npml(log_p)
+        if self.objective == "elbo":
+            return objectives.elbo(log_p, objectives.kl(known.mu, known.sigma, prior.mu, prior.sigma)[:, 0])
+        ratio = normal_log_prob(z, prior.mu, prior.sigma) - normal_log_prob(z, known.mu, known.sigma)
+        return objectives.iwae(log_p, ratio.sum((2, 3)))
+
+    # u_0 from u_K ----------------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def generate(self, u_last: Tensor, noise: Noise, on_step: OnStep | None = None) -> Tensor:
+        """A draw of u_0 given the state at level K, (B, C, H, W): one z, and the deviation beyond that of the noise."""
+        b, device = len(u_last), u_last.device
+        times = self.process.times[[-1, 0]].to(device).expand(b, -1)
+        told = self.process.condition(times[:, 0], times[:, 1])
+        context = Frames.of(times[:, :1], u_last[:, None])
+        task = Task(context, Frames.of(times[:, 1:], u_last[:, None]), u_last[:, None], u_last.new_zeros(b, 2, 3), told=told)
+        said = self.predict(task, 1, noise)
+        spread = (said.std.square() - self.noise_std**2).clamp(min=0).sqrt()[0, :, 0]
+        u0 = (said.mean[0, :, 0] + spread * noise.normal_like(spread)).to(u_last)
+        if on_step is not None:
+            on_step(0, u0)
+        return u0

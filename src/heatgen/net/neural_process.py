@@ -1,0 +1,143 @@
+"""net=neural_process: encoder, aggregator, latent variable and decoder of every neural process; combinations are options."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from heatgen import check
+from heatgen.check import ConfigError
+from heatgen.frames import Context, Representation
+from heatgen.net import aggregator, frame_encoder
+from heatgen.net.aggregator import Aggregator
+from heatgen.net.frame_decoder import FlatDecoder, GridDecoder
+from heatgen.net.frame_encoder import ConvEncoder, FlatEncoder, GridEncoder, mlp
+from heatgen.net.likelihood import Likelihood
+from heatgen.net.unet import CONDITIONS
+
+PATHS = ("latent", "deterministic", "both")
+LEAST = 0.1  # the least deviation of the latent variable; the largest is 1
+
+
+class NeuralProcess(nn.Module):
+    """p(y_t | context) = the mean over z of N(mean(t, r, z), std(t, r, z)^2), z ~ N(mu, sigma^2) from the context.
+
+    encoder: flat | conv | grid, with the decoder that goes with it (grid keeps maps); aggregator: mean | attention; causal:
+    what is said of t rests on frames up to t alone, with z(t) = mu(t) + sigma(t) eps of one eps for all t; path: latent
+    (r only through z), deterministic (no z), or both. width: R; latent: Z; hidden: of the networks on vectors; channels: of
+    convolutions; masked: whether it is told which pixels are seen; conditional: whether it is told the map's random numbers;
+    likelihood and min_std: see `likelihood`. hints: how many privileged numbers of each frame may be told to the posterior
+    of z (LUPI): their encoding is merged into r by a residual that starts at 0, so that without them nothing changes.
+    sigma = 0.1 + 0.9 sigmoid. Nothing is normalised over the batch or the context.
+    ConfigError for values out of range.
+    Source: Garnelo et al. 2018 (CNP, NP); Kim et al. 2019 (attention); Gordon et al. 2020 (grids).
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        encoder: str = "flat",
+        aggregator: str = "mean",
+        causal: bool = False,
+        path: str = "latent",
+        width: int = 64,
+        latent: int = 32,
+        hidden: int = 128,
+        channels: int = 16,
+        heads: int = 4,
+        masked: bool = False,
+        conditional: bool = False,
+        likelihood: str = "heteroscedastic",
+        min_std: float = 0.01,
+        hints: int = 0,
+    ):
+        super().__init__()
+        self.shape = check.shape("data.shape", shape)
+        self._check(encoder, aggregator, path)
+        self.path, self.grid = path, encoder == "grid"
+        self.causal = check.boolean("net.causal", causal)
+        self.masked = check.boolean("net.masked", masked)
+        self.conditional = check.boolean("net.conditional", conditional)
+        width, latent, hidden, channels, heads = (
+            check.integer(f"net.{key}", value, minimum=1)
+            for key, value in dict(width=width, latent=latent, hidden=hidden, channels=channels, heads=heads).items()
+        )
+        if width % heads:
+            raise ConfigError(f"net.width = {width} must be a multiple of net.heads = {heads}.")
+        self.likelihood = Likelihood(likelihood, min_std)
+        numbers = 1 + CONDITIONS * self.conditional
+        seen_shape = (self.shape[0] + int(self.masked), *self.shape[1:])
+        encoders = {"flat": FlatEncoder, "conv": ConvEncoder, "grid": GridEncoder}
+        self.encoder = encoders[encoder](seen_shape, numbers, width, hidden if encoder == "flat" else channels)
+        self.aggregate = Aggregator(aggregator, width, self.causal, heads)
+        if path != "deterministic":
+            self.latent = mlp(width, hidden, 2 * latent)
+        self.hints = check.integer("net.hints", hints, minimum=0)
+        if self.hints:
+            if path == "deterministic":
+                raise ConfigError(
+                    "net.hints are for the posterior of a latent; use net.path=latent or both, or net.hints=0."
+                )
+            self.hint = mlp(self.hints + 1, hidden, hidden, width)
+            self.merge = mlp(2 * width, hidden, width)
+            for parameter in self.merge[-1].parameters():
+                nn.init.zeros_(parameter)
+        known = {"latent": latent, "deterministic": width, "both": width + latent}[path]
+        decoder = GridDecoder if self.grid else FlatDecoder
+        self.decoder = decoder(self.shape, numbers, known, channels if self.grid else hidden, self.likelihood.outputs)
+
+    @staticmethod
+    def _check(encoder: str, aggregator_kind: str, path: str) -> None:
+        check.choice("net.encoder", encoder, frame_encoder.KINDS)
+        check.choice("net.aggregator", aggregator_kind, aggregator.KINDS)
+        check.choice("net.path", path, PATHS)
+        if encoder == "grid" and path == "latent":
+            raise ConfigError(
+                "net.encoder=grid needs its maps, which net.path=latent drops; use net.path=both or deterministic."
+            )
+
+    def _numbers(self, times: Tensor, told: Tensor | None) -> Tensor:
+        """The times (B, M) and the map's numbers as rows, (B M, F)."""
+        if not self.conditional:
+            return times.reshape(-1, 1)
+        assert told is not None, "a conditional network needs told"
+        return torch.cat([times[..., None], told[:, None].expand(-1, times.shape[1], -1).to(times)], dim=-1).flatten(0, 1)
+
+    def encode(self, context: Context) -> Tensor:
+        """The encoding of every frame by itself, (B, N, R, ...)."""
+        y, times = context.frames.values, context.frames.times
+        if self.masked:
+            seen = torch.ones_like(y[:, :, :1]) if context.seen is None else context.seen.to(y)
+            y = torch.cat([y * seen, seen], dim=2)
+        h = self.encoder(y.flatten(0, 1), self._numbers(times, context.told).to(y))
+        return h.unflatten(0, times.shape)
+
+    def represent(self, context: Context, asked: Tensor, hints: Tensor | None = None) -> Representation:
+        """What the context says at the times asked, (B, M); hints: (B, N, P) privileged facts of its frames, for z alone."""
+        frames = context.frames
+        r = self.aggregate(self.encode(context), frames.mask, frames.times, asked)
+        if self.path == "deterministic":
+            return Representation(r)
+        vector = r.flatten(3).mean(3) if self.grid else r
+        if hints is not None:
+            own = self.hint(torch.cat([frames.times[..., None], hints], dim=-1).to(vector)) * frames.mask[..., None]
+            mean = (own.sum(1) / frames.count[:, None].clamp(min=1))[:, None].expand_as(vector)
+            vector = vector + self.merge(torch.cat([mean, vector], dim=-1))
+        mu, raw = self.latent(vector).chunk(2, dim=-1)
+        return Representation(r, mu, LEAST + (1 - LEAST) * raw.sigmoid())
+
+    def decode(self, known: Representation, z: Tensor | None, asked: Tensor, told: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Mean and deviation at the times asked, (K, B, M, C, H, W) each; z: (K, B, M or 1, Z), None without a latent."""
+        (b, m), draws = asked.shape, 1 if z is None else len(z)
+        r = known.r.expand(-1, m, *known.r.shape[2:])[None].expand(draws, *[-1] * (known.r.dim()))
+        if z is None:
+            rows = r
+        elif self.path == "latent":
+            rows = z.expand(-1, -1, m, -1)
+        else:
+            z = z.expand(-1, -1, m, -1)
+            z = z[..., None, None].expand(*z.shape, *self.shape[-2:]) if self.grid else z
+            rows = torch.cat([r, z], dim=3)
+        numbers = self._numbers(asked, told)[None].expand(draws, -1, -1).flatten(0, 1)
+        output = self.decoder(rows.flatten(0, 2), numbers.to(rows))
+        return self.likelihood(output.unflatten(0, (draws, b, m)))

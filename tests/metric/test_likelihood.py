@@ -1,0 +1,137 @@
+"""mode=likelihood: an exact prediction has the exact likelihood, and one draw makes all three kinds one."""
+
+import functools
+import json
+import math
+
+import pytest
+import torch
+from conftest import call
+
+from heatgen.check import ConfigError
+from heatgen.data.grf import GRF
+from heatgen.data.hot_spots import HotSpotFields
+from heatgen.devices import Devices
+from heatgen.forward.neumann_heat import NeumannHeat
+from heatgen.forward.stochastic_heat import StochasticHeat
+from heatgen.metric.likelihood import Likelihood
+from heatgen.metric.metric import Subject
+from heatgen.model.np import NeuralProcessMethod, Prediction
+from heatgen.net.neural_process import NeuralProcess
+from heatgen.oracle.find import exact_trajectories
+from heatgen.regime.first_frame import first_frame
+from heatgen.regime.random import random
+
+N = 8
+DATA = HotSpotFields(resolution=N, shape=[1, N, N], half_side=[1, 2], train_size=8, val_size=8, test_size=40)
+REGIME = functools.partial(random, context=[1, 3], targets=4)
+
+
+def make(regime=REGIME, process=None, **net):
+    torch.manual_seed(0)
+    net = NeuralProcess((1, N, N), **{"width": 8, "latent": 4, "hidden": 16, "channels": 4, **net})
+    process = process or NeumannHeat((1, N, N), 9, diffusivity=[0.01, 0.1], diffusivities=4, conditional=False)
+    return NeuralProcessMethod(process, net, None, None, regime).eval()
+
+
+def subject(model, data=DATA, n=20, name="hot_spots"):
+    return Subject(model, data, name, Devices("cpu", 1), n, 16, 0, model and model.process)
+
+
+class Exact(NeuralProcessMethod):
+    """Says what the exact moments say."""
+
+    def predict(self, task, draws, noise=None, times=None):
+        oracle = exact_trajectories(self.process, DATA.spec, self.noise_std)
+        asked = task.target.times
+        mean, variance = oracle.mean(task.context, asked), oracle.variance(task.context, asked)
+        return Prediction(mean[None], (variance + self.noise_std**2).sqrt()[None])
+
+
+def test_the_best_gaussians_have_the_factorised_likelihood_and_the_exact_error():
+    base = make(path="deterministic")
+    model = Exact(base.process, base.net, None, None, REGIME).eval()
+    found = Likelihood(contexts=[0, 3], targets=4, draws=3)(subject(model)).values
+    for number in (0, 3):
+        for kind in ("joint", "frame", "pixel"):
+            exact = found[f"exact factorised, {number} context"]
+            assert found[f"{kind}, {number} context"] == pytest.approx(exact, abs=1e-6)
+        assert found[f"RMSE, {number} context"] == pytest.approx(found[f"exact RMSE, {number} context"], rel=1e-5)
+        assert found[f"exact joint, {number} context"] >= found[f"exact frame, {number} context"] - 1e-6
+        assert found[f"gap [nats a frame], {number} context"] > 0
+    assert found["exact frame, 3 context"] > found["exact frame, 0 context"] + 0.05
+
+
+def test_no_model_is_above_the_exact_one_and_more_draws_give_more():
+    few, many = (Likelihood(contexts=[1], targets=4, draws=k)(subject(make())) for k in (1, 32))
+    assert few.values["joint, 1 context"] < many.values["joint, 1 context"] < many.values["exact joint, 1 context"]
+    assert few.values["effective draws, 1 context"] == pytest.approx(1) and many.values["effective draws, 1 context"] > 1
+    assert few.values["joint, 1 context"] == pytest.approx(few.values["frame, 1 context"], abs=1e-6)
+    assert few.values["pixel, 1 context"] == pytest.approx(few.values["frame, 1 context"], abs=1e-6)
+
+
+def test_numbers_do_not_depend_on_how_tasks_are_cut_and_have_their_facts():
+    model, metric = make(), Likelihood(contexts=[1, 2], targets=4, draws=4)
+    result = metric(subject(model))
+    again = metric(Subject(model, DATA, "hot_spots", Devices("cpu", 1), 20, 7, 0, model.process))
+    assert result.values == pytest.approx(again.values, rel=1e-5)
+    assert result.headline == ("frame, 2 context", "gap [nats a frame], 2 context", "RMSE, 2 context")
+    facts = {"n": 20, "split": "hot_spots test", "regime": "random", "target frames": 4, "draws": 4, "min_std": 0.01}
+    assert facts.items() <= result.facts.items() and result.facts["noise ceiling"] == "1.57679"
+    assert result.series["context frames"] == [1.0, 2.0] and len({len(x) for x in result.series.values()}) == 1
+    assert set(result.pictures) == {"likelihoods", "frames"}
+
+
+def test_gaussian_fields_have_an_exact_line_and_told_maps_have_none():
+    data = GRF(resolution=N, shape=[1, N, N], train_size=32, val_size=4, test_size=8)
+    model = make(process=StochasticHeat((1, N, N), 9, g=0.0))
+    result = Likelihood(contexts=[1], targets=4, draws=2)(subject(model, data, 8, "grf"))
+    assert result.values["gap [nats a frame], 1 context"] > 0
+    process = NeumannHeat((1, N, N), 9, diffusivity=[0.01, 0.1], diffusivities=4, conditional=True)
+    told = make(process=process, conditional=True)
+    result = Likelihood(contexts=[1], targets=4, draws=2)(subject(told))
+    assert "exact joint, 1 context" not in result.values
+    assert any(
+        note.startswith("no exact likelihood: forward=neumann_heat is drawn at random and told") for note in result.notes
+    )
+
+
+def test_a_regime_of_its_own_context_is_measured_once():
+    result = Likelihood(targets=4, draws=2)(subject(make(functools.partial(first_frame, targets=4))))
+    assert result.facts["regime"] == "first_frame" and math.isnan(result.series["context frames"][0])
+    assert result.headline[0] == "frame"
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"contexts": 3}, r"^metric\.contexts must be a list"),
+        ({"contexts": [-1]}, r"^metric\.contexts must be a whole number of at least 0"),
+        ({"targets": 0}, r"^metric\.targets must be"),
+        ({"draws": 0}, r"^metric\.draws must be"),
+        ({"split": "all"}, r"^metric\.split must be one of"),
+    ],
+)
+def test_what_is_out_of_range_is_refused_by_key(options, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        Likelihood(**options)
+
+
+def test_other_models_and_too_few_tasks_are_refused():
+    with pytest.raises(ConfigError, match=r"^mode=likelihood needs a run of a neural process"):
+        Likelihood()(subject(None))
+    with pytest.raises(ConfigError, match="n must be a whole number of at least 2"):
+        Likelihood()(subject(make(), n=1))
+
+
+@pytest.mark.slow
+def test_from_the_command_line(tmp_path):
+    folder = tmp_path / "runs" / "own"
+    words = ["model=grid_conv_cnp", "data=hot_spots", "forward=neumann_heat", "data.resolution=8", "data.test_size=16"]
+    few = ["trainer.max_steps=3", "trainer.accelerator=cpu", "callback.pictures.every=0", "net.channels=4"]
+    assert call("train", *words, *few, f"hydra.run.dir={folder}") == 0
+    assert call("evaluate", f"run={folder}", "mode=likelihood", "n=8", "trainer.accelerator=cpu") == 0
+    (path,) = (folder / "evaluation").glob("likelihood_*.json")
+    content = json.loads(path.read_text())
+    assert content["values"]["gap [nats a frame], 3 context"] > 0
+    assert len(list(path.parent.glob(f"{path.stem}_*.png"))) == 2

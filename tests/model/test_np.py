@@ -1,0 +1,176 @@
+"""model=np and its kin: the loss by hand, what reaches what, objectives that fit, and runs from the command line."""
+
+import functools
+import math
+
+import pytest
+import torch
+from conftest import call
+from torch.testing import assert_close
+
+from heatgen.check import ConfigError
+from heatgen.forward.constant_velocity import ConstantVelocity
+from heatgen.forward.random_velocity import RandomVelocity
+from heatgen.frames import Frames, concatenate
+from heatgen.model.np import NeuralProcessMethod
+from heatgen.model.tasks import make_task
+from heatgen.net.mlp import MLP
+from heatgen.net.neural_process import NeuralProcess
+from heatgen.noise import SampleNoise
+from heatgen.regime.forecast import forecast
+from heatgen.regime.random import random
+from heatgen.run import load
+
+SHAPE, K = (1, 6, 6), 9
+REGIME = functools.partial(random, context=[1, 3], targets=4)
+SMALL = {"width": 8, "latent": 4, "hidden": 16, "channels": 4}
+adam = functools.partial(torch.optim.Adam, lr=1e-3)
+
+
+def make(process=None, regime=REGIME, net=None, **settings):
+    torch.manual_seed(0)
+    net = NeuralProcess(SHAPE, **{**SMALL, **(net or {})})
+    return NeuralProcessMethod(process or ConstantVelocity(SHAPE, K, sigma=0.1), net, None, adam, regime, **settings)
+
+
+def batch(b=5):
+    sizes = torch.linspace(0.5, 2, b).reshape(-1, 1, 1, 1)
+    return {"u0": sizes * torch.rand(b, *SHAPE, generator=torch.Generator().manual_seed(1))}
+
+
+def noise(b=5):
+    return SampleNoise(range(b), 0, "train")
+
+
+def test_the_loss_of_a_network_without_a_latent_is_minus_the_log_likelihood_a_dimension():
+    """Of context and target frames, of Gaussians with the network's mean and deviation; padding does not count."""
+    model = make(net={"path": "deterministic"})
+    assert model.objective == "cnp" == model.chosen["objective"]
+    task = make_task(model.process, batch()["u0"], REGIME, noise(), 0.1)
+    whole = concatenate(task.context, task.target)
+    prediction = model.predict(task, 1, times=whole.times)
+    mean, std = prediction.mean[0].double(), prediction.std[0].double()
+    log_p = -((whole.values - mean) ** 2) / (2 * std**2) - std.log() - math.log(2 * math.pi) / 2
+    expected = -(log_p.flatten(2).sum(2) * whole.mask).sum(1) / (whole.mask.sum(1) * 36)
+    assert_close(model.loss(batch(), noise()).double(), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("objective", ["elbo", "npml", "iwae"])
+def test_the_loss_of_a_sample_depends_on_the_sample_alone(objective):
+    model = make(objective=objective)
+    whole = model.loss(batch(), noise())
+    alone = model.loss({"u0": batch()["u0"][2:3]}, SampleNoise([2], 0, "train"))
+    assert whole.shape == (5,) and whole.isfinite().all()
+    assert_close(whole[2:3], alone, rtol=1e-5, atol=1e-5)
+
+
+def test_with_one_draw_and_the_same_noise_elbo_and_iwae_differ_by_the_noise_of_the_divergence_alone():
+    a, b = (make(objective=objective, draws=1) for objective in ("elbo", "iwae"))
+    many = {"u0": batch(1)["u0"].expand(800, *SHAPE)}
+    gap = a.loss(many, noise(800)) - b.loss(many, noise(800))
+    assert abs(gap.mean()) < 4 * gap.std() / 800**0.5 and gap.std() > 0
+
+
+def test_targets_reach_the_decoder_through_the_latent_alone():
+    """With both paths, changing the posterior's z to the prior's would leave r as it is: r never sees targets."""
+    model, seen = make(net={"path": "both"}, objective="elbo"), []
+    real = model.net.decode
+    model.net.decode = lambda known, z, asked, told: seen.append(known.r) or real(known, z, asked, told)
+    model.loss(batch(), noise())
+    task = make_task(model.process, batch()["u0"], REGIME, noise(), 0.1)
+    prior = model.net.represent(model._context(task.context, task), model.tau(task.target.times))
+    assert_close(seen[0], prior.r)
+
+
+def test_privileged_facts_are_used_in_training_alone():
+    plain, hinted = make(), make(net={"hints": 3}, hints="facts")
+    hinted.net.load_state_dict(plain.net.state_dict(), strict=False)
+    assert_close(hinted.train().loss(batch(), noise()), plain.loss(batch(), noise()))  # the residual starts at 0
+    torch.nn.init.normal_(hinted.net.merge[-1].weight)
+    assert not torch.allclose(hinted.train().loss(batch(), noise()), plain.loss(batch(), noise()))
+    assert_close(hinted.eval().loss(batch(), noise()), plain.eval().loss(batch(), noise()))
+    values = {}
+    for hints in ("facts", "zero", "shuffled"):
+        model = make(net={"hints": 3}, hints=hints).train()
+        model.net.load_state_dict(hinted.net.state_dict())
+        values[hints] = model.loss(batch(), noise())
+    assert not torch.allclose(values["facts"], values["zero"]) and not torch.allclose(values["facts"], values["shuffled"])
+
+
+def test_a_causal_model_predicts_the_same_whatever_comes_later():
+    model = make(regime=functools.partial(forecast, context=[1, 3], targets=4), net={"causal": True, "path": "both"})
+    assert model.objective == "npml"
+    task = make_task(model.process, batch()["u0"], model.regime, noise(), 0.1)
+    late = Frames.of(task.target.times[:, -1:] + 0.0, torch.randn(5, 1, *SHAPE))
+    told_more = make_task(model.process, batch()["u0"], model.regime, noise(), 0.1)
+    told_more.context = concatenate(task.context, late)
+    times = task.target.times[:, :-1].minimum(task.target.times[:, -1:] - 0.01)
+    before, after = (model.predict(t, 3, SampleNoise(range(5), 1), times) for t in (task, told_more))
+    assert torch.equal(before.mean, after.mean) and torch.equal(before.std, after.std)
+
+
+def test_u_0_is_drawn_given_the_last_state():
+    model = make(RandomVelocity(SHAPE, K, sigma=0.1), net={"conditional": True, "path": "both"})
+    u = torch.randn(4, *SHAPE)
+    draws = model.given(model.process.draw(noise(4))).reconstruct(u, 3, seed=1)
+    assert draws.shape == (3, 4, *SHAPE) and not torch.equal(draws[0], draws[1])
+    assert torch.equal(draws[:2], model.given(model.process.draw(noise(4))).reconstruct(u, 2, seed=1))
+
+
+def test_a_few_steps_learn_a_single_task():
+    """One field again and again: the loss falls towards that of the noise, -ln std - 1.42 a dimension."""
+    model = make(net={"path": "deterministic", "hidden": 32}, regime=functools.partial(random, context=[2, 2], targets=6))
+    optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
+    u0 = {"u0": batch(1)["u0"].expand(8, *SHAPE)}
+    for step in range(400):
+        loss = model.loss(u0, SampleNoise(range(8 * step, 8 * step + 8), 0)).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    floor = math.log(0.1) + 1.4189
+    assert floor < loss.item() + 0.1 < floor + 0.5
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"objective": "cnp"}, r"^model\.objective=cnp does not fit net\.path=latent, which has a latent; use auto"),
+        ({"objective": "elbo", "net": {"path": "deterministic"}}, r"^model\.objective=elbo does not fit .* has no latent"),
+        ({"objective": "elbo", "net": {"causal": True}}, r"one posterior for all times; with net\.causal=true use npml"),
+        ({"hints": "facts"}, r"^model\.hints=facts does not fit net\.hints=0; use net=lupi_np"),
+        ({"net": {"hints": 3}}, r"^model\.hints=none does not fit net\.hints=3"),
+        ({"draws": 0}, r"^model\.draws must be a whole number of at least 1"),
+        ({"regime": random}, r"ask for up to 13 frames of 10"),
+    ],
+)
+def test_what_does_not_fit_is_refused_by_key(settings, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        make(**settings)
+
+
+def test_another_network_is_refused():
+    with pytest.raises(ConfigError, match=r"^model=np needs net=neural_process or one of its presets"):
+        NeuralProcessMethod(ConstantVelocity(SHAPE, K), MLP(SHAPE), None, adam, REGIME)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["model=np", "forward=constant_velocity"],
+        ["model=lupi_np", "forward=heat"],
+        ["model=grid_conv_np", "forward=random_matrix"],
+        ["model=causal_np", "forward=random_velocity", "regime=forecast"],
+        ["model=attentive_np", "forward=heat_kernel", "data=gaussian_mixture", "data.train_size=64", "data.val_size=8"],
+        ["model=grid_conv_cnp", "forward=heat", "regime=sensors", "net.masked=true"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_any_neural_process_trains_on_any_map_and_samples(tmp_path, words):
+    folder = tmp_path / "runs" / "own"
+    small = ["forward.num_levels=13", "trainer.max_steps=3", "trainer.accelerator=cpu", "callback.pictures.n=4"]
+    assert call("train", *words, *small, f"hydra.run.dir={folder}") == 0
+    model, _, _ = load(folder)
+    assert isinstance(model, NeuralProcessMethod)
+    assert call("sample", f"run={folder}", "n=3", "trainer.accelerator=cpu") == 0
+    assert call("evaluate", f"run={folder}", "mode=reconstruction", "n=4", "metric.draws=2", "trainer.accelerator=cpu") == 0
