@@ -57,8 +57,8 @@ def small(cfg: DictConfig) -> DictConfig:
     """`cfg` with few weights and levels, and data that is present."""
     cfg.net.update(TINY[cfg.net._target_.rsplit(".", 1)[-1]])
     cfg.forward.num_levels = 3
-    if cfg.get("regime") is not None:
-        cfg.regime.update({"context": [1, 1], "targets": 2})
+    if "regime" in cfg.model:
+        cfg.model.regime.update({"context": [1, 1], "targets": 2})
     if "path" in cfg.data:
         cfg.data.path = "somewhere"
     return cfg
