@@ -33,6 +33,7 @@ CHOSEN = {  # of 8 x 8 images in 100 levels
     "heat_kernel": "x0",  # noise of up to 4 times the image
     "stochastic_heat": "residual",  # not a number
     "identity": "residual",  # all ratios are 1, and the first of equals is taken
+    "neumann_heat": "residual",
     "kinematics": "ratio",  # the ratio is 1, and unlike the residual it knows b(t)
     "polynomial": "ratio",  # ratios below 1 on the way there, above 1 on the way back
     "random_basis_heat": "residual",
