@@ -41,7 +41,8 @@ def refuse(error: Exception) -> NoReturn:
     sentence = None if wants_traceback else explain(error, Path(sys.argv[0]).stem)
     if sentence is None:
         raise error
-    print(f"Error: {sentence}", file=sys.stderr)
+    bars = "tqdm" in sys.modules and len(sys.modules["tqdm"].tqdm._instances)
+    print(f"{chr(10) if bars else ''}Error: {sentence}", file=sys.stderr)  # below a progress bar, not behind it
     sys.exit(1)
 
 

@@ -294,7 +294,7 @@ def evaluate(cfg: DictConfig) -> None:
         raise ConfigError(f"delta={deltas} must be a list of numbers, such as [0.01,0.0125].")
     if cfg.picture is not None and Path(cfg.picture).suffix not in (".png", ".jpg"):
         raise ConfigError(f"picture={cfg.picture} must end in .png or .jpg.")
-    results = []
+    own, results = parameter(cfg), []
     for cfg.delta in deltas:
         subject, run_config = make_subject(cfg, None if alone else run, devices)
         results.append(metric(subject))
@@ -302,7 +302,7 @@ def evaluate(cfg: DictConfig) -> None:
         results[-1].facts |= {"sampler": sampler} if sampler else {}
         if devices.first:
             experiment = cfg.experiment_name or run_config.get("experiment_name") or "default"
-            swept = parameter(cfg) if len(deltas) == 1 else ("delta", cfg.delta)
+            swept = own if len(deltas) == 1 else ("delta", cfg.delta)
             report(results[-1], mode, run, cfg.runs_dir, str(experiment), swept, cfg.picture, cfg.variant or sampler)
     if devices.first and len(deltas) > 1:
         report_sweep("delta", deltas, results, mode, run)

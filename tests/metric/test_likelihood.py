@@ -16,7 +16,8 @@ from heatgen.forward.neumann_heat import NeumannHeat
 from heatgen.forward.stochastic_heat import StochasticHeat
 from heatgen.metric.likelihood import Likelihood
 from heatgen.metric.metric import Subject
-from heatgen.model.np import NeuralProcessMethod, Prediction
+from heatgen.model.np import NeuralProcessMethod
+from heatgen.model.prediction import Prediction
 from heatgen.net.neural_process import NeuralProcess
 from heatgen.oracle.find import exact_trajectories
 from heatgen.regime.first_frame import first_frame

@@ -14,6 +14,7 @@ from heatgen.check import ConfigError
 from heatgen.frames import Frames
 from heatgen.metric import likelihood_pictures as pictures
 from heatgen.metric.metric import Result, Subject
+from heatgen.model.objectives import effective_sample_size, marginal
 from heatgen.noise import SampleNoise, batches, generator
 from heatgen.oracle.find import exact_trajectories
 from heatgen.oracle.trajectory import noise_ceiling
@@ -100,15 +101,14 @@ class Likelihood:
         task = self.task(subject, number, run)
         with subject.devices.autocast():
             said = subject.model.predict(task, self.draws, SampleNoise(run, subject.seed, "likelihood draws"))
-        log_p = said.log_prob(task.target.values).double()
-        by_frame, draws = log_p.flatten(3).sum(3), math.log(len(log_p))
-        size, frames = log_p[0, 0, 0].numel(), log_p.shape[2]
-        whole = by_frame.sum(2)
+        y = task.target.values
+        whole, by_frame, by_pixel = (x.double() for x in (said.joint(y), said.frames(y), said.pixels(y)))
+        size, frames = y[0, 0].numel(), y.shape[1]
         columns = [
-            (whole.logsumexp(0) - draws) / (frames * size),
-            (by_frame.logsumexp(0) - draws).mean(1) / size,
-            (log_p.logsumexp(0) - draws).flatten(1).mean(1),
-            (2 * whole.logsumexp(0) - (2 * whole).logsumexp(0)).exp(),
+            marginal(whole) / (frames * size),
+            marginal(by_frame).mean(1) / size,
+            marginal(by_pixel).flatten(1).mean(1),
+            effective_sample_size(whole),
             (said.mean.double().mean(0) - task.clean).square().flatten(1).mean(1),
         ]
         if oracle is not None:

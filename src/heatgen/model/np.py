@@ -1,7 +1,6 @@
 """model=np, and every other neural process: the distribution of frames at any times, given frames at some times."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,22 +12,11 @@ from heatgen.frames import Context, Frames, Representation, concatenate
 from heatgen.model import objectives
 from heatgen.model.module import Method, OnStep
 from heatgen.model.objectives import OBJECTIVES, normal_log_prob
+from heatgen.model.prediction import Prediction
 from heatgen.model.tasks import Task, make_task, observation_noise
 from heatgen.noise import Noise, SampleNoise
 
 HINTS = ("none", "facts", "zero", "shuffled")
-
-
-@dataclass
-class Prediction:
-    """The mixture over draws k of N(mean_k, std_k^2) for each target frame: (K, B, M, C, H, W) each."""
-
-    mean: Tensor
-    std: Tensor
-
-    def log_prob(self, y: Tensor) -> Tensor:
-        """ln N(y; mean_k, std_k^2) of every pixel, (K, B, M, C, H, W); y: (B, M, C, H, W)."""
-        return normal_log_prob(y, self.mean, self.std)
 
 
 class NeuralProcessMethod(Method):
@@ -134,8 +122,8 @@ class NeuralProcessMethod(Method):
             known = self.net.represent(self._context(whole, task), asked, self._hints(task.hints))
             known.r = prior.r  # targets reach the decoder through z alone
         z = self._draw(known, self.draws, noise)
-        log_p = Prediction(*self.net.decode(known, z, asked, context.told)).log_prob(whole.values.float())
-        log_p = log_p.flatten(3).sum(3) * whole.mask  # (K, B, M)
+        said = Prediction(*self.net.decode(known, z, asked, context.told))
+        log_p = said.joint(whole.values.float(), whole.mask)
         return -self._value(log_p, z, known, prior) / (whole.count * whole.values[0, 0].numel())
 
     def _hints(self, facts: Tensor) -> Tensor | None:
@@ -146,7 +134,7 @@ class NeuralProcessMethod(Method):
 
     def _value(self, log_p: Tensor, z: Tensor | None, known: Representation, prior: Representation) -> Tensor:
         if z is None or known.mu is None or known.sigma is None or prior.mu is None or prior.sigma is None:
-            return log_p[0].sum(1)
+            return log_p[0]
         if self.objective == "npml":
             return objectives.npml(log_p)
         if self.objective == "elbo":

@@ -1,7 +1,7 @@
 """What neural processes are trained on: functions of the log-likelihoods of frames under draws of the latent variable.
 
-log_p: (K, B, M) nats, ln p(y_m | z_k) of target frame m of task b, 0 where there is no frame. All answers are (B,) nats a
-task, to be made large. Source: Garnelo et al. 2018; Foong et al. 2020 (npml); Burda et al. 2016 and Le et al. 2018 (iwae).
+log_p: (K, B) nats, ln p(y | z_k) of all target frames of task b together. All answers are (B,) nats a task, to be made
+large. Source: Garnelo et al. 2018; Foong et al. 2020 (npml); Burda et al. 2016 and Le et al. 2018 (iwae).
 """
 
 import math
@@ -27,21 +27,21 @@ def kl(mu: Tensor, sigma: Tensor, prior_mu: Tensor, prior_sigma: Tensor) -> Tens
 
 
 def elbo(log_p: Tensor, divergence: Tensor) -> Tensor:
-    """E_q sum_m ln p(y_m | z) - KL(q || p), z ~ q(z | context and targets); divergence: that KL, (B,)."""
-    return log_p.sum(2).mean(0) - divergence
+    """E_q ln p(y | z) - KL(q || p), z ~ q(z | context and targets); divergence: that KL, (B,)."""
+    return log_p.mean(0) - divergence
 
 
 def npml(log_p: Tensor) -> Tensor:
-    """ln (1/K) sum_k prod_m p(y_m | z_k), z_k ~ p(z | context): below ln p(y | context) on average, and rising with K."""
-    return log_p.sum(2).logsumexp(0) - math.log(len(log_p))
+    """ln (1/K) sum_k p(y | z_k), z_k ~ p(z | context): below ln p(y | context) on average, and rising with K."""
+    return marginal(log_p)
 
 
 def iwae(log_p: Tensor, log_ratio: Tensor) -> Tensor:
-    """ln (1/K) sum_k w_k prod_m p(y_m | z_k), z_k ~ q, log_ratio = ln p(z_k | context) - ln q(z_k), (K, B); rising with K.
+    """ln (1/K) sum_k w_k p(y | z_k), z_k ~ q, log_ratio = ln p(z_k | context) - ln q(z_k), (K, B); rising with K.
 
     With K = 1 its mean is the elbo.
     """
-    return (log_p.sum(2) + log_ratio).logsumexp(0) - math.log(len(log_p))
+    return marginal(log_p + log_ratio)
 
 
 def effective_sample_size(log_weights: Tensor) -> Tensor:
@@ -50,5 +50,5 @@ def effective_sample_size(log_weights: Tensor) -> Tensor:
 
 
 def marginal(log_p: Tensor) -> Tensor:
-    """ln (1/K) sum_k p(y_m | z_k) of every frame (or pixel) by itself: the mean over draws in the first dimension."""
+    """ln (1/K) sum_k p_k from ln p_k, (K, ...), of all frames together, or of every frame or pixel by itself."""
     return torch.logsumexp(log_p, 0) - math.log(len(log_p))

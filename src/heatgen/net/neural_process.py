@@ -26,8 +26,8 @@ class NeuralProcess(nn.Module):
     what is said of t rests on frames up to t alone, with z(t) = mu(t) + sigma(t) eps of one eps for all t; path: latent
     (r only through z), deterministic (no z), or both. width: R; latent: Z; hidden: of the networks on vectors; channels: of
     convolutions; masked: whether it is told which pixels are seen; conditional: whether it is told the map's random numbers;
-    likelihood and min_std: see `likelihood`. hints: how many privileged numbers of each frame may be told to the posterior
-    of z (LUPI): their encoding is merged into r by a residual that starts at 0, so that without them nothing changes.
+    likelihood, min_std and rank: see `likelihood`. hints: how many privileged numbers of each frame may be told to the
+    posterior of z (LUPI): their encoding is merged into r by a residual that starts at 0, so without them nothing changes.
     sigma = 0.1 + 0.9 sigmoid. Nothing is normalised over the batch or the context.
     ConfigError for values out of range.
     Source: Garnelo et al. 2018 (CNP, NP); Kim et al. 2019 (attention); Gordon et al. 2020 (grids).
@@ -49,6 +49,7 @@ class NeuralProcess(nn.Module):
         conditional: bool = False,
         likelihood: str = "heteroscedastic",
         min_std: float = 0.01,
+        rank: int = 8,
         hints: int = 0,
     ):
         super().__init__()
@@ -64,7 +65,7 @@ class NeuralProcess(nn.Module):
         )
         if width % heads:
             raise ConfigError(f"net.width = {width} must be a multiple of net.heads = {heads}.")
-        self.likelihood = Likelihood(likelihood, min_std)
+        self.likelihood = Likelihood(likelihood, min_std, rank)
         numbers = 1 + CONDITIONS * self.conditional
         seen_shape = (self.shape[0] + int(self.masked), *self.shape[1:])
         encoders = {"flat": FlatEncoder, "conv": ConvEncoder, "grid": GridEncoder}
@@ -126,8 +127,8 @@ class NeuralProcess(nn.Module):
         mu, raw = self.latent(vector).chunk(2, dim=-1)
         return Representation(r, mu, LEAST + (1 - LEAST) * raw.sigmoid())
 
-    def decode(self, known: Representation, z: Tensor | None, asked: Tensor, told: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Mean and deviation at the times asked, (K, B, M, C, H, W) each; z: (K, B, M or 1, Z), None without a latent."""
+    def decode(self, known: Representation, z: Tensor | None, asked: Tensor, told: Tensor | None) -> tuple[Tensor, ...]:
+        """What `likelihood` says at the times asked, each (K, B, M, C, H, W, ...); z: (K, B, M or 1, Z) or None."""
         (b, m), draws = asked.shape, 1 if z is None else len(z)
         r = known.r.expand(-1, m, *known.r.shape[2:])[None].expand(draws, *[-1] * (known.r.dim()))
         if z is None:
