@@ -35,7 +35,7 @@ LOWER = {  # the rooms that a room may import from, besides itself
     "model": {"forward", "oracle"},
     "callback": set(),
     "logger": set(),
-    "metric": {"data", "forward", "oracle"},
+    "metric": {"data", "forward", "model", "oracle", "regime"},
     "oracle": {"forward"},
     "regime": set(),
 }

@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 from conftest import call
+from PIL import Image
 
 from heatgen.check import ConfigError
 from heatgen.data.grf import GRF
@@ -80,7 +81,9 @@ def test_numbers_do_not_depend_on_how_tasks_are_cut_and_have_their_facts():
     facts = {"n": 20, "split": "hot_spots test", "regime": "random", "target frames": 4, "draws": 4, "min_std": 0.01}
     assert facts.items() <= result.facts.items() and result.facts["noise ceiling"] == "1.57679"
     assert result.series["context frames"] == [1.0, 2.0] and len({len(x) for x in result.series.values()}) == 1
-    assert set(result.pictures) == {"likelihoods", "frames"}
+    assert set(result.pictures) == {"likelihoods", "frames", "film"}
+    film = result.pictures["film"]
+    assert len(film) == 10 and len({page.size for page in film}) == 1 and film[0].tobytes() != film[-1].tobytes()
 
 
 def test_gaussian_fields_have_an_exact_line_and_told_maps_have_none():
@@ -88,6 +91,9 @@ def test_gaussian_fields_have_an_exact_line_and_told_maps_have_none():
     model = make(process=StochasticHeat((1, N, N), 9, g=0.0))
     result = Likelihood(contexts=[1], targets=4, draws=2)(subject(model, data, 8, "grf"))
     assert result.values["gap [nats a frame], 1 context"] > 0
+    driven = make(process=StochasticHeat((1, N, N), 9, g=0.1))
+    result = Likelihood(contexts=[1], targets=4, draws=2)(subject(driven, data, 8, "grf"))
+    assert any("forward=stochastic_heat is driven by noise between frames" in note for note in result.notes)
     process = NeumannHeat((1, N, N), 9, diffusivity=[0.01, 0.1], diffusivities=4, conditional=True)
     told = make(process=process, conditional=True)
     result = Likelihood(contexts=[1], targets=4, draws=2)(subject(told))
@@ -136,3 +142,5 @@ def test_from_the_command_line(tmp_path):
     content = json.loads(path.read_text())
     assert content["values"]["gap [nats a frame], 3 context"] > 0
     assert len(list(path.parent.glob(f"{path.stem}_*.png"))) == 2
+    with Image.open(path.with_name(f"{path.stem}_film.gif")) as film:
+        assert film.n_frames == 20 and film.width > 4 * film.height

@@ -172,3 +172,67 @@ def test_a_blank_draw_is_a_large_error_and_a_finite_one():
 def test_ring_sums_drop_what_lies_beyond():
     rings = torch.tensor([[0, 1], [2, 1]])
     assert scores.ring_sums(torch.tensor([[[1.0, 2.0], [4.0, 8.0]]]), rings, 2).tolist() == [[1, 10]]
+
+
+# mixtures of Gaussians ----------------------------------------------------------------------------------------------------
+
+MEANS, STDS, SEEN = normal(4, 3, 1, 2, 2, seed=2), 0.2 + normal(4, 3, 1, 2, 2, seed=3).abs(), normal(3, 1, 2, 2, seed=4)
+
+
+def test_the_mean_distance_is_that_of_samples_and_of_the_integral():
+    for mean, std in ((0.0, 1.0), (0.7, 0.3), (-2.0, 1.5), (40.0, 0.01)):
+        wanted = integrate.quad(lambda x: abs(mean + std * x) * stats.norm.pdf(x), -12, 12, points=[-mean / std], limit=200)[
+            0
+        ]
+        found = scores.mean_distance(torch.tensor(mean, dtype=torch.float64), torch.tensor(std, dtype=torch.float64))
+        assert found.item() == pytest.approx(wanted, rel=1e-7)
+
+
+@pytest.mark.parametrize("number", [1, 2, 4])
+@pytest.mark.parametrize("block", [1, 5, 2**16])
+def test_the_crps_of_a_mixture_is_the_integral_of_the_squared_gap_of_its_distribution(number, block, monkeypatch):
+    monkeypatch.setattr(scores, "BLOCK", block)
+    grid = torch.linspace(-12, 12, 200_001, dtype=torch.float64)[:, None]
+    mean, std, y = MEANS[:number].reshape(number, 1, -1), STDS[:number].reshape(number, 1, -1), SEEN.reshape(1, -1)
+    wanted = torch.zeros(12, dtype=torch.float64)
+    for i in range(12):
+        cdf = torch.special.ndtr((grid - mean[..., i : i + 1]) / std[..., i : i + 1]).mean(0)
+        wanted[i] = torch.trapezoid((cdf - (grid >= y[:, i : i + 1]).double()).square(), grid, dim=0)
+    found = scores.mixture_crps(MEANS[:number], STDS[:number], SEEN)
+    assert found.tolist() == pytest.approx(wanted.reshape(3, 4).mean(1).tolist(), abs=2e-4)
+
+
+def test_the_crps_of_one_gaussian_has_its_closed_form():
+    z = (SEEN - MEANS[0]) / STDS[0]
+    density, below = torch.distributions.Normal(0, 1).log_prob(z).exp(), torch.special.ndtr(z)
+    wanted = STDS[0] * (z * (2 * below - 1) + 2 * density - 1 / math.sqrt(math.pi))
+    found = scores.mixture_crps(MEANS[:1], STDS[:1], SEEN)
+    assert found.tolist() == pytest.approx(wanted.flatten(1).mean(1).tolist(), rel=1e-12)
+    assert scores.mixture_crps(MEANS[:1].expand(5, *SEEN.shape), STDS[:1].expand(5, *SEEN.shape), SEEN).tolist() == (
+        pytest.approx(found.tolist(), rel=1e-12)
+    )
+
+
+def test_the_crps_of_a_mixture_is_that_of_many_of_its_samples():
+    which = torch.randint(4, (20_000,), generator=torch.Generator().manual_seed(5))
+    samples = MEANS[which] + STDS[which] * normal(20_000, *SEEN.shape, seed=6)
+    wanted = scores.crps(samples, SEEN)
+    assert scores.mixture_crps(MEANS, STDS, SEEN).tolist() == pytest.approx(wanted.tolist(), abs=0.02)
+
+
+def test_the_pit_of_a_mixture_is_its_distribution_function_and_uniform_for_its_samples():
+    found = scores.mixture_pit(MEANS, STDS, SEEN)
+    wanted = stats.norm.cdf(SEEN.numpy(), MEANS.numpy(), STDS.numpy()).mean(0)
+    assert found.numpy() == pytest.approx(wanted, rel=1e-12)
+    which = torch.randint(4, (5000,), generator=torch.Generator().manual_seed(7))
+    samples = MEANS[which] + STDS[which] * normal(5000, *SEEN.shape, seed=8)
+    each = torch.stack([scores.mixture_pit(MEANS, STDS, y) for y in samples])
+    assert stats.kstest(each[:, 1, 0, 1, 0].numpy(), "uniform").pvalue > 1e-3
+    for level in (0.5, 0.9, 0.95):
+        share = scores.coverage(each[:, 1, 0, 1, 0][None], level).item()
+        assert share == pytest.approx(level, abs=4 * math.sqrt(level * (1 - level) / 5000))
+
+
+def test_a_histogram_has_the_shares_of_equal_parts():
+    values = torch.tensor([[0.0, 0.1, 0.49, 1.0], [0.25, 0.26, 0.74, 0.75]])
+    assert scores.histogram(values, 4).tolist() == [[0.5, 0.25, 0, 0.25], [0, 0.5, 0.25, 0.25]]

@@ -158,3 +158,14 @@ def test_a_sweep_of_results_without_a_headline_is_of_their_first_value(tmp_path)
         "delta", [1.0, 2.0], [Result({"a": 1.0, "b": 2.0}), Result({"a": math.nan, "b": 3.0})], "kid", tmp_path
     )
     assert json.loads(path.read_text())["series"] == {"delta": [1, 2], "a": [1, None]}
+
+
+def test_a_film_is_a_gif_and_the_picture_that_is_asked_for_is_a_still(tell, tmp_path):
+    film = [picture(colour) for colour in ("red", "green", "blue")]
+    asked = tmp_path / "asked.png"
+    _, path, _ = tell(dataclasses.replace(PLAIN, pictures={"film": film, "still": picture("red")}), picture=str(asked))
+    with Image.open(path.with_name(f"{path.stem}_film.gif")) as found:
+        assert found.n_frames == 3 and found.info["duration"] == 150
+    assert not path.with_name(f"{path.stem}_film.png").exists() and Image.open(asked).getpixel((0, 0)) == (255, 0, 0)
+    _, _, said = tell(dataclasses.replace(PLAIN, pictures={"film": film}), picture=str(tmp_path / "none.png"))
+    assert "draws no picture" in said and not (tmp_path / "none.png").exists()

@@ -1,11 +1,14 @@
-"""The figures of mode=likelihood: likelihood against context, and one task in pictures."""
+"""The figures of mode=likelihood: likelihood against context, and one task in pictures and as a film."""
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 from PIL import Image
 from torch import Tensor
 
 from heatgen.metric.reconstruction_pictures import as_image, plots
+
+MOST = 200  # pictures in a film
 
 
 def likelihoods(series: Mapping[str, Sequence[float]], ceiling: float) -> Image.Image:
@@ -49,3 +52,30 @@ def frames(rows: Mapping[str, Tensor], times: Sequence[float]) -> Image.Image:
                 panel.set_title(f"t = {time:.3g}", fontsize=8)
         line[0].set_ylabel(name, fontsize=8)
     return as_image(figure)
+
+
+def film(rows: Mapping[str, Tensor], times: Sequence[float], given: Sequence[float]) -> list[Image.Image]:
+    """Frames (M, C, H, W) side by side, a panel each name, at one time after the other; at most 200 of them.
+
+    All fields share the colours of the targets, all deviations those from 0 to the largest. given: times in the context.
+    """
+    plt, target = plots(), rows["target"].double()
+    widest = max((u.max().item() for name, u in rows.items() if "std" in name), default=1.0)
+    figure, axes = plt.subplots(1, len(rows), figsize=(2.1 * len(rows), 2.5), layout="constrained", squeeze=False)
+    panels = []
+    for panel, (name, u) in zip(axes[0], rows.items(), strict=True):
+        own = {"vmin": 0, "vmax": widest, "cmap": "viridis"} if "std" in name else {"cmap": "inferno"}
+        scale = {"vmin": target.min().item(), "vmax": target.max().item()} | own
+        panels.append(panel.imshow(u[0, 0].double().numpy(), interpolation="nearest", **scale))
+        panel.set(xticks=[], yticks=[], title=name)
+        figure.colorbar(panels[-1], ax=panel, location="bottom", shrink=0.9)
+    pages = []
+    for i in range(0, len(times), -(-len(times) // MOST)):
+        seen = any(abs(times[i] - time) < 1e-9 for time in given)
+        figure.suptitle(f"t = {times[i]:.3g}{', in the context' if seen else ''}", fontsize=9)
+        for panel, u in zip(panels, rows.values(), strict=True):
+            panel.set_data(u[i, 0].double().numpy())
+        figure.canvas.draw()
+        pages.append(Image.fromarray(np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()))
+    plt.close(figure)
+    return pages

@@ -18,8 +18,8 @@ from heatgen.noise import SampleNoise, batches
 class Result:
     """values: name -> number; errors: name -> its standard error; facts: what a reader must know; notes: caveats.
 
-    series: columns of equal length, the first one the abscissa; pictures: name -> image; headline: the values that stand for
-    the result beside those of other runs (None: the first one).
+    series: columns of equal length, the first one the abscissa; pictures: name -> image, or the images of a film;
+    headline: the values that stand for the result beside those of other runs (None: the first one).
     """
 
     values: dict[str, float]
@@ -27,7 +27,7 @@ class Result:
     facts: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     series: dict[str, list[float]] = field(default_factory=dict)
-    pictures: dict[str, Image.Image] = field(default_factory=dict)
+    pictures: dict[str, Image.Image | list[Image.Image]] = field(default_factory=dict)
     headline: tuple[str, ...] | None = None
 
 

@@ -3,11 +3,14 @@
 draws: (n, B, C, H, W), n >= 2 draws for each of B fields; truth: (B, C, H, W), the fields.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
 SPECTRAL_RADII = 10  # the rings that a spectral error compares, where a field has so many
 SMALLEST = torch.finfo(torch.float64).tiny  # under a logarithm: an empty ring is a large error, not an infinite one
+BLOCK = 2**16  # numbers that a sum over pairs holds at a time
 
 
 def mse(u: Tensor, truth: Tensor) -> Tensor:
@@ -74,6 +77,44 @@ def identical(draws: Tensor) -> Tensor:
     """Whether all draws of a field are the same to a millionth of its largest pixel, (B,) 0 or 1."""
     first, rest = draws[0].flatten(1), draws[1:].flatten(2)
     return ((rest - first).abs().amax((0, 2)) <= 1e-6 * first.abs().amax(1)).double()
+
+
+# mixtures of Gaussians: mean, std (K, B, ...), K equally probable normal laws of each pixel; truth (B, ...) ---------------
+
+
+def mean_distance(mean: Tensor, std: Tensor) -> Tensor:
+    """E|X| for X ~ N(mean, std^2), elementwise: 2 s phi(m / s) + m (2 Phi(m / s) - 1)."""
+    z = mean / (std * 2**0.5)
+    return std * (2 / math.pi) ** 0.5 * (-z.square()).exp() + mean * torch.erf(z)
+
+
+def mixture_crps(mean: Tensor, std: Tensor, truth: Tensor) -> Tensor:
+    """The exact CRPS of a mixture, mean over pixels, (B,), on the scale of a pixel.
+
+    (1/K) sum_k A(y - m_k, s_k^2) - 1/(2 K^2) sum_kl A(m_k - m_l, s_k^2 + s_l^2) with A(m, s^2) = E|N(m, s^2)|.
+    Source: Grimit et al. 2006.
+    """
+    number, size = len(mean), max(1, BLOCK // len(mean))
+    parts = []
+    for m, s, y in zip(*(x.reshape(-1, truth.numel()).double().split(size, 1) for x in (mean, std, truth)), strict=True):
+        variance = s.square()
+        pairs = mean_distance(torch.zeros_like(m), (2 * variance).sqrt()).sum(0)
+        for k in range(1, number):
+            pairs += 2 * mean_distance(m[k:] - m[k - 1], (variance[k:] + variance[k - 1]).sqrt()).sum(0)
+        parts.append(mean_distance(y - m, s).mean(0) - pairs / (2 * number**2))
+    return torch.cat(parts).reshape(len(truth), -1).mean(1)
+
+
+def mixture_pit(mean: Tensor, std: Tensor, truth: Tensor) -> Tensor:
+    """The probability integral transform of each pixel, (1/K) sum_k Phi((y - m_k) / s_k), (B, ...) in [0, 1]."""
+    return torch.special.ndtr((truth.double() - mean.double()) / std.double()).mean(0)
+
+
+def histogram(transform: Tensor, bins: int) -> Tensor:
+    """The share of a field's numbers in each of `bins` equal parts of [0, 1], (B, bins)."""
+    where = (transform.flatten(1) * bins).long().clamp(0, bins - 1)
+    zero = torch.zeros(len(where), bins, dtype=torch.float64, device=where.device)
+    return zero.scatter_add_(1, where, torch.full(where.shape, 1 / where.shape[1], dtype=zero.dtype, device=zero.device))
 
 
 # spectra ----------------------------------------------------------------------------------------------------------------

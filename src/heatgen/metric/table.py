@@ -15,8 +15,10 @@ from rich.table import Table
 
 from heatgen import directory
 from heatgen.metric.metric import Result
+from heatgen.picture import save_gif
 
 SHOWN = 11  # rows of a series on the screen; the JSON has them all
+FILM = 150  # milliseconds that each picture of a film is seen
 
 
 def number(value: float) -> str:
@@ -63,11 +65,16 @@ def report(
     path = directory.write_result(run, mode, json.loads(json.dumps(content, default=str)))
     if result.series:
         draw_series(result.series, path.with_suffix(".png"), mode)
+    stills = []
     for name, image in result.pictures.items():
+        if isinstance(image, list):
+            save_gif(path.with_name(f"{path.stem}_{name}.gif"), image, FILM)
+            continue
         image.save(path.with_name(f"{path.stem}_{name}.png"))
-    if picture is not None and result.pictures:
+        stills.append(image)
+    if picture is not None and stills:
         Path(picture).parent.mkdir(parents=True, exist_ok=True)
-        next(iter(result.pictures.values())).save(picture)
+        stills[0].save(picture)
     elif picture is not None:
         console.print(f"Note: mode={mode} draws no picture, so {picture} is not written.", markup=False, soft_wrap=True)
     swept = dict(zip(("param_name", "param_value"), parameter or ("", ""), strict=True))

@@ -3,6 +3,7 @@
 from typing import Any
 
 from heatgen.check import ConfigError
+from heatgen.forward.process import ObservedProcess
 from heatgen.oracle.gaussian import GaussianOracle
 from heatgen.oracle.hypotheses import HypothesesTrajectory
 from heatgen.oracle.mixture import MixtureOracle
@@ -24,6 +25,8 @@ def exact_trajectories(process: Any, spec: Any, noise_std: float) -> GaussianTra
     For Gaussian data, and for a single hot spot under a map that is known or has a grid of diffusivities that the network is
     not told. ConfigError, with the reason, for everything else.
     """
+    if not isinstance(process, ObservedProcess) and (process.given(None).std(process.times[-1:]) > 0).any():
+        raise ConfigError(f"forward={process.name} is driven by noise between frames; forward=neumann_heat or heat is not.")
     if getattr(spec, "spots", None) is not None and tuple(spec.spots.spots) == (1, 1):
         if process.random and not (process.hidden and hasattr(process, "diffusivity_grid")):
             raise ConfigError(

@@ -1,0 +1,124 @@
+"""mode=physics: what the predictions of a neural process keep of the laws of heat between insulating walls."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from heatgen import check
+from heatgen.metric import physics_pictures as pictures
+from heatgen.metric.metric import Result, Subject
+from heatgen.metric.neural_process_tasks import FRAMES, TaskMetric, double, label
+from heatgen.model.tasks import entropy
+
+LAWS = ("energy drift", "overshoot", "undershoot", "violations", "entropy decrease")
+SHOWN = 3  # tasks in the picture
+
+
+class Physics(TaskMetric):
+    """How far predictions at all levels break the laws of heat, by number of context frames, with standard errors.
+
+    energy drift: the mean over the frame minus that of the first predicted frame, root mean square over tasks and times;
+    overshoot and undershoot: how far the largest pixel of a frame is above those of all earlier ones, and the smallest
+    below, mean over frames; violations: the share of frames where either is above `tolerance`; entropy decrease: the mean
+    of max(0, H_l - H_l+1) over consecutive frames, H of `tasks.entropy`, as a share of its largest value. All are of the
+    predictive mean, without noise; of draws: of the mean of each draw of the latent, then the mean over draws; true: of
+    the clean frames, about 0 where the map is heat flow; exact: of the exact posterior mean, where the law is known. Tasks
+    and contexts are those of mode=likelihood.
+    split; contexts: numbers of context frames; targets: as there; draws: K; tolerance: on the scale of frames.
+    ConfigError for other models and values out of range.
+    """
+
+    answer = "mean"
+
+    def __init__(
+        self,
+        split: str = "test",
+        contexts: Sequence[int] = (1, 3, 5),
+        targets: int = 10,
+        draws: int = 64,
+        tolerance: float = 0.01,
+    ):
+        super().__init__(split, contexts, targets, draws)
+        self.tolerance = check.number("metric.tolerance", tolerance, minimum=0)
+
+    def tasks_at_a_time(self, subject: Subject) -> int:
+        """Few, as every level is predicted."""
+        return max(1, FRAMES // len(subject.model.process.times))
+
+    def summaries(self, subject: Subject, oracle: Any, number: int | None, run: Sequence[int]) -> dict[str, Tensor]:
+        """What the laws need of all levels, voice -> (draws, B, levels, 4): "" the mean, "of draws", "true", "exact"."""
+        task = self.everything(subject, number, run)
+        mean, draws = [], []
+        for said in self.predict_all(subject, task, run):
+            each = said.mean.double()
+            mean.append(summary(each.mean(0, keepdim=True)))
+            draws.append(summary(each))
+        found = {"": torch.cat(mean, dim=2)}
+        if subject.model.net.path != "deterministic":
+            found["of draws"] = torch.cat(draws, dim=2)
+        found["true"] = summary(task.clean[None].double())
+        if oracle is not None:
+            found["exact"] = summary(oracle.mean(double(task.context), task.target.times.double())[None])
+        return found
+
+    def columns(self, subject: Subject, oracle: Any, number: int | None, run: Sequence[int]) -> Tensor:
+        """The laws of each voice, mean over draws, (B, 5 voices)."""
+        found = self.summaries(subject, oracle, number, run)
+        return torch.cat([laws(x, self.tolerance).mean(0) for x in found.values()], dim=1)
+
+    def report(
+        self,
+        subject: Subject,
+        oracle: Any,
+        rows: Sequence[tuple[int | None, Tensor]],
+        chosen: Sequence[int],
+        result: Result,
+    ) -> None:
+        """The means over tasks, and a picture of some."""
+        number = self.middle(subject.model)
+        shown = self.summaries(subject, oracle, number, chosen[:SHOWN])
+        names = [
+            f"{voice} {law}" if voice in ("true", "exact") else f"{law} {voice}".strip() for voice in shown for law in LAWS
+        ]
+        for context, table in rows:
+            squares = [name for name in names if LAWS[0] in name]
+            self.tell(result, context, dict(zip(names, table.unbind(1), strict=True)), squares)
+        end = label(number)
+        result.headline = tuple(f"{law}{end}" for law in ("energy drift", "overshoot", "violations", "entropy decrease"))
+        process = subject.model.process
+        result.facts |= {"levels": process.num_levels, "tolerance": self.tolerance}
+        result.notes.append(
+            "the laws hold for heat between insulating walls; for other maps the numbers of the true frames say what the "
+            "data does. Entropy counts pixels below 0 as 0."
+        )
+        if oracle is not None and process.random:
+            result.notes.append(
+                "the exact mean is over heat flows of several diffusivities: it keeps the energy, but need not keep the "
+                "other laws."
+            )
+        result.pictures["physics"] = pictures.over_time(
+            {voice: x.mean(0).cpu() for voice, x in shown.items() if voice != "of draws"}, process.times.tolist()
+        )
+
+
+def summary(u: Tensor) -> Tensor:
+    """Mean, largest and smallest pixel and entropy of frames (..., C, H, W), (..., 4)."""
+    flat = u.flatten(-3)
+    return torch.stack([flat.mean(-1), flat.amax(-1), flat.amin(-1), entropy(u)], dim=-1)
+
+
+def laws(found: Tensor, tolerance: float) -> Tensor:
+    """How far each law is broken along the levels (..., L, 4) of `summary`, (..., 5), the energy drift as a mean square."""
+    energy, high, low, spread = found.unbind(-1)
+    over = (high[..., 1:] - high.cummax(-1).values[..., :-1]).clamp(min=0)
+    under = (low.cummin(-1).values[..., :-1] - low[..., 1:]).clamp(min=0)
+    columns = [
+        (energy[..., 1:] - energy[..., :1]).square(),
+        over,
+        under,
+        (torch.maximum(over, under) > tolerance).to(found),
+        (spread[..., :-1] - spread[..., 1:]).clamp(min=0),
+    ]
+    return torch.stack([column.mean(-1) for column in columns], dim=-1)
