@@ -48,7 +48,7 @@ TINY: dict[str, dict[str, Any]] = {  # by network: the options that keep its wei
     "BayesianUNet": {"channels": [2, 2]},
     "FNO": {"modes": 2, "width": 2},
     "MLP": {"width": 4, "depth": 1},
-    "NeuralProcess": {"width": 4, "latent": 2, "hidden": 4, "channels": 2},
+    "NeuralProcess": {"width": 4, "latent": 2, "hidden": 4, "channels": 2, "layers": 1},
     "Nothing": {},
 }
 
@@ -70,7 +70,11 @@ def forward_node(forward: str) -> DictConfig:
     return unresolved("train", f"forward={forward}").forward
 
 
-NEURAL_PROCESSES = {"attentive_np", "causal_np", "cnp", "conv_np", "grid_conv_cnp", "grid_conv_np", "lupi_np", "np"}
+NEURAL_PROCESSES = {"attentive_np", "causal_np", "cnp", "conv_cnp", "conv_np", "gnp", "grid_conv_cnp", "grid_conv_np"} | {
+    "lupi_np",
+    "np",
+    "tnp",
+}
 POINTS = ("checkerboard", "gaussian_mixture", "point", "ring", "swiss_roll", "two_points")
 CONVOLUTIONAL = ("autoregressive", "bayesian", "resnet", "smdp", "ssm")  # their own networks want a box of pixels
 
@@ -102,7 +106,8 @@ def combinations() -> list[tuple[str, str]]:
 def test_any_model_with_any_data_set_is_built_with_any_forward_map_or_refuses_the_map(model: str, data: str) -> None:
     wanted, built = ["data", "forward", "net", "model", "sampler", "regime", "seed", "data_dir"], []
     net = ["net=mlp"] if model in CONVOLUTIONAL and data in POINTS else []
-    net = ["net=neural_process"] if model == "conv_np" and data in POINTS else net
+    if data in POINTS:
+        net = {"conv_np": ["net=neural_process"], "tnp": ["net.patch=1"]}.get(model, net)
     plain = OmegaConf.masked_copy(unresolved("train", f"model={model}", f"data={data}", *net), wanted)
     for forward in options("forward"):
         cfg = copy.deepcopy(plain)

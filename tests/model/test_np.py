@@ -1,5 +1,6 @@
 """model=np and its kin: the loss by hand, what reaches what, objectives that fit, and runs from the command line."""
 
+import dataclasses
 import functools
 import math
 
@@ -97,6 +98,90 @@ def test_privileged_facts_are_used_in_training_alone():
     assert not torch.allclose(values["facts"], values["zero"]) and not torch.allclose(values["facts"], values["shuffled"])
 
 
+def test_an_oracle_is_told_facts_of_the_context_when_it_predicts_and_no_other_is():
+    task = make_task(make().process, batch()["u0"], REGIME, noise(), 0.1)
+    other = dataclasses.replace(task, hints=5 - task.hints)
+    targets = torch.cat([task.hints[:, :3], 5 - task.hints[:, 3:]], 1)
+    for hints in ("oracle", "facts", "zero", "shuffled"):
+        model = make(net={"hints": 3, "path": "both"}, hints=hints)
+        torch.nn.init.normal_(model.net.merge[-1].weight)
+        for mode in (True, False):
+            model.train(mode)
+            said, changed, same = (
+                model.predict(t, 2, noise()).mean for t in (task, other, dataclasses.replace(task, hints=targets))
+            )
+            assert torch.equal(said, changed) == (hints != "oracle") and torch.equal(said, same)
+    facts = make(net={"hints": 3, "path": "both"}, hints="facts").train()
+    oracle = make(net={"hints": 3, "path": "both"}, hints="oracle")
+    for model in (oracle, facts):
+        torch.nn.init.normal_(model.net.merge[-1].weight, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(oracle.train().loss(batch(), noise()), oracle.eval().loss(batch(), noise()))
+    assert not torch.allclose(oracle.loss(batch(), noise()), facts.loss(batch(), noise()))
+
+
+def test_an_oracle_without_context_is_finite_and_cannot_draw_a_clean_frame():
+    model = make(net={"hints": 3}, hints="oracle", regime=functools.partial(random, context=[0, 0], targets=4))
+    assert model.loss(batch(), noise()).isfinite().all()
+    with pytest.raises(ConfigError, match=r"^model\.hints=oracle cannot draw samples.* use model\.hints=facts"):
+        model.generate(torch.randn(2, *SHAPE), noise(2))
+
+
+ENCODERS = [
+    {"encoder": "flat"},
+    {"encoder": "conv"},
+    {"encoder": "grid", "path": "both"},
+    {"encoder": "grid", "path": "deterministic"},
+    {"encoder": "set_conv", "path": "deterministic", "masked": True},
+    {"encoder": "patch", "aggregator": "transformer", "path": "deterministic", "patch": 2, "layers": 2},
+]
+
+
+@pytest.mark.parametrize("likelihood", ["heteroscedastic", "low_rank"])
+@pytest.mark.parametrize("options", ENCODERS, ids=lambda o: o["encoder"])
+def test_any_encoder_learns_predicts_and_draws_with_either_likelihood(options, likelihood):
+    model = make(net={**options, "likelihood": likelihood, "rank": 3})
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    losses = []
+    for _ in range(15):
+        losses.append(model.loss(batch(), noise()).mean())
+        optimizer.zero_grad()
+        losses[-1].backward()
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in model.net.decoder.parameters())
+        optimizer.step()
+    assert losses[-1] < losses[0]
+    task = make_task(model.process, batch()["u0"], REGIME, noise(), 0.1)
+    said = model.predict(task, 2, noise())
+    assert said.joint(task.target.values).isfinite().all() and said.sample(noise()).isfinite().all()
+    assert (said.factor is None) == (likelihood != "low_rank")
+    assert model.generate(torch.randn(5, *SHAPE), noise()).shape == (5, *SHAPE)
+
+
+def test_a_drawn_frame_keeps_what_goes_together_and_leaves_the_noise_out():
+    model = make(net={"path": "deterministic", "likelihood": "low_rank"})
+    size = (1, 4, 1, *SHAPE)
+    model.net.decode = lambda *_: (torch.zeros(size), torch.full(size, 0.1), torch.ones(*size, 1))
+    u0 = model.generate(torch.randn(4, *SHAPE), noise(4))
+    assert_close(u0, u0[:, :, :1, :1].expand_as(u0), atol=1e-3, rtol=0)
+    assert u0[:, 0, 0, 0].unique().numel() == 4
+
+
+def test_errors_that_go_together_are_more_likely_where_they_are_told_together():
+    """Frames of one pattern of unknown size and nothing given: all pixels are off by the same factor."""
+    u0 = torch.randn(64, 1, 1, 1) * (0.5 + batch(1)["u0"])
+    losses = {}
+    for likelihood in ("heteroscedastic", "low_rank"):
+        net = {"path": "deterministic", "likelihood": likelihood, "rank": 2, "hidden": 32}
+        model = make(net=net, regime=functools.partial(random, context=[0, 0], targets=3))
+        optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
+        for step in range(200):
+            loss = model.loss({"u0": u0}, SampleNoise(range(64), step)).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        losses[likelihood] = loss.item()
+    assert losses["low_rank"] < losses["heteroscedastic"] - 0.3
+
+
 def test_a_causal_model_predicts_the_same_whatever_comes_later():
     model = make(regime=functools.partial(forecast, context=[1, 3], targets=4), net={"causal": True, "path": "both"})
     assert model.objective == "npml"
@@ -138,6 +223,10 @@ def test_a_few_steps_learn_a_single_task():
         ({"objective": "elbo", "net": {"path": "deterministic"}}, r"^model\.objective=elbo does not fit .* has no latent"),
         ({"objective": "elbo", "net": {"causal": True}}, r"one posterior for all times; with net\.causal=true use npml"),
         ({"hints": "facts"}, r"^model\.hints=facts does not fit net\.hints=0; use net=lupi_np"),
+        (
+            {"net": {"hints": 3}, "hints": "facts", "objective": "npml"},
+            r"^model\.hints=facts is told to a posterior, and model\.objective=npml has none; use elbo or iwae",
+        ),
         ({"net": {"hints": 3}}, r"^model\.hints=none does not fit net\.hints=3"),
         ({"draws": 0}, r"^model\.draws must be a whole number of at least 1"),
         ({"regime": random}, r"ask for up to 13 frames of 10"),
@@ -163,6 +252,9 @@ def test_another_network_is_refused():
         ["model=causal_np", "forward=random_velocity", "regime=forecast"],
         ["model=attentive_np", "forward=heat_kernel", "data=gaussian_mixture", "data.train_size=64", "data.val_size=8"],
         ["model=grid_conv_cnp", "forward=heat", "regime=sensors", "net.masked=true"],
+        ["model=conv_cnp", "forward=heat"],
+        ["model=tnp", "forward=random_velocity"],
+        ["model=gnp", "forward=constant_velocity"],
     ],
     ids=lambda words: words[0],
 )

@@ -10,10 +10,11 @@ from torch.testing import assert_close
 from heatgen.check import ConfigError
 from heatgen.frames import Context, Frames
 from heatgen.net.aggregator import Aggregator
+from heatgen.net.frame_encoder import SetConvolution
 from heatgen.net.neural_process import NeuralProcess
 
 SHAPE, B, N, M = (1, 8, 8), 3, 4, 5
-SMALL = {"width": 8, "latent": 4, "hidden": 16, "channels": 8}
+SMALL = {"width": 8, "latent": 4, "hidden": 16, "channels": 8, "layers": 2}
 COMBINATIONS = [
     {"encoder": encoder, "aggregator": aggregator, "causal": causal, "path": path}
     for encoder, aggregator, causal, path in itertools.product(
@@ -21,6 +22,16 @@ COMBINATIONS = [
     )
     if (encoder, path) != ("grid", "latent")
 ]
+COMBINATIONS += [
+    {"encoder": "set_conv", "aggregator": aggregator, "causal": causal, "path": path, "masked": True}
+    for aggregator, causal, path in (("mean", False, "deterministic"), ("mean", True, "both"), ("attention", False, "both"))
+]
+COMBINATIONS += [
+    {"encoder": "patch", "aggregator": "transformer", "causal": causal, "path": "deterministic", "patch": patch}
+    for causal, patch in itertools.product((False, True), (1, 4))
+]
+COMBINATIONS += [{**COMBINATIONS[0], "likelihood": "low_rank"}, {**COMBINATIONS[-1], "likelihood": "low_rank"}]
+TOKENS = {"encoder": "patch", "aggregator": "transformer", "path": "deterministic"}
 every = pytest.mark.parametrize("options", COMBINATIONS, ids=lambda o: "-".join(str(v) for v in o.values()))
 
 
@@ -40,12 +51,13 @@ def context(n=N, seed=1):
 
 
 def answer(net, given, asked, draws=2):
-    """Mean and deviation, with the same eps whatever the context is."""
+    """Mean and deviation (of low_rank, and what goes together), with the same eps whatever the context is."""
     known = net.represent(given, asked)
     z = None
     if known.mu is not None:
         z = known.mu + known.sigma * torch.linspace(-1, 1, draws * 4).double().reshape(draws, 1, 1, 4)
-    return torch.stack(net.decode(known, z, asked, given.told))
+    mean, std, *factors = net.decode(known, z, asked, given.told)
+    return torch.stack([mean, std, *(f for factor in factors for f in factor.unbind(-1))])
 
 
 @every
@@ -109,8 +121,8 @@ def test_a_causal_answer_does_not_know_the_future_and_another_does(options):
 
 
 def test_the_gradient_of_a_causal_answer_to_later_frames_is_0():
-    for aggregator in ("mean", "attention"):
-        net, given = make(encoder="grid", aggregator=aggregator, causal=True, path="both"), context()
+    for options in (o for o in COMBINATIONS if o["causal"]):
+        net, given = make(**options), context()
         values = given.frames.values.requires_grad_()
         asked = given.frames.times.mean(1, keepdim=True)
         answer(net, Context(Frames(given.frames.times, values, given.frames.mask)), asked).sum().backward()
@@ -187,10 +199,70 @@ def test_pixels_that_are_not_seen_do_not_matter_and_are_told_from_zeros():
     assert not torch.allclose(answer(net, Context(zeros), asked), said)
 
 
-def test_the_numbers_of_a_map_are_told():
-    net, asked = make(conditional=True), numbers(B, M, seed=9)
-    a, b = (answer(net, Context(context().frames, told=numbers(B, 2, seed=seed)), asked) for seed in (0, 1))
-    assert not torch.allclose(a, b)
+@pytest.mark.parametrize("options", [{"encoder": "set_conv"}, {"encoder": "patch", "aggregator": "transformer"}])
+def test_sensors_count_with_their_frames_in_any_order_and_no_sensor_at_all_is_finite(options):
+    net, frames = make(masked=True, path="deterministic", **options), context().frames
+    seen, asked = numbers(B, N, 1, 8, 8, seed=5) < 0.1, numbers(B, M, seed=9)
+    said = answer(net, Context(frames, seen), asked)
+    hidden = Frames(frames.times, torch.where(seen, frames.values, 9 + frames.values), frames.mask)
+    assert torch.equal(answer(net, Context(hidden, seen), asked), said)
+    order = torch.tensor([2, 0, 3, 1])
+    assert_close(answer(net, Context(frames.select(order), seen[:, order]), asked), said, atol=1e-12, rtol=0)
+    blind = answer(net, Context(frames, torch.zeros_like(seen)), asked)
+    assert blind.isfinite().all() and not torch.allclose(blind, said)
+
+
+def test_the_set_convolution_is_the_sum_over_sensors():
+    layer = SetConvolution(1.3).double()
+    values, seen = numbers(2, 3, 5, 7), (numbers(2, 1, 5, 7, seed=1) < 0.2).double()
+    said = layer(values, seen)
+    for b, i, j in itertools.product(range(2), range(5), range(7)):
+        mass, density = torch.zeros(3).double(), 0.0
+        for k, m in seen[b, 0].nonzero().tolist():
+            weight = torch.exp(torch.tensor(-((i - k) ** 2 + (j - m) ** 2) / (2 * 1.3**2), dtype=torch.float64))
+            mass, density = mass + weight * values[b, :, k, m], density + weight
+        assert_close(
+            said[b, :, i, j].detach(), torch.cat([mass / (density + 1e-8), density.reshape(1)]), rtol=1e-6, atol=1e-9
+        )
+    said.sum().backward()
+    assert layer.log_length.grad.isfinite() and layer.log_length.grad != 0
+    assert_close(layer(values, torch.zeros_like(seen)), torch.zeros(2, 4, 5, 7).double())
+
+
+def test_sensors_and_their_answers_move_together():
+    seen = torch.zeros(1, 1, 1, 48, 48, dtype=torch.bool)
+    seen[..., 20:24, 20:24] = numbers(4, 4) < 0.5
+    values, asked, times = numbers(1, 1, 1, 48, 48), numbers(1, 2), numbers(1, 1)
+    torch.manual_seed(0)
+    net = NeuralProcess((1, 48, 48), encoder="set_conv", path="deterministic", masked=True, **SMALL).double()
+    a, b = (
+        answer(net, Context(Frames.of(times, values.roll(by, (-2, -1))), seen.roll(by, (-2, -1))), asked)
+        for by in ((0, 0), (3, 2))
+    )
+    assert_close(a[..., 13:32, 13:33], b[..., 16:35, 15:35], atol=1e-9, rtol=0)  # what no wall reaches
+    assert not torch.allclose(a, b, atol=1e-4)
+
+
+def test_privileged_facts_respect_the_order_of_time():
+    net, frames, facts = make(causal=True, path="both", hints=3), context().frames, numbers(B, N, 3)
+    torch.nn.init.normal_(net.merge[-1].weight)
+    asked = frames.times.mean(1, keepdim=True)
+    late = (frames.times > asked)[..., None]
+    said, later, earlier = (
+        net.represent(Context(frames), asked, x).mu
+        for x in (facts, torch.where(late, 9 - facts, facts), torch.where(late, facts, 9 - facts))
+    )
+    assert torch.equal(said, later) and not torch.equal(said, earlier)
+    nothing = net.represent(context(0), asked, facts[:, :0])
+    assert nothing.mu.isfinite().all() and nothing.mu.shape == (B, 1, 4)
+
+
+@pytest.mark.parametrize("options", [{}, {"encoder": "patch", "aggregator": "transformer", "path": "deterministic"}])
+def test_the_numbers_of_a_map_are_told(options):
+    net, asked = make(conditional=True, **options), numbers(B, M, seed=9)
+    for n in (0, N):
+        a, b = (answer(net, Context(context(n).frames, told=numbers(B, 2, seed=seed)), asked) for seed in (0, 1))
+        assert not torch.allclose(a, b)
 
 
 def test_the_deviation_has_one_floor():
@@ -203,13 +275,20 @@ def test_the_deviation_has_one_floor():
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"encoder": "flatt"}, r"^net\.encoder must be one of flat, conv, grid"),
-        ({"aggregator": "sum"}, r"^net\.aggregator must be one of mean, attention"),
+        ({"encoder": "flatt"}, r"^net\.encoder must be one of flat, conv, grid, set_conv, patch"),
+        ({"aggregator": "sum"}, r"^net\.aggregator must be one of mean, attention, transformer"),
         ({"encoder": "grid"}, r"^net\.encoder=grid needs its maps, which net\.path=latent drops"),
         ({"path": "none"}, r"^net\.path must be one of"),
         ({"width": 6}, r"^net\.width = 6 must be a multiple of net\.heads = 4"),
         ({"min_std": 0}, r"^net\.min_std must be a number greater than 0"),
-        ({"hints": 3, "path": "deterministic"}, r"^net\.hints are for the posterior of a latent"),
+        ({"encoder": "set_conv", "masked": True}, r"^net\.encoder=set_conv needs its maps, which net\.path=latent drops"),
+        ({"encoder": "set_conv", "path": "both"}, r"^net\.encoder=set_conv must be told .* use net\.masked=true"),
+        ({"encoder": "patch"}, r"^net\.encoder=patch and net\.aggregator=transformer need each other.*; use net=tnp"),
+        ({"aggregator": "transformer"}, r"need each other, and net\.encoder=flat has net\.aggregator=transformer"),
+        ({**TOKENS, "path": "both"}, r"^net\.encoder=patch has no latent, which net\.path=both needs"),
+        ({**TOKENS, "patch": 3}, r"^net\.patch = 3 must divide both sides of frames of 8 x 8 pixels; use net\.patch=2"),
+        ({**TOKENS, "layers": 0}, r"^net\.layers must be a whole number of at least 1"),
+        ({"hints": 3, "path": "deterministic"}, r"^net\.hints are told to a latent alone"),
         ({"causal": 1}, r"^net\.causal must be true or false"),
     ],
 )
@@ -218,3 +297,10 @@ def test_what_does_not_fit_is_refused_by_key(options, sentence):
         NeuralProcess(SHAPE, **{**SMALL, **options})
     with pytest.raises(ConfigError, match="needs at least 4 pixels a side, not 1 x 3"):
         NeuralProcess((1, 1, 3), encoder="conv")
+
+
+def test_z_is_one_for_all_times_whatever_r_comes_from():
+    """A bound with one posterior needs one z; attention looks at the time asked, a mean does not."""
+    net = make(encoder="flat", aggregator="attention", path="both")
+    known = net.represent(context(), numbers(B, M, seed=9))
+    assert known.r.shape[1] == M and known.mu.shape[1] == 1

@@ -1,5 +1,6 @@
 """model=np, and every other neural process: the distribution of frames at any times, given frames at some times."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +17,7 @@ from heatgen.model.prediction import Prediction
 from heatgen.model.tasks import Task, make_task, observation_noise
 from heatgen.noise import Noise, SampleNoise
 
-HINTS = ("none", "facts", "zero", "shuffled")
+HINTS = ("none", "facts", "zero", "shuffled", "oracle")
 
 
 class NeuralProcessMethod(Method):
@@ -28,7 +29,9 @@ class NeuralProcessMethod(Method):
     npml, ln (1/K) sum_k p(y | z_k) with z from the context alone; iwae, with importance weights from q; cnp, for a network
     without z. auto: cnp without z, npml if causal, else elbo. draws: K, in training. noise_std: null for the map's sigma.
     hints: privileged facts of the clean frames for the posterior of z, in training alone (LUPI): none | facts, their
-    maximum, mean and entropy | zero, numbers that say nothing | shuffled, the facts of another task.
+    maximum, mean and entropy | zero, numbers that say nothing | shuffled, the facts of another task | oracle, the facts for
+    z given the context too, in training and at prediction: an upper bound that no test may use in earnest, as it is told
+    what nobody has; it cannot `generate`.
     `generate` draws u_0 from the state at level K. ConfigError for combinations that do not fit.
     Source: Garnelo et al. 2018; Foong et al. 2020 (npml); the reference of each network is `net.neural_process`.
     """
@@ -61,6 +64,10 @@ class NeuralProcessMethod(Method):
                 f"model.hints={hints} does not fit net.hints={net.hints}; use net=lupi_np, or model.hints=none."
             )
         self.objective = self._choose(check.choice("model.objective", objective, ("auto", *OBJECTIVES)))
+        if self.hints not in ("none", "oracle") and self.objective == "npml":
+            raise ConfigError(
+                f"model.hints={hints} is told to a posterior, and model.objective=npml has none; use elbo or iwae."
+            )
 
     def _choose(self, wanted: str) -> str:
         net = self.net
@@ -98,7 +105,7 @@ class NeuralProcessMethod(Method):
         """What the model says at the task's targets, or at other times (B, M), from the context alone."""
         asked = self.tau(task.target.times if times is None else times)
         context = self._context(task.context, task)
-        known = self.net.represent(context, asked)
+        known = self.net.represent(context, asked, self._given_hints(task))
         return Prediction(*self.net.decode(known, self._draw(known, draws, noise), asked, context.told))
 
     @staticmethod
@@ -117,7 +124,7 @@ class NeuralProcessMethod(Method):
         task = self.make_task(batch["u0"], self.regime, noise)
         whole = concatenate(task.context, task.target)
         asked, context = self.tau(whole.times), self._context(task.context, task)
-        prior = known = self.net.represent(context, asked)
+        prior = known = self.net.represent(context, asked, self._given_hints(task))
         if self.objective in ("elbo", "iwae"):
             known = self.net.represent(self._context(whole, task), asked, self._hints(task.hints))
             known.r = prior.r  # targets reach the decoder through z alone
@@ -127,10 +134,16 @@ class NeuralProcessMethod(Method):
         return -self._value(log_p, z, known, prior) / (whole.count * whole.values[0, 0].numel())
 
     def _hints(self, facts: Tensor) -> Tensor | None:
-        """What the posterior is told of the clean frames, (B, N, 3), in training alone."""
+        """What the posterior is told of the clean frames, (B, N, 3), in training alone unless hints=oracle."""
+        if self.hints == "oracle":
+            return facts
         if self.hints == "none" or not self.training:
             return None
         return {"facts": facts, "zero": torch.zeros_like(facts), "shuffled": facts.roll(1, 0)}[self.hints]
+
+    def _given_hints(self, task: Task) -> Tensor | None:
+        """What z given the context is told of the clean context frames, (B, N, 3): nothing unless hints=oracle."""
+        return task.hints[:, : task.context.times.shape[1]] if self.hints == "oracle" else None
 
     def _value(self, log_p: Tensor, z: Tensor | None, known: Representation, prior: Representation) -> Tensor:
         if z is None or known.mu is None or known.sigma is None or prior.mu is None or prior.sigma is None:
@@ -146,15 +159,23 @@ class NeuralProcessMethod(Method):
 
     @torch.no_grad()
     def generate(self, u_last: Tensor, noise: Noise, on_step: OnStep | None = None) -> Tensor:
-        """A draw of u_0 given the state at level K, (B, C, H, W): one z, and the deviation beyond that of the noise."""
+        """A draw of u_0 given the state at level K, (B, C, H, W): one z, and the deviation beyond that of the noise.
+
+        ConfigError for hints=oracle: there is no clean frame to know facts of.
+        """
+        if self.hints == "oracle":
+            raise ConfigError(
+                "model.hints=oracle cannot draw samples, whose clean frames nobody knows; use model.hints=facts, or train "
+                "with callback.pictures.every=0."
+            )
         b, device = len(u_last), u_last.device
         times = self.process.times[[-1, 0]].to(device).expand(b, -1)
         told = self.process.condition(times[:, 0], times[:, 1])
         context = Frames.of(times[:, :1], u_last[:, None])
         task = Task(context, Frames.of(times[:, 1:], u_last[:, None]), u_last[:, None], u_last.new_zeros(b, 2, 3), told=told)
         said = self.predict(task, 1, noise)
-        spread = (said.std.square() - self.noise_std**2).clamp(min=0).sqrt()[0, :, 0]
-        u0 = (said.mean[0, :, 0] + spread * noise.normal_like(spread)).to(u_last)
+        own = (said.own.square() - self.noise_std**2).clamp(min=0).sqrt()
+        u0 = dataclasses.replace(said, own=own).sample(noise)[0, :, 0].to(u_last)
         if on_step is not None:
             on_step(0, u0)
         return u0

@@ -5,7 +5,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-KINDS = ("mean", "attention")
+KINDS = ("mean", "attention", "transformer")
+
+
+def reach(given: Tensor, times: Tensor, asked: Tensor, causal: bool) -> Tensor:
+    """Which context frames count where it is asked, (B, M, N) bool: those that are there and, if causal, not later.
+
+    given: (B, N) bool; times: (B, N); asked: (B, M).
+    """
+    allowed = given[:, None, :].expand(-1, asked.shape[1], -1)
+    return allowed & (times[:, None, :] <= asked[:, :, None]) if causal else allowed
+
+
+def shares(allowed: Tensor, like: Tensor) -> Tensor:
+    """The weights of a mean over the frames that count, 0 where there is none, (B, M, N) in the dtype of `like`."""
+    counted = allowed.to(like)
+    return counted / counted.sum(2, keepdim=True).clamp(min=1)
 
 
 class Aggregator(nn.Module):
@@ -14,7 +29,7 @@ class Aggregator(nn.Module):
     mean: w_c = 1 / |C|, and r(t) = e without context. attention: softmax over the context and one token for nothing of
     q(t) . k(t_c) by head, with q and k networks of the time. causal: only frames with t_c <= t count, so that r(t) does not
     depend on what comes later. h: (B, N, R) or (B, N, R, H, W), times in units of the last level. Either is invariant to the
-    order of the context. Source: Garnelo et al. 2018 (mean), Kim et al. 2019 (attention).
+    order of the context; `token_aggregator` has the third. Source: Garnelo et al. 2018 (mean), Kim et al. 2019 (attention).
     """
 
     def __init__(self, kind: str, width: int, causal: bool, heads: int = 4, hidden: int = 64):
@@ -29,12 +44,9 @@ class Aggregator(nn.Module):
     def weights(self, given: Tensor, times: Tensor, asked: Tensor) -> Tensor:
         """w, (B, heads, M, N); M is 1 where the answer is the same at every time."""
         one = self.kind == "mean" and not self.causal
-        allowed = given[:, None, :].expand(-1, 1 if one else asked.shape[1], -1)
-        if self.causal:
-            allowed = allowed & (times[:, None, :] <= asked[:, :, None])
+        allowed = reach(given, times, asked[:, :1] if one else asked, self.causal)
         if self.kind == "mean":
-            counted = allowed.to(times)
-            return (counted / counted.sum(2, keepdim=True).clamp(min=1))[:, None]
+            return shares(allowed, times)[:, None]
         query, key = (
             net(t[..., None]).unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for net, t in ((self.query, asked), (self.key, times))

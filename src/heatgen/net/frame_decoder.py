@@ -47,3 +47,19 @@ class GridDecoder(nn.Module):
             gamma, beta = (spread(x, h) for x in told_layer.chunk(2, dim=1))
             h = h + F.silu((1 + gamma) * layer(h) + beta)
         return self.leave(h)
+
+
+class PatchDecoder(nn.Module):
+    """[a token, the numbers] -> its patch of p x p pixels, put together: (B, R, H/p, W/p) -> outputs x (C, H, W).
+
+    A network of two hidden layers, the same for every patch.
+    """
+
+    def __init__(self, shape: Sequence[int], numbers: int, width: int, hidden: int, outputs: int, patch: int):
+        super().__init__()
+        self.patch = patch
+        self.layers = mlp(width + numbers, hidden, hidden, outputs * shape[0] * patch**2)
+
+    def forward(self, r: Tensor, numbers: Tensor) -> Tensor:
+        said = torch.cat([r, spread(numbers, r)], dim=1).movedim(1, -1)
+        return F.pixel_shuffle(self.layers(said).movedim(-1, 1), self.patch)

@@ -1,6 +1,8 @@
 """net=neural_process: encoder, aggregator, latent variable and decoder of every neural process; combinations are options."""
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -9,10 +11,11 @@ from heatgen import check
 from heatgen.check import ConfigError
 from heatgen.frames import Context, Representation
 from heatgen.net import aggregator, frame_encoder
-from heatgen.net.aggregator import Aggregator
-from heatgen.net.frame_decoder import FlatDecoder, GridDecoder
-from heatgen.net.frame_encoder import ConvEncoder, FlatEncoder, GridEncoder, mlp
+from heatgen.net.aggregator import Aggregator, reach, shares
+from heatgen.net.frame_decoder import FlatDecoder, GridDecoder, PatchDecoder
+from heatgen.net.frame_encoder import MAPS, ConvEncoder, FlatEncoder, GridEncoder, PatchEncoder, SetConvEncoder, mlp
 from heatgen.net.likelihood import Likelihood
+from heatgen.net.token_aggregator import TokenAggregator
 from heatgen.net.unet import CONDITIONS
 
 PATHS = ("latent", "deterministic", "both")
@@ -22,15 +25,17 @@ LEAST = 0.1  # the least deviation of the latent variable; the largest is 1
 class NeuralProcess(nn.Module):
     """p(y_t | context) = the mean over z of N(mean(t, r, z), std(t, r, z)^2), z ~ N(mu, sigma^2) from the context.
 
-    encoder: flat | conv | grid, with the decoder that goes with it (grid keeps maps); aggregator: mean | attention; causal:
-    what is said of t rests on frames up to t alone, with z(t) = mu(t) + sigma(t) eps of one eps for all t; path: latent
-    (r only through z), deterministic (no z), or both. width: R; latent: Z; hidden: of the networks on vectors; channels: of
-    convolutions; masked: whether it is told which pixels are seen; conditional: whether it is told the map's random numbers;
-    likelihood, min_std and rank: see `likelihood`. hints: how many privileged numbers of each frame may be told to the
-    posterior of z (LUPI): their encoding is merged into r by a residual that starts at 0, so without them nothing changes.
-    sigma = 0.1 + 0.9 sigmoid. Nothing is normalised over the batch or the context.
-    ConfigError for values out of range.
-    Source: Garnelo et al. 2018 (CNP, NP); Kim et al. 2019 (attention); Gordon et al. 2020 (grids).
+    encoder, with the decoder that goes with it: flat | conv | grid, which keeps maps | set_conv, a grid for scattered
+    sensors, with masked | patch, tokens of patch x patch pixels, with aggregator=transformer; aggregator: mean | attention |
+    transformer, of `layers` layers, with encoder=patch; causal: what is said of t rests on frames up to t alone, with
+    z(t) = mu(t) + sigma(t) eps of one eps for all t; path: latent (r only through z), deterministic (no z), or both. width:
+    R; latent: Z; hidden: of the networks on vectors; channels: of convolutions; heads: of attention; masked: whether it is
+    told which pixels are seen; conditional: whether it is told the map's random numbers; likelihood, min_std and rank: see
+    `likelihood`. z comes from the mean over the context, whatever r comes from. hints: how many privileged numbers of each
+    frame may be told to z (LUPI): their encoding is merged by a residual that starts at 0, so without them nothing changes.
+    sigma = 0.1 + 0.9 sigmoid. Nothing is normalised over the batch or the context. ConfigError for parts that do not fit.
+    Source: Garnelo et al. 2018 (CNP, NP); Kim et al. 2019 (attention); Gordon et al. 2020 (grids, sensors); Nguyen & Grover
+    2022 (transformer); Markou et al. 2022 (low_rank).
     """
 
     def __init__(
@@ -51,51 +56,78 @@ class NeuralProcess(nn.Module):
         min_std: float = 0.01,
         rank: int = 8,
         hints: int = 0,
+        patch: int = 4,
+        layers: int = 4,
     ):
         super().__init__()
         self.shape = check.shape("data.shape", shape)
-        self._check(encoder, aggregator, path)
-        self.path, self.grid = path, encoder == "grid"
         self.causal = check.boolean("net.causal", causal)
         self.masked = check.boolean("net.masked", masked)
         self.conditional = check.boolean("net.conditional", conditional)
-        width, latent, hidden, channels, heads = (
-            check.integer(f"net.{key}", value, minimum=1)
-            for key, value in dict(width=width, latent=latent, hidden=hidden, channels=channels, heads=heads).items()
+        self._check(encoder, aggregator, path, self.masked)
+        self.path, self.grid = path, encoder in MAPS
+        sizes = dict(width=width, latent=latent, hidden=hidden, channels=channels, heads=heads, patch=patch, layers=layers)
+        width, latent, hidden, channels, heads, patch, layers = (
+            check.integer(f"net.{key}", value, minimum=1) for key, value in sizes.items()
         )
         if width % heads:
             raise ConfigError(f"net.width = {width} must be a multiple of net.heads = {heads}.")
+        encode, decode = self._coders(encoder, hidden, channels, patch)
         self.likelihood = Likelihood(likelihood, min_std, rank)
         numbers = 1 + CONDITIONS * self.conditional
         seen_shape = (self.shape[0] + int(self.masked), *self.shape[1:])
-        encoders = {"flat": FlatEncoder, "conv": ConvEncoder, "grid": GridEncoder}
-        self.encoder = encoders[encoder](seen_shape, numbers, width, hidden if encoder == "flat" else channels)
-        self.aggregate = Aggregator(aggregator, width, self.causal, heads)
+        self.encoder = encode(seen_shape, numbers, width)
+        if aggregator == "transformer":
+            self.aggregate: nn.Module = TokenAggregator(width, self.causal, heads, hidden, layers)
+        else:
+            self.aggregate = Aggregator(aggregator, width, self.causal, heads)
+        self.pool: Aggregator | None = None  # for z, where r is not a mean
         if path != "deterministic":
             self.latent = mlp(width, hidden, 2 * latent)
+            self.pool = Aggregator("mean", width, self.causal) if aggregator != "mean" else None
         self.hints = check.integer("net.hints", hints, minimum=0)
         if self.hints:
             if path == "deterministic":
-                raise ConfigError(
-                    "net.hints are for the posterior of a latent; use net.path=latent or both, or net.hints=0."
-                )
+                raise ConfigError("net.hints are told to a latent alone; use net.path=latent or both, or net.hints=0.")
             self.hint = mlp(self.hints + 1, hidden, hidden, width)
             self.merge = mlp(2 * width, hidden, width)
             for parameter in self.merge[-1].parameters():
                 nn.init.zeros_(parameter)
         known = {"latent": latent, "deterministic": width, "both": width + latent}[path]
-        decoder = GridDecoder if self.grid else FlatDecoder
-        self.decoder = decoder(self.shape, numbers, known, channels if self.grid else hidden, self.likelihood.outputs)
+        self.decoder = decode(self.shape, numbers, known, outputs=self.likelihood.outputs)
 
     @staticmethod
-    def _check(encoder: str, aggregator_kind: str, path: str) -> None:
+    def _coders(encoder: str, hidden: int, channels: int, patch: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
+        """What makes the encoder and the decoder that goes with it."""
+        part = functools.partial
+        flat, grid = part(FlatDecoder, hidden=hidden), part(GridDecoder, channels=channels)
+        pairs: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
+            "flat": (part(FlatEncoder, hidden=hidden), flat),
+            "conv": (part(ConvEncoder, channels=channels), flat),
+            "grid": (part(GridEncoder, channels=channels), grid),
+            "set_conv": (part(SetConvEncoder, channels=channels), grid),
+            "patch": (part(PatchEncoder, hidden=hidden, patch=patch), part(PatchDecoder, hidden=hidden, patch=patch)),
+        }
+        return pairs[encoder]
+
+    @staticmethod
+    def _check(encoder: str, aggregator_kind: str, path: str, masked: bool) -> None:
         check.choice("net.encoder", encoder, frame_encoder.KINDS)
         check.choice("net.aggregator", aggregator_kind, aggregator.KINDS)
         check.choice("net.path", path, PATHS)
-        if encoder == "grid" and path == "latent":
+        if encoder in MAPS and path == "latent":
             raise ConfigError(
-                "net.encoder=grid needs its maps, which net.path=latent drops; use net.path=both or deterministic."
+                f"net.encoder={encoder} needs its maps, which net.path=latent drops; use net.path=both or deterministic."
             )
+        if encoder == "set_conv" and not masked:
+            raise ConfigError("net.encoder=set_conv must be told which pixels are seen; use net.masked=true.")
+        if (encoder == "patch") != (aggregator_kind == "transformer"):
+            raise ConfigError(
+                f"net.encoder=patch and net.aggregator=transformer need each other, and net.encoder={encoder} has "
+                f"net.aggregator={aggregator_kind}; use net=tnp."
+            )
+        if encoder == "patch" and path != "deterministic":
+            raise ConfigError(f"net.encoder=patch has no latent, which net.path={path} needs; use net.path=deterministic.")
 
     def _numbers(self, times: Tensor, told: Tensor | None) -> Tensor:
         """The times (B, M) and the map's numbers as rows, (B M, F)."""
@@ -114,15 +146,21 @@ class NeuralProcess(nn.Module):
         return h.unflatten(0, times.shape)
 
     def represent(self, context: Context, asked: Tensor, hints: Tensor | None = None) -> Representation:
-        """What the context says at the times asked, (B, M); hints: (B, N, P) privileged facts of its frames, for z alone."""
+        """What the context says at the times asked, (B, M); hints: (B, N, P) privileged facts of its frames, for z alone.
+
+        If causal, z(t) is told the facts of frames up to t alone.
+        """
         frames = context.frames
-        r = self.aggregate(self.encode(context), frames.mask, frames.times, asked)
+        h = self.encode(context)
+        r = self.aggregate(h, frames.mask, frames.times, asked)
         if self.path == "deterministic":
             return Representation(r)
-        vector = r.flatten(3).mean(3) if self.grid else r
+        vector = r if self.pool is None else self.pool(h, frames.mask, frames.times, asked)
+        vector = vector.flatten(3).mean(3) if self.grid else vector
         if hints is not None:
             own = self.hint(torch.cat([frames.times[..., None], hints], dim=-1).to(vector)) * frames.mask[..., None]
-            mean = (own.sum(1) / frames.count[:, None].clamp(min=1))[:, None].expand_as(vector)
+            where = asked[:, : vector.shape[1]]  # one time serves where the answer is the same at all
+            mean = shares(reach(frames.mask, frames.times, where, self.causal), own) @ own
             vector = vector + self.merge(torch.cat([mean, vector], dim=-1))
         mu, raw = self.latent(vector).chunk(2, dim=-1)
         return Representation(r, mu, LEAST + (1 - LEAST) * raw.sigmoid())

@@ -1,0 +1,74 @@
+"""How a transformer neural process puts its context together: tokens of patches, and attention between them."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from heatgen.net.aggregator import reach
+from heatgen.net.frame_encoder import mlp, places
+
+
+class Block(nn.Module):
+    """x <- x + attend(x, memory); x <- x + f(x), each after a LayerNorm of its own, over a token's numbers alone.
+
+    x: (B, Q, R); memory: (B, S, R); allowed: (B, Q, S) bool, at least one in each row.
+    """
+
+    def __init__(self, width: int, heads: int, hidden: int):
+        super().__init__()
+        self.heads = heads
+        self.before, self.after = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.query, self.key, self.value, self.leave = (nn.Linear(width, width) for _ in range(4))
+        self.feed = mlp(width, hidden, width)
+
+    def forward(self, x: Tensor, memory: Tensor, allowed: Tensor) -> Tensor:
+        asked, told = self.before(x), self.before(memory)
+        query, key, value = (
+            net(tokens).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for net, tokens in ((self.query, asked), (self.key, told), (self.value, told))
+        )
+        found = F.scaled_dot_product_attention(query, key, value, attn_mask=allowed[:, None])
+        x = x + self.leave(found.transpose(1, 2).flatten(2))
+        return x + self.feed(self.after(x))
+
+
+class TokenAggregator(nn.Module):
+    """r(t, place) of every patch asked for, by `layers` of attention to the tokens of the context and to one for nothing.
+
+    Context tokens attend to context tokens, with causal only to those of frames with t' <= their own; a target token, made
+    of its time and place by a network of its own, attends to context tokens, with causal of frames with t_c <= t, and never
+    to a target: what is said of one does not depend on what else is asked. The token for nothing, learned, is always there.
+    h: (B, N, R, rows, columns). Source: Nguyen & Grover 2022 (TNP-D, whose targets attend to themselves as well).
+    """
+
+    def __init__(self, width: int, causal: bool, heads: int, hidden: int, layers: int):
+        super().__init__()
+        self.causal = causal
+        self.empty = nn.Parameter(torch.randn(width))
+        self.ask = mlp(1 + 2, hidden, width)
+        self.blocks = nn.ModuleList(Block(width, heads, hidden) for _ in range(layers))
+        self.last = nn.LayerNorm(width)
+
+    def forward(self, h: Tensor, given: Tensor, times: Tensor, asked: Tensor) -> Tensor:
+        """h: (B, N, R, rows, columns); given: (B, N) bool; times: (B, N); asked: (B, M). Returns (B, M, R, ...)."""
+        (b, n), m, (rows, columns) = times.shape, asked.shape[1], h.shape[-2:]
+        known = n * rows * columns
+        tokens = torch.cat([h.movedim(2, -1).flatten(1, 3), self.targets(asked.to(h), h)], dim=1)
+        allowed = self.allowed(given, times, asked, rows * columns)
+        empty = self.empty.expand(b, 1, -1).to(tokens)
+        for block in self.blocks:
+            tokens = block(tokens, torch.cat([empty, tokens[:, :known]], dim=1), allowed)
+        return self.last(tokens[:, known:]).unflatten(1, (m, rows, columns)).movedim(-1, 2)
+
+    def targets(self, asked: Tensor, h: Tensor) -> Tensor:
+        """The tokens asked for, of every time and place, (B, M rows columns, R)."""
+        place = places(h)
+        lead = (*asked.shape, *place.shape[:2])
+        said = torch.cat([asked[..., None, None, None].expand(*lead, 1), place.expand(*lead, 2)], dim=-1)
+        return self.ask(said.flatten(1, 3))
+
+    def allowed(self, given: Tensor, times: Tensor, asked: Tensor, cells: int) -> Tensor:
+        """Which token may attend to which: context and targets, to nothing and the context, (B, (N + M) P, 1 + N P) bool."""
+        frames = reach(given, times, torch.cat([times, asked], dim=1), self.causal)
+        tokens = frames.repeat_interleave(cells, 1).repeat_interleave(cells, 2)
+        return F.pad(tokens, (1, 0), value=True)
