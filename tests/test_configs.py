@@ -70,10 +70,10 @@ def forward_node(forward: str) -> DictConfig:
     return unresolved("train", f"forward={forward}").forward
 
 
-NEURAL_PROCESSES = {"attentive_np", "causal_np", "cnp", "conv_cnp", "conv_np", "gnp", "grid_conv_cnp", "grid_conv_np"} | {
-    "lupi_np",
-    "np",
-    "tnp",
+NEURAL_PROCESSES = {
+    *("np", "attentive_np", "causal_np", "conv_np", "grid_conv_np"),
+    *("lupi_np", "lupi_np_oracle", "lupi_np_shuffled", "lupi_np_zero"),
+    *("cnp", "conv_cnp", "gnp", "grid_conv_cnp", "heat_cnp", "tnp"),
 }
 POINTS = ("checkerboard", "gaussian_mixture", "point", "ring", "swiss_roll", "two_points")
 CONVOLUTIONAL = ("autoregressive", "bayesian", "resnet", "smdp", "ssm")  # their own networks want a box of pixels
@@ -144,6 +144,7 @@ METHODS = BENCHMARK.hydra.sweeper.params.model.split(",")
 TABLES = {  # what an experiment looks up by method, or by an option of the network
     "reconstruction": ("steps", "rates", "measured"),
     "heat_kernel": ("depths", "embeddings", "scales"),
+    "neural_processes": ("steps", "rates"),
 }
 
 
@@ -172,7 +173,7 @@ def test_a_published_setting_learns_the_residual_as_the_paper_does(name: str) ->
 
 @pytest.mark.parametrize("name", options("experiment"))
 def test_the_model_of_an_experiment_is_built(name: str) -> None:
-    assert name in PUBLISHED or name in ("linear_maps", "reconstruction", "smdp_released", "heat_kernel")
+    assert name in PUBLISHED or name in ("linear_maps", "reconstruction", "smdp_released", "heat_kernel", "neural_processes")
     cfg = small(experiment(name))
     model, data = run.build(cfg)
     assert model.process.shape == data.spec.shape == tuple(cfg.data.shape)

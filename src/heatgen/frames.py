@@ -77,8 +77,12 @@ class Context:
 
 @dataclass
 class Representation:
-    """What the context says at the times asked for: r, (B, M or 1, R, ...); mu, sigma of the latent, (B, M or 1, Z)."""
+    """What the context says at the times asked for: r, (B, M or 1, R, ...); mu, sigma of the latent, (B, M or 1, Z).
+
+    facts: numbers beside maps r, (B, M or 1, V), or None.
+    """
 
     r: Tensor
     mu: Tensor | None = None
     sigma: Tensor | None = None
+    facts: Tensor | None = None

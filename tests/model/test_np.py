@@ -43,17 +43,24 @@ def noise(b=5):
     return SampleNoise(range(b), 0, "train")
 
 
-def test_the_loss_of_a_network_without_a_latent_is_minus_the_log_likelihood_a_dimension():
-    """Of context and target frames, of Gaussians with the network's mean and deviation; padding does not count."""
-    model = make(net={"path": "deterministic"})
+@pytest.mark.parametrize("counted", ["all", "targets"])
+def test_the_loss_of_a_network_without_a_latent_is_minus_the_log_likelihood_a_dimension(counted):
+    """Of the frames that count, of Gaussians with the network's mean and deviation; padding does not count."""
+    model = make(net={"path": "deterministic"}, counted=counted)
     assert model.objective == "cnp" == model.chosen["objective"]
     task = make_task(model.process, batch()["u0"], REGIME, noise(), 0.1)
-    whole = concatenate(task.context, task.target)
-    prediction = model.predict(task, 1, times=whole.times)
+    frames = concatenate(task.context, task.target) if counted == "all" else task.target
+    prediction = model.predict(task, 1, times=frames.times)
     mean, std = prediction.mean[0].double(), prediction.std[0].double()
-    log_p = -((whole.values - mean) ** 2) / (2 * std**2) - std.log() - math.log(2 * math.pi) / 2
-    expected = -(log_p.flatten(2).sum(2) * whole.mask).sum(1) / (whole.mask.sum(1) * 36)
+    log_p = -((frames.values - mean) ** 2) / (2 * std**2) - std.log() - math.log(2 * math.pi) / 2
+    expected = -(log_p.flatten(2).sum(2) * frames.mask).sum(1) / (frames.mask.sum(1) * 36)
     assert_close(model.loss(batch(), noise()).double(), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_what_counts_follows_from_the_path_and_can_be_chosen():
+    assert make().counted == make().chosen["counted"] == "all"
+    assert make(net={"path": "deterministic"}).counted == "targets"
+    assert make(counted="targets").counted == "targets"
 
 
 @pytest.mark.parametrize("objective", ["elbo", "npml", "iwae"])
@@ -228,6 +235,7 @@ def test_a_few_steps_learn_a_single_task():
             r"^model\.hints=facts is told to a posterior, and model\.objective=npml has none; use elbo or iwae",
         ),
         ({"net": {"hints": 3}}, r"^model\.hints=none does not fit net\.hints=3"),
+        ({"counted": "some"}, r"^model\.counted must be one of"),
         ({"draws": 0}, r"^model\.draws must be a whole number of at least 1"),
         ({"regime": random}, r"ask for up to 13 frames of 10"),
     ],

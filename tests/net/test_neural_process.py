@@ -31,6 +31,10 @@ COMBINATIONS += [
     for causal, patch in itertools.product((False, True), (1, 4))
 ]
 COMBINATIONS += [{**COMBINATIONS[0], "likelihood": "low_rank"}, {**COMBINATIONS[-1], "likelihood": "low_rank"}]
+COMBINATIONS += [
+    {"encoder": "heat", "aggregator": "heat", "causal": causal, "path": "deterministic", "likelihood": likelihood}
+    for causal, likelihood in ((False, "heteroscedastic"), (True, "low_rank"))
+]
 TOKENS = {"encoder": "patch", "aggregator": "transformer", "path": "deterministic"}
 every = pytest.mark.parametrize("options", COMBINATIONS, ids=lambda o: "-".join(str(v) for v in o.values()))
 
@@ -38,7 +42,8 @@ every = pytest.mark.parametrize("options", COMBINATIONS, ids=lambda o: "-".join(
 def make(seed=0, **options):
     torch.manual_seed(seed)
     net = NeuralProcess(SHAPE, **SMALL, **options).double()
-    torch.nn.init.normal_(net.aggregate.empty)
+    if hasattr(net.aggregate, "empty"):
+        torch.nn.init.normal_(net.aggregate.empty)
     return net
 
 

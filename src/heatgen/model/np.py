@@ -1,6 +1,7 @@
 """model=np, and every other neural process: the distribution of frames at any times, given frames at some times."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +18,7 @@ from heatgen.model.prediction import Prediction
 from heatgen.model.tasks import Task, make_task, observation_noise
 from heatgen.noise import Noise, SampleNoise
 
+COUNTED = ("auto", "all", "targets")
 HINTS = ("none", "facts", "zero", "shuffled", "oracle")
 
 
@@ -25,9 +27,11 @@ class NeuralProcessMethod(Method):
 
     A trajectory is u_0 under the map, seen through noise: y_i = A(t_i) u_0 + b(t_i) + noise_std eps_i at every level, the
     first one too. net: net=neural_process; regime: (count, noise) -> which frames are context and which are targets.
-    objective, a dimension of the targets, context frames among them: elbo, with the posterior q(z | context and targets);
+    objective, in nats a dimension of the frames that it counts: elbo, with the posterior q(z | context and targets);
     npml, ln (1/K) sum_k p(y | z_k) with z from the context alone; iwae, with importance weights from q; cnp, for a network
-    without z. auto: cnp without z, npml if causal, else elbo. draws: K, in training. noise_std: null for the map's sigma.
+    without z. auto: cnp without z, npml if causal, else elbo. counted: all, context frames too, or targets alone; auto: all
+    with z, as published, and targets without, as frames that were seen are predicted too well, which makes a network too
+    sure of the others. draws: K, in training. noise_std: null for the map's sigma.
     hints: privileged facts of the clean frames for the posterior of z, in training alone (LUPI): none | facts, their
     maximum, mean and entropy | zero, numbers that say nothing | shuffled, the facts of another task | oracle, the facts for
     z given the context too, in training and at prediction: an upper bound that no test may use in earnest, as it is told
@@ -47,6 +51,7 @@ class NeuralProcessMethod(Method):
         optimizer: Callable[..., torch.optim.Optimizer],
         regime: Callable[..., Any],
         objective: str = "auto",
+        counted: str = "auto",
         draws: int = 4,
         noise_std: float | None = None,
         hints: str = "none",
@@ -64,6 +69,9 @@ class NeuralProcessMethod(Method):
                 f"model.hints={hints} does not fit net.hints={net.hints}; use net=lupi_np, or model.hints=none."
             )
         self.objective = self._choose(check.choice("model.objective", objective, ("auto", *OBJECTIVES)))
+        self.counted = check.choice("model.counted", counted, COUNTED)
+        if counted == "auto":
+            self.counted = self.chosen["counted"] = "targets" if net.path == "deterministic" else "all"
         if self.hints not in ("none", "oracle") and self.objective == "npml":
             raise ConfigError(
                 f"model.hints={hints} is told to a posterior, and model.objective=npml has none; use elbo or iwae."
@@ -123,15 +131,16 @@ class NeuralProcessMethod(Method):
         """Minus the objective, in nats a dimension of the frames that it counts, (B,)."""
         task = self.make_task(batch["u0"], self.regime, noise)
         whole = concatenate(task.context, task.target)
-        asked, context = self.tau(whole.times), self._context(task.context, task)
+        counted = whole if self.counted == "all" else task.target
+        asked, context = self.tau(counted.times), self._context(task.context, task)
         prior = known = self.net.represent(context, asked, self._given_hints(task))
         if self.objective in ("elbo", "iwae"):
             known = self.net.represent(self._context(whole, task), asked, self._hints(task.hints))
             known.r = prior.r  # targets reach the decoder through z alone
         z = self._draw(known, self.draws, noise)
         said = Prediction(*self.net.decode(known, z, asked, context.told))
-        log_p = said.joint(whole.values.float(), whole.mask)
-        return -self._value(log_p, z, known, prior) / (whole.count * whole.values[0, 0].numel())
+        log_p = said.joint(counted.values.float(), counted.mask)
+        return -self._value(log_p, z, known, prior) / (counted.count * math.prod(counted.values.shape[2:]))
 
     def _hints(self, facts: Tensor) -> Tensor | None:
         """What the posterior is told of the clean frames, (B, N, 3), in training alone unless hints=oracle."""

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-KINDS = ("mean", "attention", "transformer")
+KINDS = ("mean", "attention", "transformer", "heat")
 
 
 def reach(given: Tensor, times: Tensor, asked: Tensor, causal: bool) -> Tensor:
@@ -29,7 +29,8 @@ class Aggregator(nn.Module):
     mean: w_c = 1 / |C|, and r(t) = e without context. attention: softmax over the context and one token for nothing of
     q(t) . k(t_c) by head, with q and k networks of the time. causal: only frames with t_c <= t count, so that r(t) does not
     depend on what comes later. h: (B, N, R) or (B, N, R, H, W), times in units of the last level. Either is invariant to the
-    order of the context; `token_aggregator` has the third. Source: Garnelo et al. 2018 (mean), Kim et al. 2019 (attention).
+    order of the context; the others are in `token_aggregator` and `heat_flow`.
+    Source: Garnelo et al. 2018 (mean), Kim et al. 2019 (attention).
     """
 
     def __init__(self, kind: str, width: int, causal: bool, heads: int = 4, hidden: int = 64):

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from heatgen.check import ConfigError
 
-KINDS = ("flat", "conv", "grid", "set_conv", "patch")
-MAPS = ("grid", "set_conv")  # those that keep the pixels where they are
+KINDS = ("flat", "conv", "grid", "set_conv", "patch", "heat")
+MAPS = ("grid", "set_conv", "heat")  # those that keep the pixels where they are
 
 
 def mlp(*widths: int) -> nn.Sequential:
@@ -144,3 +144,10 @@ class PatchEncoder(nn.Module):
         place = places(cut[..., 0]).expand(*lead, 2)
         said = torch.cat([cut, numbers[:, None, None].expand(*lead, -1), place], dim=-1)
         return self.layers(said).movedim(-1, 1)
+
+
+class Frame(nn.Module):
+    """The frame as it is, (B, C, H, W): for an aggregator that reads frames themselves."""
+
+    def forward(self, y: Tensor, numbers: Tensor) -> Tensor:
+        return y

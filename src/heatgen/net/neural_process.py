@@ -13,7 +13,8 @@ from heatgen.frames import Context, Representation
 from heatgen.net import aggregator, frame_encoder
 from heatgen.net.aggregator import Aggregator, reach, shares
 from heatgen.net.frame_decoder import FlatDecoder, GridDecoder, PatchDecoder
-from heatgen.net.frame_encoder import MAPS, ConvEncoder, FlatEncoder, GridEncoder, PatchEncoder, SetConvEncoder, mlp
+from heatgen.net.frame_encoder import MAPS, ConvEncoder, FlatEncoder, Frame, GridEncoder, PatchEncoder, SetConvEncoder, mlp
+from heatgen.net.heat_flow import HeatAggregator, HeatDecoder
 from heatgen.net.likelihood import Likelihood
 from heatgen.net.token_aggregator import TokenAggregator
 from heatgen.net.unet import CONDITIONS
@@ -26,8 +27,9 @@ class NeuralProcess(nn.Module):
     """p(y_t | context) = the mean over z of N(mean(t, r, z), std(t, r, z)^2), z ~ N(mu, sigma^2) from the context.
 
     encoder, with the decoder that goes with it: flat | conv | grid, which keeps maps | set_conv, a grid for scattered
-    sensors, with masked | patch, tokens of patch x patch pixels, with aggregator=transformer; aggregator: mean | attention |
-    transformer, of `layers` layers, with encoder=patch; causal: what is said of t rests on frames up to t alone, with
+    sensors, with masked | patch, tokens of patch x patch pixels, with aggregator=transformer | heat, with aggregator=heat;
+    aggregator: mean | attention | transformer, of `layers` layers, with encoder=patch | heat, hypothetical heat flows and
+    `layers` of corrections, with encoder=heat; causal: what is said of t rests on frames up to t alone, with
     z(t) = mu(t) + sigma(t) eps of one eps for all t; path: latent (r only through z), deterministic (no z), or both. width:
     R; latent: Z; hidden: of the networks on vectors; channels: of convolutions; heads: of attention; masked: whether it is
     told which pixels are seen; conditional: whether it is told the map's random numbers; likelihood, min_std and rank: see
@@ -75,10 +77,13 @@ class NeuralProcess(nn.Module):
         encode, decode = self._coders(encoder, hidden, channels, patch)
         self.likelihood = Likelihood(likelihood, min_std, rank)
         numbers = 1 + CONDITIONS * self.conditional
+        facts = 1 + hidden if aggregator == "heat" else 0
         seen_shape = (self.shape[0] + int(self.masked), *self.shape[1:])
         self.encoder = encode(seen_shape, numbers, width)
         if aggregator == "transformer":
             self.aggregate: nn.Module = TokenAggregator(width, self.causal, heads, hidden, layers)
+        elif aggregator == "heat":
+            self.aggregate = HeatAggregator(self.shape, width, self.causal, channels, hidden, layers)
         else:
             self.aggregate = Aggregator(aggregator, width, self.causal, heads)
         self.pool: Aggregator | None = None  # for z, where r is not a mean
@@ -94,7 +99,7 @@ class NeuralProcess(nn.Module):
             for parameter in self.merge[-1].parameters():
                 nn.init.zeros_(parameter)
         known = {"latent": latent, "deterministic": width, "both": width + latent}[path]
-        self.decoder = decode(self.shape, numbers, known, outputs=self.likelihood.outputs)
+        self.decoder = decode(self.shape, numbers + facts, known, outputs=self.likelihood.outputs)
 
     @staticmethod
     def _coders(encoder: str, hidden: int, channels: int, patch: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
@@ -106,6 +111,7 @@ class NeuralProcess(nn.Module):
             "conv": (part(ConvEncoder, channels=channels), flat),
             "grid": (part(GridEncoder, channels=channels), grid),
             "set_conv": (part(SetConvEncoder, channels=channels), grid),
+            "heat": (lambda *_: Frame(), part(HeatDecoder, hidden=hidden)),
             "patch": (part(PatchEncoder, hidden=hidden, patch=patch), part(PatchDecoder, hidden=hidden, patch=patch)),
         }
         return pairs[encoder]
@@ -121,13 +127,18 @@ class NeuralProcess(nn.Module):
             )
         if encoder == "set_conv" and not masked:
             raise ConfigError("net.encoder=set_conv must be told which pixels are seen; use net.masked=true.")
-        if (encoder == "patch") != (aggregator_kind == "transformer"):
-            raise ConfigError(
-                f"net.encoder=patch and net.aggregator=transformer need each other, and net.encoder={encoder} has "
-                f"net.aggregator={aggregator_kind}; use net=tnp."
-            )
-        if encoder == "patch" and path != "deterministic":
-            raise ConfigError(f"net.encoder=patch has no latent, which net.path={path} needs; use net.path=deterministic.")
+        for own, other, example in (("patch", "transformer", "tnp"), ("heat", "heat", "heat_cnp")):
+            if (encoder == own) != (aggregator_kind == other):
+                raise ConfigError(
+                    f"net.encoder={own} and net.aggregator={other} need each other, and net.encoder={encoder} has "
+                    f"net.aggregator={aggregator_kind}; use net={example}."
+                )
+            if encoder == own and path != "deterministic":
+                raise ConfigError(
+                    f"net.encoder={own} has no latent, which net.path={path} needs; use net.path=deterministic."
+                )
+        if encoder == "heat" and masked:
+            raise ConfigError("net.encoder=heat reads whole frames; use net=conv_cnp where net.masked=true.")
 
     def _numbers(self, times: Tensor, told: Tensor | None) -> Tensor:
         """The times (B, M) and the map's numbers as rows, (B M, F)."""
@@ -153,6 +164,8 @@ class NeuralProcess(nn.Module):
         frames = context.frames
         h = self.encode(context)
         r = self.aggregate(h, frames.mask, frames.times, asked)
+        if isinstance(r, tuple):
+            return Representation(r[0], facts=r[1])
         if self.path == "deterministic":
             return Representation(r)
         vector = r if self.pool is None else self.pool(h, frames.mask, frames.times, asked)
@@ -178,5 +191,7 @@ class NeuralProcess(nn.Module):
             z = z[..., None, None].expand(*z.shape, *self.shape[-2:]) if self.grid else z
             rows = torch.cat([r, z], dim=3)
         numbers = self._numbers(asked, told)[None].expand(draws, -1, -1).flatten(0, 1)
+        if known.facts is not None:
+            numbers = torch.cat([numbers, known.facts.expand(-1, m, -1).flatten(0, 1)], dim=1)
         output = self.decoder(rows.flatten(0, 2), numbers.to(rows))
         return self.likelihood(output.unflatten(0, (draws, b, m)))

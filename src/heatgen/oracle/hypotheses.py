@@ -27,6 +27,7 @@ from heatgen.frames import Frames
 from heatgen.oracle.trajectory import independent, keeps_coefficients, observed
 
 CHUNK = 2**22  # numbers of one kind that are held at a time
+PASSED_OVER = 60.0  # nats below the sum of all
 NEGLIGIBLE = 1e-17  # the probability below which a hypothesis adds nothing to a mean in float64
 
 Statistics = tuple[Tensor, Tensor, Tensor]  # sums over frames: g y and g^2 by coefficient, (..., K), and |y|^2, (...)
@@ -75,23 +76,31 @@ class HypothesesTrajectory:
         s2 = self.noise_std**2
         return statistics[0] @ self.waves.mT / s2, statistics[1] @ self.squares.mT / s2
 
-    def logits(self, d: int, statistics: Statistics) -> Tensor:
-        """log w p(y | j, D_d) but for -1/2 log 2 pi s^2 a dimension, (..., M)."""
+    def logits(self, d: int, statistics: Statistics, likely: Tensor | None = None) -> Tensor:
+        """log w p(y | j, D_d) but for -1/2 log 2 pi s^2 a dimension, (..., M); -inf where not likely, (..., M) bool."""
         s1, s2 = self.slopes(statistics)
-        amplitude = log_average(self.width * (s1 - self.middle * s2), self.width**2 * s2)
+        chosen = torch.ones_like(s1, dtype=torch.bool) if likely is None else likely.expand(s1.shape)
+        a, b = s1[chosen], s2[chosen]
+        amplitude = torch.full_like(s1, -torch.inf)
+        amplitude[chosen] = log_average(self.width * (a - self.middle * b), self.width**2 * b)
         square = statistics[2][..., None] / (2 * self.noise_std**2)
         return self.prior[d] + amplitude + self.middle * (s1 - self.middle * s2 / 2) - square
 
     def _ratio(self, context: Frames, targets: Frames, pool: bool) -> Tensor:
-        """log p(y_C, y_T) - log p(y_C) with all targets, (B,), or with each alone, (B, Nt); no constants."""
-        before, after = [], []
+        """log p(y_C, y_T) - log p(y_C) with all targets, (B,), or with each alone, (B, Nt); no constants.
+
+        Hypotheses that the context leaves less than exp(-60) are passed over: on average, so is as much of p(y_T | y_C).
+        """
+        old = [add(self.statistics(process, context)) for process in self.processes]
+        before = torch.stack([self.logits(d, statistics) for d, statistics in enumerate(old)])
+        start, after = before.logsumexp((0, 2)), []
+        likely = before > start[:, None] - PASSED_OVER
         for d, process in enumerate(self.processes):
-            old, new = add(self.statistics(process, context)), self.statistics(process, targets)
-            pairs = zip(old, add(new), strict=True) if pool else zip((x[:, None] for x in old), new, strict=True)
+            new = self.statistics(process, targets)
+            pairs = zip(old[d], add(new), strict=True) if pool else zip((x[:, None] for x in old[d]), new, strict=True)
             gy, gg, square = (x + y for x, y in pairs)
-            before.append(self.logits(d, old).logsumexp(-1))
-            after.append(self.logits(d, (gy, gg, square)).logsumexp(-1))
-        start = torch.stack(before).logsumexp(0)
+            mask = likely[d] if pool else likely[d][:, None]
+            after.append(self.logits(d, (gy, gg, square), mask).logsumexp(-1))
         return torch.stack(after).logsumexp(0) - (start if pool else start[:, None])
 
     def _white(self) -> float:

@@ -1,0 +1,200 @@
+"""Networks that think in heat: fields under hypothetical heat flows, filtered in the waves of a box with insulating walls.
+
+The waves are cosines, w_k(i) = c_k cos(pi k (i + 1/2) / n), and a field that flows as heat keeps each of them but for a
+factor exp(-D lambda_k t), lambda_k = n_max^2 (2 - 2 cos(pi k / n)) on each axis, in units of the longer side of the box.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from heatgen.net.aggregator import reach
+from heatgen.net.frame_encoder import mlp
+
+HYPOTHESES = 24  # diffusivities that are tried, evenly in log from SLOWEST to FASTEST at first; then they are learned
+SLOWEST, FASTEST = 0.005, 0.2  # side^2 in the time of all levels
+KNOTS = 16  # of a filter, evenly in the fourth root of lambda
+KERNELS = 8  # heat kernels that a prediction is put together from
+NOISE = 0.05  # deviation of a frame's noise, at first
+
+
+class Waves(nn.Module):
+    """Fields (..., H, W) in the waves of the box, and back; lambda of each wave. shape: (C, H, W)."""
+
+    across: Tensor
+    along: Tensor
+    rows: Tensor
+    columns: Tensor
+    knots: Tensor
+
+    def __init__(self, shape: Sequence[int]):
+        super().__init__()
+        longest = max(shape[-2:])
+        for (waves, values), size in zip((("across", "rows"), ("along", "columns")), shape[-2:], strict=True):
+            k = torch.arange(size)
+            cosines = torch.cos(math.pi * k[:, None] * (k + 0.5) / size) * ((2 - (k == 0).float()[:, None]) / size).sqrt()
+            self.register_buffer(waves, cosines, persistent=False)
+            self.register_buffer(values, longest**2 * (2 - 2 * torch.cos(math.pi * k / size)), persistent=False)
+        place = (self.rows[:, None] + self.columns).flatten() ** 0.25
+        place = place / place.max().clamp(min=1) * (KNOTS - 1)
+        hats = (1 - (place - torch.arange(KNOTS)[:, None]).abs()).clamp(min=0)
+        self.register_buffer("knots", hats, persistent=False)  # (KNOTS, H W), linear between knots; sums to 1
+
+    def forward(self, u: Tensor) -> Tensor:
+        """Coefficients (..., H W) of fields (..., H, W)."""
+        return (self.across @ u @ self.along.mT).flatten(-2)
+
+    def back(self, coefficients: Tensor) -> Tensor:
+        """Fields (..., H, W) of coefficients (..., H W)."""
+        square = coefficients.unflatten(-1, (len(self.rows), len(self.columns)))
+        return self.across.mT @ square @ self.along
+
+    def flow(self, time: Tensor) -> Tensor:
+        """exp(-lambda time) of every wave, (..., H W), for times D t of any shape (...)."""
+        row, column = (torch.exp(-time[..., None] * values) for values in (self.rows, self.columns))
+        return (row[..., :, None] * column[..., None, :]).flatten(-2)
+
+
+class Hypotheses(nn.Module):
+    """The exact posterior of a Gaussian field, given frames, under each of HYPOTHESES heat flows, and how well each fits.
+
+    Under hypothesis r every wave is N(0, s^2 / kappa_r) and frames are exp(-D_r lambda t) of it, seen through noise of
+    deviation s. With g_c = exp(-D_r lambda t_c): P = kappa + sum_c g_c^2, mean = sum_c g_c y_c / P, and the log-evidence is
+    sum (sum_c g_c y_c)^2 / (2 s^2 P) - ln(P / kappa) / 2 but for what all share. D, kappa and s are learned.
+    """
+
+    def __init__(self, waves: Waves):
+        super().__init__()
+        self.waves = waves
+        self.log_rate = nn.Parameter(torch.linspace(math.log(SLOWEST), math.log(FASTEST), HYPOTHESES))
+        self.log_kappa = nn.Parameter(torch.linspace(-6, 3, KNOTS).repeat(HYPOTHESES, 1))
+        self.log_noise = nn.Parameter(torch.tensor(math.log(NOISE)))
+
+    def forward(self, y: Tensor, times: Tensor, allowed: Tensor) -> tuple[Tensor, ...]:
+        """mean, sum_c g_c y_c, (B, M, R, C, S) each; sum_c g_c^2, (B, M, R, S); log-evidence and ln(P / kappa), (B, M, R).
+
+        y: (B, N, C, S) coefficients; times: (B, N); allowed: (B, M, N) bool.
+        """
+        gain = self.waves.flow(times[..., None] * self.log_rate.exp())  # (B, N, R, S)
+        counted = allowed.to(y)
+        (b, n, r, s), c = gain.shape, y.shape[2]
+        seen = (counted @ (gain[:, :, :, None] * y[:, :, None]).reshape(b, n, r * c * s)).reshape(b, -1, r, c, s)
+        told = (counted @ gain.square().reshape(b, n, r * s)).reshape(b, -1, r, s)
+        kappa = (self.log_kappa @ self.waves.knots).exp()
+        precision = kappa + told
+        mean = seen / precision[:, :, :, None]
+        known = (precision / kappa).log().sum(-1)
+        fit = (seen * mean).sum((-1, -2)) / (2 * torch.exp(2 * self.log_noise)) - 0.5 * c * known
+        return mean, seen, told, fit, known
+
+
+class HeatBlock(nn.Module):
+    """A residual block that sees the whole box: a 3 x 3 convolution and a filter of lambda, both told what is known so far.
+
+    x: the best guess of u_0, (B, C, H, W); after the block it is put right by the frames: each wave becomes the mean of what
+    the network says, with a learned weight, and of what the frames say. h: features (B, channels, H, W); v: numbers (B, V).
+    """
+
+    def __init__(self, waves: Waves, fields: int, channels: int, width: int):
+        super().__init__()
+        self.waves = waves
+        self.filter = mlp(width, width, width, channels * KNOTS)
+        self.near = nn.Conv2d(channels, channels, 3, padding=1, padding_mode="replicate")
+        self.film = nn.Linear(width, 2 * channels)
+        self.leave = nn.Conv2d(channels, channels, 1)
+        self.learn = mlp(2 * channels + width, width, width)
+        self.guess, self.look = nn.Conv2d(channels, fields, 1), nn.Conv2d(2 * fields, channels, 1)
+        self.log_kappa = nn.Parameter(torch.linspace(-6, 3, KNOTS))
+        for layer in (self.learn[-1], self.guess):
+            for parameter in layer.parameters():
+                nn.init.zeros_(parameter)
+
+    def forward(self, h: Tensor, v: Tensor, x: Tensor, seen: Tensor, told: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """seen: (B, C, S) and told: (B, 1, S), what the frames say of each wave (see `Hypotheses`)."""
+        symbol = self.filter(v).unflatten(-1, (-1, KNOTS)) @ self.waves.knots
+        gamma, beta = self.film(v)[..., None, None].chunk(2, dim=1)
+        inner = F.silu((1 + gamma) * (self.near(h) + self.waves.back(symbol * self.waves(h))) + beta)
+        h = h + self.leave(inner)
+        v = v + self.learn(torch.cat([inner.mean((2, 3)), inner.square().mean((2, 3)), v], dim=1))
+        said = x + self.guess(h)
+        kappa = (self.log_kappa @ self.waves.knots).exp()
+        x = self.waves.back((seen + kappa * self.waves(said)) / (told + kappa))
+        return h + self.look(torch.cat([x, said], dim=1)), v, x
+
+
+class HeatAggregator(nn.Module):
+    """What frames of a field that flows as heat, with an unknown diffusivity, say of it: maps, and numbers beside them.
+
+    The exact answers for Gaussian fields (`Hypotheses`), weighed by how well they fit, are where `layers` of `HeatBlock`
+    start from; they learn what the fields look like. h: frames, (B, N, C, H, W). Returns maps (B, M or 1, width, H, W), the
+    first C of them the best guess of u_0, and numbers (B, M or 1, 1 + V), the first one ln D of the diffusivity that fits.
+    Invariant to the order of frames; with causal, of frames up to t alone.
+    """
+
+    def __init__(self, shape: Sequence[int], width: int, causal: bool, channels: int, hidden: int, layers: int):
+        super().__init__()
+        fields = shape[0]
+        self.causal, self.waves = causal, Waves(shape)
+        self.hypotheses = Hypotheses(self.waves)
+        self.log_trust = nn.Parameter(torch.zeros(()))  # of the evidence
+        self.join = mlp(2 * HYPOTHESES + 2, hidden, hidden)
+        self.enter = nn.Conv2d((2 * HYPOTHESES + 1) * fields, channels, 1)
+        self.blocks = nn.ModuleList(HeatBlock(self.waves, fields, channels, hidden) for _ in range(layers))
+        self.leave = nn.Conv2d(channels, width - 2 * fields, 1)
+
+    def forward(self, h: Tensor, given: Tensor, times: Tensor, asked: Tensor) -> tuple[Tensor, Tensor]:
+        """h: (B, N, C, H, W); given: (B, N) bool; times: (B, N); asked: (B, M)."""
+        with torch.autocast(h.device.type, enabled=False):
+            h = h.to(self.log_trust)
+            allowed = reach(given, times, asked if self.causal else asked[:, :1], self.causal)
+            found = self.hypotheses(self.waves(h), times.to(h), allowed)
+            mean, seen, told, fit, known = (part.flatten(0, 1) for part in found)  # (B M, R, ...)
+            weight = (fit * self.log_trust.exp()).softmax(1)
+            log_rate = weight @ self.hypotheses.log_rate[:, None]
+            count = allowed.flatten(0, 1).sum(1, keepdim=True).to(h)
+            v = self.join(torch.cat([count.log1p(), weight, log_rate + 3, known / told.shape[-1]], dim=1))
+            best, seen, told = (torch.einsum("br,br...->b...", weight, part) for part in (mean, seen, told))
+            weighed = mean * weight[:, :, None, None]
+            x = first = self.waves.back(best)
+            features = self.enter(self.waves.back(torch.cat([mean.flatten(1, 2), weighed.flatten(1, 2), best], dim=1)))
+            for block in self.blocks:
+                features, v, x = block(features, v, x, seen, told[:, None])
+            maps = torch.cat([x, first, self.leave(features)], dim=1)
+            return tuple(part.unflatten(0, allowed.shape[:2]) for part in (maps, torch.cat([log_rate, v], dim=1)))
+
+
+class HeatDecoder(nn.Module):
+    """The fields u that maps have become by the time t: outputs x (C, H, W), sums of heat flows of the maps.
+
+    The mean is exp(-D lambda t) of the best guess of u_0 and sum_j a_j exp(-lambda tau_j) of every map, other outputs are
+    such sums and a number; all tau_j and a_j are learned functions of t, ln D t and the other numbers. numbers: the time,
+    `told` numbers of the map, ln D and `facts` numbers of `HeatAggregator`, (B, 1 + told + 1 + facts).
+    """
+
+    log_time: Tensor
+
+    def __init__(self, shape: Sequence[int], numbers: int, width: int, hidden: int, outputs: int):
+        super().__init__()
+        self.waves, self.fields, self.place = Waves(shape), shape[0], numbers - hidden - 1
+        self.shape = (outputs * shape[0], *shape[1:])
+        self.coefficients = mlp(numbers + 2, 2 * hidden, 2 * hidden, KERNELS * (1 + self.shape[0] * width))
+        self.level = mlp(numbers + 2, hidden, self.shape[0] - self.fields)
+        self.register_buffer("log_time", torch.linspace(math.log(1e-3), math.log(FASTEST), KERNELS), persistent=False)
+
+    def forward(self, r: Tensor, numbers: Tensor) -> Tensor:
+        """r: (B, width, H, W), the first C the best guess of u_0; numbers: (B, F)."""
+        with torch.autocast(r.device.type, enabled=False):
+            numbers = numbers.to(self.log_time)
+            time, log_rate = numbers[:, :1], numbers[:, self.place, None]
+            features = torch.cat([numbers, (time + 0.03).log() / 2 + 1, log_rate + (time + 0.003).log() + 6], dim=1)
+            log_time, weights = self.coefficients(features).split([KERNELS, KERNELS * self.shape[0] * r.shape[1]], dim=1)
+            kernels = self.waves.flow((log_time + self.log_time).clamp(max=3).exp())  # (B, J, S)
+            waves = self.waves(r.to(self.log_time))
+            mixed = weights.unflatten(1, (-1, r.shape[1])) @ waves  # (B, outputs C J, S)
+            fields = (mixed.unflatten(1, (-1, KERNELS)) * kernels[:, None]).sum(2)
+            base = self.waves.flow(log_rate.exp() * time) * waves[:, : self.fields]
+            level = F.pad(self.level(features), (self.fields, 0))[..., None, None]
+            return self.waves.back(fields + F.pad(base, (0, 0, 0, len(level[0]) - self.fields))) + level
