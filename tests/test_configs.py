@@ -209,10 +209,10 @@ def test_the_experiment_on_linear_maps_takes_every_map_of_images_and_measures_wi
         assert callable(run.make(cfg.metric))
 
 
-@pytest.mark.parametrize("model", METHODS)
+@pytest.mark.parametrize("model", [*METHODS, "np", "heat_cnp"])
 def test_the_benchmark_trains_a_method_with_its_own_budget_and_measures_it_as_one_can(model: str) -> None:
     cfg = experiment("reconstruction", f"model={model}")
-    assert cfg.trainer.max_steps == BENCHMARK.steps[model] and cfg.publish == "reconstruction"
+    assert cfg.trainer.max_steps == BENCHMARK.steps.get(model, 500) and cfg.publish == "reconstruction"
     method, data = run.build(small(cfg))
     assert data.spec.shape == (1, 32, 32) and method.process.name == "stochastic_heat"
     rows = []
@@ -225,7 +225,7 @@ def test_the_benchmark_trains_a_method_with_its_own_budget_and_measures_it_as_on
     assert rows and all(rows) and len(set(rows)) == len(rows)
 
 
-def test_the_benchmark_takes_every_method_that_reconstructs() -> None:
+def test_the_benchmark_takes_every_method_that_reconstructs_and_neural_processes_by_name() -> None:
     assert set(METHODS) == set(options("model")) - {"ihd", "supervised", "heat_kernel_score", *NEURAL_PROCESSES}
 
 
