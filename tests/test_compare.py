@@ -13,7 +13,7 @@ from conftest import SMALL, call
 from omegaconf import OmegaConf
 from PIL import Image
 
-from heatgen import compare
+from heatgen import compare, compare_figure
 from heatgen.check import ConfigError
 
 BITS = "nll_bound [bits/dim]"
@@ -225,9 +225,9 @@ def test_the_figure_shows_the_first_row_of_the_newest_samples(sweep):
     red = (pixels[..., 0] > 200) & (pixels[..., 1] < 60) & (pixels[..., 2] < 60)
     blue = (pixels[..., 2] > 200) & (pixels[..., 0] < 60) & (pixels[..., 1] < 60)
     assert red.sum() > 1000 and not blue.any()
-    first = np.asarray(compare.first_samples(sweep / "2-ihd-heat-digits"))
+    first = np.asarray(compare_figure.first_samples(sweep / "2-ihd-heat-digits"))
     assert first.shape == (44, 86, 3) and (first[:43] == (255, 0, 0)).all()
-    assert compare.first_samples(sweep / "10-ihd-identity-digits") is None
+    assert compare_figure.first_samples(sweep / "10-ihd-identity-digits") is None
 
 
 def test_the_screen_names_the_units(sweep, capsys):

@@ -21,12 +21,13 @@ from omegaconf import OmegaConf
 
 from heatgen import launch
 from heatgen.check import ConfigError
+from heatgen.compare_figure import cell, draw
 from heatgen.directory import read_config, write_text
+from heatgen.seeds import over_seeds, with_error
 
 log = logging.getLogger("heatgen")
 COMMAND = "command.txt"  # in a sweep's folder: what was called
 MODES = {"train": 0, "forward": 1}  # what comes first in a table: the training, then the map
-SIDE = 64  # pixels of a cloud of points, in the figure
 
 
 class Comparison:
@@ -139,6 +140,21 @@ def rows_of(runs: Sequence[Path]) -> tuple[list[dict[str, Any]], list[str]]:
     return rows, [key for key in shown if any(row.get(key) not in (None, "") for row in rows)]
 
 
+def references_of(runs: Sequence[Path], first: str) -> list[dict[str, Any]]:
+    """A row for each thing known exactly that has the same values in all runs, named in the column `first`."""
+    found: dict[str, list[dict[str, float]]] = {}
+    for run in runs:
+        for result in measurements_of(run):
+            for name, values in result.get("references", {}).items():
+                found.setdefault(name, []).append(values)
+    return [
+        {"run": name, first: name} | several[0]
+        for name, several in found.items()
+        if all(values.keys() == several[0].keys() for values in several)
+        and all(math.isclose(values[key], several[0][key], rel_tol=1e-6) for values in several for key in values)
+    ]
+
+
 def conditions_of(runs: Sequence[Path]) -> list[str]:
     """How the runs were measured: by mode, the facts that all of them have in common, and every caveat."""
     by_mode: dict[str, list[dict[str, Any]]] = {}
@@ -160,19 +176,21 @@ def plain(key: str) -> str:
     return re.sub(r"\W+", "_", key.lower()).strip("_")
 
 
-def cell(value: Any) -> str:
-    """A number of four figures, or a word."""
-    return f"{value:.4g}" if isinstance(value, (int, float)) else "" if value is None else str(value)
-
-
 def markdown(
     name: str, rows: Sequence[dict[str, Any]], shown: Sequence[str], commands: Sequence[str], conditions: Sequence[str]
 ) -> str:
     """The table, under the commands that made the runs and it, above how they were measured."""
-    made = [f"    {command}" for command in commands]
-    lines = [f"# {name}", "", "Made by", "", *made, "", f"All numbers of every run: [{name}.json]({name}.json).", ""]
+    made, grouped = [f"    {command}" for command in commands], "seeds" in shown
+    all_numbers = f"All numbers of every run: [{name}.json]({name}.json)."
+    if grouped:
+        all_numbers = (
+            f"Means over seeds, ± their standard errors. All numbers: [{name}.json]({name}.json); "
+            f"of every run: [{name}_seeds.json]({name}_seeds.json)."
+        )
+    lines = [f"# {name}", "", "Made by", "", *made, "", all_numbers, ""]
     lines += [f"| {' | '.join(shown)} |", f"|{'---|' * len(shown)}"]
-    lines += [f"| {' | '.join(cell(row.get(key)) for key in shown)} |" for row in rows]
+    words = with_error if grouped else lambda row, key: cell(row.get(key))
+    lines += [f"| {' | '.join(words(row, key) for key in shown)} |" for row in rows]
     how = ["", "How they were measured:", "", *conditions] if conditions else []
     return "\n".join([*lines, "", f"![{name}]({name}.png)", *how, ""])
 
@@ -189,12 +207,14 @@ def compare(
     from rich.table import Table
 
     runs = find_runs(folders)
-    rows, shown = rows_of(runs)
+    every, shown = rows_of(runs)
+    rows, shown = over_seeds(every, shown)
+    grouped, rows = "seeds" in shown, rows + references_of(runs, shown[0])
     table = Table(title=f"{len(runs)} runs", title_justify="left")
     for key in shown:
         table.add_column(escape(key))
     for row in rows:
-        table.add_row(*[escape(cell(row.get(key))) for key in shown])
+        table.add_row(*[escape(with_error(row, key) if grouped else cell(row.get(key))) for key in shown])
     console = Console(width=None if sys.stdout.isatty() else 160)
     console.print(table)
     calls = [(folder / COMMAND).read_text().strip() for folder in folders if (folder / COMMAND).is_file()]
@@ -203,78 +223,14 @@ def compare(
         folder.mkdir(parents=True, exist_ok=True)
         itself = f"python -m heatgen.compare {shlex.join(map(os.path.relpath, folders))}"
         commands = calls if by_sweep else [*calls, itself + (f" --publish {publish}" if publish else "")]
-        write_text(
-            folder / f"{name}.json", json.dumps([{plain(k): v for k, v in row.items()} for row in rows], indent=2) + "\n"
-        )
+        for file, content in ((name, rows), *([(f"{name}_seeds", every)] if grouped else [])):
+            plainly = [{plain(k): v for k, v in row.items()} for row in content]
+            write_text(folder / f"{file}.json", json.dumps(plainly, indent=2) + "\n")
         write_text(folder / f"{name}.md", markdown(name, rows, shown, commands, conditions_of(runs)))
-        draw([run for run in runs for _ in variants_of(run)], rows, shown, folder / f"{name}.png")
+        named = {run.name: run for run in runs}
+        draw([named.get(row["run"]) for row in rows], rows, shown, folder / f"{name}.png")
         console.print(f"written: {folder / name}.md, .json and .png", highlight=False, markup=False, soft_wrap=True)
     return rows
-
-
-def draw(runs: Sequence[Path], rows: Sequence[dict[str, Any]], shown: Sequence[str], path: Path) -> None:
-    """A line for each row: the first samples of its run where any run drew some, then a bar for each number."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    words = [key for key in shown if all(not isinstance(row.get(key), (int, float)) for row in rows)]
-    numbers = [key for key in shown if key not in words]
-    names = [" ".join(cell(row.get(key)) for key in words) for row in rows]
-    pictures = [first_samples(run) for run in runs]
-    widths = [3.4] * (any(picture is not None for picture in pictures) or not numbers) + [2] * len(numbers)
-    figure, axes = plt.subplots(
-        *(1, len(widths)),
-        figsize=(2.2 + sum(widths) * 1.1, 0.62 * len(rows) + 0.8),
-        width_ratios=widths,
-        layout="constrained",
-        squeeze=False,
-        sharey=True,
-    )
-    axes[0, 0].set(ylim=(len(rows) - 0.5, -0.5), yticks=range(len(rows)), yticklabels=names)
-    others = axes[0, len(widths) - len(numbers) :]
-    if len(widths) > len(numbers):
-        for i, picture in enumerate(pictures):
-            if picture is not None:
-                axes[0, 0].imshow(picture, extent=(0, 6, i + 0.48, i - 0.48), aspect="auto", interpolation="nearest")
-        axes[0, 0].set(xlim=(0, 6), ylim=(len(rows) - 0.5, -0.5), title="samples", xticks=[])
-    for panel, key in zip(others, numbers, strict=True):
-        values = [row[key] if isinstance(row.get(key), (int, float)) else math.nan for row in rows]
-        panel.barh(range(len(rows)), values, height=0.6)
-        panel.set_title(key, fontsize=9)
-        panel.locator_params(axis="x", nbins=4)
-        panel.ticklabel_format(axis="x", scilimits=(-3, 4))
-        positive = [value for value in values if value > 0 and math.isfinite(value)]
-        if positive and max(positive) > 100 * min(positive):
-            panel.set_xscale("log")
-        for i, value in enumerate(values):
-            panel.annotate(f" {cell(value)}", (value, i), va="center", fontsize=7) if math.isfinite(value) else None
-        panel.margins(x=0.35)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
-
-
-def first_samples(run: Path) -> Any:
-    """The first row of the newest grid of samples that the run drew while training; None where it drew none.
-
-    Of points, their cloud, at the left of a sheet as wide as that of a row of images.
-    """
-    from PIL import Image, ImageOps
-
-    from heatgen.picture import PAPER, is_points
-
-    grids = sorted((run / "samples").glob("step_*.png"))
-    if not grids:
-        return None
-    config = read_config(run)
-    count = OmegaConf.select(config, "callback.pictures.n", default=36)
-    rows = math.ceil(count / math.ceil(math.sqrt(count)))
-    with Image.open(grids[-1]) as image:
-        if is_points(OmegaConf.select(config, "data.shape", default=())):
-            thumbnail = image.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BOX)
-            return ImageOps.pad(thumbnail, (6 * SIDE, SIDE), color=PAPER, centering=(0, 0))
-        return image.convert("RGB").crop((0, 0, image.width, image.height // rows + 1))
 
 
 def main() -> None:

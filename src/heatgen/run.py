@@ -182,7 +182,7 @@ def train(cfg: DictConfig) -> float | None:
     best = callbacks["checkpoints"].best if "checkpoints" in callbacks else math.inf
     values = {"val/loss": best, "steps": trainer.global_step, "seconds": round(time.monotonic() - started)}
     if launch.rank() == 0 and trainer.global_step:
-        directory.write_result(run, "train", {"mode": "train", "values": values, "headline": ["val/loss"]})
+        directory.write_result(run, "train", {"mode": "train", "values": values, "headline": ["val/loss", "seconds"]})
     done = f"trained {trainer.global_step} steps" if model.learns else "nothing to train"
     done += f", best val/loss {best:.6g}" if math.isfinite(best) else ""
     log.info("%s; next: python sample.py run=%s", done, run)

@@ -20,6 +20,7 @@ from heatgen.metric.metric import Subject
 from heatgen.model.np import NeuralProcessMethod
 from heatgen.model.prediction import Prediction
 from heatgen.net.neural_process import NeuralProcess
+from heatgen.noise import SampleNoise, generator
 from heatgen.oracle.find import exact_trajectories
 from heatgen.regime.first_frame import first_frame
 from heatgen.regime.random import random
@@ -77,13 +78,44 @@ def test_numbers_do_not_depend_on_how_tasks_are_cut_and_have_their_facts():
     result = metric(subject(model))
     again = metric(Subject(model, DATA, "hot_spots", Devices("cpu", 1), 20, 7, 0, model.process))
     assert result.values == pytest.approx(again.values, rel=1e-5)
-    assert result.headline == ("frame, 2 context", "gap [nats a frame], 2 context", "RMSE, 2 context")
+    wanted = ("frame, 1 context", "frame, 2 context", "gap [nats a frame], 2 context", "RMSE, 2 context")
+    assert result.headline == wanted
     facts = {"n": 20, "split": "hot_spots test", "regime": "random", "target frames": 4, "draws": 4, "min_std": 0.01}
     assert facts.items() <= result.facts.items() and result.facts["noise ceiling"] == "1.57679"
     assert result.series["context frames"] == [1.0, 2.0] and len({len(x) for x in result.series.values()}) == 1
     assert set(result.pictures) == {"likelihoods", "frames", "film"}
     film = result.pictures["film"]
     assert len(film) == 10 and len({page.size for page in film}) == 1 and film[0].tobytes() != film[-1].tobytes()
+
+
+def test_what_is_known_exactly_has_rows_of_its_own():
+    result = Likelihood(contexts=[1, 2], targets=4, draws=2)(subject(make()))
+    names = ["exact", "exact, independent pixels", "noise ceiling"]
+    exact, best, ceiling = (result.references[name] for name in names)
+    assert list(result.references) == names
+    for end in (", 1 context", ", 2 context"):
+        assert exact[f"frame{end}"] == result.values[f"exact frame{end}"] and exact[f"gap [nats a frame]{end}"] == 0
+        gap = (exact[f"frame{end}"] - best[f"frame{end}"]) * N * N
+        assert best[f"gap [nats a frame]{end}"] == pytest.approx(gap) and gap > 0
+        assert exact[f"RMSE{end}"] == best[f"RMSE{end}"] == result.values[f"exact RMSE{end}"] and f"RMSE{end}" not in ceiling
+        assert ceiling[f"joint{end}"] == pytest.approx(1.57679, abs=1e-5)
+
+
+def test_the_bound_is_the_objective_and_what_facts_add_to_it_is_seen_in_training_mode():
+    torch.manual_seed(0)
+    net = NeuralProcess((1, N, N), width=8, latent=4, hidden=16, hints=3)
+    torch.nn.init.normal_(net.merge[-1].weight)
+    model = NeuralProcessMethod(make().process, net, None, None, REGIME, hints="facts").eval()
+    values = Likelihood(contexts=[1], targets=4, draws=2)(subject(model)).values
+    names = [f"bound{told}, {split}" for split in ("train", "test") for told in ("", ", told facts")]
+    assert len({values[name] for name in names}) == 4 and not model.training
+    run = list(range(8))
+    loss = model.loss({"u0": DATA.clean("train", run)}, SampleNoise(run, 0, "bound", "train"))
+    chosen = torch.randperm(40, generator=generator(0, "likelihood"))[:20].sort().values
+    few = [i for i in chosen.tolist() if i < 8]
+    assert values["bound, train"] == pytest.approx(-loss[few].mean().item(), rel=1e-5)
+    plain = Likelihood(contexts=[1], targets=4, draws=2)(subject(make(path="deterministic"))).values
+    assert not any("bound" in name for name in plain)
 
 
 def test_gaussian_fields_have_an_exact_line_and_told_maps_have_none():

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from heatgen.metric import likelihood_pictures as pictures
 from heatgen.metric.metric import Result, Subject
-from heatgen.metric.neural_process_tasks import TaskMetric, double, label, moments
+from heatgen.metric.neural_process_tasks import TASKS, TaskMetric, best_gaussians, double, label, moments
 from heatgen.model.objectives import effective_sample_size, marginal
+from heatgen.noise import SampleNoise, batches
 from heatgen.oracle.trajectory import noise_ceiling
 
 KINDS = ("joint", "frame", "pixel")
@@ -26,7 +27,8 @@ class Likelihood(TaskMetric):
     each pixel alone. Without a latent all three are one. RMSE: the root of the pooled squared error of the predictive mean
     against the clean frames. Beside them, where the law is known: the exact joint and frame likelihoods, that of the best
     independent Gaussians (factorised) and the RMSE of the exact mean; gap: exact frame - frame, in nats a frame. The noise
-    ceiling is what would be reached if only the noise were unknown. Context frames are never targets.
+    ceiling is what would be reached if only the noise were unknown. Context frames are never targets. bound: what a model
+    with a latent is trained on, on training and held-out fields, with and without the privileged facts of a LUPI model.
     split; contexts: numbers of context frames; targets; draws: K. ConfigError for other models and values out of range.
     Source: the conventions of Foong et al. 2020 (joint) and Nguyen and Grover 2022 (pixel), side by side.
     """
@@ -48,11 +50,12 @@ class Likelihood(TaskMetric):
         ]
         if oracle is not None:
             context, target = (double(frames) for frames in (task.context, task.target))
+            best = best_gaussians(oracle, context, target.times)
             columns += [
                 oracle.joint(context, target) / (frames * size),
                 oracle.frames(context, target).mean(1) / size,
-                oracle.factorised(context, target).flatten(1).mean(1),
-                (oracle.mean(context, target.times) - task.clean).square().flatten(1).mean(1),
+                best.pixels(target.values)[0].flatten(1).mean(1),
+                (best.mean[0] - task.clean).square().flatten(1).mean(1),
             ]
         return torch.stack([column.double() for column in columns], dim=1)
 
@@ -73,8 +76,11 @@ class Likelihood(TaskMetric):
             if oracle is not None:
                 gap, name = (columns["exact frame"] - columns["frame"]) * size, f"gap [nats a frame]{label(number)}"
                 result.values[name], result.errors[name] = gap.mean().item(), gap.std().item() / len(gap) ** 0.5
-        wanted = ["frame", *(["gap [nats a frame]"] if oracle is not None else []), "RMSE"]
-        result.headline = tuple(name + label(self.middle(model)) for name in wanted)
+                self._refer(result, number, noise_ceiling(model.noise_std), size)
+        result.values |= self._bounds(subject, chosen)
+        first, middle = label(rows[0][0]), label(self.middle(model))
+        wanted = [f"frame{first}", f"frame{middle}", f"gap [nats a frame]{middle}", f"RMSE{middle}"]
+        result.headline = tuple(name for name in dict.fromkeys(wanted) if name in result.values)
         result.facts |= {
             "noise ceiling": f"{noise_ceiling(model.noise_std):.6g}",
             "min_std": model.net.likelihood.min_std,
@@ -83,6 +89,43 @@ class Likelihood(TaskMetric):
         result.pictures["likelihoods"] = pictures.likelihoods(result.series, noise_ceiling(model.noise_std))
         result.pictures["frames"] = self._frames(subject, oracle, chosen[:1])
         result.pictures["film"] = self._film(subject, oracle, chosen[:1])
+
+    @staticmethod
+    def _refer(result: Result, number: int | None, ceiling: float, size: int) -> None:
+        """The rows of what is known exactly, for one number of context frames."""
+        end, values = label(number), result.values
+        exact, best = values[f"exact frame{end}"], values[f"exact factorised{end}"]
+        rows = {
+            "exact": (values[f"exact joint{end}"], exact),
+            "exact, independent pixels": (best, best),
+            "noise ceiling": (ceiling, ceiling),
+        }
+        for name, (joint, frame) in rows.items():
+            row = {f"joint{end}": joint, f"frame{end}": frame, f"gap [nats a frame]{end}": (exact - frame) * size}
+            error = {} if name == "noise ceiling" else {f"RMSE{end}": values[f"exact RMSE{end}"]}
+            result.references.setdefault(name, {}).update(row | error)
+
+    @staticmethod
+    def _bounds(subject: Subject, chosen: Sequence[int]) -> dict[str, float]:
+        """The objective of a latent model on training and held-out fields, in the regime of training, nats a dimension.
+
+        Its posterior sees the targets; told facts: and the privileged facts too, as in training.
+        """
+        model, found = subject.model, {}
+        if model.objective not in ("elbo", "iwae"):
+            return {}
+        ways = {"bound": False} | ({"bound, told facts": True} if model.hints not in ("none", "oracle") else {})
+        for split in ("train", "test"):
+            run = [i for i in chosen if i < len(subject.data.images(split))]
+            for name, told in ways.items():
+                values = []
+                for part in batches(run, TASKS):
+                    u0 = subject.data.clean(split, part).to(subject.devices.device)
+                    loss = model.train(told).loss({"u0": u0}, SampleNoise(part, subject.seed, "bound", split))
+                    values.append(loss.double())
+                model.eval()
+                found[f"{name}, {split}"] = -torch.cat(values).mean().item() if values else math.nan
+        return found
 
     def _frames(self, subject: Subject, oracle: Any, run: Sequence[int]) -> Image.Image:
         """Target, mean and deviation of one task at all its target times, and the exact ones where there are."""
@@ -108,5 +151,5 @@ class Likelihood(TaskMetric):
         if oracle is None:
             return {}
         context, times = double(task.context), task.target.times.double()
-        variance = oracle.variance(context, times)[0] + oracle.noise_std**2
-        return {"exact mean": oracle.mean(context, times)[0], "exact std": variance.sqrt()}
+        best = best_gaussians(oracle, context, times)
+        return {"exact mean": best.mean[0, 0], "exact std": best.std[0, 0]}

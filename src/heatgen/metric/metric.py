@@ -19,7 +19,8 @@ class Result:
     """values: name -> number; errors: name -> its standard error; facts: what a reader must know; notes: caveats.
 
     series: columns of equal length, the first one the abscissa; pictures: name -> image, or the images of a film;
-    headline: the values that stand for the result beside those of other runs (None: the first one).
+    headline: the values that stand for the result beside those of other runs (None: the first one); references: name ->
+    values of what is known exactly, which have a row of their own beside the runs.
     """
 
     values: dict[str, float]
@@ -29,6 +30,7 @@ class Result:
     series: dict[str, list[float]] = field(default_factory=dict)
     pictures: dict[str, Image.Image | list[Image.Image]] = field(default_factory=dict)
     headline: tuple[str, ...] | None = None
+    references: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 @dataclass

@@ -199,5 +199,5 @@ def moments(said: Prediction) -> tuple[Tensor, Tensor]:
 
 def best_gaussians(oracle: Any, context: Frames, times: Tensor) -> Prediction:
     """The best independent normal laws of noisy pixels: exact mean and variance, and the noise; one draw, float64."""
-    variance = oracle.variance(context, times) + oracle.noise_std**2
-    return Prediction(oracle.mean(context, times)[None], variance.sqrt()[None])
+    mean, variance = oracle.moments(context, times)
+    return Prediction(mean[None], (variance + oracle.noise_std**2).sqrt()[None])

@@ -61,6 +61,7 @@ def report(
         "notes": result.notes,
         "parameter": None if parameter is None else {parameter[0]: parameter[1]},
         "series": result.series,
+        "references": result.references,
     }
     path = directory.write_result(run, mode, json.loads(json.dumps(content, default=str)))
     if result.series:

@@ -48,6 +48,10 @@ class Trajectory(Protocol):
         """
         ...
 
+    def moments(self, context: Frames, times: Tensor) -> tuple[Tensor, Tensor]:
+        """`mean` and `variance` at once."""
+        ...
+
     def mean(self, context: Frames, times: Tensor) -> Tensor:
         """E[u_t | context] of the clean field at times (B, Nt), (B, Nt, C, H, W)."""
         ...
@@ -113,6 +117,10 @@ class GaussianTrajectory:
         return independent(targets, self.mean(context, times), self.variance(context, times), self.noise_std)
 
     factorised = pixels
+
+    def moments(self, context: Frames, times: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and variance of each pixel of the clean u_t given the context, (B, Nt, C, H, W) each."""
+        return self.mean(context, times), self.variance(context, times)
 
     def mean(self, context: Frames, times: Tensor) -> Tensor:
         """E[u_t | context] = A(t) M + b(t), (B, Nt, C, H, W)."""
