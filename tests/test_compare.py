@@ -271,7 +271,7 @@ def test_a_sweep_ends_with_its_comparison(tmp_path: Path) -> None:
         ("heat", "residual", 2),
         ("identity", "residual", 2),
     ]
-    assert "| forward | parametrisation |\n" in (folder / "comparison.md").read_text()  # too short for a val/loss
+    assert "| forward | parametrisation | seconds |\n" in (folder / "comparison.md").read_text()  # too short for a val/loss
     assert (folder / "command.txt").read_text().startswith("python train.py -m data.suggest")
     assert (folder / "comparison.png").stat().st_size > 0
     assert not list(folder.glob("*/evaluation/forward_*"))  # evaluate=[] measures nothing
