@@ -7,7 +7,7 @@ import torch
 from conftest import SMALL, call
 from PIL import Image
 
-from heatgen import compare
+from heatgen import compare_figure
 from heatgen.draw import usual_n
 from heatgen.picture import MARGIN, PAPER, Film, cloud, grid, is_points, save_gif, save_mp4, side_by_side, to_bytes
 
@@ -205,7 +205,7 @@ def test_a_run_of_points_is_drawn_as_clouds_and_samples_2000_unless_it_is_told(d
                 assert picture.size == (320, 320)
     with Image.open(next((run / "samples").glob("step_*.png"))) as picture:
         assert picture.size == (320, 320)
-    assert compare.first_samples(run).size == (6 * compare.SIDE, compare.SIDE)
+    assert compare_figure.first_samples(run).size == (6 * compare_figure.SIDE, compare_figure.SIDE)
 
 
 def test_36_images_or_2000_points_are_usual():

@@ -21,9 +21,9 @@ from omegaconf import OmegaConf
 
 from heatgen import launch
 from heatgen.check import ConfigError
-from heatgen.compare_figure import cell, draw
+from heatgen.compare_figure import draw, with_error
 from heatgen.directory import read_config, write_text
-from heatgen.seeds import over_seeds, with_error
+from heatgen.seeds import groups_of, over_seeds
 
 log = logging.getLogger("heatgen")
 COMMAND = "command.txt"  # in a sweep's folder: what was called
@@ -128,9 +128,10 @@ def rows_of(runs: Sequence[Path]) -> tuple[list[dict[str, Any]], list[str]]:
     several = any(name for variants in by_run for name, _ in variants)
     rows, shown = [], [*(swept or ["run"]), "variant", "parametrisation"]
     for run, setting, variants in zip(runs, settings, by_run, strict=True):
-        chosen = OmegaConf.select(read_config(run), "model.parametrisation")
+        config = read_config(run)
+        chosen, own = OmegaConf.select(config, "model.parametrisation"), {"seed": str(config.get("seed", ""))}
         for name, results in variants:
-            row: dict[str, Any] = {"run": run.name} | {key: setting.get(key, "") for key in swept}
+            row: dict[str, Any] = {"run": run.name} | {key: setting.get(key, own.get(key, "")) for key in swept}
             row |= ({"variant": name} if several else {}) | ({"parametrisation": chosen} if chosen else {})
             for result in results:
                 row |= result["values"]
@@ -141,18 +142,26 @@ def rows_of(runs: Sequence[Path]) -> tuple[list[dict[str, Any]], list[str]]:
 
 
 def references_of(runs: Sequence[Path], first: str) -> list[dict[str, Any]]:
-    """A row for each thing known exactly that has the same values in all runs, named in the column `first`."""
-    found: dict[str, list[dict[str, float]]] = {}
+    """By mode, a row for each thing known exactly that has the same values in all runs, named in the column `first`."""
+    by_mode: dict[str, list[dict[str, dict[str, Any]]]] = {}
     for run in runs:
         for result in measurements_of(run):
-            for name, values in result.get("references", {}).items():
-                found.setdefault(name, []).append(values)
+            if result.get("references"):
+                by_mode.setdefault(result["mode"], []).append(result["references"])
     return [
-        {"run": name, first: name} | several[0]
-        for name, several in found.items()
-        if all(values.keys() == several[0].keys() for values in several)
-        and all(math.isclose(values[key], several[0][key], rel_tol=1e-6) for values in several for key in values)
+        {"run": name, first: name} | values
+        for several in by_mode.values()
+        for name, values in several[0].items()
+        if all(agree(values, other.get(name, {})) for other in several)
     ]
+
+
+def agree(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether both have the same names and, within a millionth, the same numbers; None is equal to itself."""
+    return one.keys() == other.keys() and all(
+        value == other[key] or (None not in (value, other[key]) and math.isclose(value, other[key], rel_tol=1e-6))
+        for key, value in one.items()
+    )
 
 
 def conditions_of(runs: Sequence[Path]) -> list[str]:
@@ -180,17 +189,15 @@ def markdown(
     name: str, rows: Sequence[dict[str, Any]], shown: Sequence[str], commands: Sequence[str], conditions: Sequence[str]
 ) -> str:
     """The table, under the commands that made the runs and it, above how they were measured."""
-    made, grouped = [f"    {command}" for command in commands], "seeds" in shown
-    all_numbers = f"All numbers of every run: [{name}.json]({name}.json)."
-    if grouped:
-        all_numbers = (
-            f"Means over seeds, ± their standard errors. All numbers: [{name}.json]({name}.json); "
-            f"of every run: [{name}_seeds.json]({name}_seeds.json)."
+    made, numbers = [f"    {command}" for command in commands], f"All numbers of every run: [{name}.json]({name}.json)."
+    if "seeds" in shown:
+        numbers = (
+            f"Numbers are means over seeds, ± their standard errors over seeds: [{name}.json]({name}.json) has them all, "
+            f"[{name}_seeds.json]({name}_seeds.json) those of every run."
         )
-    lines = [f"# {name}", "", "Made by", "", *made, "", all_numbers, ""]
+    lines = [f"# {name}", "", "Made by", "", *made, "", numbers, ""]
     lines += [f"| {' | '.join(shown)} |", f"|{'---|' * len(shown)}"]
-    words = with_error if grouped else lambda row, key: cell(row.get(key))
-    lines += [f"| {' | '.join(words(row, key) for key in shown)} |" for row in rows]
+    lines += [f"| {' | '.join(with_error(row, key) for key in shown)} |" for row in rows]
     how = ["", "How they were measured:", "", *conditions] if conditions else []
     return "\n".join([*lines, "", f"![{name}]({name}.png)", *how, ""])
 
@@ -207,14 +214,18 @@ def compare(
     from rich.table import Table
 
     runs = find_runs(folders)
-    every, shown = rows_of(runs)
-    rows, shown = over_seeds(every, shown)
-    grouped, rows = "seeds" in shown, rows + references_of(runs, shown[0])
+    every, columns = rows_of(runs)
+    rows, shown = over_seeds(every, columns)
+    owners = [run for run in runs for _ in variants_of(run)]  # of every row
+    drawn = [owners[group[0]] for group in groups_of(every, columns)]
+    known = references_of(runs, shown[0])
+    rows, drawn_by = [*rows, *known], [*drawn, *[None] * len(known)]
+    files = {"": rows} | ({"_seeds": every} if "seeds" in shown else {})
     table = Table(title=f"{len(runs)} runs", title_justify="left")
     for key in shown:
         table.add_column(escape(key))
     for row in rows:
-        table.add_row(*[escape(with_error(row, key) if grouped else cell(row.get(key))) for key in shown])
+        table.add_row(*[escape(with_error(row, key)) for key in shown])
     console = Console(width=None if sys.stdout.isatty() else 160)
     console.print(table)
     calls = [(folder / COMMAND).read_text().strip() for folder in folders if (folder / COMMAND).is_file()]
@@ -223,12 +234,11 @@ def compare(
         folder.mkdir(parents=True, exist_ok=True)
         itself = f"python -m heatgen.compare {shlex.join(map(os.path.relpath, folders))}"
         commands = calls if by_sweep else [*calls, itself + (f" --publish {publish}" if publish else "")]
-        for file, content in ((name, rows), *([(f"{name}_seeds", every)] if grouped else [])):
+        for end, content in files.items():
             plainly = [{plain(k): v for k, v in row.items()} for row in content]
-            write_text(folder / f"{file}.json", json.dumps(plainly, indent=2) + "\n")
+            write_text(folder / f"{name}{end}.json", json.dumps(plainly, indent=2) + "\n")
         write_text(folder / f"{name}.md", markdown(name, rows, shown, commands, conditions_of(runs)))
-        named = {run.name: run for run in runs}
-        draw([named.get(row["run"]) for row in rows], rows, shown, folder / f"{name}.png")
+        draw(drawn_by, rows, shown, folder / f"{name}.png")
         console.print(f"written: {folder / name}.md, .json and .png", highlight=False, markup=False, soft_wrap=True)
     return rows
 

@@ -8,6 +8,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from heatgen.directory import read_config
+from heatgen.seeds import error_over_seeds
 
 SIDE = 64  # pixels of a cloud of points
 
@@ -17,8 +18,18 @@ def cell(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, (int, float)) else "" if value is None else str(value)
 
 
+def with_error(row: dict[str, Any], key: str) -> str:
+    """A cell of a row: a word, a number, or a mean with its standard error over seeds (how many, if some lack it)."""
+    error = error_over_seeds(row, key)
+    text = cell(row.get(key)) if error is None else f"{row[key]:.5g} ± {error:.2g}"
+    return f"{text} (seeds: {row[f'{key} seeds']})" if f"{key} seeds" in row else text
+
+
 def draw(runs: Sequence[Path | None], rows: Sequence[dict[str, Any]], shown: Sequence[str], path: Path) -> None:
-    """A line for each row: the first samples of its run where any run drew some, then a bar for each number."""
+    """A line for each row: the first samples of its run where any run drew some, then a bar for each number.
+
+    Means over seeds have their standard error at the bar.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
@@ -26,7 +37,7 @@ def draw(runs: Sequence[Path | None], rows: Sequence[dict[str, Any]], shown: Seq
 
     words = [key for key in shown if all(not isinstance(row.get(key), (int, float)) for row in rows)]
     numbers = [key for key in shown if key not in words and key != "seeds"]
-    names = [" ".join(cell(row.get(key)) for key in words) for row in rows]
+    names = [" ".join(cell(row.get(key)) for key in words).rstrip() for row in rows]
     pictures = [None if run is None else first_samples(run) for run in runs]
     widths = [3.4] * (any(picture is not None for picture in pictures) or not numbers) + [2] * len(numbers)
     figure, axes = plt.subplots(
@@ -46,16 +57,18 @@ def draw(runs: Sequence[Path | None], rows: Sequence[dict[str, Any]], shown: Seq
         axes[0, 0].set(xlim=(0, 6), ylim=(len(rows) - 0.5, -0.5), title="samples", xticks=[])
     for panel, key in zip(others, numbers, strict=True):
         values = [row[key] if isinstance(row.get(key), (int, float)) else math.nan for row in rows]
-        errors = [row.get(f"{key} s.e.", 0.0) for row in rows] if "seeds" in shown else None
-        panel.barh(range(len(rows)), values, height=0.6, xerr=errors)
+        errors = [math.nan if error is None else error for error in (error_over_seeds(row, key) for row in rows)]
+        panel.barh(range(len(rows)), values, height=0.6, xerr=None if all(map(math.isnan, errors)) else errors)
         panel.set_title(key, fontsize=9)
         panel.locator_params(axis="x", nbins=4)
         panel.ticklabel_format(axis="x", scilimits=(-3, 4))
         positive = [value for value in values if value > 0 and math.isfinite(value)]
         if positive and max(positive) > 100 * min(positive):
             panel.set_xscale("log")
-        for i, value in enumerate(values):
-            panel.annotate(f" {cell(value)}", (value, i), va="center", fontsize=7) if math.isfinite(value) else None
+        for i, (value, error) in enumerate(zip(values, errors, strict=True)):
+            if math.isfinite(value):
+                end = value if math.isnan(error) else value + error
+                panel.annotate(f" {cell(value)}", (end, i), va="center", fontsize=7)
         panel.margins(x=0.35)
     figure.savefig(path, dpi=110)
     plt.close(figure)

@@ -98,7 +98,11 @@ def test_what_is_known_exactly_has_rows_of_its_own():
         gap = (exact[f"frame{end}"] - best[f"frame{end}"]) * N * N
         assert best[f"gap [nats a frame]{end}"] == pytest.approx(gap) and gap > 0
         assert exact[f"RMSE{end}"] == best[f"RMSE{end}"] == result.values[f"exact RMSE{end}"] and f"RMSE{end}" not in ceiling
-        assert ceiling[f"joint{end}"] == pytest.approx(1.57679, abs=1e-5)
+        assert exact[f"joint{end}"] == result.values[f"exact joint{end}"] and f"pixel{end}" not in exact
+        for kind in ("joint", "frame", "pixel"):
+            assert best[f"{kind}{end}"] == result.values[f"exact factorised{end}"]
+            assert ceiling[f"{kind}{end}"] == pytest.approx(1.57679, abs=1e-5)
+        assert ceiling[f"gap [nats a frame]{end}"] == (exact[f"frame{end}"] - ceiling[f"frame{end}"]) * N * N
 
 
 def test_the_bound_is_the_objective_and_what_facts_add_to_it_is_seen_in_training_mode():
@@ -129,7 +133,7 @@ def test_gaussian_fields_have_an_exact_line_and_told_maps_have_none():
     process = NeumannHeat((1, N, N), 9, diffusivity=[0.01, 0.1], diffusivities=4, conditional=True)
     told = make(process=process, conditional=True)
     result = Likelihood(contexts=[1], targets=4, draws=2)(subject(told))
-    assert "exact joint, 1 context" not in result.values
+    assert "exact joint, 1 context" not in result.values and not result.references
     assert any(
         note.startswith("no exact likelihood: forward=neumann_heat is drawn at random and told") for note in result.notes
     )

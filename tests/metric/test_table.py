@@ -24,6 +24,7 @@ RESULT = Result(
     {"k": [0.0, 1.0, 2.0], "height": [1.0, 10.0, 1e6], "depth": [0.0, -1.0, 3.0]},
     {"red": picture("red"), "blue": picture("blue")},
     headline=("second", "first"),
+    references={"exact": {"first": 2.0}},
 )
 
 
@@ -53,6 +54,7 @@ def test_json_holds_all_that_a_result_says(tell):
     assert content["values"] == RESULT.values and content["standard_errors"] == RESULT.errors
     assert content["facts"] == RESULT.facts and content["notes"] == RESULT.notes
     assert content["series"] == RESULT.series and content["parameter"] == {"delta": 0.1}
+    assert content["references"] == RESULT.references
 
 
 def test_the_headline_is_what_the_result_names_or_its_first_value(tell):

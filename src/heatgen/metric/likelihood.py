@@ -94,16 +94,15 @@ class Likelihood(TaskMetric):
     def _refer(result: Result, number: int | None, ceiling: float, size: int) -> None:
         """The rows of what is known exactly, for one number of context frames."""
         end, values = label(number), result.values
-        exact, best = values[f"exact frame{end}"], values[f"exact factorised{end}"]
+        exact, error = values[f"exact frame{end}"], {"RMSE": values[f"exact RMSE{end}"]}
         rows = {
-            "exact": (values[f"exact joint{end}"], exact),
-            "exact, independent pixels": (best, best),
-            "noise ceiling": (ceiling, ceiling),
+            "exact": {"joint": values[f"exact joint{end}"], "frame": exact} | error,
+            "exact, independent pixels": dict.fromkeys(KINDS, values[f"exact factorised{end}"]) | error,
+            "noise ceiling": dict.fromkeys(KINDS, ceiling),
         }
-        for name, (joint, frame) in rows.items():
-            row = {f"joint{end}": joint, f"frame{end}": frame, f"gap [nats a frame]{end}": (exact - frame) * size}
-            error = {} if name == "noise ceiling" else {f"RMSE{end}": values[f"exact RMSE{end}"]}
-            result.references.setdefault(name, {}).update(row | error)
+        for name, row in rows.items():
+            known = row | {"gap [nats a frame]": (exact - row["frame"]) * size}
+            result.references.setdefault(name, {}).update({f"{key}{end}": value for key, value in known.items()})
 
     @staticmethod
     def _bounds(subject: Subject, chosen: Sequence[int]) -> dict[str, float]:
