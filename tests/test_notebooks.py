@@ -31,7 +31,8 @@ def exists(module: str, name: str) -> bool:
 
 
 def test_there_are_notebooks() -> None:
-    assert [path.stem for path in NOTEBOOKS] == ["grf", "heat_diffusion_solver", "heat_kernel", "inference", "neural_processes"]
+    names = ["grf", "heat_diffusion_solver", "heat_kernel", "inference", "neural_processes"]
+    assert [path.stem for path in NOTEBOOKS] == names
 
 
 @each
