@@ -256,6 +256,7 @@ def test_another_network_is_refused():
     [
         ["model=np", "forward=constant_velocity"],
         ["model=lupi_np", "forward=heat"],
+        ["model=heat_cnp", "forward=random_velocity"],
         ["model=grid_conv_np", "forward=random_matrix"],
         ["model=causal_np", "forward=random_velocity", "regime=forecast"],
         ["model=attentive_np", "forward=heat_kernel", "data=gaussian_mixture", "data.train_size=64", "data.val_size=8"],
