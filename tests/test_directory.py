@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 
 import pytest
@@ -92,3 +93,14 @@ def test_results_are_added_to_the_experiments_table_under_one_header(tmp_path):
     assert [r["param_value"] for r in rows] == ["0.01", "", ""]
     assert {r["run"] for r in rows} == {'a, "b"'}
     assert tuple(rows[0]) == directory.RESULT_COLUMNS
+
+
+def test_rows_that_several_jobs_add_at_once_are_all_there_under_one_header(tmp_path):
+    def add(job):
+        append_results(str(tmp_path), "sweep", [{"run": f"job {job}", "metric": "m" * 3000, "value": i} for i in range(99)])
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(add, range(16)))
+    with (tmp_path / "results" / "sweep.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["value"]) for row in rows] == 16 * list(range(99))  # the rows of a job stand together

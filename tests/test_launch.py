@@ -1,7 +1,10 @@
 """What is measured at the end of a training, and how many processes a job gets."""
 
+import json
 import logging
+import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -91,3 +94,19 @@ def test_the_devices_of_a_cpu_are_processes(devices, count):
 def test_devices_that_are_no_number_are_refused(devices):
     with pytest.raises(ConfigError, match=r"^trainer\.devices must be a number of at least 1, a list or auto"):
         launch.count_devices("cpu", devices)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", [["joblib", "hydra.launcher.n_jobs=2"], ["submitit_local"]], ids=lambda words: words[0])
+def test_the_jobs_of_a_sweep_run_in_processes_of_a_launcher_and_are_compared(launcher, tmp_path):
+    script = Path(__file__).resolve().parents[1] / "train.py"
+    small = ["net=mlp", "model=heat_kernel_score", "trainer.max_steps=2", "evaluate=['mode=forward metric.levels=2']"]
+    sweep = ["-m", "data=point", "forward=heat_kernel,variance_exploding", "forward.num_levels=4", *small]
+    command = [sys.executable, str(script), *sweep, f"hydra/launcher={launcher[0]}", *launcher[1:]]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    (folder,) = (tmp_path / "runs" / "sweeps").iterdir()
+    rows = json.loads((folder / "comparison.json").read_text())
+    assert [(row["forward"], row["steps"]) for row in rows] == [("heat_kernel", 2), ("variance_exploding", 2)]
+    assert len(list(folder.glob("*/evaluation/forward_*.json"))) == 2
+    assert "train.py -m data=point" in (folder / "command.txt").read_text()

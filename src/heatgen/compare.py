@@ -19,7 +19,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from heatgen import launch
+from heatgen import explain, launch
 from heatgen.check import ConfigError
 from heatgen.compare_figure import draw, with_error
 from heatgen.directory import read_config, write_text
@@ -45,7 +45,7 @@ class Comparison:
 
     def on_multirun_end(self, config: Any, **_: Any) -> None:
         folder = Path(config.hydra.sweep.dir)
-        write_text(folder / COMMAND, shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]) + "\n")
+        write_text(folder / COMMAND, explain.command() + "\n")
         try:
             publish = config.get("publish")
             compare([folder], None if publish is None else str(publish), by_sweep=True)

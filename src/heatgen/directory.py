@@ -1,6 +1,7 @@
 """The run directory: where it is, what is in it, and how it is found again."""
 
 import csv
+import fcntl
 import json
 import math
 import os
@@ -100,11 +101,12 @@ def finite(content: Any) -> Any:
 
 
 def append_results(runs_dir: str, experiment: str, rows: Sequence[dict[str, Any]]) -> Path:
-    """Add rows to the experiment's table, runs_dir/results/<experiment>.csv; one row a number."""
+    """Add rows to the experiment's table, runs_dir/results/<experiment>.csv; one row a number, one writer at a time."""
     path = Path(runs_dir) / "results" / f"{experiment}.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = not path.exists()
     with path.open("a", newline="") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # until it is closed
+        fresh = os.fstat(file.fileno()).st_size == 0
         writer = csv.DictWriter(file, RESULT_COLUMNS, restval="")
         if fresh:
             writer.writeheader()

@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,7 +23,8 @@ wants_traceback = False  # set by `entry`
 def entry(main: Callable[[], Any]) -> None:
     """Run an entry point; a user's mistake ends in one sentence and exit code 1 (HYDRA_FULL_ERROR=1: the traceback)."""
     global wants_traceback
-    before = {key: os.environ.get(key) for key in ("HYDRA_FULL_ERROR", "HEATGEN_EXPLAIN")}
+    before = {key: os.environ.get(key) for key in ("HYDRA_FULL_ERROR", "HEATGEN_EXPLAIN", "HEATGEN_COMMAND")}
+    os.environ["HEATGEN_COMMAND"] = typed()  # for the jobs that a launcher starts in processes of its own
     os.environ.setdefault("HEATGEN_EXPLAIN", "0" if before["HYDRA_FULL_ERROR"] else "1")  # for our processes too
     wants_traceback = os.environ["HEATGEN_EXPLAIN"] == "0"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # so that Hydra raises, and we explain
@@ -32,8 +34,18 @@ def entry(main: Callable[[], Any]) -> None:
         refuse(error)
     finally:
         for key, value in before.items():
-            os.environ.pop(key)
+            os.environ.pop(key, None)
             os.environ.update({} if value is None else {key: value})
+
+
+def typed() -> str:
+    """The arguments of this process as one would type them."""
+    return shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]])
+
+
+def command() -> str:
+    """The command that the user typed, wherever the launcher of a sweep runs its job."""
+    return os.environ.get("HEATGEN_COMMAND", typed())
 
 
 def refuse(error: Exception) -> NoReturn:

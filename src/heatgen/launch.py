@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from heatgen.check import ConfigError, choice, options_of
+from heatgen.check import CONF, ConfigError, choice, options_of
 
 log = logging.getLogger("heatgen")
 TAIL = 15  # lines of a failed process's output that are shown
@@ -91,23 +91,21 @@ def evaluate(run: Path, cfg: Any, in_sweep: bool) -> None:
         if asked and rank() == 0 and OWN_CHILD not in os.environ:
             log.warning("Note: evaluate is not done under torchrun or SLURM; call evaluate.py run=%s afterwards.", run)
         return
-    script = Path(str(sys.modules["__main__"].__file__)).with_name("evaluate.py")
     wanted = asked if asked is not None else IN_A_SWEEP if in_sweep else ()
     for words in wanted:
         where = [f"run='{run}'", f"runs_dir='{cfg.runs_dir}'", f"trainer.accelerator={cfg.trainer.accelerator}"]
-        done = subprocess.run([sys.executable, str(script), *where, *shlex.split(str(words))])
+        done = subprocess.run([sys.executable, str(CONF.with_name("evaluate.py")), *where, *shlex.split(str(words))])
         if done.returncode:
             raise ConfigError(f"evaluate={words} failed and says why above; the training is whole, in {run}.")
 
 
-def launch(arguments: Sequence[str], count: int, folder: Path) -> int:
-    """Run this script `count` times with `arguments`; the exit code of the first process that fails, else 0.
+def launch(script: str, arguments: Sequence[str], count: int, folder: Path) -> int:
+    """Run `script` (train, ...) `count` times with `arguments`; the exit code of the first process that fails, else 0.
 
     The first process talks to the terminal, the others to <folder>/process_<rank>.log. SIGTERM, SIGUSR1 and Ctrl-C
     reach all of them.
     """
-    script = sys.modules["__main__"].__file__
-    assert script is not None
+    path = str(CONF.with_name(f"{script}.py"))
     threads = os.environ.get("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
     common = {
         "OMP_NUM_THREADS": threads,
@@ -123,9 +121,7 @@ def launch(arguments: Sequence[str], count: int, folder: Path) -> int:
     for i in range(count):
         environment = {**os.environ, **common, "LOCAL_RANK": str(i), "RANK": str(i)}
         output = None if i == 0 else logs[i].open("ab")
-        children.append(
-            subprocess.Popen([sys.executable, script, *arguments], env=environment, stdout=output, stderr=output)
-        )
+        children.append(subprocess.Popen([sys.executable, path, *arguments], env=environment, stdout=output, stderr=output))
         if output:
             output.close()
 

@@ -41,7 +41,7 @@ def verb(function: Callable[[DictConfig], Result]) -> Callable[[DictConfig], Res
         except Exception as error:
             if HydraConfig.get().mode == RunMode.RUN:
                 explain.refuse(error)
-            log.error("failed: %s", explain.explain(error, Path(sys.argv[0]).stem) or repr(error))
+            log.error("failed: %s", explain.explain(error, function.__name__) or repr(error))
             raise
 
     return job
@@ -144,7 +144,7 @@ def train(cfg: DictConfig) -> float | None:
         cfg = directory.resumed(run, overrides, hc.runtime.choices)
     count = launch.count_devices(cfg.trainer.accelerator, cfg.trainer.devices)
     if count > 1 and not launch.is_child():
-        finish(launch.launch([*launch.child_arguments(hc, run), *overrides], count, run))
+        finish(launch.launch("train", [*launch.child_arguments(hc, run), *overrides], count, run))
         launch.evaluate(run, cfg, hc.mode == RunMode.MULTIRUN)
         return None
 
@@ -211,13 +211,13 @@ def open_devices(cfg: DictConfig) -> Any:
     return Devices(**{key: options[key] for key in ("accelerator", "devices", "num_nodes", "precision")})
 
 
-def launched(cfg: DictConfig, folder: Path) -> bool:
-    """Whether the job has been done by several processes that this one started and waited for."""
+def launched(script: str, cfg: DictConfig, folder: Path) -> bool:
+    """Whether the job of a script has been done by several processes that this one started and waited for."""
     count = launch.count_devices(cfg.trainer.accelerator, cfg.trainer.devices)
     if count == 1 or launch.is_child():
         return False
     hc = HydraConfig.get()
-    finish(launch.launch([*launch.child_arguments(hc, Path(".")), *hc.overrides.task], count, folder))
+    finish(launch.launch(script, [*launch.child_arguments(hc, Path(".")), *hc.overrides.task], count, folder))
     return True
 
 
@@ -260,7 +260,7 @@ def sample(cfg: DictConfig) -> None:
     for key in ("same_init", "share_noise", "interpolate"):
         check.boolean(key, cfg[key])
     check.integer("seed", cfg.seed, minimum=0)
-    if launched(cfg, run):
+    if launched("sample", cfg, run):
         return
     from heatgen import draw
 
@@ -284,7 +284,7 @@ def evaluate(cfg: DictConfig) -> None:
     mode, choices = HydraConfig.get().runtime.choices["mode"], HydraConfig.get().runtime.choices
     alone = cfg.run is None
     run = Path(cfg.runs_dir) / f"data-{choices.get('data')}" if alone else directory.find_run(cfg.run, cfg.runs_dir)
-    if launched(cfg, run):
+    if launched("evaluate", cfg, run):
         return
     from heatgen.metric.table import report, report_sweep
 

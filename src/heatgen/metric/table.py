@@ -2,7 +2,6 @@
 
 import json
 import math
-import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -13,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from heatgen import directory
+from heatgen import directory, explain
 from heatgen.metric.metric import Result
 from heatgen.picture import save_gif
 
@@ -85,7 +84,7 @@ def report(
         "run": "/".join(run.parts[-2:]),
         "mode": mode,
         "facts": "; ".join(f"{key}: {fact}" for key, fact in result.facts.items()),
-        "command": shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": explain.command(),
     }
     rows = [
         common | swept | {"metric": key, "value": value, "standard_error": result.errors.get(key)}
