@@ -313,6 +313,8 @@ MISTAKES = {
     ("trainer.max_steps",): "write key=value",
     ("callback.ema.decay=2",): "callback.ema.decay must be a number",
     ("+forward.speed=3",): "has no option 'speed'",
+    ("forward.diffusivity=0.1",): "another option of its group; choose that option too",
+    ("forward=heat,neumann_heat", "forward.diffusivity=0.1", "-m"): "a sweep chooses it, write ++forward.diffusivity=.",
 }
 
 

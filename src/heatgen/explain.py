@@ -110,7 +110,8 @@ def explain_config(message: str, script: str) -> str:
     if name and ("not in struct" in message or "No match" in message or "Could not" in message):
         known = known_keys(script)
         if name in known:
-            return f"{name} is a key of another option of its group; choose that option too, or with resume write ++{name}=."
+            fix = f"choose that option too; with resume, and where a sweep chooses it, write ++{name}="
+            return f"{name} is a key of another option of its group; {fix}."
         hint = suggest(name, known)
         return f"{name} is not a key of the config{hint or f'; see python {script}.py --help.'}"
     return message.splitlines()[0]
