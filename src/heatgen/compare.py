@@ -19,10 +19,10 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from heatgen import explain, launch
+from heatgen import launch
 from heatgen.check import ConfigError
 from heatgen.compare_figure import draw, with_error
-from heatgen.directory import read_config, write_text
+from heatgen.directory import command, read_config, write_text
 from heatgen.seeds import groups_of, over_seeds
 
 log = logging.getLogger("heatgen")
@@ -45,7 +45,7 @@ class Comparison:
 
     def on_multirun_end(self, config: Any, **_: Any) -> None:
         folder = Path(config.hydra.sweep.dir)
-        write_text(folder / COMMAND, explain.command() + "\n")
+        write_text(folder / COMMAND, command() + "\n")
         try:
             publish = config.get("publish")
             compare([folder], None if publish is None else str(publish), by_sweep=True)

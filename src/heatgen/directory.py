@@ -6,7 +6,9 @@ import json
 import math
 import os
 import platform
+import shlex
 import subprocess
+import sys
 from collections.abc import Sequence
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -98,6 +100,16 @@ def finite(content: Any) -> Any:
     if isinstance(content, (list, tuple)):
         return [finite(value) for value in content]
     return None if isinstance(content, float) and not math.isfinite(content) else content
+
+
+def typed() -> str:
+    """The arguments of this process as one would type them."""
+    return shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]])
+
+
+def command() -> str:
+    """The command that the user typed, wherever the launcher of a sweep runs its job."""
+    return os.environ.get("HEATGEN_COMMAND", typed())
 
 
 def append_results(runs_dir: str, experiment: str, rows: Sequence[dict[str, Any]]) -> Path:

@@ -3,7 +3,6 @@
 import errno
 import os
 import re
-import shlex
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, NoReturn
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from heatgen import directory
 from heatgen.check import CONF, ConfigError, options_of, suggest
 
 UNUSABLE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR)
@@ -24,7 +24,7 @@ def entry(main: Callable[[], Any]) -> None:
     """Run an entry point; a user's mistake ends in one sentence and exit code 1 (HYDRA_FULL_ERROR=1: the traceback)."""
     global wants_traceback
     before = {key: os.environ.get(key) for key in ("HYDRA_FULL_ERROR", "HEATGEN_EXPLAIN", "HEATGEN_COMMAND")}
-    os.environ["HEATGEN_COMMAND"] = typed()  # for the jobs that a launcher starts in processes of its own
+    os.environ["HEATGEN_COMMAND"] = directory.typed()  # for the jobs that a launcher starts in processes of its own
     os.environ.setdefault("HEATGEN_EXPLAIN", "0" if before["HYDRA_FULL_ERROR"] else "1")  # for our processes too
     wants_traceback = os.environ["HEATGEN_EXPLAIN"] == "0"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # so that Hydra raises, and we explain
@@ -36,16 +36,6 @@ def entry(main: Callable[[], Any]) -> None:
         for key, value in before.items():
             os.environ.pop(key, None)
             os.environ.update({} if value is None else {key: value})
-
-
-def typed() -> str:
-    """The arguments of this process as one would type them."""
-    return shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]])
-
-
-def command() -> str:
-    """The command that the user typed, wherever the launcher of a sweep runs its job."""
-    return os.environ.get("HEATGEN_COMMAND", typed())
 
 
 def refuse(error: Exception) -> NoReturn:

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from heatgen import directory, explain
+from heatgen import directory
 from heatgen.metric.metric import Result
 from heatgen.picture import save_gif
 
@@ -84,7 +84,7 @@ def report(
         "run": "/".join(run.parts[-2:]),
         "mode": mode,
         "facts": "; ".join(f"{key}: {fact}" for key, fact in result.facts.items()),
-        "command": explain.command(),
+        "command": directory.command(),
     }
     rows = [
         common | swept | {"metric": key, "value": value, "standard_error": result.errors.get(key)}
