@@ -12,7 +12,7 @@ demo: $(VENV)/.installed
 	$(PY) train.py
 	$(PY) sample.py
 	$(PY) evaluate.py mode=elbo
-	@$(PY) -c "from heatgen.directory import find_run; print('Watch the digits come out of blur:', find_run('latest', '$${HEATGEN_RUNS:-runs}') / 'samples' / 'process.gif')"
+	@$(PY) -c "from heatgen.runtime.directory import find_run; print('Watch the digits come out of blur:', find_run('latest', '$${HEATGEN_RUNS:-runs}') / 'samples' / 'process.gif')"
 
 # The whole test suite.
 test: $(VENV)/.installed-test

@@ -3,7 +3,8 @@
 import hydra
 from omegaconf import DictConfig
 
-from heatgen import explain, run
+from heatgen.app import run
+from heatgen.runtime import explain
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="sample")

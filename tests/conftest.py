@@ -20,8 +20,8 @@ os.environ["OMP_NUM_THREADS"] = "1"  # tensors of tests are small, and one threa
 torch.set_num_threads(1)
 
 SMALL = [  # a network and a training that take seconds
-    "data.suggest.unet.model_channels=8",
-    "data.suggest.unet.norm_groups=4",
+    "data.recommended.unet.model_channels=8",
+    "data.recommended.unet.norm_groups=4",
     "forward.num_levels=5",
     "net.dropout=0.2",
     "model.warmup_steps=3",

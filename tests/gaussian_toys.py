@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import torch
 
-from heatgen.data.module import Spec
+from heatgen.data.module import DataSpec
 from heatgen.forward.stochastic_heat import StochasticHeat
 from heatgen.model.oracle import Oracle
 from heatgen.oracle.gaussian import GaussianOracle
@@ -28,7 +28,7 @@ def power_law(shape=(1, 8, 8), mean=0.0):
 
 
 def gaussian(shape=(1, 8, 8), boundary="periodic", mean=0.0):
-    return Spec(shape, (-3.0, 3.0), boundary, None, power_law(shape, mean))
+    return DataSpec(shape, (-3.0, 3.0), boundary, None, power_law(shape, mean))
 
 
 def exact(process, spec=None):

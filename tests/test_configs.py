@@ -14,11 +14,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-from heatgen import run
+from heatgen.app import run
+from heatgen.app.trainer import make_trainer
 from heatgen.check import ConfigError
 from heatgen.model.ihd import untrained_errors
-from heatgen.sampler.currency import check_currency
-from heatgen.training import make_trainer
+from heatgen.sampler.interface import check_interface
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 
@@ -49,7 +49,7 @@ TINY: dict[str, dict[str, Any]] = {  # by network: the options that keep its wei
     "FNO": {"modes": 2, "width": 2},
     "MLP": {"width": 4, "depth": 1},
     "NeuralProcess": {"width": 4, "latent": 2, "hidden": 4, "channels": 2, "layers": 1},
-    "Nothing": {},
+    "NullNet": {},
 }
 
 
@@ -221,7 +221,7 @@ def test_the_benchmark_trains_a_method_with_its_own_budget_and_measures_it_as_on
         assert callable(run.make(asked.metric))
         rows.append(asked.variant)
         if asked.get("sampler") is not None:
-            check_currency(run.make_sampler(asked.sampler).func, method)
+            check_interface(run.make_sampler(asked.sampler).func, method)
     assert rows and all(rows) and len(set(rows)) == len(rows)
 
 
@@ -250,7 +250,7 @@ def test_any_sampler_is_built_for_the_models_that_have_what_it_needs_and_refused
             assert str(error).startswith(f"sampler={sampler} needs ")
             continue
         assert built.sampler.func.__name__ == sampler
-        suited += not built.own_way
+        suited += built.uses_sampler
     assert suited > 0
 
 
@@ -274,7 +274,7 @@ def test_any_trainer_is_built_or_refused_by_name_where_there_is_no_gpu(trainer: 
             make_trainer(options, tmp_path, data, [], [])
         return
     built = make_trainer(options, tmp_path, data, [], [])
-    assert built.max_steps == cfg.data.suggest.max_steps and built.max_epochs == -1
+    assert built.max_steps == cfg.data.did_you_mean.max_steps and built.max_epochs == -1
 
 
 @pytest.mark.parametrize("logger", options("logger"))

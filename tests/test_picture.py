@@ -7,9 +7,9 @@ import torch
 from conftest import SMALL, call
 from PIL import Image
 
-from heatgen import compare_figure
-from heatgen.draw import usual_n
+from heatgen.app.draw import usual_n
 from heatgen.picture import MARGIN, PAPER, Film, cloud, grid, is_points, save_gif, save_mp4, side_by_side, to_bytes
+from heatgen.report import compare_figure
 
 
 def plain(value, width=32, height=24):
@@ -85,7 +85,7 @@ def play(film, num_levels, samples):
     """Show a batch of which sample i at level k is the number 1000 i + k."""
     film.begin()
     for k in range(num_levels, -1, -1):
-        film.see(k, 1000.0 * torch.tensor(samples).reshape(-1, 1, 1, 1) + k)
+        film.record(k, 1000.0 * torch.tensor(samples).reshape(-1, 1, 1, 1) + k)
 
 
 def numbers(film):
@@ -185,7 +185,7 @@ def test_a_film_keeps_at_most_36_images_or_4096_points():
         film = Film(num_levels=1, tiles=5000)
         for _ in range(3):
             film.begin()
-            film.see(1, torch.zeros(2000, *shape))
+            film.record(1, torch.zeros(2000, *shape))
         assert film.states(torch.empty(0, *shape)).shape == (most, 1, *shape) and film.tiles == most
 
 

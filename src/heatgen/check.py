@@ -13,7 +13,7 @@ class ConfigError(ValueError):
     """A user's mistake. Its message is one sentence; the entry points print it and exit with code 1."""
 
 
-def suggest(word: str, options: Iterable[str]) -> str:
+def did_you_mean(word: str, options: Iterable[str]) -> str:
     """The words "; did you mean X?" for the option nearest to `word`, or "" if none is near."""
     near = difflib.get_close_matches(word, list(options), n=1, cutoff=0.5)
     return f"; did you mean {near[0]}?" if near else ""
@@ -57,7 +57,7 @@ def boolean(key: str, value: Any) -> bool:
 def choice(key: str, value: Any, options: Sequence[str]) -> str:
     """`value` if it is one of `options`; ConfigError otherwise."""
     if value not in options:
-        raise ConfigError(f"{key} must be one of {', '.join(options)}, not {value!r}{suggest(str(value), options)}.")
+        raise ConfigError(f"{key} must be one of {', '.join(options)}, not {value!r}{did_you_mean(str(value), options)}.")
     return value
 
 

@@ -71,8 +71,8 @@ class Context:
     """
 
     frames: Frames
-    seen: Tensor | None = None
-    told: Tensor | None = None
+    pixel_mask: Tensor | None = None
+    cond: Tensor | None = None
 
 
 @dataclass

@@ -127,7 +127,7 @@ class Film:
         """A new batch of samples follows."""
         self.batches.append([])
 
-    def see(self, k: int, u: Tensor) -> None:
+    def record(self, k: int, u: Tensor) -> None:
         """Keep state u_k if it is one of those to show."""
         self.tiles = min(self.tiles, MOST_POINTS if is_points(u.shape[1:]) else MOST_TILES)
         kept = sum(len(batch[0]) for batch in self.batches[:-1] if batch)

@@ -11,7 +11,7 @@ from torch import nn
 from heatgen.callback.ema import EMA
 from heatgen.callback.pictures import Pictures
 from heatgen.check import ConfigError
-from heatgen.data.module import Spec
+from heatgen.data.module import DataSpec
 from heatgen.forward.heat import Heat
 from heatgen.forward.random_velocity import RandomVelocity
 from heatgen.forward.variance_exploding import VarianceExploding
@@ -45,9 +45,9 @@ def data():
     images = torch.rand(20, *SHAPE, generator=torch.Generator().manual_seed(0))
     return SimpleNamespace(
         images=lambda split: images[:6],
-        clean=lambda split, samples: images[list(samples)],
+        get=lambda split, samples: images[list(samples)],
         prior_images=lambda samples, seed: torch.stack([images[i + seed] for i in samples]),
-        spec=Spec(SHAPE),
+        spec=DataSpec(SHAPE),
     )
 
 
@@ -149,9 +149,9 @@ def test_points_are_drawn_as_clouds_of_one_size(tmp_path):
     at, shape = trainer(tmp_path, 1), (1, 1, 2)
     points = torch.rand(60, *shape, generator=torch.Generator().manual_seed(0))
     at.datamodule.images = lambda split: points[:6]
-    at.datamodule.clean = lambda split, samples: points[list(samples)]
+    at.datamodule.target_clean = lambda split, samples: points[list(samples)]
     at.datamodule.prior_images = lambda samples, seed: points[list(samples)]
-    at.datamodule.spec = Spec(shape, (-1.0, 1.0), bits=None)
+    at.datamodule.spec = DataSpec(shape, (-1.0, 1.0), bits=None)
     Pictures(every=1, n=50).on_train_end(at, make(VarianceExploding(shape, K, 0.1, 1.0)))
     with Image.open(tmp_path / "samples" / "step_000001.png") as picture:
         assert picture.size == (320, 320)

@@ -11,19 +11,19 @@ from conftest import SMALL, call
 from omegaconf import OmegaConf
 from PIL import Image
 
+from heatgen.basis import Fourier
 from heatgen.check import ConfigError
 from heatgen.data.grf import GRF, PUBLISHED_SUFFIX, draw_field, main
 from heatgen.data.images import Pixels
-from heatgen.data.module import SPLITS, DataModule, Spec
+from heatgen.data.module import SPLITS, DataModule, DataSpec
 from heatgen.data.stream import Stream, turned
-from heatgen.devices import Devices
-from heatgen.forward.basis import Fourier
 from heatgen.metric.fid import FID
 from heatgen.metric.forward import Forward
 from heatgen.metric.kid import KID
 from heatgen.metric.memorisation import Memorisation
-from heatgen.metric.metric import Subject
+from heatgen.metric.metric import EvalContext
 from heatgen.metric.suite import Suite
+from heatgen.runtime.devices import Devices
 
 VARIANCE = 6.016748  # the sum of |k|^-4 over the whole wave numbers of 32x32
 
@@ -37,7 +37,7 @@ def few(resolution=8, **settings):
 
 
 def everything(data, split):
-    return data.clean(split, range(len(data.images(split))))
+    return data.get(split, range(len(data.images(split))))
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +103,7 @@ def test_the_spectrum_is_that_of_the_law_over_the_variance_of_the_train_fields()
     at = [scaled[0, k].item() for k in (0, 1, 2, 3, 4, 5, 8, 16)]
     assert at == pytest.approx([0, 170.2, 10.64, 2.10, 0.665, 0.272, 0.0416, 0.0026], rel=2e-3)
     assert scaled.mean() == pytest.approx(1, rel=1e-6)
-    assert data.spec == Spec((1, 32, 32), (-3.0, 3.0), "periodic", None, spectrum)
+    assert data.spec == DataSpec((1, 32, 32), (-3.0, 3.0), "periodic", None, spectrum)
 
 
 # normalisation, reproducibility ------------------------------------------------------------------------------------------
@@ -190,11 +190,11 @@ def test_augmentation_is_chosen_by_position_and_all_ways_are_equally_frequent():
 
 def test_augmentation_leaves_the_spectrum_and_the_stored_fields_as_they_were():
     data = grf(8, train_size=4000)
-    before = data.clean("train", range(50))
+    before = data.get("train", range(50))
     u = augmented(data, range(4000))["u0"][:, 0].double()
     z = (ratios(u, data.spec.spectrum[0]) - 1) / (2 / 4000) ** 0.5
     assert z.abs().max() < 4.5
-    assert torch.equal(data.clean("train", range(50)), before)
+    assert torch.equal(data.get("train", range(50)), before)
 
 
 def test_the_training_batches_are_augmented_and_the_others_are_not():
@@ -314,14 +314,14 @@ def test_the_command_tells_its_keys(capsys):
 # pictures and measurements -----------------------------------------------------------------------------------------------
 
 
-def subject(data, model=None, process=None, n=12):
-    return Subject(model, data, "grf", Devices(accelerator="cpu"), n, 4, seed=0, process=process)
+def ctx(data, model=None, process=None, n=12):
+    return EvalContext(model, data, "grf", Devices(accelerator="cpu"), n, 4, seed=0, process=process)
 
 
 def test_zero_is_mid_grey_and_bytes_are_as_they_were():
     u = torch.tensor([-3.0, 0.0, 3.0, 4.5])
     assert few().spec.to_unit(u).tolist() == [0, 0.5, 1, 1.25]
-    assert torch.equal(Spec((1, 2, 2)).to_unit(u), u)
+    assert torch.equal(DataSpec((1, 2, 2)).to_unit(u), u)
 
 
 def test_the_strip_of_a_map_shows_fields_with_zero_in_mid_grey():
@@ -329,8 +329,8 @@ def test_the_strip_of_a_map_shows_fields_with_zero_in_mid_grey():
     from heatgen.picture import grid
 
     data = few()
-    strip = Forward(levels=2).strip(Heat((1, 8, 8), 2, 0.0), data.clean("train", range(4)), data.spec, 0, states=2)
-    first = grid(data.spec.to_unit(data.clean("train", range(4))), columns=1)
+    strip = Forward(levels=2).strip(Heat((1, 8, 8), 2, 0.0), data.get("train", range(4)), data.spec, 0, states=2)
+    first = grid(data.spec.to_unit(data.get("train", range(4))), columns=1)
     assert np.array_equal(np.asarray(strip)[2:42, 2:42], np.asarray(first)[2:42, 2:42])
 
 
@@ -342,7 +342,7 @@ def test_memorisation_does_not_clip_fields():
         noise_label=lambda: "0",
     )
     toy.drawn = lambda noise: toy
-    result = Memorisation()(subject(few(), toy))
+    result = Memorisation()(ctx(few(), toy))
     assert result.values["own, median"] == 0 and result.values["nearest is the own"] == 1
 
 
@@ -350,7 +350,7 @@ def test_memorisation_does_not_clip_fields():
 def test_metrics_of_images_refuse_fields(metric, mode):
     match = f"mode={mode} measures images; data=grf has continuous fields; use mode=reconstruction or mode=score."
     with pytest.raises(ConfigError, match=match):
-        metric(source="test")(subject(few()))
+        metric(source="test")(ctx(few()))
 
 
 @pytest.mark.slow

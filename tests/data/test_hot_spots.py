@@ -23,11 +23,11 @@ def spots(resolution=16, **settings):
 def preset(name):
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("train", [f"data={name}"]).data
-    return {key: value for key, value in cfg.items() if key not in ("_target_", "suggest", "data_dir", "seed")}
+    return {key: value for key, value in cfg.items() if key not in ("_target_", "recommended", "data_dir", "seed")}
 
 
 def everything(data, split="train"):
-    return data.clean(split, range(len(data.images(split))))[:, 0]
+    return data.get(split, range(len(data.images(split))))[:, 0]
 
 
 def truths(law, n, seed=0):
@@ -48,7 +48,7 @@ def test_a_field_depends_on_its_seed_split_and_number_alone():
     backwards, longer = spots(), spots(train_size=50)
     assert torch.equal(everything(longer)[:30], fields["train"])
     assert torch.equal(everything(backwards, "test"), fields["test"])
-    assert torch.equal(backwards.clean("train", [7, 3])[:, 0], fields["train"][[7, 3]])
+    assert torch.equal(backwards.get("train", [7, 3])[:, 0], fields["train"][[7, 3]])
     every = torch.cat([*fields.values(), everything(spots(data_seed=1))])
     assert len(every.flatten(1).unique(dim=0)) == len(every) == 69
     assert data.images("train").fingerprint() == spots().images("train").fingerprint()

@@ -9,7 +9,7 @@ from PIL import Image
 
 from heatgen.check import ConfigError
 from heatgen.data.image_folder import ImageFiles, ImageFolder, find_images
-from heatgen.explain import explain
+from heatgen.runtime.explain import explain
 
 
 def save(path, array):
@@ -55,10 +55,10 @@ def test_images_in_folders_have_no_labels(tmp_path, cache_limit):
 
 
 def test_colours_become_luma_and_grey_becomes_three_equal_channels(tmp_path):
-    colour = np.broadcast_to(np.array([200, 100, 50]), (4, 4, 3))
-    grey = read(save(tmp_path / "colour.png", colour), (1, 4, 4))
+    scale_coefficients = np.broadcast_to(np.array([200, 100, 50]), (4, 4, 3))
+    grey = read(save(tmp_path / "colour.png", scale_coefficients), (1, 4, 4))
     assert close(grey, 0.299 * 200 + 0.587 * 100 + 0.114 * 50)
-    assert read(save(tmp_path / "colour.png", colour), (3, 4, 4))[:, 0, 0].tolist() == [200, 100, 50]
+    assert read(save(tmp_path / "colour.png", scale_coefficients), (3, 4, 4))[:, 0, 0].tolist() == [200, 100, 50]
     three = read(save(tmp_path / "grey.png", np.arange(16).reshape(4, 4)), (3, 4, 4))
     assert torch.equal(three, torch.arange(16, dtype=torch.uint8).reshape(1, 4, 4).expand(3, -1, -1))
 

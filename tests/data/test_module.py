@@ -192,6 +192,6 @@ def test_the_prior_order_is_that_of_the_prior_images():
     data = module()
     order = data.prior_order(range(2 * N + 3), seed=1)
     assert sorted(order[:N]) == list(range(N)) and order[N:] == order[: N + 3]
-    assert torch.equal(data.prior_images(range(2 * N + 3), seed=1), data.clean("train", order))
+    assert torch.equal(data.prior_images(range(2 * N + 3), seed=1), data.get("train", order))
     assert data.prior_order([7, 2, 27], seed=1) == [order[7], order[2], order[7]]
     assert data.prior_order(range(N), seed=2) != order[:N]

@@ -19,7 +19,7 @@ MAKERS = [Ring, SwissRoll, Checkerboard, GaussianMixture]
 
 def points(data, split="train"):
     images = data.images(split)
-    return data.clean(split, range(len(images))).double().flatten(1)
+    return data.get(split, range(len(images))).double().flatten(1)
 
 
 @pytest.mark.parametrize("maker", MAKERS)
@@ -32,7 +32,7 @@ def test_points_come_from_the_data_seed_and_the_split_alone(maker):
     assert not torch.equal(points(first), points(other))
     assert not torch.equal(points(first)[:20], points(first, "val"))
     assert first.images("train").fingerprint() == again.images("train").fingerprint()
-    assert first.clean("train", [3]).shape == (1, 1, 1, 2) and first.clean("train", [3]).dtype == torch.float32
+    assert first.get("train", [3]).shape == (1, 1, 1, 2) and first.get("train", [3]).dtype == torch.float32
     assert first.spec.bits is None and first.spec.spectrum is None
 
 

@@ -249,15 +249,15 @@ def test_frames_are_seen_through_white_noise_after_level_0():
 def test_a_fixed_diffusivity_is_the_only_one_there_is():
     process = make()
     assert process.diffusivity_grid.tolist() == [0.05] and process.diffusivity_grid.dtype == torch.float64
-    assert not process.random and not process.hidden and process.draw(noise(range(3))) is None
-    assert not make(conditional=False).hidden
-    assert process.condition(time(0.4), time(0.2)) is None
+    assert not process.is_random and not process.withholds_cond and process.draw(noise(range(3))) is None
+    assert not make(conditional=False).withholds_cond
+    assert process.cond(time(0.4), time(0.2)) is None
 
 
 def test_the_values_of_a_drawn_diffusivity_are_evenly_spaced_in_log_and_so_is_their_middle():
     process = make(diffusivity=[0.01, 0.1])
     grid = process.diffusivity_grid
-    assert process.random and grid.shape == (32,) and grid.dtype == torch.float64
+    assert process.is_random and grid.shape == (32,) and grid.dtype == torch.float64
     assert [grid[0].item(), grid[-1].item()] == pytest.approx([0.01, 0.1], rel=1e-12)
     assert_close(grid[1:] / grid[:-1], torch.full((31,), 10 ** (1 / 31), dtype=torch.float64))
     assert process.diffusivity.item() == pytest.approx(0.1 * 0.1**0.5, rel=1e-12)
@@ -287,7 +287,7 @@ def test_the_diffusivity_of_a_sample_does_not_depend_on_its_batch():
 def test_each_sample_cools_at_its_own_diffusivity(shape, solver):
     D, t, u0 = time(0.02, 0.05, 0.1), time(0.4, 0.2, 0.8), field(8, 8, batch=3)
     process = drawn_map(solver=solver, steps=100)
-    given = process.given(D.reshape(shape))
+    given = process.bind(D.reshape(shape))
     assert given.gain(t).shape == (3, 1, 8, 8)
     alone = [make(solver=solver, steps=100, diffusivity=D[j].item()).mean(u0[j : j + 1], t[j : j + 1]) for j in range(3)]
     assert_close(given.mean(u0, t), torch.cat(alone), atol=1e-13, rtol=0)
@@ -300,30 +300,30 @@ def test_each_sample_cools_at_its_own_diffusivity(shape, solver):
 def test_a_given_draw_leaves_the_map_as_it_was():
     process, u0 = drawn_map(), field(8, 8, batch=3)
     before = process.mean(u0, time(0.4))
-    given = process.given(process.draw(noise(range(3))))
+    given = process.bind(process.draw(noise(range(3))))
     assert not torch.equal(given.mean(u0, time(0.4)), before)
     assert torch.equal(process.mean(u0, time(0.4)), before)
-    assert process.given(None) is process
-    assert_close(make().given(time(0.1)).mean(u0, time(0.4)), make(diffusivity=0.1).mean(u0, time(0.4)), atol=0, rtol=0)
+    assert process.bind(None) is process
+    assert_close(make().bind(time(0.1)).mean(u0, time(0.4)), make(diffusivity=0.1).mean(u0, time(0.4)), atol=0, rtol=0)
 
 
 def test_the_network_is_told_the_standardised_logarithm_of_the_diffusivity():
     process = drawn_map(conditional=True)
-    given = process.given(process.diffusivity_grid)
-    told = given.condition(time(0.4).expand(8), time(0.2).expand(8))
+    given = process.bind(process.diffusivity_grid)
+    told = given.cond(time(0.4).expand(8), time(0.2).expand(8))
     assert told.shape == (8, 2) and not told[:, 1].any()
     assert told[:, 0].mean().item() == pytest.approx(0, abs=1e-12)
     assert told[:, 0].square().mean().item() == pytest.approx(1)
     assert_close(told[:, 0].diff(), told[1, 0].sub(told[0, 0]).expand(7), atol=1e-12, rtol=0)
-    assert torch.equal(given.condition(time(0.4), time(0.2)), told)
-    assert torch.equal(process.condition(time(0.4).expand(3), time(0.2).expand(3)), torch.zeros(3, 2).double())
+    assert torch.equal(given.cond(time(0.4), time(0.2)), told)
+    assert torch.equal(process.cond(time(0.4).expand(3), time(0.2).expand(3)), torch.zeros(3, 2).double())
 
 
 def test_a_map_that_is_not_conditional_is_hidden_from_the_network():
-    given = (process := drawn_map(conditional=False)).given(process.draw(noise(range(3))))
-    assert process.hidden and given.hidden
-    assert given.condition(time(0.4).expand(3), time(0.2).expand(3)) is None
-    assert drawn_map().hidden and not drawn_map(conditional=True).hidden
+    given = (process := drawn_map(conditional=False)).bind(process.draw(noise(range(3))))
+    assert process.withholds_cond and given.withholds_cond
+    assert given.cond(time(0.4).expand(3), time(0.2).expand(3)) is None
+    assert drawn_map().withholds_cond and not drawn_map(conditional=True).withholds_cond
 
 
 # refusals ----------------------------------------------------------------------------------------------------------------
@@ -363,7 +363,7 @@ def test_the_largest_diffusivity_of_a_draw_decides_and_so_does_a_given_one():
         drawn_map(solver="ftcs", steps=20)
     process = drawn_map(solver="ftcs", steps=30)
     with pytest.raises(ConfigError, match=r"^forward\.steps = 30 is unstable"):
-        process.given(time(0.05, 0.2))
+        process.bind(time(0.05, 0.2))
 
 
 @pytest.mark.parametrize("options", [{"steps": 33}, {"spacing": "log"}, {"spacing": "quadratic"}])

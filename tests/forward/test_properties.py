@@ -27,7 +27,7 @@ VARIANTS = {  # of a shipped map: other options that change what is computed
 
 @functools.cache
 def settings(name):
-    parent = {"seed": 0, "data": {"shape": SHAPE, "suggest": {"num_levels": 7}}}
+    parent = {"seed": 0, "data": {"shape": SHAPE, "recommended": {"num_levels": 7}}}
     shipped = OmegaConf.load(CONFIGS[0].with_name(f"{name.partition(':')[0]}.yaml"))
     config = OmegaConf.create({**parent, "forward": OmegaConf.merge(shipped, VARIANTS.get(name, {}))})
     OmegaConf.resolve(config)
@@ -173,9 +173,9 @@ def test_colour_gives_white_noise_any_standard_deviation_over_the_coefficients(p
     generator = torch.Generator().manual_seed(1)
     for size in [(1, 1, 1), (1, *SHAPE[1:]), SHAPE]:
         std = torch.rand(3, *size, generator=generator, dtype=torch.float64)
-        assert_close(process.basis(process.colour(eps, std)), std * process.basis(eps), atol=1e-12, rtol=0)
+        assert_close(process.basis(process.scale_coefficients(eps, std)), std * process.basis(eps), atol=1e-12, rtol=0)
     t = some_times(process)
-    assert_close(process.colour(eps, process.std(t)), process.noise(eps, t), atol=0, rtol=0)
+    assert_close(process.scale_coefficients(eps, process.std(t)), process.noise(eps, t), atol=0, rtol=0)
 
 
 def test_only_a_random_map_is_drawn_hidden_or_told_to_the_network(request, process):
@@ -184,14 +184,14 @@ def test_only_a_random_map_is_drawn_hidden_or_told_to_the_network(request, proce
         return
     s, t = process.times[2:3].expand(3), process.times[3:4].expand(3)
     assert process.draw(SampleNoise(range(3), 0)) is None
-    assert process.given(None) is process
-    assert process.condition(t, s) is None
-    assert process.hidden is False
+    assert process.bind(None) is process
+    assert process.cond(t, s) is None
+    assert process.withholds_cond is False
 
 
 def test_nothing_drawn_changes_nothing(process):
     u0, t = fields(), some_times(process)
-    assert torch.equal(process.given(None).mean(u0, t), process.mean(u0, t))
+    assert torch.equal(process.bind(None).mean(u0, t), process.mean(u0, t))
 
 
 def test_the_mean_is_affine_in_the_image(process):

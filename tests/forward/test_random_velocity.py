@@ -78,7 +78,7 @@ def test_before_a_draw_it_is_the_map_of_the_mean_velocity(per):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_each_sample_fades_at_its_own_speed_and_stops_at_0(dtype):
-    process = make().given(column(0.5, 1.0, 3.0)[:, None].to(dtype))
+    process = make().bind(column(0.5, 1.0, 3.0)[:, None].to(dtype))
     u0 = field()
     assert_close(process.gain(column(0.4, 0.4, 0.4)).flatten(), column(0.8, 0.6, 0), atol=1e-15, rtol=0)
     assert_close(process.gain(column(0, 1, 0.25)).flatten(), column(1, 0, 0.25), atol=1e-15, rtol=0)
@@ -89,7 +89,7 @@ def test_each_sample_fades_at_its_own_speed_and_stops_at_0(dtype):
 def test_with_a_velocity_for_every_level_each_level_uses_its_own():
     process = make(per="step")
     drawn = process.draw(noise(range(3)))
-    given = process.given(drawn)
+    given = process.bind(drawn)
     for k, t in enumerate(process.times):
         expected = (1 - drawn[:, k] * k / 7).clamp(min=0)
         assert_close(given.gain(t.expand(3)).flatten(), expected, atol=1e-14, rtol=0)
@@ -102,7 +102,7 @@ def test_with_a_velocity_for_every_level_each_level_uses_its_own():
 def test_a_given_draw_leaves_the_map_as_it_was(per):
     process, u0, t = make(per=per), field(), column(0.1, 0.2, 0.3)
     before, saved = process.mean(u0, t), process.state_dict()
-    first, second = (process.given(process.draw(noise(range(3), seed))) for seed in range(2))
+    first, second = (process.bind(process.draw(noise(range(3), seed))) for seed in range(2))
     states = [first.mean(u0, t), second.mean(u0, t)]
     assert not torch.equal(*states)
     assert torch.equal(first.mean(u0, t), states[0])
@@ -115,7 +115,7 @@ def test_a_given_draw_leaves_the_map_as_it_was(per):
 def test_a_drawn_map_changes_no_image_and_is_the_image_at_level_0(per):
     process, u0 = make(per=per), field()
     before = u0.clone()
-    given = process.given(process.draw(noise(range(3))))
+    given = process.bind(process.draw(noise(range(3))))
     assert_close(given.mean(u0, column(0, 0, 0)), u0, atol=0, rtol=0)
     states = [given.mean(u0, process.times[k].expand(3)) for k in (1, 2)]
     assert torch.equal(u0, before)
@@ -123,7 +123,7 @@ def test_a_drawn_map_changes_no_image_and_is_the_image_at_level_0(per):
 
 
 def test_a_drawn_map_has_the_drift_of_its_velocity():
-    process, u0 = make().given(column(0.5, 1.0, 2.0)[:, None]), field()
+    process, u0 = make().bind(column(0.5, 1.0, 2.0)[:, None]), field()
     t = column(0.3, 0.3, 0.3)
     expected = -process.column(column(0.5, 1.0, 2.0)) * u0
     assert_close(process.drift(process.mean(u0, t), t), expected, atol=1e-13, rtol=0)
@@ -135,7 +135,7 @@ def test_the_network_is_told_the_gain_at_both_ends_of_its_step(per):
     process = make(per=per)
     drawn = process.draw(noise(range(3)))
     t, s = process.times[[3, 2, 1]], process.times[[2, 1, 0]]
-    told = process.given(drawn).condition(t, s)
+    told = process.bind(drawn).cond(t, s)
     numbers = [[0, 0, 0], [0, 0, 0]] if per != "step" else [[3, 2, 1], [2, 1, 0]]
     ends = [(1 - drawn[range(3), number] * time).clamp(min=0) for number, time in zip(numbers, (t, s), strict=True)]
     assert_close(told, torch.stack(ends, dim=1), atol=1e-14, rtol=0)
@@ -144,18 +144,18 @@ def test_the_network_is_told_the_gain_at_both_ends_of_its_step(per):
 @pytest.mark.parametrize("per", POLICIES)
 def test_one_time_is_told_to_every_sample_of_the_draw(per):
     process = make(per=per)
-    given, t, s = process.given(process.draw(noise(range(3)))), process.times[3:4], process.times[2:3]
-    assert torch.equal(given.condition(t, s), given.condition(t.repeat(3), s.repeat(3)))
+    given, t, s = process.bind(process.draw(noise(range(3)))), process.times[3:4], process.times[2:3]
+    assert torch.equal(given.cond(t, s), given.cond(t.repeat(3), s.repeat(3)))
 
 
 def test_a_map_that_is_not_conditional_is_hidden_from_the_network():
     process = make(conditional=False)
-    given = process.given(process.draw(noise(range(3))))
-    assert process.hidden
-    assert given.hidden
-    assert given.condition(process.times[[3, 2, 1]], process.times[[2, 1, 0]]) is None
-    assert not make().hidden
-    assert not make().given(column(1, 2, 3)[:, None]).hidden
+    given = process.bind(process.draw(noise(range(3))))
+    assert process.withholds_cond
+    assert given.withholds_cond
+    assert given.cond(process.times[[3, 2, 1]], process.times[[2, 1, 0]]) is None
+    assert not make().withholds_cond
+    assert not make().bind(column(1, 2, 3)[:, None]).withholds_cond
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ from torch import nn
 
 from heatgen.data.images import Pixels
 from heatgen.data.module import DataModule
-from heatgen.devices import Devices
-from heatgen.metric.metric import Subject
+from heatgen.metric.metric import EvalContext
+from heatgen.runtime.devices import Devices
 
 CPU = torch.device("cpu")
 
@@ -26,12 +26,12 @@ def flat(values, shape=(1, 5, 6)):
     return torch.tensor(values, dtype=torch.uint8).reshape(-1, 1, 1, 1).expand(-1, *shape).contiguous()
 
 
-def subject(tmp_path, n=100, model=None, process=None, labels=None, batch_size=4, **splits):
+def ctx(tmp_path, n=100, model=None, process=None, labels=None, batch_size=4, **splits):
     """Bytes by split; labels: split -> classes."""
     shape = next(iter(splits.values())).shape[1:]
     data = DataModule(shape=list(shape), data_dir=str(tmp_path))
     data.read = lambda split: Pixels(splits[split], (labels or {}).get(split))
-    return Subject(model, data, "fake", Devices(accelerator="cpu"), n, batch_size, seed=0, process=process)
+    return EvalContext(model, data, "fake", Devices(accelerator="cpu"), n, batch_size, seed=0, process=process)
 
 
 def faithful(way_back):
@@ -42,7 +42,7 @@ def faithful(way_back):
         generate=lambda u, noise, on_step: way_back(u),
         noise_label=lambda: "0.25",
     )
-    toy.drawn = lambda noise: toy
+    toy.bound = lambda noise: toy
     return toy
 
 

@@ -7,19 +7,19 @@ import pytest
 import torch
 from conftest import call
 from scipy import stats
-from test_likelihood import DATA, REGIME, Exact, make, subject
+from test_likelihood import DATA, REGIME, Exact, ctx, make
 
 from heatgen.check import ConfigError
-from heatgen.devices import Devices
 from heatgen.forward.neumann_heat import NeumannHeat
 from heatgen.metric.calibration import BINS, Calibration, repeated, uniform_distance
-from heatgen.metric.calibration_pictures import coverages
 from heatgen.metric.likelihood import Likelihood
-from heatgen.metric.metric import Subject
+from heatgen.metric.metric import EvalContext
 from heatgen.metric.neural_process_tasks import moments
-from heatgen.metric.scores import coverage, histogram
+from heatgen.metric.pictures.calibration import coverages
+from heatgen.metric.scoring_rules import coverage, histogram
 from heatgen.model.prediction import Prediction
 from heatgen.noise import SampleNoise
+from heatgen.runtime.devices import Devices
 
 K, B, M, SHAPE = 3, 200, 2, (1, 4, 4)
 
@@ -105,7 +105,7 @@ def test_the_distance_is_that_of_kolmogorov_and_smirnov():
 def test_the_best_gaussians_have_the_exact_numbers():
     base = make(path="deterministic")
     model = Exact(base.process, base.net, None, None, REGIME).eval()
-    result = Calibration(contexts=[0, 3], targets=4, draws=4)(subject(model))
+    result = Calibration(contexts=[0, 3], targets=4, draws=4)(ctx(model))
     for number in (0, 3):
         for name in ("CRPS", "energy score", "KS distance", "coverage 50 %", "coverage 90 %", "coverage 95 %"):
             key = f"{name}, {number} context"
@@ -126,8 +126,8 @@ def test_the_best_gaussians_have_the_exact_numbers():
 
 def test_an_untrained_network_is_worse_than_the_exact_answer_however_tasks_are_cut():
     model, metric = make(), Calibration(contexts=[1], targets=4, draws=4)
-    found = metric(subject(model))
-    again = metric(Subject(model, DATA, "hot_spots", Devices("cpu", 1), 20, 7, 0, model.process))
+    found = metric(ctx(model))
+    again = metric(EvalContext(model, DATA, "hot_spots", Devices("cpu", 1), 20, 7, 0, model.process))
     assert found.values == pytest.approx(again.values, rel=1e-4, abs=1e-4)
     assert found.values["CRPS, 1 context"] > 2 * found.values["exact CRPS, 1 context"]
     assert found.values["KS distance, 1 context"] > 0.1 and found.facts["draws"] == 4
@@ -136,20 +136,20 @@ def test_an_untrained_network_is_worse_than_the_exact_answer_however_tasks_are_c
 
 def test_a_map_that_is_told_has_no_exact_numbers():
     process = NeumannHeat((1, 8, 8), 9, diffusivity=[0.01, 0.1], diffusivities=4, conditional=True)
-    result = Calibration(contexts=[1], targets=4, draws=2)(subject(make(process=process, conditional=True), n=4))
+    result = Calibration(contexts=[1], targets=4, draws=2)(ctx(make(process=process, conditional=True), n=4))
     assert "exact CRPS, 1 context" not in result.values
     assert any(note.startswith("no exact calibration: forward=neumann_heat") for note in result.notes)
 
 
 def test_tasks_are_those_of_the_likelihood_and_all_levels_have_the_same_context():
-    whom, run = subject(make()), [3, 5, 8]
+    whom, run = ctx(make()), [3, 5, 8]
     mine, other = (metric(contexts=[2], targets=4, draws=4) for metric in (Calibration, Likelihood))
     task, same = mine.task(whom, 2, run), other.task(whom, 2, run)
     assert torch.equal(task.target.values, same.target.values)
     every, times = mine.everything(whom, 2, run), whom.model.process.times
     assert torch.equal(every.context.values, task.context.values) and torch.equal(every.target.times[1], times)
     places = torch.searchsorted(times, task.target.times.contiguous())
-    assert torch.equal(every.clean[torch.arange(3)[:, None], places], task.clean)
+    assert torch.equal(every.target_clean[torch.arange(3)[:, None], places], task.target_clean)
     said = mine.predict(whom, task, run)
     parts = torch.cat([part.mean for part in mine.predict_all(whom, every, run)], dim=2)
     assert torch.allclose(parts[:, torch.arange(3)[:, None], places], said.mean, atol=1e-5)
@@ -166,7 +166,7 @@ def test_what_is_out_of_range_is_refused():
     with pytest.raises(ConfigError, match=r"^metric\.draws must be a whole number of at least 2"):
         Calibration(draws=1)
     with pytest.raises(ConfigError, match=r"^mode=calibration needs a run of a neural process"):
-        Calibration()(subject(None))
+        Calibration()(ctx(None))
 
 
 @pytest.mark.slow

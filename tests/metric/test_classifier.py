@@ -5,7 +5,7 @@ import sys
 
 import pytest
 import torch
-from feature_toys import CPU, flat, subject
+from feature_toys import CPU, ctx, flat
 
 from heatgen.check import ConfigError
 from heatgen.data.digits import Digits
@@ -169,7 +169,7 @@ def test_a_classifier_of_images_of_another_shape_is_refused(stored):
 
 def test_it_serves_the_metrics_and_its_features_are_kept(tmp_path, stored, state, monkeypatch):
     images = {"train": flat(range(0, 250, 10), (1, 4, 4)), "test": flat([0] * 10 + [255] * 10, (1, 4, 4))}
-    measured, settings = subject(tmp_path, **images), {"source": "test", "extractor": "classifier"}
+    measured, settings = ctx(tmp_path, **images), {"source": "test", "extractor": "classifier"}
     first = FID(**settings)(measured)
     assert first.values["fid"] > 0 and first.facts["extractor"].startswith("classifier of fake (")
     assert any("not Inception features" in note for note in first.notes)

@@ -11,17 +11,17 @@ from torch.distributions import Independent, Normal, kl_divergence
 
 from heatgen.check import ConfigError
 from heatgen.data.images import Pixels
-from heatgen.data.module import DataModule, Spec
-from heatgen.devices import Devices
+from heatgen.data.module import DataModule, DataSpec
 from heatgen.forward.constant_velocity import ConstantVelocity
 from heatgen.forward.heat import Heat
 from heatgen.forward.random_matrix import RandomMatrix
 from heatgen.forward.random_velocity import RandomVelocity
 from heatgen.forward.stochastic_heat import StochasticHeat
 from heatgen.metric.elbo import ELBO, balanced_levels, clustered_sum, gaussian_kl, gaussian_nll, level_errors, prior_kl
-from heatgen.metric.metric import Subject
+from heatgen.metric.metric import EvalContext
 from heatgen.model.ihd import IHD
 from heatgen.noise import SampleNoise
+from heatgen.runtime.devices import Devices
 
 SHAPE, D, K, SIGMA, DELTA = (1, 2, 3), 6, 4, 0.05, 0.07
 SPECTRUM = torch.tensor([[0.3, 0.2, 0.15], [0.25, 0.1, 0.05]], dtype=torch.float64) ** 2  # variance of each cosine mode
@@ -56,11 +56,13 @@ def model(process, mean, delta=DELTA, prior_std=None):
     """reverse_mean is `mean`; delta: a number, one for each coefficient, or a function of a step's times that gives them."""
     steps = delta if callable(delta) else lambda t, s: coefficients(delta).expand(len(s), -1, -1, -1)
     last = (process.times[-1:], process.times[-2:-1])
-    toy = SimpleNamespace(process=process, reverse_mean=mean, reverse_std=steps, noise_label=lambda: "toy", markov=False)
+    toy = SimpleNamespace(
+        process=process, reverse_mean=mean, reverse_std=steps, noise_label=lambda: "toy", has_markov_forward=False
+    )
     toy.target_mean = lambda u0, u, t, s: process.mean(u0, s)
     toy.target_std = lambda t, s: process.std(torch.maximum(s, process.times[1]))
     toy.initial_std = lambda: steps(*last) if prior_std is None else coefficients(prior_std)
-    toy.drawn = lambda noise: toy
+    toy.bound = lambda noise: toy
     return toy
 
 
@@ -85,21 +87,21 @@ def blank(process):
     return model(process, lambda u, t, s: torch.zeros_like(u), prior_std=1.0)
 
 
-def subject(model, train, test, n=None, batch_size=1000, seed=0):
+def ctx(model, train, test, n=None, batch_size=1000, seed=0):
     """Continuous data from tensors."""
     sets = {"train": train, "test": test}
     data = SimpleNamespace(
-        spec=Spec(tuple(train.shape[1:]), bits=None),
+        spec=DataSpec(tuple(train.shape[1:]), bits=None),
         images=sets.get,
-        clean=lambda split, indices: sets[split][torch.as_tensor(indices)].float(),
+        get=lambda split, indices: sets[split][torch.as_tensor(indices)].float(),
     )
-    return Subject(model, data, "toy", Devices(accelerator="cpu"), n, batch_size, seed)
+    return EvalContext(model, data, "toy", Devices(accelerator="cpu"), n, batch_size, seed)
 
 
 def byte_subject(model, images, **settings):
     data = DataModule(shape=list(images.shape[1:]))
     data.read = lambda split: Pixels(images)
-    return Subject(model, data, "bytes", Devices(accelerator="cpu"), None, 100, **{"seed": 0} | settings)
+    return EvalContext(model, data, "bytes", Devices(accelerator="cpu"), None, 100, **{"seed": 0} | settings)
 
 
 def kls(state, centres, std=DELTA):
@@ -250,7 +252,7 @@ def by_level(table):
 def test_every_term_of_a_linear_gaussian_model_is_its_closed_form(levels, delta):
     n, train = 3000, draws(1, seed=1)
     toy = optimal(heat(), by_level(delta) if delta is not DELTA and delta.dim() == 3 else delta)
-    result = ELBO(levels=levels)(subject(toy, train, draws(n, seed=2)))
+    result = ELBO(levels=levels)(ctx(toy, train, draws(n, seed=2)))
     kl, variances, zeroth, last = closed_form(train, delta)
     for name, (expected, variance) in (("L_0 [nats]", zeroth), ("L_K [nats]", last)):
         error = (variance / n) ** 0.5
@@ -280,7 +282,7 @@ def test_matched_deltas_make_every_term_half_the_log_of_one_plus_the_error_over_
 @pytest.mark.parametrize("levels", [None, 1])
 def test_compat_is_the_originals_sum_which_takes_the_first_step_for_the_last(levels):
     n, train = 3000, draws(1, seed=1)
-    measured = subject(optimal(heat()), train, draws(n, seed=2))
+    measured = ctx(optimal(heat()), train, draws(n, seed=2))
     bound, compat = (ELBO(levels=levels, compat=flag)(measured) for flag in (False, True))
     kl, variances, *_ = closed_form(train)
     gap = compat.values["nll_bound [nats]"] - bound.values["nll_bound [nats]"]
@@ -296,7 +298,7 @@ def test_compat_is_the_originals_sum_which_takes_the_first_step_for_the_last(lev
 
 def test_bounds_of_two_deltas_are_of_the_same_noise_and_differ_by_their_closed_form():
     train, test, other = draws(1, seed=1), draws(12, seed=2), 0.09
-    first, second = (ELBO(levels=2)(subject(optimal(heat(), d), train, test)).values for d in (DELTA, other))
+    first, second = (ELBO(levels=2)(ctx(optimal(heat(), d), train, test)).values for d in (DELTA, other))
 
     def moved(value, offset):
         """A term at the other delta: its gap, and the offsets that each delta has without one."""
@@ -321,14 +323,14 @@ def test_bounds_of_two_deltas_are_of_the_same_noise_and_differ_by_their_closed_f
 
 def test_the_bound_is_above_the_entropy_of_gaussian_images():
     """No density has a smaller expected NLL than the data's own, D/2 ln(2 pi e) + 1/2 sum ln s^2."""
-    result = ELBO(levels=None)(subject(optimal(heat()), draws(500, seed=1), draws(1000, seed=2)))
+    result = ELBO(levels=None)(ctx(optimal(heat()), draws(500, seed=1), draws(1000, seed=2)))
     entropy = 0.5 * (D * math.log(2 * math.pi * math.e) + SPECTRUM.log().sum().item())
     assert entropy + 4 * result.errors["nll_bound [nats]"] < result.values["nll_bound [nats]"]
 
 
 def test_the_standard_error_of_the_bound_counts_that_an_images_terms_go_together():
     process, train, test = heat(), draws(1, seed=0), draws(40, seed=1)
-    result = ELBO(levels=None)(subject(blank(process), train, test))
+    result = ELBO(levels=None)(ctx(blank(process), train, test))
     d = process.gain(process.times).squeeze(1)
     energies = (d * process.basis(test)).square().sum((2, 3)) / (2 * DELTA**2)  # what 0 misses of levels 0 .. K, (40, K + 1)
     last = (d[-1] * process.basis(test - train)).square().sum((1, 2, 3)) / 2
@@ -340,8 +342,8 @@ def test_the_standard_error_of_the_bound_counts_that_an_images_terms_go_together
 
 def test_batches_and_blocks_and_the_order_of_training_images_change_nothing():
     process, train, test = heat(), draws(2100, seed=1), draws(30, seed=2)
-    whole = ELBO(levels=2)(subject(optimal(process), train, test))
-    cut = ELBO(levels=2)(subject(optimal(process), train.flip(0), test, batch_size=7))
+    whole = ELBO(levels=2)(ctx(optimal(process), train, test))
+    cut = ELBO(levels=2)(ctx(optimal(process), train.flip(0), test, batch_size=7))
     assert cut.values == pytest.approx(whole.values, rel=1e-6)
     states, centres = (process.mean(u, process.times[-1:].expand(len(u))).flatten(1) for u in (test, train))
     expected = (math.log(2100) - torch.logsumexp(-kls(states, centres), 1)).mean().item()
@@ -354,12 +356,12 @@ def test_the_prior_may_be_wider_than_the_reverse_steps():
     wide = optimal(process, prior_std=0.2)
     states, centres = (process.mean(u, process.times[-1:].expand(len(u))).flatten(1) for u in (test, train))
     expected = (math.log(5) - torch.logsumexp(-kls(states, centres, 0.2), 1)).mean().item()
-    assert ELBO()(subject(wide, train, test)).values["L_K [nats]"] == pytest.approx(expected, rel=1e-6)
+    assert ELBO()(ctx(wide, train, test)).values["L_K [nats]"] == pytest.approx(expected, rel=1e-6)
 
 
 def test_the_prior_of_a_map_that_forgets_everything_costs_its_width_alone():
     process = ConstantVelocity(SHAPE, num_levels=K, sigma=SIGMA)
-    result = ELBO()(subject(lazy(process), draws(7, seed=1), draws(5, seed=2)))
+    result = ELBO()(ctx(lazy(process), draws(7, seed=1), draws(5, seed=2)))
     expected = D * (0.5 * (SIGMA**2 / DELTA**2 - 1) + math.log(DELTA / SIGMA))
     assert result.values["L_K [nats]"] == pytest.approx(expected, rel=1e-9)
     assert result.errors["L_K [nats]"] < 1e-9
@@ -367,16 +369,16 @@ def test_the_prior_of_a_map_that_forgets_everything_costs_its_width_alone():
 
 def test_a_single_level_has_no_terms_in_between():
     process = ConstantVelocity(SHAPE, num_levels=1, sigma=SIGMA)
-    values = ELBO()(subject(lazy(process), draws(7, seed=1), draws(5, seed=2))).values
+    values = ELBO()(ctx(lazy(process), draws(7, seed=1), draws(5, seed=2))).values
     assert values["L_1..K-1 [nats]"] == 0
     assert values["nll_bound [nats]"] == pytest.approx(values["L_0 [nats]"] + values["L_K [nats]"])
 
 
 def test_which_images_are_drawn_depends_on_the_seed_and_none_twice():
     test = draws(20, seed=2)
-    few = [ELBO()(subject(lazy(heat()), draws(1, seed=1), test, n=15, seed=seed)).values for seed in (0, 0, 1)]
+    few = [ELBO()(ctx(lazy(heat()), draws(1, seed=1), test, n=15, seed=seed)).values for seed in (0, 0, 1)]
     assert few[0] == few[1] and few[0]["L_K [nats]"] != few[2]["L_K [nats]"]
-    every, more = (ELBO()(subject(lazy(heat()), draws(1, seed=1), test, n=n)).values for n in (20, 99))
+    every, more = (ELBO()(ctx(lazy(heat()), draws(1, seed=1), test, n=n)).values for n in (20, 99))
     assert every == more
 
 
@@ -388,7 +390,7 @@ def flattened(k, process, images):
 def test_a_map_without_a_basis_has_the_divergences_of_its_matrices():
     process = RandomMatrix(SHAPE, num_levels=3, sigma=SIGMA, acts_on="channel")
     train, test = draws(30, seed=1).float(), draws(8, seed=2).float()
-    result = ELBO(levels=None)(subject(model(process, lambda u, t, s: torch.zeros_like(u)), train, test))
+    result = ELBO(levels=None)(ctx(model(process, lambda u, t, s: torch.zeros_like(u)), train, test))
     middle = [kls(flattened(k - 1, process, test), torch.zeros(1, D).double()).mean().item() for k in (2, 3)]
     assert result.series["L_{k-1} [nats]"] == pytest.approx(middle, rel=1e-9)
     states, centres = flattened(3, process, test), flattened(3, process, train)
@@ -411,7 +413,7 @@ def ihd(net, process):
 
 def test_the_bound_of_a_random_map_is_given_each_images_own_draw():
     process, train, test = random_velocity(), draws(5, seed=1), draws(24, seed=2)
-    measured = subject(ihd(lambda u, k, told: torch.zeros_like(u), process), train, test, batch_size=7)
+    measured = ctx(ihd(lambda u, k, told: torch.zeros_like(u), process), train, test, batch_size=7)
     result = ELBO(levels=None)(measured)
 
     velocity = process.draw(SampleNoise(range(24), 0, "elbo map"))
@@ -437,7 +439,7 @@ def test_the_network_of_a_random_map_is_told_the_draw_of_each_image():
         before, after = (0.5 * column.reshape(-1, 1, 1, 1) for column in told.unbind(1))
         return u - before + after
 
-    values = ELBO(levels=None)(subject(ihd(net, random_velocity()), images, images)).values
+    values = ELBO(levels=None)(ctx(ihd(net, random_velocity()), images, images)).values
     width = D * (0.5 * (SIGMA**2 / DELTA**2 - 1) + math.log(DELTA / SIGMA))
     kept, error = D * SIGMA**2 / (2 * DELTA**2), (2 * D / n) ** 0.5 * SIGMA**2 / (2 * DELTA**2)
     assert abs(values["L_1..K-1 [nats]"] - (K - 1) * (width + kept)) < 4 * (K - 1) ** 0.5 * error
@@ -448,7 +450,7 @@ def test_the_network_of_a_random_map_is_told_the_draw_of_each_image():
 def test_the_first_step_of_a_random_map_is_as_long_as_each_images_own_draw_makes_it():
     """A model that leaves states as they are misses v u_0 / K and the noise."""
     n, process, images = 400, random_velocity(), torch.full((400, *SHAPE), 0.5)
-    found = ELBO(levels=1)(subject(ihd(lambda u, k, told: u, process), images[:1], images))
+    found = ELBO(levels=1)(ctx(ihd(lambda u, k, told: u, process), images[:1], images))
     steps = process.draw(SampleNoise(range(n), 0, "elbo map")).flatten() / K * 0.5
     missed = D * (steps.square().mean().item() + SIGMA**2) / (2 * DELTA**2)
     blurred = D * (steps.mean().item() ** 2 + SIGMA**2) / (2 * DELTA**2)  # of the mean velocity
@@ -473,7 +475,7 @@ def test_bits_are_nats_in_base_two_for_each_pixel_and_eight_more_for_bytes():
     """A uniform density, of 0 nats, is 8 bits a byte."""
     images = torch.randint(0, 256, (9, *SHAPE), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     of_bytes = ELBO()(byte_subject(lazy(heat()), images))
-    continuous = ELBO()(subject(lazy(heat()), draws(9, seed=1), draws(9, seed=2)))
+    continuous = ELBO()(ctx(lazy(heat()), draws(9, seed=1), draws(9, seed=2)))
     for result, extra in ((of_bytes, 8), (continuous, 0)):
         for name in ("L_0", "L_1..K-1", "L_K", "nll_bound"):
             bits = result.values[f"{name} [nats]"] / (D * math.log(2)) + (extra if name == "nll_bound" else 0)
@@ -501,11 +503,11 @@ def test_bits_are_nats_in_base_two_for_each_pixel_and_eight_more_for_bytes():
 )
 def test_a_model_without_a_bound_is_refused(broken, sentence):
     with pytest.raises(ConfigError, match=sentence):
-        ELBO()(subject(broken, draws(3, seed=1), draws(4, seed=2)))
+        ELBO()(ctx(broken, draws(3, seed=1), draws(4, seed=2)))
 
 
 def test_too_few_evaluations_are_refused():
-    wanted = subject(lazy(Heat(SHAPE, num_levels=12, sigma=SIGMA)), draws(3, seed=1), draws(5, seed=2))
+    wanted = ctx(lazy(Heat(SHAPE, num_levels=12, sigma=SIGMA)), draws(3, seed=1), draws(5, seed=2))
     with pytest.raises(ConfigError, match=r"n x metric\.levels = 10"):
         ELBO(levels=2)(wanted)
     wanted.n = 1
@@ -515,7 +517,7 @@ def test_too_few_evaluations_are_refused():
 
 def test_one_image_has_no_standard_error_and_is_refused():
     with pytest.raises(ConfigError):
-        ELBO()(subject(lazy(heat()), draws(3, seed=1), draws(1, seed=2)))
+        ELBO()(ctx(lazy(heat()), draws(3, seed=1), draws(1, seed=2)))
 
 
 # reverse steps of a Markov process ----------------------------------------------------------------------------------------
@@ -535,9 +537,9 @@ def test_exact_reverse_steps_make_the_bound_the_likelihood_but_for_the_prior(nam
     for levels in (2, 6):
         process = make(levels)
         exactly = exact_model(process, spec)
-        exactly.drawn = lambda noise, model=exactly: model
+        exactly.bound = lambda noise, model=exactly: model
         u0 = exactly.exactly.prior_sample(SampleNoise(range(300), 0), torch.zeros(300, 1, 8, 8))
-        toy = subject(exactly, u0[:2], u0)
+        toy = ctx(exactly, u0[:2], u0)
         nats = ELBO(levels=None)(toy).values
         last = process.times[-1:]
         q, v = process.std(last) ** 2, exactly.exactly.variance(last)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 import torch
-from feature_toys import CPU, faithful, flat, script, subject
+from feature_toys import CPU, ctx, faithful, flat, script
 from torch import nn
 from torchmetrics.image.fid import _compute_fid
 from torchmetrics.image.kid import poly_mmd
@@ -124,7 +124,7 @@ def expected_fid(train, test):
 
 
 def test_fid_of_two_splits_is_the_closed_form_and_says_that_few_images_bias_it(tmp_path, weights):
-    result = FID(source="test", weights=weights)(subject(tmp_path, train=flat(TRAIN), test=flat(TEST)))
+    result = FID(source="test", weights=weights)(ctx(tmp_path, train=flat(TRAIN), test=flat(TEST)))
     assert result.values["fid"] == pytest.approx(expected_fid(TRAIN, TEST), rel=1e-5)
     assert result.facts["n"] == 4 and result.facts["reference"] == "fake train, 7 images"
     assert len(result.notes) == 1 and "only 4 images, fewer than the 12 features" in result.notes[0]
@@ -138,14 +138,14 @@ def test_a_distance_is_called_biased_below_one_image_a_feature_on_either_side(sa
 
 def test_kid_of_two_splits_is_the_closed_form(tmp_path, weights):
     metric = KID(source="test", weights=weights, subsets=3, subset_size=4, reference_n=4)
-    result = metric(subject(tmp_path, train=flat(TEST), test=flat([200, 210, 220, 230])))
+    result = metric(ctx(tmp_path, train=flat(TEST), test=flat([200, 210, 220, 230])))
     a, b = (torch.tensor((np.array(v) - 128) / 128)[:, None].expand(-1, 12) for v in ([200, 210, 220, 230], TEST))
     assert result.values["kid"] == pytest.approx(poly_mmd(a, b).item(), rel=1e-5)
     assert result.facts["subset_size"] == 4 and result.facts["std_over_subsets"] < 1e-12
 
 
 def test_features_of_the_data_are_kept_and_used_again(tmp_path, weights, monkeypatch):
-    first = FID(source="test", weights=weights)(subject(tmp_path, train=flat(TRAIN), test=flat(TEST)))
+    first = FID(source="test", weights=weights)(ctx(tmp_path, train=flat(TRAIN), test=flat(TEST)))
     stored = sorted((tmp_path / "statistics").iterdir())
     assert sorted(np.load(path).shape for path in stored) == [(4, 12), (7, 12)]
 
@@ -153,14 +153,14 @@ def test_features_of_the_data_are_kept_and_used_again(tmp_path, weights, monkeyp
         raise AssertionError("the extractor was called")
 
     monkeypatch.setattr(Inception, "__call__", forbidden)
-    second = FID(source="test", weights=weights)(subject(tmp_path, train=flat(TRAIN), test=flat(TEST)))
+    second = FID(source="test", weights=weights)(ctx(tmp_path, train=flat(TRAIN), test=flat(TEST)))
     assert second.values == first.values and sorted((tmp_path / "statistics").iterdir()) == stored
     changed = flat(TRAIN)
     changed[3, 0, 2, 2] += 1
     with pytest.raises(AssertionError, match="the extractor was called"):
-        FID(source="test", weights=weights)(subject(tmp_path, train=changed, test=flat(TEST)))
+        FID(source="test", weights=weights)(ctx(tmp_path, train=changed, test=flat(TEST)))
     with pytest.raises(AssertionError, match="the extractor was called"):
-        FID(source="test", weights=weights, reference_n=6)(subject(tmp_path, train=flat(TRAIN), test=flat(TEST)))
+        FID(source="test", weights=weights, reference_n=6)(ctx(tmp_path, train=flat(TRAIN), test=flat(TEST)))
 
 
 def test_kept_features_belong_to_the_network_they_were_taken_with(tmp_path):
@@ -170,20 +170,20 @@ def test_kept_features_belong_to_the_network_they_were_taken_with(tmp_path):
         mix = nn.Linear(12, 4, bias=False)
         nn.init.constant_(mix.weight, scale)
         path = script(tmp_path / str(i) / FILE, nn.AdaptiveAvgPool2d(2), nn.Flatten(), mix)
-        result = FID(source="test", weights=str(path))(subject(tmp_path, train=flat(TRAIN), test=flat(TEST)))
+        result = FID(source="test", weights=str(path))(ctx(tmp_path, train=flat(TRAIN), test=flat(TEST)))
         values.append(result.values["fid"])
     assert values[1] == pytest.approx(9 * values[0], rel=1e-5)
 
 
 @pytest.mark.parametrize(("truncate", "byte"), [(False, 255), (True, 254)])
 def test_samples_become_bytes_by_rounding_or_as_the_original_code_does(tmp_path, weights, truncate, byte):
-    measured = subject(tmp_path, n=6, model=faithful(lambda u: 0 * u + 0.999), train=flat([255] * 3))
+    measured = ctx(tmp_path, n=6, model=faithful(lambda u: 0 * u + 0.999), train=flat([255] * 3))
     distance = FID(weights=weights, truncate=truncate)(measured).values["fid"]
     assert distance == pytest.approx(12 * ((255 - byte) / 128) ** 2, abs=1e-9)
 
 
 def test_every_sample_starts_from_another_training_image_and_batches_do_not_matter(tmp_path, weights):
-    measured = subject(tmp_path, n=7, model=faithful(lambda u: u), train=flat(TRAIN))
+    measured = ctx(tmp_path, n=7, model=faithful(lambda u: u), train=flat(TRAIN))
     assert FID(weights=weights)(measured).values["fid"] < 1e-9
     measured.batch_size = 3
     assert FID(weights=weights)(measured).values["fid"] < 1e-9
@@ -192,16 +192,16 @@ def test_every_sample_starts_from_another_training_image_and_batches_do_not_matt
 def test_one_image_has_no_covariance_and_is_refused(tmp_path, weights):
     images = {"train": flat(TRAIN), "test": flat(TEST), "val": flat([5])}
     with pytest.raises(ConfigError, match="n must be a whole number of at least 2"):
-        FID(source="test", weights=weights)(subject(tmp_path, n=1, **images))
+        FID(source="test", weights=weights)(ctx(tmp_path, n=1, **images))
     with pytest.raises(ConfigError):
-        FID(source="val", weights=weights)(subject(tmp_path, **images))
+        FID(source="val", weights=weights)(ctx(tmp_path, **images))
     with pytest.raises(ConfigError):
-        FID(source="test", reference="val", weights=weights)(subject(tmp_path, **images))
+        FID(source="test", reference="val", weights=weights)(ctx(tmp_path, **images))
 
 
 def test_measuring_a_model_without_one_says_what_to_do(tmp_path, weights):
     with pytest.raises(ConfigError, match=r"metric\.source=model needs a run"):
-        FID(weights=weights)(subject(tmp_path, train=flat(TRAIN)))
+        FID(weights=weights)(ctx(tmp_path, train=flat(TRAIN)))
 
 
 @pytest.mark.slow

@@ -10,8 +10,7 @@ from torch.distributions import Independent, MultivariateNormal, Normal
 
 from heatgen.check import ConfigError
 from heatgen.data.images import Pixels
-from heatgen.data.module import DataModule, Spec
-from heatgen.devices import Devices
+from heatgen.data.module import DataModule, DataSpec
 from heatgen.forward.constant_velocity import ConstantVelocity
 from heatgen.forward.heat import Heat
 from heatgen.forward.heat_kernel import HeatKernel
@@ -22,10 +21,11 @@ from heatgen.forward.stochastic_heat import StochasticHeat
 from heatgen.forward.variance_exploding import VarianceExploding
 from heatgen.metric.flow import diffusion_squared, divergence, flow_field, integrate, kernel_density
 from heatgen.metric.flow_likelihood import FlowLikelihood
-from heatgen.metric.metric import Subject
+from heatgen.metric.metric import EvalContext
 from heatgen.model.diffusion import Diffusion
 from heatgen.net.unet import UNet
 from heatgen.noise import SampleNoise
+from heatgen.runtime.devices import Devices
 
 SHAPE = (1, 3, 3)
 MAPS = [
@@ -41,7 +41,7 @@ MAPS = [
 class Toy(torch.nn.Module):
     """A model of no weights that is its score."""
 
-    learns = True
+    trainable = True
 
     def __init__(self, process, score, prior_std=None):
         super().__init__()
@@ -50,22 +50,22 @@ class Toy(torch.nn.Module):
         self.initial_std = lambda: std if prior_std is None else torch.full_like(std, prior_std)
 
 
-def subject(model, test, train=None, spec=None, **settings):
+def ctx(model, test, train=None, spec=None, **settings):
     sets = {"test": test, "train": test if train is None else train}
     data = SimpleNamespace(
-        spec=spec or Spec(tuple(test.shape[1:]), bits=None),
+        spec=spec or DataSpec(tuple(test.shape[1:]), bits=None),
         images=sets.get,
-        clean=lambda split, indices: sets[split][torch.as_tensor(indices)].float(),
+        get=lambda split, indices: sets[split][torch.as_tensor(indices)].float(),
     )
     settings = {"n": None, "batch_size": 1000, "seed": 0} | settings
-    return Subject(model, data, "toy", Devices(accelerator="cpu"), **settings)
+    return EvalContext(model, data, "toy", Devices(accelerator="cpu"), **settings)
 
 
 def known(process, n=6, **settings):
     """Gaussian fields and the model that knows their score."""
     spec = gaussian(process.shape, mean=0.4)
     model = exact_model(process, spec)
-    return subject(model, model.exactly.prior_sample(normal(), torch.zeros(n, *process.shape)), spec=spec, **settings)
+    return ctx(model, model.exactly.prior_sample(normal(), torch.zeros(n, *process.shape)), spec=spec, **settings)
 
 
 def rows(metric, measured):
@@ -81,7 +81,7 @@ def rows(metric, measured):
 def test_the_flow_of_gaussian_data_gives_its_log_density(process):
     measured = known(process)
     found, prior, exact = rows(FlowLikelihood(tolerance=1e-7), measured)
-    u = measured.data.clean("test", range(6)).double()
+    u = measured.data.get("test", range(6)).double()
     start = torch.full((6,), 1e-4 * process.times[1].item(), dtype=torch.float64)
     assert torch.equal(exact, measured.model.exactly.log_prob(u, start))
     assert (found - exact).abs().max() < 1e-5
@@ -93,7 +93,7 @@ def test_the_start_is_so_early_that_the_density_is_that_of_the_data():
         measured = known(process)
         found, *_ = rows(FlowLikelihood(tolerance=1e-7), measured)
         spectrum = gaussian(SHAPE, mean=0.4).spectrum
-        c = measured.model.exactly.basis(measured.data.clean("test", range(6)).double())
+        c = measured.model.exactly.basis(measured.data.get("test", range(6)).double())
         expected = Independent(Normal(torch.zeros_like(c), spectrum.sqrt()), 3).log_prob(c)
         assert (found - expected).abs().max() < 1e-3
 
@@ -131,7 +131,7 @@ def test_the_flow_of_a_mixture_gives_its_log_density():
     process = VarianceExploding((1, 1, 2), 20, sigma_max=20.0)
     model, log_prob, *_ = mixture(process)
     test = draw_mixture(40).float()
-    found, prior, exact = rows(FlowLikelihood(), subject(model, test, draw_mixture(3000, seed=1)))
+    found, prior, exact = rows(FlowLikelihood(), ctx(model, test, draw_mixture(3000, seed=1)))
     expected = log_prob(test.double(), torch.tensor([1e-4 * process.times[1].item()], dtype=torch.float64))
     assert exact.isnan().all()
     # the prior has 3000 points in place of the law; with the law at T the rest is exact
@@ -149,7 +149,7 @@ def test_a_wrong_score_gives_another_likelihood_and_the_integral_is_of_its_own_f
     values = {}
     for factor in (1.0, c):
         model = Toy(process, lambda u, t: -factor * u / (variance + process.std(t) ** 2))
-        found, *_ = rows(FlowLikelihood(tolerance=1e-9), subject(model, test, torch.zeros(1, 1, 1, 2)))
+        found, *_ = rows(FlowLikelihood(tolerance=1e-9), ctx(model, test, torch.zeros(1, 1, 1, 2)))
         grown = ((variance + 1.0) / (variance + 1e-4 / 5)) ** (factor / 2)
         end = Independent(Normal(torch.zeros(1, 1, 2).double(), 1.0), 3).log_prob(grown * test.double())
         assert torch.allclose(found, end + 2 * math.log(grown), atol=1e-6)
@@ -162,7 +162,7 @@ def test_the_prior_is_the_kernel_density_of_the_training_images_at_level_k():
     u = torch.randn(3, *SHAPE, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
     for std in (None, 0.7):
         model = Toy(process, None, std)
-        found = FlowLikelihood._prior(subject(model, train[:5], train), u, process.times[-1].item())
+        found = FlowLikelihood._prior(ctx(model, train[:5], train), u, process.times[-1].item())
         last = process.times[-1:]
         centres = process.basis(process.mean(train.double(), last.expand(2100)))
         parts = Independent(Normal(centres, model.initial_std()), 3).log_prob(process.basis(u)[:, None])
@@ -236,8 +236,8 @@ def test_the_score_of_a_network_with_attention_is_followed_in_its_own_precision(
         torch.nn.init.normal_(parameter, std=0.2)
     model = Diffusion(process, net, None, None)
     images = torch.randn(3, 1, 2, 2, generator=torch.Generator().manual_seed(0))
-    found, *_ = rows(FlowLikelihood(tolerance=1e-4), subject(model, images))
-    reference, *_ = rows(FlowLikelihood(tolerance=1e-5), subject(model.double(), images))
+    found, *_ = rows(FlowLikelihood(tolerance=1e-4), ctx(model, images))
+    reference, *_ = rows(FlowLikelihood(tolerance=1e-5), ctx(model.double(), images))
     assert (found - reference).abs().max() < 1e-2
     assert not any(parameter.grad is not None for parameter in model.parameters())
 
@@ -264,7 +264,7 @@ def test_the_report_has_both_terms_and_the_exact_value_beside_them():
 
 
 def subject_of(measured, **changes):
-    return Subject(**{**vars(measured), **changes})
+    return EvalContext(**{**vars(measured), **changes})
 
 
 def test_bits_of_bytes_are_minus_nats_in_base_two_for_each_pixel_and_eight():
@@ -280,7 +280,7 @@ def test_bits_of_bytes_are_minus_nats_in_base_two_for_each_pixel_and_eight():
     images = torch.randint(0, 256, (9, *shape), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     data = DataModule(shape=list(shape))
     data.read = lambda split: Pixels(images)
-    result = FlowLikelihood()(Subject(model, data, "bytes", Devices(accelerator="cpu"), None, 100, 0))
+    result = FlowLikelihood()(EvalContext(model, data, "bytes", Devices(accelerator="cpu"), None, 100, 0))
     u = (images.double() + SampleNoise(range(9), 0, "dequantise").uniform_like(images.double())) / 256
     nats = Independent(Normal(torch.full(shape, 0.5).double(), variance**0.5), 3).log_prob(u).mean().item()
     assert result.values["log-likelihood [nats]"] == pytest.approx(nats, abs=1e-4)
@@ -313,7 +313,7 @@ def plain(u, t):
 )
 def test_what_has_no_likelihood_is_refused(broken, sentence):
     with pytest.raises(ConfigError, match=sentence):
-        FlowLikelihood()(subject(broken, torch.randn(3, *SHAPE)))
+        FlowLikelihood()(ctx(broken, torch.randn(3, *SHAPE)))
 
 
 @pytest.mark.parametrize(

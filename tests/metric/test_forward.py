@@ -5,10 +5,10 @@ import math
 import numpy as np
 import pytest
 import torch
-from feature_toys import subject
+from feature_toys import ctx
 
 from heatgen.check import ConfigError
-from heatgen.data.module import Spec
+from heatgen.data.module import DataSpec
 from heatgen.forward.constant_velocity import ConstantVelocity
 from heatgen.forward.heat import Heat
 from heatgen.forward.identity import Identity
@@ -34,7 +34,7 @@ def images(n=N):
 
 
 def measure(tmp_path, process, n=N, **settings):
-    return Forward(**{"levels": K + 1} | settings)(subject(tmp_path, n=None, process=process, train=images(n)))
+    return Forward(**{"levels": K + 1} | settings)(ctx(tmp_path, n=None, process=process, train=images(n)))
 
 
 # information ------------------------------------------------------------------------------------------------------------
@@ -200,7 +200,7 @@ def test_the_rows_of_the_strip_are_images(tmp_path):
 
 def test_the_strip_of_points_is_a_row_of_clouds():
     u0 = torch.rand(30, 1, 1, 2, generator=torch.Generator().manual_seed(0))
-    picture = Forward.strip(Identity((1, 1, 2), K, sigma=0), u0, Spec((1, 1, 2), bits=None), seed=0)
+    picture = Forward.strip(Identity((1, 1, 2), K, sigma=0), u0, DataSpec((1, 1, 2), bits=None), seed=0)
     assert picture.size == (11 * 160 + 10 * 2 * MARGIN, 160)
     for column in range(11):
         place = column * (160 + 2 * MARGIN)

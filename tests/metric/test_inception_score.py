@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from feature_toys import Values, flat, script, subject
+from feature_toys import Values, ctx, flat, script
 from torch import nn
 from torchmetrics.image.inception import InceptionScore as TorchmetricsScore
 
@@ -87,21 +87,19 @@ def test_a_part_needs_two_samples():
 
 def test_an_extractor_without_classes_is_refused_by_name(tmp_path):
     path = script(tmp_path / "plain.pt", nn.Flatten())
-    measured = subject(tmp_path, test=flat(range(30)))
+    measured = ctx(tmp_path, test=flat(range(30)))
     with pytest.raises(ConfigError, match=r"plain\.pt, BLAKE2b .* knows no classes, .* use metric\.extractor=classifier"):
         InceptionScore(source="test", extractor=str(path))(measured)
 
 
 def test_one_sample_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"^n must be a whole number of at least 2, not 1\.$"):
-        InceptionScore(source="test")(subject(tmp_path, n=1, test=flat([1, 2])))
+        InceptionScore(source="test")(ctx(tmp_path, n=1, test=flat([1, 2])))
 
 
 def test_no_reference_is_read(tmp_path, monkeypatch):
     """Its only split is the one that is measured."""
-    monkeypatch.setattr(
-        InceptionScore, "make_extractor", lambda self, subject: Values(lambda f: nn.functional.softmax(f, 1))
-    )
-    result = InceptionScore(source="test", splits=3)(subject(tmp_path, test=flat(range(30))))
+    monkeypatch.setattr(InceptionScore, "make_extractor", lambda self, ctx: Values(lambda f: nn.functional.softmax(f, 1)))
+    result = InceptionScore(source="test", splits=3)(ctx(tmp_path, test=flat(range(30))))
     assert "reference" not in result.facts and result.facts["n"] == 30
     assert result.values["inception_score"] == pytest.approx(1, abs=1e-6)  # all 30 features of an image are equal

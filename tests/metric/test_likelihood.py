@@ -12,11 +12,10 @@ from PIL import Image
 from heatgen.check import ConfigError
 from heatgen.data.grf import GRF
 from heatgen.data.hot_spots import HotSpotFields
-from heatgen.devices import Devices
 from heatgen.forward.neumann_heat import NeumannHeat
 from heatgen.forward.stochastic_heat import StochasticHeat
 from heatgen.metric.likelihood import Likelihood
-from heatgen.metric.metric import Subject
+from heatgen.metric.metric import EvalContext
 from heatgen.model.np import NeuralProcessMethod
 from heatgen.model.prediction import Prediction
 from heatgen.net.neural_process import NeuralProcess
@@ -24,6 +23,7 @@ from heatgen.noise import SampleNoise, generator
 from heatgen.oracle.find import exact_trajectories
 from heatgen.regime.first_frame import first_frame
 from heatgen.regime.random import random
+from heatgen.runtime.devices import Devices
 
 N = 8
 DATA = HotSpotFields(resolution=N, shape=[1, N, N], half_side=[1, 2], train_size=8, val_size=8, test_size=40)
@@ -37,8 +37,8 @@ def make(regime=REGIME, process=None, **net):
     return NeuralProcessMethod(process, net, None, None, regime).eval()
 
 
-def subject(model, data=DATA, n=20, name="hot_spots"):
-    return Subject(model, data, name, Devices("cpu", 1), n, 16, 0, model and model.process)
+def ctx(model, data=DATA, n=20, name="hot_spots"):
+    return EvalContext(model, data, name, Devices("cpu", 1), n, 16, 0, model and model.process)
 
 
 class Exact(NeuralProcessMethod):
@@ -54,7 +54,7 @@ class Exact(NeuralProcessMethod):
 def test_the_best_gaussians_have_the_factorised_likelihood_and_the_exact_error():
     base = make(path="deterministic")
     model = Exact(base.process, base.net, None, None, REGIME).eval()
-    found = Likelihood(contexts=[0, 3], targets=4, draws=3)(subject(model)).values
+    found = Likelihood(contexts=[0, 3], targets=4, draws=3)(ctx(model)).values
     for number in (0, 3):
         for kind in ("joint", "frame", "pixel"):
             exact = found[f"exact factorised, {number} context"]
@@ -66,7 +66,7 @@ def test_the_best_gaussians_have_the_factorised_likelihood_and_the_exact_error()
 
 
 def test_no_model_is_above_the_exact_one_and_more_draws_give_more():
-    few, many = (Likelihood(contexts=[1], targets=4, draws=k)(subject(make())) for k in (1, 32))
+    few, many = (Likelihood(contexts=[1], targets=4, draws=k)(ctx(make())) for k in (1, 32))
     assert few.values["joint, 1 context"] < many.values["joint, 1 context"] < many.values["exact joint, 1 context"]
     assert few.values["effective draws, 1 context"] == pytest.approx(1) and many.values["effective draws, 1 context"] > 1
     assert few.values["joint, 1 context"] == pytest.approx(few.values["frame, 1 context"], abs=1e-6)
@@ -75,8 +75,8 @@ def test_no_model_is_above_the_exact_one_and_more_draws_give_more():
 
 def test_numbers_do_not_depend_on_how_tasks_are_cut_and_have_their_facts():
     model, metric = make(), Likelihood(contexts=[1, 2], targets=4, draws=4)
-    result = metric(subject(model))
-    again = metric(Subject(model, DATA, "hot_spots", Devices("cpu", 1), 20, 7, 0, model.process))
+    result = metric(ctx(model))
+    again = metric(EvalContext(model, DATA, "hot_spots", Devices("cpu", 1), 20, 7, 0, model.process))
     assert result.values == pytest.approx(again.values, rel=1e-5)
     wanted = ("frame, 1 context", "frame, 2 context", "gap [nats a frame], 2 context", "RMSE, 2 context")
     assert result.headline == wanted
@@ -89,7 +89,7 @@ def test_numbers_do_not_depend_on_how_tasks_are_cut_and_have_their_facts():
 
 
 def test_what_is_known_exactly_has_rows_of_its_own():
-    result = Likelihood(contexts=[1, 2], targets=4, draws=2)(subject(make()))
+    result = Likelihood(contexts=[1, 2], targets=4, draws=2)(ctx(make()))
     names = ["exact", "exact, independent pixels", "noise ceiling"]
     exact, best, ceiling = (result.references[name] for name in names)
     assert list(result.references) == names
@@ -107,32 +107,32 @@ def test_what_is_known_exactly_has_rows_of_its_own():
 
 def test_the_bound_is_the_objective_and_what_facts_add_to_it_is_seen_in_training_mode():
     torch.manual_seed(0)
-    net = NeuralProcess((1, N, N), width=8, latent=4, hidden=16, hints=3)
+    net = NeuralProcess((1, N, N), width=8, latent=4, hidden=16, privileged=3)
     torch.nn.init.normal_(net.merge[-1].weight)
-    model = NeuralProcessMethod(make().process, net, None, None, REGIME, hints="facts").eval()
-    values = Likelihood(contexts=[1], targets=4, draws=2)(subject(model)).values
+    model = NeuralProcessMethod(make().process, net, None, None, REGIME, privileged="facts").eval()
+    values = Likelihood(contexts=[1], targets=4, draws=2)(ctx(model)).values
     names = [f"bound{told}, {split}" for split in ("train", "test") for told in ("", ", told facts")]
     assert len({values[name] for name in names}) == 4 and not model.training
     run = list(range(8))
-    loss = model.loss({"u0": DATA.clean("train", run)}, SampleNoise(run, 0, "bound", "train"))
+    loss = model.loss({"u0": DATA.get("train", run)}, SampleNoise(run, 0, "bound", "train"))
     chosen = torch.randperm(40, generator=generator(0, "likelihood"))[:20].sort().values
     few = [i for i in chosen.tolist() if i < 8]
     assert values["bound, train"] == pytest.approx(-loss[few].mean().item(), rel=1e-5)
-    plain = Likelihood(contexts=[1], targets=4, draws=2)(subject(make(path="deterministic"))).values
+    plain = Likelihood(contexts=[1], targets=4, draws=2)(ctx(make(path="deterministic"))).values
     assert not any("bound" in name for name in plain)
 
 
 def test_gaussian_fields_have_an_exact_line_and_told_maps_have_none():
     data = GRF(resolution=N, shape=[1, N, N], train_size=32, val_size=4, test_size=8)
     model = make(process=StochasticHeat((1, N, N), 9, g=0.0))
-    result = Likelihood(contexts=[1], targets=4, draws=2)(subject(model, data, 8, "grf"))
+    result = Likelihood(contexts=[1], targets=4, draws=2)(ctx(model, data, 8, "grf"))
     assert result.values["gap [nats a frame], 1 context"] > 0
     driven = make(process=StochasticHeat((1, N, N), 9, g=0.1))
-    result = Likelihood(contexts=[1], targets=4, draws=2)(subject(driven, data, 8, "grf"))
+    result = Likelihood(contexts=[1], targets=4, draws=2)(ctx(driven, data, 8, "grf"))
     assert any("forward=stochastic_heat is driven by noise between frames" in note for note in result.notes)
     process = NeumannHeat((1, N, N), 9, diffusivity=[0.01, 0.1], diffusivities=4, conditional=True)
     told = make(process=process, conditional=True)
-    result = Likelihood(contexts=[1], targets=4, draws=2)(subject(told))
+    result = Likelihood(contexts=[1], targets=4, draws=2)(ctx(told))
     assert "exact joint, 1 context" not in result.values and not result.references
     assert any(
         note.startswith("no exact likelihood: forward=neumann_heat is drawn at random and told") for note in result.notes
@@ -140,7 +140,7 @@ def test_gaussian_fields_have_an_exact_line_and_told_maps_have_none():
 
 
 def test_a_regime_of_its_own_context_is_measured_once():
-    result = Likelihood(targets=4, draws=2)(subject(make(functools.partial(first_frame, targets=4))))
+    result = Likelihood(targets=4, draws=2)(ctx(make(functools.partial(first_frame, targets=4))))
     assert result.facts["regime"] == "first_frame" and math.isnan(result.series["context frames"][0])
     assert result.headline[0] == "frame"
 
@@ -162,9 +162,9 @@ def test_what_is_out_of_range_is_refused_by_key(options, sentence):
 
 def test_other_models_and_too_few_tasks_are_refused():
     with pytest.raises(ConfigError, match=r"^mode=likelihood needs a run of a neural process"):
-        Likelihood()(subject(None))
+        Likelihood()(ctx(None))
     with pytest.raises(ConfigError, match="n must be a whole number of at least 2"):
-        Likelihood()(subject(make(), n=1))
+        Likelihood()(ctx(make(), n=1))
 
 
 @pytest.mark.slow

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from feature_toys import faithful, subject
+from feature_toys import ctx, faithful
 
 from heatgen.check import ConfigError
 from heatgen.metric import memorisation
@@ -23,7 +23,7 @@ TRAIN, TEST, VAL = images(40, 0), images(30, 1), images(20, 2)
 
 def measured(tmp_path, way_back=None, n=40, **splits):
     model = faithful(way_back) if way_back else None
-    return subject(tmp_path, n=n, model=model, **{"train": TRAIN, "test": TEST, "val": VAL} | splits)
+    return ctx(tmp_path, n=n, model=model, **{"train": TRAIN, "test": TEST, "val": VAL} | splits)
 
 
 def distances(x, y):

@@ -2,16 +2,16 @@
 
 import pytest
 import torch
-from test_likelihood import DATA, REGIME, make, subject
+from test_likelihood import DATA, REGIME, ctx, make
 
 from heatgen.check import ConfigError
-from heatgen.devices import Devices
 from heatgen.forward.neumann_heat import NeumannHeat
 from heatgen.metric import neural_process_tasks
-from heatgen.metric.metric import Subject
+from heatgen.metric.metric import EvalContext
 from heatgen.metric.physics import LAWS, Physics, laws, summary
 from heatgen.model.np import NeuralProcessMethod
 from heatgen.model.prediction import Prediction
+from heatgen.runtime.devices import Devices
 
 
 class Knowing(NeuralProcessMethod):
@@ -22,7 +22,7 @@ class Knowing(NeuralProcessMethod):
     def predict(self, task, draws, noise=None, times=None):
         asked = task.target.times if times is None else times
         places = torch.searchsorted(task.target.times[0].contiguous(), asked.contiguous())
-        u = self.spoil(task.clean[torch.arange(len(asked))[:, None], places], asked[..., None, None, None])
+        u = self.spoil(task.target_clean[torch.arange(len(asked))[:, None], places], asked[..., None, None, None])
         return Prediction(u[None], torch.ones_like(u)[None])
 
 
@@ -35,11 +35,11 @@ def knowing(spoil=None, **options):
 
 
 def measure(model, **options):
-    return Physics(**{"contexts": [1], "targets": 4, "draws": 3, **options})(subject(model, n=6)).values
+    return Physics(**{"contexts": [1], "targets": 4, "draws": 3, **options})(ctx(model, n=6)).values
 
 
 def test_a_model_that_knows_the_truth_keeps_every_law():
-    result = Physics(contexts=[0, 2], targets=4, draws=3)(subject(knowing(), n=6))
+    result = Physics(contexts=[0, 2], targets=4, draws=3)(ctx(knowing(), n=6))
     for number in (0, 2):
         for law in LAWS:
             assert result.values[f"{law}, {number} context"] == pytest.approx(0, abs=1e-6)
@@ -92,11 +92,11 @@ def test_laws_are_those_of_a_trajectory_by_hand():
 
 def test_draws_of_an_untrained_network_stand_beside_its_mean_however_levels_are_cut(monkeypatch):
     model, metric = make(), Physics(contexts=[1], targets=4, draws=4)
-    found = metric(subject(model, n=5))
+    found = metric(ctx(model, n=5))
     assert found.values["energy drift of draws, 1 context"] > 1e-4
     assert len({len(x) for x in found.series.values()}) == 1
     monkeypatch.setattr(neural_process_tasks, "FRAMES", 3)
-    again = metric(Subject(model, DATA, "hot_spots", Devices("cpu", 1), 5, 2, 0, model.process))
+    again = metric(EvalContext(model, DATA, "hot_spots", Devices("cpu", 1), 5, 2, 0, model.process))
     assert found.values == pytest.approx(again.values, rel=1e-4, abs=1e-6)
 
 
@@ -106,4 +106,4 @@ def test_what_is_out_of_range_is_refused():
     with pytest.raises(ConfigError, match=r"^metric\.contexts must be a list"):
         Physics(contexts=3)
     with pytest.raises(ConfigError, match=r"^mode=physics needs a run of a neural process"):
-        Physics()(subject(None))
+        Physics()(ctx(None))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from feature_toys import Values, flat, script, subject
+from feature_toys import Values, ctx, flat, script
 from torch import nn
 
 from heatgen.check import ConfigError
@@ -100,7 +100,7 @@ def test_at_most_so_many_images_of_either_set_are_taken_by_chance(monkeypatch):
 
 def test_images_are_measured_by_their_features_end_to_end(tmp_path):
     extractor = str(script(tmp_path / "mean.pt", nn.AdaptiveAvgPool2d(1), nn.Flatten()))
-    measured = subject(tmp_path, train=flat([10, 20, 30, 40]), test=flat([30, 31, 90, 95]))
+    measured = ctx(tmp_path, train=flat([10, 20, 30, 40]), test=flat([30, 31, 90, 95]))
     result = PrecisionRecall(k=1, source="test", extractor=extractor)(measured)
     assert result.values == {"precision": 0.5, "recall": 0.25}
     assert result.headline == ("precision", "recall") and result.facts["k"] == 1
@@ -120,4 +120,4 @@ def test_no_more_images_than_neighbours_are_refused(sizes):
 
 def test_one_sample_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"^n must be a whole number of at least 2, not 1\.$"):
-        PrecisionRecall(source="test")(subject(tmp_path, n=1, train=flat([1, 2, 3]), test=flat([1, 2, 3])))
+        PrecisionRecall(source="test")(ctx(tmp_path, n=1, train=flat([1, 2, 3]), test=flat([1, 2, 3])))

@@ -9,17 +9,17 @@ import torch
 from conftest import call
 from torch import nn
 
+from heatgen.basis import Cosine, Fourier, Pixel
 from heatgen.check import ConfigError
-from heatgen.data.module import Spec
-from heatgen.devices import Devices
-from heatgen.forward.basis import Cosine, Fourier, Pixel
+from heatgen.data.module import DataSpec
 from heatgen.forward.random_matrix import RandomMatrix
 from heatgen.forward.random_velocity import RandomVelocity
 from heatgen.forward.stochastic_heat import StochasticHeat
-from heatgen.metric.metric import Subject
+from heatgen.metric.metric import EvalContext
 from heatgen.metric.reconstruction import HEADLINE, Reconstruction, wave_numbers
 from heatgen.model.module import Method
 from heatgen.oracle.gaussian import GaussianOracle
+from heatgen.runtime.devices import Devices
 
 SHAPE, N, WHITE, DRAWS = (1, 8, 8), 240, 0.05, 6
 PROCESS = StochasticHeat(SHAPE, num_levels=4)
@@ -48,7 +48,7 @@ class Exact(Method):
 
     def __init__(self, process=PROCESS, spread=1.0, q=Q):
         super().__init__(process, nn.Identity(), sampler=None, optimizer=None)
-        self.spread, self.q, self.seen = spread, q, []
+        self.spread, self.q, self.pixel_mask = spread, q, []
 
     def observed(self, white):
         return Exact(self.process, self.spread, torch.full_like(Q, white**2))
@@ -56,27 +56,27 @@ class Exact(Method):
     def generate(self, u, noise, on_step=None):
         factor, variance = posterior(self.q)
         eps = noise.normal_like(u.double())
-        self.seen.append((u, eps))
+        self.pixel_mask.append((u, eps))
         return BASIS.inverse(factor * BASIS(u.double()) + self.spread * variance.sqrt() * eps)
 
 
-def subject(model, spectrum=S, fields=FIELDS, n=None, batch_size=50, seed=0):
+def ctx(model, spectrum=S, fields=FIELDS, n=None, batch_size=50, seed=0):
     data = SimpleNamespace(
-        spec=Spec(tuple(fields.shape[1:]), (-3.0, 3.0), "periodic", None, spectrum),
+        spec=DataSpec(tuple(fields.shape[1:]), (-3.0, 3.0), "periodic", None, spectrum),
         images={"test": fields, "val": fields[:9]}.get,
-        clean=lambda split, indices: {"test": fields, "val": fields[:9]}[split][torch.as_tensor(indices)],
+        get=lambda split, indices: {"test": fields, "val": fields[:9]}[split][torch.as_tensor(indices)],
     )
-    return Subject(model, data, "toy", Devices(accelerator="cpu"), n, batch_size, seed)
+    return EvalContext(model, data, "toy", Devices(accelerator="cpu"), n, batch_size, seed)
 
 
 @pytest.fixture(scope="module")
 def exact():
-    return Reconstruction(draws=DRAWS, inputs=["process", "white"], noise_std=WHITE)(subject(Exact()))
+    return Reconstruction(draws=DRAWS, inputs=["process", "white"], noise_std=WHITE)(ctx(Exact()))
 
 
 @pytest.fixture(scope="module")
 def mean():
-    return Reconstruction(draws=3)(subject(Exact(spread=0.0)))
+    return Reconstruction(draws=3)(ctx(Exact(spread=0.0)))
 
 
 def agrees(result, name, expected):
@@ -140,7 +140,7 @@ def test_equal_draws_have_no_coverage_and_say_so(mean):
 
 
 def test_too_wide_draws_are_found_out():
-    wide = Reconstruction(draws=4)(subject(Exact(spread=1.5)))
+    wide = Reconstruction(draws=4)(ctx(Exact(spread=1.5)))
     agrees(wide, "z-score std", 1.5)
     agrees(wide, "MSE of u_0 / oracle sampler", (1 + 1.5**2) / 2)
     assert wide.values["coverage 90 %"] > 0.93
@@ -150,7 +150,7 @@ def test_too_wide_draws_are_found_out():
 def test_draws_that_diverge_are_not_left_out():
     model = Exact()
     model.generate = lambda u, noise, on_step=None: torch.full_like(u, torch.inf)
-    result = Reconstruction(draws=2)(subject(model, n=5))
+    result = Reconstruction(draws=2)(ctx(model, n=5))
     assert result.values["MSE of u_0"] == math.inf and not math.isfinite(result.values["z-score std"])
 
 
@@ -179,61 +179,66 @@ def test_the_pictures_are_of_their_kind(exact):
 
 
 def test_the_numbers_do_not_depend_on_how_fields_are_cut_into_batches():
-    one, other = (Reconstruction(draws=3)(subject(Exact(), n=30, batch_size=size)) for size in (7, 100))
+    one, other = (Reconstruction(draws=3)(ctx(Exact(), n=30, batch_size=size)) for size in (7, 100))
     assert one.values == pytest.approx(other.values, rel=1e-6)
     assert one.pictures["fields"].tobytes() == other.pictures["fields"].tobytes()
 
 
 def test_draws_and_input_are_those_of_reconstruct_and_of_the_seed():
     model = Exact()
-    Reconstruction(draws=3)(subject(model, batch_size=N, seed=5))
-    (u, first), *_ = model.seen
-    draws = [posterior(Q)[0] * BASIS(u.double()) + posterior(Q)[1].sqrt() * eps for _, eps in model.seen]
+    Reconstruction(draws=3)(ctx(model, batch_size=N, seed=5))
+    (u, first), *_ = model.pixel_mask
+    draws = [posterior(Q)[0] * BASIS(u.double()) + posterior(Q)[1].sqrt() * eps for _, eps in model.pixel_mask]
     assert torch.allclose(BASIS.inverse(torch.stack(draws)), model.reconstruct(u, 3, seed=5).double(), atol=1e-6)
     noise = BASIS(u - PROCESS.mean(FIELDS, LAST.expand(N))).double()
     assert (noise.square().mean(0) / Q).mean().item() == pytest.approx(1, abs=0.05)
     again = Exact()
-    Reconstruction(draws=3)(subject(again, batch_size=N, seed=6))
-    assert not torch.isclose(again.seen[0][0], u).all(-1).any() and not torch.isclose(again.seen[0][1], first).all(-1).any()
+    Reconstruction(draws=3)(ctx(again, batch_size=N, seed=6))
+    assert (
+        not torch.isclose(again.pixel_mask[0][0], u).all(-1).any()
+        and not torch.isclose(again.pixel_mask[0][1], first).all(-1).any()
+    )
 
 
 def test_white_alone_has_no_suffix_and_its_own_noise():
     model = Exact()
     model.observed = lambda white: model  # a model that cannot use it
-    result = Reconstruction(draws=2, inputs=["white"], noise_std=0.3)(subject(model, batch_size=N))
+    result = Reconstruction(draws=2, inputs=["white"], noise_std=0.3)(ctx(model, batch_size=N))
     assert not [key for key in result.values if "[" in key] and result.facts["input"] == "white 0.3"
-    noise = model.seen[0][0] - PROCESS.mean(FIELDS, LAST.expand(N))
+    noise = model.pixel_mask[0][0] - PROCESS.mean(FIELDS, LAST.expand(N))
     assert noise.std().item() == pytest.approx(0.3, rel=0.02)
 
 
 def test_n_fields_of_the_split_are_taken_all_over_it():
     model = Exact()
-    result = Reconstruction(draws=2)(subject(model, n=20, batch_size=100))
+    result = Reconstruction(draws=2)(ctx(model, n=20, batch_size=100))
     assert result.facts["n"] == 20
-    distances = torch.cdist(model.seen[0][0].flatten(1).double(), PROCESS.mean(FIELDS, LAST.expand(N)).flatten(1).double())
+    distances = torch.cdist(
+        model.pixel_mask[0][0].flatten(1).double(), PROCESS.mean(FIELDS, LAST.expand(N)).flatten(1).double()
+    )
     assert len(set(distances.argmin(1).tolist())) == 20 and distances.argmin(1).max() > 150
-    assert Reconstruction(draws=2, split="val")(subject(Exact())).facts["n"] == 9
+    assert Reconstruction(draws=2, split="val")(ctx(Exact())).facts["n"] == 9
 
 
 def test_without_a_known_spectrum_there_is_no_oracle():
-    result = Reconstruction(draws=2)(subject(Exact(), spectrum=None, n=5))
+    result = Reconstruction(draws=2)(ctx(Exact(), spectrum=None, n=5))
     assert not result.series and not [key for key in result.values if "oracle" in key or "z-score" in key or "excess" in key]
 
 
 def test_a_map_without_a_closed_form_says_so(monkeypatch):
     monkeypatch.setattr("heatgen.oracle.gaussian.LARGEST", 10)
     model = Exact(RandomMatrix(SHAPE, num_levels=2))
-    result = Reconstruction(draws=2)(subject(model, n=5))
+    result = Reconstruction(draws=2)(ctx(model, n=5))
     assert "z-score std" not in result.values
     assert [note for note in result.notes if note.startswith("no gap to the exact posterior: forward=random_matrix is not")]
 
 
 def test_a_map_that_is_a_matrix_has_z_scores_but_no_rings():
     process = RandomMatrix(SHAPE, num_levels=2, sigma=0.1)
-    spec = subject(None).data.spec
+    spec = ctx(None).data.spec
     oracle, model = GaussianOracle(process, spec), Exact(process)
     model.generate = lambda u, noise, on_step=None: oracle.posterior_sample(u, process.times[-1:].expand(len(u)), noise)
-    result = Reconstruction(draws=2)(subject(model, n=100))
+    result = Reconstruction(draws=2)(ctx(model, n=100))
     agrees(result, "z-score std", 1.0)
     agrees(result, "MSE of u_0 / oracle sampler", 1.0)
     assert not result.series
@@ -248,7 +253,7 @@ def test_a_map_that_is_drawn_at_random_is_the_same_on_the_way_back():
     def measured():
         process = RandomVelocity(SHAPE, num_levels=3, sigma=0, slowest=0.1, fastest=0.8)
         model = Inverse(process, nn.Identity(), sampler=None, optimizer=None)
-        return Reconstruction(draws=2)(subject(model, n=10, batch_size=4)).values
+        return Reconstruction(draws=2)(ctx(model, n=10, batch_size=4)).values
 
     assert measured()["MSE of u_0"] < 1e-9 and "z-score std" not in measured()
 
@@ -260,7 +265,7 @@ def test_wave_numbers_are_those_of_the_basis():
 
 
 def test_one_draw_has_errors_and_z_scores_but_nothing_that_compares_draws():
-    result = Reconstruction(draws=[4, 1], inputs=["process", "white"], noise_std=WHITE)(subject(Exact()))
+    result = Reconstruction(draws=[4, 1], inputs=["process", "white"], noise_std=WHITE)(ctx(Exact()))
     assert result.facts["draws"] == "4 and 1"
     assert {"CRPS", "coverage 90 %"} <= set(result.values)
     assert {"MSE of u_0 [white]", "z-score std [white]", "spectral error [white]"} <= set(result.values)
@@ -272,9 +277,9 @@ def test_a_deterministic_method_is_asked_once_more_however_many_draws():
     model, calls = Exact(spread=0.0), []
     generate = model.generate
     model.generate = lambda u, noise, *rest: calls.append(len(u)) or generate(u, noise, *rest)
-    many = Reconstruction(draws=9)(subject(model, n=20, batch_size=10))
+    many = Reconstruction(draws=9)(ctx(model, n=20, batch_size=10))
     assert calls == [10] * 3
-    few = Reconstruction(draws=2)(subject(Exact(spread=0.0), n=20, batch_size=10))
+    few = Reconstruction(draws=2)(ctx(Exact(spread=0.0), n=20, batch_size=10))
     assert many.values == pytest.approx(few.values)
 
 
@@ -298,13 +303,13 @@ def test_wrong_values_are_refused(options, message):
 
 def test_it_is_refused_without_a_run_and_for_one_field():
     with pytest.raises(ConfigError, match=r"^mode=reconstruction needs a run; give run=DIR\.$"):
-        Reconstruction()(subject(None))
+        Reconstruction()(ctx(None))
     with pytest.raises(ConfigError, match=r"^n must be a whole number of at least 2, not 1\.$"):
-        Reconstruction()(subject(Exact(), n=1))
+        Reconstruction()(ctx(Exact(), n=1))
     with pytest.raises(
         ConfigError, match=r"^mode=reconstruction needs at least 2 fields; metric\.split=test has 1; use anoth"
     ):
-        Reconstruction()(subject(Exact(), fields=FIELDS[:1]))
+        Reconstruction()(ctx(Exact(), fields=FIELDS[:1]))
 
 
 def test_images_from_the_command_line(own_run, capsys):

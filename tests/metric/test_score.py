@@ -11,20 +11,20 @@ from torch import nn
 
 from heatgen.check import ConfigError
 from heatgen.data.gaussian_mixture import GaussianMixture
-from heatgen.data.module import SPLITS, Spec
+from heatgen.data.module import SPLITS, DataSpec
 from heatgen.data.ring import Ring
-from heatgen.devices import Devices
 from heatgen.forward.heat_kernel import HeatKernel
 from heatgen.forward.random_matrix import RandomMatrix
 from heatgen.forward.random_velocity import RandomVelocity
 from heatgen.metric import distances
-from heatgen.metric.metric import Subject
+from heatgen.metric.metric import EvalContext
 from heatgen.metric.score import Reference, Score
 from heatgen.model.ihd import IHD
 from heatgen.model.module import Method
 from heatgen.model.oracle import Oracle
 from heatgen.oracle.find import exact_answers
 from heatgen.oracle.mixture import MixtureOracle
+from heatgen.runtime.devices import Devices
 from heatgen.sampler.ancestral import ancestral
 from heatgen.sampler.exact import exact
 from heatgen.sampler.heun import heun
@@ -41,8 +41,8 @@ def point(d=1):
     return mixture(d, components=1, stds=0.0)
 
 
-def subject(model, data, n=400, batch_size=200, seed=0, name="toy"):
-    return Subject(model, data, name, Devices(accelerator="cpu"), n, batch_size, seed)
+def ctx(model, data, n=400, batch_size=200, seed=0, name="toy"):
+    return EvalContext(model, data, name, Devices(accelerator="cpu"), n, batch_size, seed)
 
 
 def oracle_model(data, sampler, **forward):
@@ -72,7 +72,7 @@ class Biased(Method):
     def generate(self, u, noise, on_step=None):
         times = self.process.times
         for k in range(self.process.num_levels - 1, -1, -1):
-            u0 = self.data.clean("val", torch.randperm(600)[: len(u)].tolist())
+            u0 = self.data.get("val", torch.randperm(600)[: len(u)].tolist())
             own = min(k + self.late, self.process.num_levels)
             state = self.process.perturb(u0, times[own].expand(len(u)), noise.normal_like(u0))
             on_step(k, state)
@@ -192,7 +192,7 @@ def test_the_density_is_the_slope_of_the_distribution_function():
 def test_the_exact_score_has_no_error_and_its_samples_the_exact_laws(sampler):
     data = mixture(stds=[0.4, 0.3, 0.6], means=[[-1.5], [0.0], [1.5]])
     n = 600
-    result = Score(levels=8)(subject(oracle_model(data, sampler, spacing="quadratic"), data, n=n))
+    result = Score(levels=8)(ctx(oracle_model(data, sampler, spacing="quadratic"), data, n=n))
     assert abs(result.values["score error"]) < 1e-20 and abs(result.values["score error, relative"]) < 1e-20
     assert max(result.series["KS"]) < 1.63 / n**0.5 + 0.02  # the 1 % bound of one test, and the sampler's own error
     assert result.values["KS, largest over levels"] == max(result.series["KS"])
@@ -206,23 +206,23 @@ def test_the_exact_score_has_no_error_and_its_samples_the_exact_laws(sampler):
 def test_a_biased_score_of_a_point_has_the_error_of_the_closed_form(d):
     """sigma s* = -eps, so sigma (s - s*) = -a eps + c: its mean square is a^2 + c^2."""
     a, c, data = 0.3, 0.2, point(d)
-    result = Score(levels=5)(subject(Biased(HeatKernel((1, 1, d), num_levels=12), data, a, c), data, n=600))
+    result = Score(levels=5)(ctx(Biased(HeatKernel((1, 1, d), num_levels=12), data, a, c), data, n=600))
     for name in ("score error", "score error, relative"):
         value, error = result.values[name], result.errors[name]
         assert abs(value - (a**2 + c**2)) < 5 * error < 0.02
         assert result.series[name][1:] == pytest.approx([a**2 + c**2] * 7, rel=0.25)
-    only = Score(levels=5)(subject(Biased(HeatKernel((1, 1, d), num_levels=12), data, a), data, n=600))
+    only = Score(levels=5)(ctx(Biased(HeatKernel((1, 1, d), num_levels=12), data, a), data, n=600))
     assert only.series["score error, relative"][1:] == pytest.approx([a**2] * 7, rel=1e-4)
 
 
 @pytest.mark.usefixtures("plain")
 def test_the_relative_error_is_that_of_the_levels_and_the_standard_error_that_of_points():
     data, process = mixture(), HeatKernel((1, 1, 1), num_levels=6)
-    result = Score(levels=6)(subject(Biased(process, data, 0.5), data, n=600))
+    result = Score(levels=6)(ctx(Biased(process, data, 0.5), data, n=600))
     assert result.series["score error, relative"][1:] == pytest.approx([0.25] * 6, rel=1e-4)
     assert result.errors["score error, relative"] < 1e-4 < result.errors["score error"]
     assert result.values["score error"] == pytest.approx(sum(result.series["score error"][1:]) / 6)
-    first = Score(levels=6)(subject(Biased(process, data, 0.5), data, n=600, batch_size=37))
+    first = Score(levels=6)(ctx(Biased(process, data, 0.5), data, n=600, batch_size=37))
     assert first.values["score error"] == pytest.approx(result.values["score error"], rel=1e-6)
 
 
@@ -236,7 +236,7 @@ def test_the_levels_are_the_middle_ones_of_equal_parts_and_both_ends():
 
 @pytest.mark.usefixtures("plain")
 def test_the_value_is_the_mean_over_the_middle_levels():
-    result = Score(levels=3)(subject(Biased(HeatKernel((1, 1, 1), num_levels=12), mixture(), 0.5), mixture(), n=300))
+    result = Score(levels=3)(ctx(Biased(HeatKernel((1, 1, 1), num_levels=12), mixture(), 0.5), mixture(), n=300))
     series = result.series["score error"][1:]
     assert result.values["score error"] == pytest.approx(sum(series[1:4]) / 3) and len(series) == 5
 
@@ -248,8 +248,8 @@ def test_the_value_is_the_mean_over_the_middle_levels():
 def test_states_are_compared_at_their_own_times():
     data, process = mixture(2), HeatKernel((1, 1, 2), num_levels=8, clock="geometric", sigma_min=0.1, sigma_max=200.0)
     torch.manual_seed(0)
-    right = Score(levels=8)(subject(Biased(process, data), data, n=600, batch_size=600))
-    late = Score(levels=8)(subject(Biased(process, data, late=1), data, n=600, batch_size=600))
+    right = Score(levels=8)(ctx(Biased(process, data), data, n=600, batch_size=600))
+    late = Score(levels=8)(ctx(Biased(process, data, late=1), data, n=600, batch_size=600))
     assert right.series["t"] == process.times.tolist()
     assert max(right.series["KS, largest"]) < 0.09 and right.series["std / exact"] == pytest.approx([1] * 9, abs=0.12)
     assert min(late.series["KS"][2:-1]) > 0.1  # only the initial state is where it says
@@ -260,7 +260,7 @@ def test_states_are_compared_at_their_own_times():
 def test_the_states_begin_and_end_as_those_of_subject_sample():
     data = mixture()
     model = oracle_model(data, sde, num_levels=5)
-    the = subject(model, data, n=50, batch_size=20)
+    the = ctx(model, data, n=50, batch_size=20)
     result = Score(levels=5)(the)
     samples = the.sample(50, lambda u: u.flatten(1).double())
     assert result.series["std of samples"][0] == pytest.approx(samples.std(0).item(), rel=1e-6)
@@ -269,7 +269,7 @@ def test_the_states_begin_and_end_as_those_of_subject_sample():
 @pytest.mark.usefixtures("plain")
 def test_a_point_has_no_ks_at_the_end_but_a_w1():
     data = point()
-    result = Score(levels=4)(subject(oracle_model(data, sde, num_levels=10), data))
+    result = Score(levels=4)(ctx(oracle_model(data, sde, num_levels=10), data))
     assert math.isnan(result.series["KS"][0]) and math.isnan(result.series["std / exact"][0])
     assert all(map(math.isfinite, result.series["KS"][1:])) and 0 <= result.values["W1 at 0"] < 1e-5
     assert not {"std at 0 / exact", "mean gap at 0 [s.e.]"} & set(result.values)
@@ -279,7 +279,7 @@ def test_a_point_has_no_ks_at_the_end_but_a_w1():
 @pytest.mark.usefixtures("plain")
 def test_a_sampler_that_leaps_has_laws_at_its_ends_alone():
     data = mixture()
-    result = Score(levels=5)(subject(oracle_model(data, exact, num_levels=10), data, n=100))
+    result = Score(levels=5)(ctx(oracle_model(data, exact, num_levels=10), data, n=100))
     assert [math.isfinite(x) for x in result.series["W1"]] == [True, *[False] * 5, True]
     assert [note for note in result.notes if "says nothing of 5 levels" in note]
 
@@ -288,7 +288,7 @@ def test_a_sampler_that_leaps_has_laws_at_its_ends_alone():
 def test_data_without_a_closed_form_is_compared_with_its_points():
     data = Ring(shape=[1, 1, 2], **SIZES)
     process = HeatKernel((1, 1, 2), num_levels=6)
-    result = Score(levels=3)(subject(Biased(process, data), data, n=300, name="ring"))
+    result = Score(levels=3)(ctx(Biased(process, data), data, n=300, name="ring"))
     assert "score error" not in result.values and result.headline == ("KS, largest over levels", "W1 at 0")
     assert any(
         note.startswith("no score error: the score of data=ring has no closed form (data=grf") for note in result.notes
@@ -304,7 +304,7 @@ def test_data_without_a_closed_form_is_compared_with_its_points():
 def test_a_method_without_a_score_has_laws_alone():
     data = mixture()
     model = IHD(HeatKernel((1, 1, 1), num_levels=4), Zero(), ancestral, None, parametrisation="residual")
-    result = Score(levels=4)(subject(model, data, n=50, name="gaussian_mixture"))
+    result = Score(levels=4)(ctx(model, data, n=50, name="gaussian_mixture"))
     assert "no score error: model=ihd gives no score." in result.notes
     assert "score error" not in result.values and result.values["W1 at 0"] > 0.1
     assert list(result.pictures) == ["levels", "densities"]
@@ -315,14 +315,14 @@ def test_samples_that_diverge_are_infinitely_far():
     data = mixture()
     model = Biased(HeatKernel((1, 1, 1), num_levels=3), data)
     model.generate = lambda u, noise, on_step=None: torch.full_like(u, torch.nan)
-    result = Score(levels=3)(subject(model, data, n=50))
+    result = Score(levels=3)(ctx(model, data, n=50))
     assert result.values["W1 at 0"] == math.inf and result.values["KS, largest over levels"] == pytest.approx(1)
 
 
 @pytest.mark.parametrize("d", [1, 2, 5])
 def test_series_are_of_one_length_and_pictures_of_every_kind(d):
     data = mixture(d)
-    result = Score(levels=6)(subject(Biased(HeatKernel((1, 1, d), num_levels=9), data, 0.1), data, n=60, batch_size=60))
+    result = Score(levels=6)(ctx(Biased(HeatKernel((1, 1, d), num_levels=9), data, 0.1), data, n=60, batch_size=60))
     assert {len(column) for column in result.series.values()} == {7}
     assert next(iter(result.series)) == "t" and result.series["t"][0] == 0 and result.series["t"][-1] == 1
     assert list(result.pictures) == ["score", "levels", "densities"]
@@ -336,7 +336,7 @@ def test_a_map_that_is_a_matrix_has_scores_and_laws():
     data = mixture(3)
     process = RandomMatrix((1, 1, 3), num_levels=3, sigma=0.2)
     torch.manual_seed(0)
-    result = Score(levels=3)(subject(Biased(process, data, 0.5), data, n=300, batch_size=300))
+    result = Score(levels=3)(ctx(Biased(process, data, 0.5), data, n=300, batch_size=300))
     assert result.series["score error, relative"][1:] == pytest.approx([0.25] * 3, rel=1e-3)
     assert max(result.series["KS"]) < 0.1
 
@@ -346,16 +346,16 @@ def test_gaussian_fields_that_the_map_mixes_have_no_laws_but_a_score_error():
     data = mixture(4)
     for split in SPLITS:
         data.images(split)  # read as points
-    data.spec = Spec((1, 1, 4), (-3.0, 3.0), "periodic", None, torch.tensor([[[2.0, 1.0, 0.5, 0.5]]]).double())
+    data.spec = DataSpec((1, 1, 4), (-3.0, 3.0), "periodic", None, torch.tensor([[[2.0, 1.0, 0.5, 0.5]]]).double())
     process = RandomMatrix((1, 1, 4), num_levels=3, sigma=0.2)
     model = Biased(process, data, 0.5)
-    result = Score(levels=3)(subject(model, data, n=20))
+    result = Score(levels=3)(ctx(model, data, n=20))
     assert result.series["score error, relative"][1:] == pytest.approx([0.25] * 3, rel=1e-3)
     assert any("is not diagonal in the basis of the data" in note for note in result.notes)
     assert "W1" not in result.series and list(result.pictures) == ["score"]
     bare = IHD(process, Zero(), ancestral, None, parametrisation="residual")
     with pytest.raises(ConfigError, match=r"^mode=score has nothing to compare: model=ihd gives no score; forward=random_m"):
-        Score(levels=3)(subject(bare, data, n=20))
+        Score(levels=3)(ctx(bare, data, n=20))
 
 
 @pytest.mark.usefixtures("plain")
@@ -364,7 +364,7 @@ def test_without_noise_there_is_no_score_error():
     process = RandomMatrix((1, 1, 3), num_levels=3, sigma=0)
     model = IHD(process, Zero(), ancestral, None, parametrisation="residual", delta=0.1)
     model.score = lambda u, t: u
-    result = Score(levels=3)(subject(model, data, n=20))
+    result = Score(levels=3)(ctx(model, data, n=20))
     assert "no score error: forward=random_matrix has no noise at level 1." in result.notes
 
 
@@ -386,23 +386,23 @@ def test_wrong_values_are_refused(options, message):
 def test_it_is_refused_without_a_run_for_one_sample_and_for_maps_drawn_at_random():
     data = mixture(4)
     with pytest.raises(ConfigError, match=r"^mode=score needs a run; give run=DIR\.$"):
-        Score()(subject(None, data))
+        Score()(ctx(None, data))
     with pytest.raises(ConfigError, match=r"^n must be a whole number of at least 2, not 1\.$"):
-        Score()(subject(Biased(HeatKernel((1, 1, 4), num_levels=2), data), data, n=1))
+        Score()(ctx(Biased(HeatKernel((1, 1, 4), num_levels=2), data), data, n=1))
     process = RandomVelocity((1, 1, 4), num_levels=3)
     model = IHD(process, Zero(), ancestral, None, parametrisation="residual")
     with pytest.raises(ConfigError, match=r"^mode=score needs one law at each level, and forward=random_velocity is drawn"):
-        Score()(subject(model, data))
+        Score()(ctx(model, data))
 
 
 def test_the_reference_of_points_is_the_exact_law_of_a_mixture_of_them():
     data, process = point(2), HeatKernel((1, 1, 2), num_levels=4)
-    points = data.clean("test", range(7))
+    points = data.get("test", range(7))
     few, one = Reference.of_points(process, data.spec, points), Reference(MixtureOracle(process, data.spec))
     x = normal(30, 2)
     assert torch.allclose(distances.cdf(x, *few.law(process.times[-1:])), distances.cdf(x, *one.law(process.times[-1:])))
     assert few.exact_ks(7) == pytest.approx(one.exact_ks(7) * 2**0.5)
-    many = Reference.of_points(HeatKernel((1, 10, 10), 2), Spec((1, 10, 10)), torch.rand(2000, 1, 10, 10))
+    many = Reference.of_points(HeatKernel((1, 10, 10), 2), DataSpec((1, 10, 10)), torch.rand(2000, 1, 10, 10))
     assert len(many.kept) == 16 and many.kept[0] == 0 and many.kept[-1] == 99
 
 

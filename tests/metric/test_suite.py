@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from feature_toys import Values, faithful, flat, subject
+from feature_toys import Values, ctx, faithful, flat
 
 from heatgen.check import ConfigError
 from heatgen.metric.fid import FID
@@ -53,8 +53,8 @@ def test_samples_are_drawn_once(tmp_path, monkeypatch):
         drawn.extend(u)
         return u
 
-    monkeypatch.setattr(Suite, "make_extractor", lambda self, subject: Values(softmax))
-    measured = subject(tmp_path, n=10, model=faithful(way_back), train=flat([0, 30, 90, 120, 200, 255, 17, 40, 5, 66]))
+    monkeypatch.setattr(Suite, "make_extractor", lambda self, ctx: Values(softmax))
+    measured = ctx(tmp_path, n=10, model=faithful(way_back), train=flat([0, 30, 90, 120, 200, 255, 17, 40, 5, 66]))
     result = Suite()(measured)
     assert len(drawn) == 10 and result.facts["delta"] == "0.25"
     assert result.values["fid"] == pytest.approx(0, abs=1e-4)
@@ -63,4 +63,4 @@ def test_samples_are_drawn_once(tmp_path, monkeypatch):
 
 def test_one_sample_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"^n must be a whole number of at least 2, not 1\.$"):
-        Suite(source="test")(subject(tmp_path, n=1, train=flat([1, 2]), test=flat([1, 2])))
+        Suite(source="test")(ctx(tmp_path, n=1, train=flat([1, 2]), test=flat([1, 2])))

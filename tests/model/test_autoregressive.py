@@ -9,11 +9,11 @@ from conftest import call
 from gaussian_toys import exact
 from torch.testing import assert_close
 
+from heatgen.app.run import load
 from heatgen.forward.stochastic_heat import StochasticHeat
 from heatgen.model.autoregressive import Autoregressive
 from heatgen.noise import SampleNoise
 from heatgen.oracle.correction import reverse_factor
-from heatgen.run import load
 from heatgen.sampler.ancestral import ancestral
 
 SHAPE = (1, 8, 8)

@@ -11,8 +11,9 @@ from gaussian_toys import gaussian
 from scipy import stats
 from torch.testing import assert_close
 
+from heatgen.app.run import load
 from heatgen.check import ConfigError
-from heatgen.data.module import Spec
+from heatgen.data.module import DataSpec
 from heatgen.forward.blurring import Blurring
 from heatgen.forward.constant_velocity import ConstantVelocity
 from heatgen.forward.heat import Heat
@@ -24,7 +25,6 @@ from heatgen.forward.variance_exploding import VarianceExploding
 from heatgen.model.diffusion import MEASURED, Diffusion
 from heatgen.noise import SampleNoise
 from heatgen.oracle.gaussian import GaussianOracle
-from heatgen.run import load
 from heatgen.sampler.ancestral import ancestral
 
 SHAPE = (1, 4, 6)
@@ -66,7 +66,7 @@ def normal(n, seed=0):
 
 def of(tensor):
     """Data whose training and validation fields are these."""
-    return SimpleNamespace(images=lambda split: tensor, clean=lambda split, samples: tensor[list(samples)])
+    return SimpleNamespace(images=lambda split: tensor, get=lambda split, samples: tensor[list(samples)])
 
 
 def draw(process, n, seed=3):
@@ -86,7 +86,7 @@ def test_a_silent_network_is_the_wiener_filter_of_the_measured_spectrum(name):
     model = Diffusion(process, silent, ancestral, None)
     model.prepare(of(draw(process, 50)))
     boundary = "periodic" if name == "stochastic_heat" else "neumann"
-    oracle = GaussianOracle(process, Spec(SHAPE, (-3.0, 3.0), boundary, None, model.spectrum))
+    oracle = GaussianOracle(process, DataSpec(SHAPE, (-3.0, 3.0), boundary, None, model.spectrum))
     u, t = normal(K), levels(process)
     mean = process.basis.inverse(model.mean.expand(K, *SHAPE))
     expected = mean + oracle.posterior_mean(u - process.mean(mean, t), t)
@@ -133,15 +133,19 @@ def test_input_and_target_have_unit_variance_in_each_coefficient_and_no_correlat
 
 
 ANSWERS = [
-    (name, head, kind)
-    for name, head, kind in itertools.product(MAPS, ["preconditioned", "x0", "eps", "score"], ["coefficient", "scalar"])
-    if not ((name in LOSE_A and head in ("eps", "score")) or (name == "random_matrix" and head != "x0"))
+    (name, prediction_type, kind)
+    for name, prediction_type, kind in itertools.product(
+        MAPS, ["preconditioned", "x0", "eps", "score"], ["coefficient", "scalar"]
+    )
+    if not (
+        (name in LOSE_A and prediction_type in ("eps", "score")) or (name == "random_matrix" and prediction_type != "x0")
+    )
 ]
 
 
-@pytest.mark.parametrize(("name", "head", "kind"), ANSWERS)
-def test_a_network_that_says_the_target_returns_the_field(name, head, kind):
-    model = make(MAPS[name](), head=head, preconditioning=kind).drawn(SampleNoise(range(K), 0))
+@pytest.mark.parametrize(("name", "prediction_type", "kind"), ANSWERS)
+def test_a_network_that_says_the_target_returns_the_field(name, prediction_type, kind):
+    model = make(MAPS[name](), prediction_type=prediction_type, preconditioning=kind).bound(SampleNoise(range(K), 0))
     process, answer = model.process, []
     u0, eps = normal(K, 1), normal(K, 2)
     later = levels(process)
@@ -153,14 +157,14 @@ def test_a_network_that_says_the_target_returns_the_field(name, head, kind):
         assert_close(model.noise_estimate(u, t, model.denoise(u, t)), eps, atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize(("name", "head", "kind"), ANSWERS)
-def test_the_loss_of_a_network_that_says_the_target_is_0(name, head, kind, monkeypatch):
-    model, u0 = make(MAPS[name](), head=head, preconditioning=kind), normal(8)
+@pytest.mark.parametrize(("name", "prediction_type", "kind"), ANSWERS)
+def test_the_loss_of_a_network_that_says_the_target_is_0(name, prediction_type, kind, monkeypatch):
+    model, u0 = make(MAPS[name](), prediction_type=prediction_type, preconditioning=kind), normal(8)
     answers, target = [], Diffusion._target
     monkeypatch.setattr(Diffusion, "_target", lambda self, *a: answers[0] if answers else target(self, *a))
     before = model.loss({"u0": u0}, SampleNoise(range(8), 0))
     assert (before > 0.01).all()
-    drawn, noise = model.drawn(first := SampleNoise(range(8), 0)), first
+    drawn, noise = model.bound(first := SampleNoise(range(8), 0)), first
     t, eps = model.times_for(noise), noise.normal_like(u0)
     answers.append(target(drawn, u0, drawn.process.perturb(u0, t, eps), eps, t))
     model.net = lambda x, k, cond: answers[0]
@@ -175,10 +179,10 @@ def test_the_loss_of_a_silent_network_is_1_a_pixel_on_average(name):
     assert losses.std() == pytest.approx(math.sqrt(2 / math.prod(SHAPE)), rel=0.2)
 
 
-@pytest.mark.parametrize("head", ["x0", "eps", "score"])
-def test_the_other_heads_see_states_of_unit_size(head):
+@pytest.mark.parametrize("prediction_type", ["x0", "eps", "score"])
+def test_the_other_heads_see_states_of_unit_size(prediction_type):
     n, process, seen = 600, MAPS["gentle_heat"](), []
-    model = make(process, lambda x, k, cond: seen.append(x) or x, head=head)
+    model = make(process, lambda x, k, cond: seen.append(x) or x, prediction_type=prediction_type)
     u0, eps = draw(process, n), normal(n, 9)
     for time in levels(process):
         t = time.expand(n)
@@ -193,7 +197,7 @@ def test_the_other_heads_see_states_of_unit_size(head):
 @pytest.mark.parametrize("kind", ["coefficient", "scalar"])
 def test_the_score_is_tweedies_formula_in_the_basis_of_the_map(name, kind):
     model = make(MAPS[name](), lambda x, k, cond: torch.tanh(x + k.reshape(-1, 1, 1, 1)), preconditioning=kind)
-    model = model.drawn(SampleNoise(range(K), 0))
+    model = model.bound(SampleNoise(range(K), 0))
     process, u, t = model.process, normal(K), levels(model.process)
     v = process.basis(model.denoise(u, t))
     by_hand = (process.gain(t) * v + process.offset(t) - process.basis(u)) / process.std(t) ** 2
@@ -210,7 +214,7 @@ def test_the_score_of_a_matrix_map_is_tweedies_formula():
 def test_the_network_is_told_the_level_and_the_drawn_map():
     told = []
     model = make(MAPS["random_velocity"](), lambda x, k, cond: told.append((k, cond)) or x)
-    model.drawn(SampleNoise(range(K), 0)).denoise(normal(K), levels(model.process))
+    model.bound(SampleNoise(range(K), 0)).denoise(normal(K), levels(model.process))
     level, cond = told[0]
     velocity = model.process.draw(SampleNoise(range(K), 0))[:, 0]
     assert_close(level, torch.arange(1, K + 1).double(), atol=1e-12, rtol=0)
@@ -253,7 +257,7 @@ def test_they_are_those_of_the_oracle():
     model.errors = oracle.posterior_variance(process.times)
     t, s = process.times[[4]], process.times[[1]]
     u = torch.randn(1, 1, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    ahead = GaussianOracle(process, Spec((1, 8, 8), (-3.0, 3.0), "periodic", None, oracle.variance(s)[0]))
+    ahead = GaussianOracle(process, DataSpec((1, 8, 8), (-3.0, 3.0), "periodic", None, oracle.variance(s)[0]))
     assert_close(model.reverse_mean(u, t, s), ahead.posterior_mean(u, t - s), atol=1e-9, rtol=0)
     assert_close(model.reverse_std(t, s) ** 2, ahead.posterior_variance(t - s), atol=1e-12, rtol=1e-8)
 
@@ -305,12 +309,12 @@ def test_preparing_measures_mean_and_variance_of_each_coefficient(name):
 def test_preparing_looks_at_many_fields_at_most():
     asked = []
 
-    def clean(split, samples):
+    def get(split, samples):
         asked.append((split, list(samples)))
         return torch.ones(len(samples), *SHAPE)
 
     Diffusion(MAPS["heat"](), silent, ancestral, None).prepare(
-        SimpleNamespace(images=lambda split: range(MEASURED + 7), clean=clean)
+        SimpleNamespace(images=lambda split: range(MEASURED + 7), get=get)
     )
     assert {split for split, _ in asked} == {"train"}
     assert [i for _, samples in asked for i in samples] == list(range(MEASURED))
@@ -330,7 +334,7 @@ def test_a_coefficient_that_never_varies_does_no_harm():
 def test_calibrating_measures_the_known_error_of_an_estimate():
     n, process = 64, MAPS["heat"]()
     u0 = draw(process, n)
-    model = make(process, silent, head="x0", calibration_images=40)
+    model = make(process, silent, prediction_type="x0", calibration_images=40)
     model.calibrate(of(u0))  # the estimate is 0
     expected = process.basis(u0[:40]).square().mean(0)
     assert_close(model.errors[1:], expected.expand(K, *SHAPE), atol=1e-12, rtol=0)
@@ -408,23 +412,37 @@ def test_the_loss_of_a_sample_depends_on_its_key_alone(name):
 @pytest.mark.parametrize("name", MAPS)
 def test_auto_chooses_by_the_map(name):
     model = make(MAPS[name]())
-    assert model.head == model.chosen["head"] == ("x0" if name == "random_matrix" else "preconditioned")
-    assert "head" not in make(MAPS[name](), head="x0").chosen
+    assert (
+        model.prediction_type == model.chosen["prediction_type"] == ("x0" if name == "random_matrix" else "preconditioned")
+    )
+    assert "prediction_type" not in make(MAPS[name](), prediction_type="x0").chosen
 
 
 @pytest.mark.parametrize(
     ("message", "name", "settings"),
     [
-        ("model.head=eps divides by A.*forward=heat may lose; use preconditioned or x0", "heat", {"head": "eps"}),
-        ("model.head=score divides by A.*forward=random_velocity may lose", "random_velocity", {"head": "score"}),
-        ("model.head=score divides by A.*forward=constant_velocity", "constant_velocity", {"head": "score"}),
-        ("model.head=eps divides by A.*forward=random_matrix", "random_matrix", {"head": "eps"}),
         (
-            "model.head=preconditioned needs a diagonal map; forward=random_matrix",
-            "random_matrix",
-            {"head": "preconditioned"},
+            "model.prediction_type=eps divides by A.*forward=heat may lose; use preconditioned or x0",
+            "heat",
+            {"prediction_type": "eps"},
         ),
-        ("model.head must .*did you mean score", "heat", {"head": "scor"}),
+        (
+            "model.prediction_type=score divides by A.*forward=random_velocity may lose",
+            "random_velocity",
+            {"prediction_type": "score"},
+        ),
+        (
+            "model.prediction_type=score divides by A.*forward=constant_velocity",
+            "constant_velocity",
+            {"prediction_type": "score"},
+        ),
+        ("model.prediction_type=eps divides by A.*forward=random_matrix", "random_matrix", {"prediction_type": "eps"}),
+        (
+            "model.prediction_type=preconditioned needs a diagonal map; forward=random_matrix",
+            "random_matrix",
+            {"prediction_type": "preconditioned"},
+        ),
+        ("model.prediction_type must .*did you mean score", "heat", {"prediction_type": "scor"}),
         ("model.preconditioning must", "heat", {"preconditioning": "none"}),
         ("model.reverse_variance must", "heat", {"reverse_variance": "large"}),
         ("model.calibration_images must", "heat", {"calibration_images": 1}),
@@ -449,8 +467,8 @@ SMALL_FIELDS = [
     "data.train_size=40",
     "data.val_size=8",
     "data.batch_size=8",
-    "data.suggest.unet.model_channels=8",
-    "data.suggest.unet.norm_groups=4",
+    "data.recommended.unet.model_channels=8",
+    "data.recommended.unet.norm_groups=4",
     "forward.num_levels=4",
     "model.warmup_steps=0",
     "trainer.accelerator=cpu",
@@ -466,8 +484,8 @@ def test_a_training_can_be_sampled_by_any_sampler_that_suits_it(tmp_path, refuse
     arguments = ["model=diffusion", "forward=stochastic_heat", *SMALL_FIELDS, f"hydra.run.dir={folder}"]
     assert call("train", *arguments) == 0
     model, data, cfg = load(folder)
-    assert cfg.model.head == "preconditioned"
-    c = model.process.basis(data.clean("train", range(40)).double())
+    assert cfg.model.prediction_type == "preconditioned"
+    c = model.process.basis(data.get("train", range(40)).double())
     assert_close(model.mean, c.mean(0), atol=1e-6, rtol=0)
     assert_close(model.spectrum, c.var(0, correction=0), atol=1e-6, rtol=1e-5)
     drawn = {}

@@ -9,6 +9,7 @@ from conftest import call
 from torch import nn
 from torch.testing import assert_close
 
+from heatgen.app.run import load
 from heatgen.check import ConfigError
 from heatgen.data.gaussian_mixture import GaussianMixture
 from heatgen.forward.constant_velocity import ConstantVelocity
@@ -18,7 +19,6 @@ from heatgen.forward.random_matrix import RandomMatrix
 from heatgen.model.heat_kernel_score import HeatKernelScore
 from heatgen.model.oracle import Oracle
 from heatgen.noise import SampleNoise
-from heatgen.run import load
 from heatgen.sampler.ancestral import ancestral
 from heatgen.sampler.sde import sde
 
@@ -124,7 +124,7 @@ def test_gaussian_steps_bring_a_mixture_back(levels):
     model, data = oracle(process)
     n = 2000
     noise = SampleNoise(range(n), 0)
-    u = ancestral(model, model.initial_state(data.clean("train", range(n)), noise), process.times, noise).flatten(1).double()
+    u = ancestral(model, model.initial_state(data.get("train", range(n)), noise), process.times, noise).flatten(1).double()
     means = data.spec.mixture.means.flatten(1)
     distance, which = torch.cdist(u, means).min(1)
     counts = torch.bincount(which, minlength=8)
@@ -137,7 +137,7 @@ def test_a_matrix_map_has_reverse_steps_without_a_spread():
     model, data = oracle(RandomMatrix((1, 1, 2), 4, sigma=0.3))
     assert model.denoise_variance(model.process.times[1:2]) is None
     noise = SampleNoise(range(8), 0)
-    u = model.initial_state(data.clean("train", range(8)), noise)
+    u = model.initial_state(data.get("train", range(8)), noise)
     assert ancestral(model, u, model.process.times, noise).isfinite().all()
 
 

@@ -9,6 +9,7 @@ import torch
 from conftest import call
 from torch.testing import assert_close
 
+from heatgen.app.run import load
 from heatgen.check import ConfigError
 from heatgen.forward.constant_velocity import ConstantVelocity
 from heatgen.forward.random_velocity import RandomVelocity
@@ -20,7 +21,6 @@ from heatgen.net.neural_process import NeuralProcess
 from heatgen.noise import SampleNoise
 from heatgen.regime.forecast import forecast
 from heatgen.regime.random import random
-from heatgen.run import load
 
 SHAPE, K = (1, 6, 6), 9
 REGIME = functools.partial(random, context=[1, 3], targets=4)
@@ -91,35 +91,35 @@ def test_targets_reach_the_decoder_through_the_latent_alone():
 
 
 def test_privileged_facts_are_used_in_training_alone():
-    plain, hinted = make(), make(net={"hints": 3}, hints="facts")
+    plain, hinted = make(), make(net={"privileged": 3}, privileged="facts")
     hinted.net.load_state_dict(plain.net.state_dict(), strict=False)
     assert_close(hinted.train().loss(batch(), noise()), plain.loss(batch(), noise()))  # the residual starts at 0
     torch.nn.init.normal_(hinted.net.merge[-1].weight)
     assert not torch.allclose(hinted.train().loss(batch(), noise()), plain.loss(batch(), noise()))
     assert_close(hinted.eval().loss(batch(), noise()), plain.eval().loss(batch(), noise()))
     values = {}
-    for hints in ("facts", "zero", "shuffled"):
-        model = make(net={"hints": 3}, hints=hints).train()
+    for privileged in ("facts", "zero", "shuffled"):
+        model = make(net={"privileged": 3}, privileged=privileged).train()
         model.net.load_state_dict(hinted.net.state_dict())
-        values[hints] = model.loss(batch(), noise())
+        values[privileged] = model.loss(batch(), noise())
     assert not torch.allclose(values["facts"], values["zero"]) and not torch.allclose(values["facts"], values["shuffled"])
 
 
 def test_an_oracle_is_told_facts_of_the_context_when_it_predicts_and_no_other_is():
     task = make_task(make().process, batch()["u0"], REGIME, noise(), 0.1)
-    other = dataclasses.replace(task, hints=5 - task.hints)
-    targets = torch.cat([task.hints[:, :3], 5 - task.hints[:, 3:]], 1)
-    for hints in ("oracle", "facts", "zero", "shuffled"):
-        model = make(net={"hints": 3, "path": "both"}, hints=hints)
+    other = dataclasses.replace(task, privileged=5 - task.privileged)
+    targets = torch.cat([task.privileged[:, :3], 5 - task.privileged[:, 3:]], 1)
+    for privileged in ("oracle", "facts", "zero", "shuffled"):
+        model = make(net={"privileged": 3, "path": "both"}, privileged=privileged)
         torch.nn.init.normal_(model.net.merge[-1].weight)
         for mode in (True, False):
             model.train(mode)
             said, changed, same = (
-                model.predict(t, 2, noise()).mean for t in (task, other, dataclasses.replace(task, hints=targets))
+                model.predict(t, 2, noise()).mean for t in (task, other, dataclasses.replace(task, privileged=targets))
             )
-            assert torch.equal(said, changed) == (hints != "oracle") and torch.equal(said, same)
-    facts = make(net={"hints": 3, "path": "both"}, hints="facts").train()
-    oracle = make(net={"hints": 3, "path": "both"}, hints="oracle")
+            assert torch.equal(said, changed) == (privileged != "oracle") and torch.equal(said, same)
+    facts = make(net={"privileged": 3, "path": "both"}, privileged="facts").train()
+    oracle = make(net={"privileged": 3, "path": "both"}, privileged="oracle")
     for model in (oracle, facts):
         torch.nn.init.normal_(model.net.merge[-1].weight, generator=torch.Generator().manual_seed(0))
     assert torch.equal(oracle.train().loss(batch(), noise()), oracle.eval().loss(batch(), noise()))
@@ -127,9 +127,9 @@ def test_an_oracle_is_told_facts_of_the_context_when_it_predicts_and_no_other_is
 
 
 def test_an_oracle_without_context_is_finite_and_cannot_draw_a_clean_frame():
-    model = make(net={"hints": 3}, hints="oracle", regime=functools.partial(random, context=[0, 0], targets=4))
+    model = make(net={"privileged": 3}, privileged="oracle", regime=functools.partial(random, context=[0, 0], targets=4))
     assert model.loss(batch(), noise()).isfinite().all()
-    with pytest.raises(ConfigError, match=r"^model\.hints=oracle cannot draw samples.* use model\.hints=facts"):
+    with pytest.raises(ConfigError, match=r"^model\.privileged=oracle cannot draw samples.* use model\.privileged=facts"):
         model.generate(torch.randn(2, *SHAPE), noise(2))
 
 
@@ -204,9 +204,9 @@ def test_a_causal_model_predicts_the_same_whatever_comes_later():
 def test_u_0_is_drawn_given_the_last_state():
     model = make(RandomVelocity(SHAPE, K, sigma=0.1), net={"conditional": True, "path": "both"})
     u = torch.randn(4, *SHAPE)
-    draws = model.given(model.process.draw(noise(4))).reconstruct(u, 3, seed=1)
+    draws = model.bind(model.process.draw(noise(4))).reconstruct(u, 3, seed=1)
     assert draws.shape == (3, 4, *SHAPE) and not torch.equal(draws[0], draws[1])
-    assert torch.equal(draws[:2], model.given(model.process.draw(noise(4))).reconstruct(u, 2, seed=1))
+    assert torch.equal(draws[:2], model.bind(model.process.draw(noise(4))).reconstruct(u, 2, seed=1))
 
 
 def test_a_few_steps_learn_a_single_task():
@@ -229,12 +229,12 @@ def test_a_few_steps_learn_a_single_task():
         ({"objective": "cnp"}, r"^model\.objective=cnp does not fit net\.path=latent, which has a latent; use auto"),
         ({"objective": "elbo", "net": {"path": "deterministic"}}, r"^model\.objective=elbo does not fit .* has no latent"),
         ({"objective": "elbo", "net": {"causal": True}}, r"one posterior for all times; with net\.causal=true use npml"),
-        ({"hints": "facts"}, r"^model\.hints=facts does not fit net\.hints=0; use net=lupi_np"),
+        ({"privileged": "facts"}, r"^model\.privileged=facts does not fit net\.privileged=0; use net=lupi_np"),
         (
-            {"net": {"hints": 3}, "hints": "facts", "objective": "npml"},
-            r"^model\.hints=facts is told to a posterior, and model\.objective=npml has none; use elbo or iwae",
+            {"net": {"privileged": 3}, "privileged": "facts", "objective": "npml"},
+            r"^model\.privileged=facts is told to a posterior, and model\.objective=npml has none; use elbo or iwae",
         ),
-        ({"net": {"hints": 3}}, r"^model\.hints=none does not fit net\.hints=3"),
+        ({"net": {"privileged": 3}}, r"^model\.privileged=none does not fit net\.privileged=3"),
         ({"counted": "some"}, r"^model\.counted must be one of"),
         ({"draws": 0}, r"^model\.draws must be a whole number of at least 1"),
         ({"regime": random}, r"ask for up to 13 frames of 10"),

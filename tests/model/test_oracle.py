@@ -10,12 +10,12 @@ from conftest import call, shipped_map
 from gaussian_toys import exact_model, gaussian
 from torch.testing import assert_close
 
+from heatgen.app.run import load
 from heatgen.check import ConfigError
 from heatgen.forward.heat import Heat
 from heatgen.forward.random_matrix import RandomMatrix
 from heatgen.model.oracle import Oracle
 from heatgen.noise import SampleNoise
-from heatgen.run import load
 from heatgen.sampler.exact import exact
 
 SHAPE = (1, 8, 8)

@@ -261,7 +261,7 @@ def test_a_network_that_is_not_told_sees_no_map():
 def test_a_drawn_model_shares_the_weights_and_leaves_the_model_as_it_was():
     net = torch.nn.Conv2d(1, 1, 1)
     model = make(RandomVelocity(SHAPE, K), net, parametrisation="direct")
-    drawn = model.drawn(SampleNoise(range(5), 0))
+    drawn = model.bound(SampleNoise(range(5), 0))
     assert drawn.net is net and drawn.process.velocity.shape == (5, 1)
     assert model.process.velocity.tolist() == [[1.5]] and drawn.process is not model.process
     with torch.no_grad():
@@ -273,4 +273,4 @@ def test_a_drawn_model_shares_the_weights_and_leaves_the_model_as_it_was():
 
 def test_a_model_of_a_map_without_randomness_is_its_own_draw():
     model = make(ConstantVelocity(SHAPE, K))
-    assert model.drawn(SampleNoise(range(5), 0)) is model
+    assert model.bound(SampleNoise(range(5), 0)) is model

@@ -62,11 +62,11 @@ def gaussian_data(process, n):
     )
     read = []
 
-    def clean(split, samples):
+    def get(split, samples):
         read.extend((split, i) for i in samples)
         return u0[list(samples)]
 
-    return SimpleNamespace(images=lambda split: range({"val": n}[split]), clean=clean, read=read)
+    return SimpleNamespace(images=lambda split: range({"val": n}[split]), get=get, read=read)
 
 
 def named(forward, num_levels=K):
@@ -160,7 +160,7 @@ def test_samples_have_the_variance_of_their_recursion(mode):
     model = make(process, best(process), delta_mode=mode, calibration_images=500)
     model.calibrate(gaussian_data(process, 500))
     noise = SampleNoise(range(n), 3)
-    u_last = model.initial_state(gaussian_data(process, n).clean("val", range(n)), noise)
+    u_last = model.initial_state(gaussian_data(process, n).get("val", range(n)), noise)
     model.generate(u_last, noise, lambda k, u: states.update({k: u}))
     variance = (process.gain(process.times[-1:])[0] * SPREAD) ** 2 + model.initial_std().double()[0] ** 2
     for k in range(K, 0, -1):
@@ -179,7 +179,7 @@ def test_a_told_random_map_is_measured_over_its_draws():
         return before * after * spread**2 / (after**2 * spread**2 + SIGMA**2) * u
 
     images = spread * torch.randn(n, *SHAPE, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
-    data = SimpleNamespace(images=lambda split: images, clean=lambda split, samples: images[list(samples)])
+    data = SimpleNamespace(images=lambda split: images, get=lambda split, samples: images[list(samples)])
     model = make(process, net, delta_mode="per_step", calibration_images=n)
     model.calibrate(data)
     v = torch.linspace(0.2, 1.2, 10001).double()

@@ -9,13 +9,13 @@ from conftest import call
 from gaussian_toys import exact
 from torch.testing import assert_close
 
+from heatgen.app.run import load
 from heatgen.check import ConfigError
 from heatgen.forward.heat import Heat
 from heatgen.forward.stochastic_heat import StochasticHeat
 from heatgen.model.smdp import SMDP
 from heatgen.noise import SampleNoise
 from heatgen.oracle.correction import backward_loss, correction, optimal_score
-from heatgen.run import load
 from heatgen.sampler.ancestral import ancestral
 from heatgen.sampler.ode import ode
 from heatgen.sampler.sde import sde

@@ -172,7 +172,7 @@ def test_an_initial_state_has_the_noise_of_the_input_unless_given(settings, std)
 
 
 def test_it_needs_no_sampler():
-    assert Supervised.own_way
+    assert not Supervised.uses_sampler
 
 
 @pytest.mark.parametrize(("key", "value"), [("loss", "l1"), ("input", "noise"), ("noise_std", -1.0)])

@@ -12,7 +12,7 @@ from heatgen.forward.heat_kernel import HeatKernel
 from heatgen.forward.random_matrix import RandomMatrix
 from heatgen.forward.random_velocity import RandomVelocity
 from heatgen.forward.stochastic_heat import StochasticHeat
-from heatgen.model.tasks import clean_frames, entropy, hints_of, make_task, observation_noise
+from heatgen.model.tasks import clean_frames, entropy, make_task, observation_noise, privileged_facts
 from heatgen.noise import SampleNoise
 from heatgen.regime.random import random
 from heatgen.regime.sensors import sensors
@@ -48,15 +48,15 @@ def test_frames_are_the_map_of_the_field_seen_through_noise(process):
     b = 300
     u0 = fields(1).expand(b, *SHAPE)
     task = make_task(process, u0, REGIME, noise(range(b)), 0.3)
-    own = process.given(process_draw(process, b))
+    own = process.bind(process_draw(process, b))
     for frames in (task.context, task.target):
         for j in range(frames.times.shape[1]):
             clean = own.mean(u0, frames.times[:, j])
             gap = (frames.values[:, j] - clean)[frames.mask[:, j]]
             assert gap.std().item() == pytest.approx(0.3, rel=0.05)
     first = task.target.times == 0
-    assert first.any() and not torch.equal(task.target.values[first], task.clean[first])
-    assert_close(task.clean[:, 0], own.mean(u0, task.target.times[:, 0]))
+    assert first.any() and not torch.equal(task.target.values[first], task.target_clean[first])
+    assert_close(task.target_clean[:, 0], own.mean(u0, task.target.times[:, 0]))
     assert not task.context.values[~task.context.mask].any()
 
 
@@ -94,21 +94,22 @@ def test_facts_are_those_of_the_clean_frames():
     clean = torch.zeros(1, 2, *SHAPE)
     clean[0, 0] = 0.5
     clean[0, 1, 0, 2, 3] = 3.0
-    assert_close(hints_of(clean)[0], torch.tensor([[0.5, 0.5, 1.0], [3.0, 0.1, 0.0]]))
-    assert hints_of(clean[:, :0]).shape == (1, 0, 3) and entropy(fields()).min() > 0 and entropy(fields()).max() < 1
+    assert_close(privileged_facts(clean)[0], torch.tensor([[0.5, 0.5, 1.0], [3.0, 0.1, 0.0]]))
+    assert privileged_facts(clean[:, :0]).shape == (1, 0, 3) and entropy(fields()).min() > 0 and entropy(fields()).max() < 1
     task = make_task(MAPS[0], fields(), REGIME, noise(), 0.1)
-    assert_close(task.hints[:, -5:], hints_of(task.clean))
+    assert_close(task.privileged[:, -5:], privileged_facts(task.target_clean))
 
 
 def test_sensors_see_as_many_pixels_of_each_context_frame():
     regime = functools.partial(sensors, context=[1, 4], targets=5, number=7)
     task = make_task(MAPS[0], fields(), regime, noise(), 0.1)
-    assert task.seen.shape == (4, 4, 1, 6, 5) and (task.seen.flatten(2).sum(2) == 7).all()
+    assert task.pixel_mask.shape == (4, 4, 1, 6, 5) and (task.pixel_mask.flatten(2).sum(2) == 7).all()
     assert (
-        not torch.equal(task.seen[0, 0], task.seen[0, 1]) and make_task(MAPS[0], fields(), REGIME, noise(), 0.1).seen is None
+        not torch.equal(task.pixel_mask[0, 0], task.pixel_mask[0, 1])
+        and make_task(MAPS[0], fields(), REGIME, noise(), 0.1).pixel_mask is None
     )
 
 
 def test_the_numbers_of_a_drawn_map_are_told_where_it_says_so():
-    assert make_task(MAPS[2], fields(), REGIME, noise(), 0.1).told.shape == (4, 2)
-    assert make_task(RandomVelocity(SHAPE, K, conditional=False), fields(), REGIME, noise(), 0.1).told is None
+    assert make_task(MAPS[2], fields(), REGIME, noise(), 0.1).cond.shape == (4, 2)
+    assert make_task(RandomVelocity(SHAPE, K, conditional=False), fields(), REGIME, noise(), 0.1).cond is None

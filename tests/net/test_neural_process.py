@@ -61,7 +61,7 @@ def answer(net, given, asked, draws=2):
     z = None
     if known.mu is not None:
         z = known.mu + known.sigma * torch.linspace(-1, 1, draws * 4).double().reshape(draws, 1, 1, 4)
-    mean, std, *factors = net.decode(known, z, asked, given.told)
+    mean, std, *factors = net.decode(known, z, asked, given.cond)
     return torch.stack([mean, std, *(f for factor in factors for f in factor.unbind(-1))])
 
 
@@ -182,7 +182,7 @@ def test_a_grid_is_equivariant_where_no_wall_is_near_and_a_flat_encoder_is_not()
 
 def test_hints_change_nothing_at_first_and_never_without_them():
     given, asked = context(), numbers(B, M, seed=9)
-    hinted = make(path="both", hints=3)
+    hinted = make(path="both", privileged=3)
     plain = NeuralProcess(SHAPE, **SMALL, path="both").double()
     plain.load_state_dict({k: v for k, v in hinted.state_dict().items() if not k.startswith(("hint.", "merge."))})
     assert torch.equal(answer(plain, given, asked), answer(hinted, given, asked))
@@ -249,7 +249,7 @@ def test_sensors_and_their_answers_move_together():
 
 
 def test_privileged_facts_respect_the_order_of_time():
-    net, frames, facts = make(causal=True, path="both", hints=3), context().frames, numbers(B, N, 3)
+    net, frames, facts = make(causal=True, path="both", privileged=3), context().frames, numbers(B, N, 3)
     torch.nn.init.normal_(net.merge[-1].weight)
     asked = frames.times.mean(1, keepdim=True)
     late = (frames.times > asked)[..., None]
@@ -266,7 +266,7 @@ def test_privileged_facts_respect_the_order_of_time():
 def test_the_numbers_of_a_map_are_told(options):
     net, asked = make(conditional=True, **options), numbers(B, M, seed=9)
     for n in (0, N):
-        a, b = (answer(net, Context(context(n).frames, told=numbers(B, 2, seed=seed)), asked) for seed in (0, 1))
+        a, b = (answer(net, Context(context(n).frames, cond=numbers(B, 2, seed=seed)), asked) for seed in (0, 1))
         assert not torch.allclose(a, b)
 
 
@@ -293,7 +293,7 @@ def test_the_deviation_has_one_floor():
         ({**TOKENS, "path": "both"}, r"^net\.encoder=patch has no latent, which net\.path=both needs"),
         ({**TOKENS, "patch": 3}, r"^net\.patch = 3 must divide both sides of frames of 8 x 8 pixels; use net\.patch=2"),
         ({**TOKENS, "layers": 0}, r"^net\.layers must be a whole number of at least 1"),
-        ({"hints": 3, "path": "deterministic"}, r"^net\.hints are told to a latent alone"),
+        ({"privileged": 3, "path": "deterministic"}, r"^net\.privileged are told to a latent alone"),
         ({"causal": 1}, r"^net\.causal must be true or false"),
     ],
 )

@@ -8,7 +8,7 @@ from heatgen.net.bayesian_unet import BayesianUNet
 from heatgen.net.encoder_decoder import EncoderDecoder
 from heatgen.net.fno import FNO
 from heatgen.net.mlp import MLP
-from heatgen.net.none import Nothing
+from heatgen.net.none import NullNet
 from heatgen.net.unet import UNet
 
 SHAPE = (2, 8, 6)
@@ -42,4 +42,4 @@ def test_a_number_of_fields_below_one_is_refused(name):
 
 def test_no_network_answers_with_what_to_choose():
     with pytest.raises(ConfigError, match=r"^net=none is for model=oracle; this model needs a network, such as net=unet\.$"):
-        Nothing()(torch.zeros(1, *SHAPE), torch.zeros(1))
+        NullNet()(torch.zeros(1, *SHAPE), torch.zeros(1))

@@ -11,9 +11,9 @@ from scipy.fft import dct
 from scipy.integrate import solve_ivp
 from torch.testing import assert_close
 
+from heatgen.basis import Cosine, Fourier
 from heatgen.check import ConfigError
-from heatgen.data.module import Spec
-from heatgen.forward.basis import Cosine, Fourier
+from heatgen.data.module import DataSpec
 from heatgen.forward.constant_velocity import ConstantVelocity
 from heatgen.forward.heat import Heat
 from heatgen.forward.levels import uniform
@@ -65,7 +65,7 @@ def oracle(request):
 
 def forced_dense(oracle):
     """The same oracle, made to use matrices over all pixels."""
-    other = GaussianOracle(oracle.process, Spec(oracle.process.shape, (-3, 3), "neumann", None, oracle.spectrum))
+    other = GaussianOracle(oracle.process, DataSpec(oracle.process.shape, (-3, 3), "neumann", None, oracle.spectrum))
     other.basis, other.diagonal = oracle.basis, False
     return other
 
@@ -127,7 +127,7 @@ def test_the_log_density_of_the_data_leaves_out_the_mode_that_is_certain():
 
 def test_the_score_of_white_data_is_that_of_the_heat_kernel():
     process = VarianceExploding(SHAPE, 5, sigma_min=0.1, sigma_max=3.0)
-    oracle = exact(process, Spec(SHAPE, (-3, 3), "neumann", None, torch.full(SHAPE, 0.25, dtype=torch.float64)))
+    oracle = exact(process, DataSpec(SHAPE, (-3, 3), "neumann", None, torch.full(SHAPE, 0.25, dtype=torch.float64)))
     u, t = fields(), middle(exact(process))
     assert_close(oracle.score(u, t), -u / (0.25 + 2 * t.item()), atol=0, rtol=1e-12)
 
@@ -283,7 +283,7 @@ def test_the_prior_has_the_spectrum():
 def test_the_score_and_the_posterior_mean_obey_the_formula_of_tweedie(oracle):
     u, t = fields(), middle(oracle)
     rest = u - oracle.process.mean(oracle.posterior_mean(u, t), t)
-    expected = -oracle.process.colour(rest, oracle.process.std(t) ** -2.0)
+    expected = -oracle.process.scale_coefficients(rest, oracle.process.std(t) ** -2.0)
     assert_close(oracle.score(u, t), expected, atol=1e-8 * expected.abs().max().item(), rtol=0)
 
 
@@ -359,7 +359,7 @@ def test_the_flow_of_end_states_is_distributed_like_the_data():
 
 def test_data_without_a_spectrum_is_refused():
     with pytest.raises(ConfigError, match="needs Gaussian data with a known spectrum; use data=grf"):
-        GaussianOracle(stochastic(), Spec(SHAPE))
+        GaussianOracle(stochastic(), DataSpec(SHAPE))
 
 
 def test_a_matrix_over_too_many_pixels_is_refused_and_coefficients_are_not():

@@ -9,8 +9,8 @@ import torch
 from scipy import integrate, stats
 from torch.testing import assert_close
 
+from heatgen.basis import Cosine
 from heatgen.check import ConfigError
-from heatgen.forward.basis import Cosine
 from heatgen.forward.process import ObservedProcess
 from heatgen.forward.random_matrix import RandomMatrix
 from heatgen.frames import Frames, concatenate

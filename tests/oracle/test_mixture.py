@@ -10,7 +10,7 @@ from scipy import stats
 from torch.testing import assert_close
 
 from heatgen.check import ConfigError
-from heatgen.data.module import Mixture, Spec
+from heatgen.data.module import DataSpec, Mixture
 from heatgen.forward.constant_velocity import ConstantVelocity
 from heatgen.forward.heat import Heat
 from heatgen.forward.heat_kernel import HeatKernel
@@ -32,7 +32,7 @@ def mixture(shape=SHAPE, stds=(0.3, 0.0, 0.5)):
 
 
 def exact(process, law=None):
-    return MixtureOracle(process, Spec(tuple(process.shape), bits=None, mixture=law or mixture(process.shape)))
+    return MixtureOracle(process, DataSpec(tuple(process.shape), bits=None, mixture=law or mixture(process.shape)))
 
 
 MAPS = {
@@ -124,7 +124,7 @@ def test_draws_have_the_posteriors_mean_and_the_joint_law(name):
 def test_a_mixture_of_one_is_the_gaussian_oracle():
     process = HeatKernel((1, 4, 4), 4)
     one = Mixture(torch.ones(1), torch.zeros(1, 1, 4, 4), torch.tensor([0.7]))
-    gaussian = GaussianOracle(process, Spec((1, 4, 4), boundary="neumann", spectrum=torch.full((1, 4, 4), 0.7**2)))
+    gaussian = GaussianOracle(process, DataSpec((1, 4, 4), boundary="neumann", spectrum=torch.full((1, 4, 4), 0.7**2)))
     oracle = exact(process, one)
     u, t = states(process)
     for name in ("score", "posterior_mean", "log_prob"):
@@ -180,17 +180,17 @@ def test_white_noise_replaces_that_of_the_map():
 
 def test_there_is_an_answer_for_data_whose_law_is_known_and_for_no_other():
     process, drawn = HeatKernel(SHAPE, 4), RandomVelocity(SHAPE, 4)
-    gaussian = Spec(SHAPE, boundary="neumann", spectrum=torch.ones(SHAPE))
-    assert isinstance(exact_answers(process, Spec(SHAPE, mixture=mixture())), MixtureOracle)
+    gaussian = DataSpec(SHAPE, boundary="neumann", spectrum=torch.ones(SHAPE))
+    assert isinstance(exact_answers(process, DataSpec(SHAPE, mixture=mixture())), MixtureOracle)
     assert isinstance(exact_answers(process, gaussian), GaussianOracle)
-    assert exact_answers(process, Spec(SHAPE)) is None
-    assert exact_answers(drawn, gaussian) is None and exact_answers(drawn, Spec(SHAPE, mixture=mixture())) is None
+    assert exact_answers(process, DataSpec(SHAPE)) is None
+    assert exact_answers(drawn, gaussian) is None and exact_answers(drawn, DataSpec(SHAPE, mixture=mixture())) is None
 
 
 def test_what_has_no_answer_is_refused():
     process = HeatKernel(SHAPE, 4)
     with pytest.raises(ConfigError, match=r"^The exact answer needs data that is a mixture"):
-        MixtureOracle(process, Spec(SHAPE))
+        MixtureOracle(process, DataSpec(SHAPE))
     with pytest.raises(ConfigError, match=r"^u_t has no density at t = 0 under forward=heat_kernel"):
         exact(process).log_prob(torch.zeros(1, *SHAPE), process.times[:1])
     with pytest.raises(ConfigError, match=r"^The probability flow of a mixture has no closed form; use sampler=heun"):

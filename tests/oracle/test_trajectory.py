@@ -9,9 +9,9 @@ from gaussian_toys import normal
 from scipy import stats
 from torch.testing import assert_close
 
+from heatgen.basis import Cosine, Fourier
 from heatgen.check import ConfigError
-from heatgen.data.module import Spec
-from heatgen.forward.basis import Cosine, Fourier
+from heatgen.data.module import DataSpec
 from heatgen.forward.heat import Heat
 from heatgen.forward.levels import uniform
 from heatgen.forward.process import ObservedProcess
@@ -57,7 +57,7 @@ MAPS = {
 
 def make(name="heat", shape=SHAPE, noise_std=S):
     process, boundary = MAPS[name][0](shape), MAPS[name][1]
-    return GaussianTrajectory(process, Spec(shape, (-3, 3), boundary, None, spectrum(shape)), noise_std)
+    return GaussianTrajectory(process, DataSpec(shape, (-3, 3), boundary, None, spectrum(shape)), noise_std)
 
 
 @pytest.fixture(params=MAPS)
@@ -200,23 +200,23 @@ def test_the_noise_ceiling_is_minus_the_entropy_of_the_noise():
 
 
 def test_a_map_that_was_drawn_for_each_trajectory():
-    spec = Spec(SHAPE, (-3, 3), "neumann", None, spectrum())
+    spec = DataSpec(SHAPE, (-3, 3), "neumann", None, spectrum())
     process = RandomVelocity(SHAPE, 5)
     drawn = process.draw(SampleNoise(range(3), 0))
-    frames, _ = tasks(GaussianTrajectory(process.given(drawn), spec, S), 3, 4)
+    frames, _ = tasks(GaussianTrajectory(process.bind(drawn), spec, S), 3, 4)
     context, targets = split(frames, 2, 2)
-    together = GaussianTrajectory(process.given(drawn), spec, S).joint(context, targets)
+    together = GaussianTrajectory(process.bind(drawn), spec, S).joint(context, targets)
     for b in range(3):
-        alone = GaussianTrajectory(process.given(drawn[b : b + 1]), spec, S)
+        alone = GaussianTrajectory(process.bind(drawn[b : b + 1]), spec, S)
         assert alone.joint(context.part(slice(b, b + 1)), targets.part(slice(b, b + 1))).item() == together[b].item()
 
 
 def test_what_has_no_exact_prediction_is_refused():
-    spec = Spec(SHAPE, (-3, 3), "periodic", None, spectrum())
+    spec = DataSpec(SHAPE, (-3, 3), "periodic", None, spectrum())
     for process in (RandomMatrix(SHAPE, 5), Heat(SHAPE, 5)):
         with pytest.raises(ConfigError, match="not diagonal"):
             GaussianTrajectory(process, spec, S)
     with pytest.raises(ConfigError, match="Gaussian data"):
-        GaussianTrajectory(Heat(SHAPE, 5), Spec(SHAPE), S)
+        GaussianTrajectory(Heat(SHAPE, 5), DataSpec(SHAPE), S)
     with pytest.raises(ConfigError, match="noise_std"):
         GaussianTrajectory(StochasticHeat(SHAPE, 5), spec, 0.0)

@@ -24,8 +24,8 @@ def noise(seed=0, b=B):
 @every
 def test_targets_are_frames_that_are_not_given(regime):
     split = regime(COUNT, noise())
-    assert split.context.shape == split.given.shape and split.target.shape == (B, 8)
-    for context, given, target in zip(split.context, split.given, split.target, strict=True):
+    assert split.context.shape == split.context_mask.shape and split.target.shape == (B, 8)
+    for context, given, target in zip(split.context, split.context_mask, split.target, strict=True):
         seen, asked = context[given].tolist(), target.tolist()
         assert len(set(seen)) == len(seen) and len(set(asked)) == 8 and not set(seen) & set(asked)
         assert all(0 <= k < COUNT for k in (*context.tolist(), *asked))
@@ -35,24 +35,24 @@ def test_targets_are_frames_that_are_not_given(regime):
 def test_a_split_depends_on_the_sample_alone(regime):
     whole = regime(COUNT, noise())
     part = regime(COUNT, SampleNoise(range(100, 110), 0))
-    for name in ("context", "given", "target"):
+    for name in ("context", "context_mask", "target"):
         assert torch.equal(getattr(whole, name)[100:110], getattr(part, name))
     assert not torch.equal(whole.target, regime(COUNT, noise(1)).target)
 
 
 @pytest.mark.parametrize("regime", WITH_CONTEXT)
 def test_the_number_of_context_frames_is_uniform(regime):
-    number = regime(COUNT, noise(), context=[0, 3]).given.sum(1)
+    number = regime(COUNT, noise(), context=[0, 3]).context_mask.sum(1)
     assert stats.chisquare(torch.bincount(number, minlength=4).numpy()).pvalue > 1e-3
-    assert regime(COUNT, noise(), context=[2, 2]).given.all()
+    assert regime(COUNT, noise(), context=[2, 2]).context_mask.all()
     assert regime(COUNT, noise(), context=[0, 0]).context.shape == (B, 0)
 
 
 def test_time_runs_as_the_name_says():
     past, future = forecast(COUNT, noise()), retrodict(COUNT, noise())
-    assert (past.context.masked_fill(~past.given, -1).amax(1) < past.target.amin(1)).all()
-    assert (future.context.masked_fill(~future.given, COUNT).amin(1) > future.target.amax(1)).all()
-    assert not first_frame(COUNT, noise()).context.any() and first_frame(COUNT, noise()).given.all()
+    assert (past.context.masked_fill(~past.context_mask, -1).amax(1) < past.target.amin(1)).all()
+    assert (future.context.masked_fill(~future.context_mask, COUNT).amin(1) > future.target.amax(1)).all()
+    assert not first_frame(COUNT, noise()).context.any() and first_frame(COUNT, noise()).context_mask.all()
     mixed = random(COUNT, noise(), context=[5, 5])
     assert (mixed.context.amin(1) < mixed.target.amin(1)).any() and (mixed.context.amax(1) > mixed.target.amax(1)).any()
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from heatgen.app.draw import interpolated_states, random_states
 from heatgen.check import ConfigError
-from heatgen.draw import interpolated_states, random_states
 from heatgen.forward.heat import Heat
 from heatgen.forward.random_velocity import RandomVelocity
 from heatgen.model.ihd import IHD
@@ -107,7 +107,7 @@ def test_without_noise_a_sample_is_the_product_of_its_means():
 def test_each_step_adds_fresh_noise_of_the_generator_but_the_last_none():
     u, drawn = gaussian(3), []
     noise = SimpleNamespace(normal_like=lambda x: drawn.append(gaussian(3, seed=len(drawn) + 1)) or drawn[-1])
-    out = ancestral(linear(0.7), u, LEVELS, generator=noise)
+    out = ancestral(linear(0.7), u, LEVELS, rng=noise)
     assert len(drawn) == K - 1
     for eps in drawn:
         u = FACTORS * u + 0.7 * eps
@@ -168,7 +168,7 @@ def test_one_start_with_its_own_noise_gives_different_samples():
 
 def test_shared_noise_keeps_the_difference_of_two_linear_chains():
     u = gaussian(2)
-    out = ancestral(linear(0.9), u, LEVELS, generator=SharedNoise(0))
+    out = ancestral(linear(0.9), u, LEVELS, rng=SharedNoise(0))
     assert_close(out[0] - out[1], FACTORS**K * (u[0] - u[1]), atol=1e-14, rtol=0)
 
 

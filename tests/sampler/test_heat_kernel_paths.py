@@ -9,7 +9,7 @@ from gaussian_toys import at, normal, orders
 from torch.testing import assert_close
 
 from heatgen.check import ConfigError
-from heatgen.data.module import Mixture, Spec
+from heatgen.data.module import DataSpec, Mixture
 from heatgen.forward.constant_velocity import ConstantVelocity
 from heatgen.forward.heat_kernel import HeatKernel
 from heatgen.forward.stochastic_heat import StochasticHeat
@@ -28,7 +28,7 @@ def exact_model(process, std=0.0, means=(0.0,)):
     count = len(places)
     law = Mixture(torch.full((count,), 1 / count).double(), places, torch.full((count,), std).double())
     model = Oracle(process, torch.nn.Identity(), None, None)
-    model.oracle = MixtureOracle(process, Spec(tuple(process.shape), bits=None, mixture=law))
+    model.oracle = MixtureOracle(process, DataSpec(tuple(process.shape), bits=None, mixture=law))
     return model
 
 

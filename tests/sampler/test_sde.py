@@ -70,7 +70,7 @@ def test_under_a_map_that_is_not_diagonal_in_the_basis_of_the_data_it_is_the_rec
         t, s = process.times[k : k + 1], process.times[k - 1 : k]
         gain = process.mean(pixels, t).flatten(1).mT
         back = one - process.increment(pixels, s, t).flatten(1).mT
-        q = process.colour(pixels, process.step_std(s, t)).flatten(1).mT
+        q = process.scale_coefficients(pixels, process.step_std(s, t)).flatten(1).mT
         total = gain @ prior @ gain.mT + 0.09 * one
         x = back @ (x - q @ q @ torch.linalg.solve(total, x))
         if k > 1:

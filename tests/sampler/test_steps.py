@@ -151,5 +151,5 @@ def test_a_sampler_asks_a_model_for_its_currency_and_nothing_more(sampler):
     model = Spied(MODEL)
     sampler(model, fields(), LEVELS, normal(2))
     through = {"score"} if sampler in (ode, sde) else set()  # asked for by the model's own physics_step
-    assert (model.asked | through) - {"process", "physics_step", "noise_at_end"} == set(sampler.currency)
+    assert (model.asked | through) - {"process", "physics_step", "noise_last_step"} == set(sampler.interface)
     assert ("physics_step" in model.asked) == (sampler in (ode, sde))

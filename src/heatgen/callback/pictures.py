@@ -27,7 +27,7 @@ class Pictures(L.Callback):
         self.every = check.integer("callback.pictures.every", every, minimum=0)
         self.n = check.integer("callback.pictures.n", n, minimum=1)
         self.seed = check.integer("seed", seed, minimum=0)
-        self.drawn = -1
+        self.last_step = -1
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *_: Any) -> None:
         if self.every and trainer.global_step % self.every == 0:
@@ -39,19 +39,19 @@ class Pictures(L.Callback):
 
     def draw(self, trainer: L.Trainer, model: Any) -> None:
         """Sample and write the pictures, once a step and in one process."""
-        if not trainer.is_global_zero or self.drawn == trainer.global_step:
+        if not trainer.is_global_zero or self.last_step == trainer.global_step:
             return
-        self.drawn = trainer.global_step
+        self.last_step = trainer.global_step
         film = Film(model.process.num_levels, tiles=self.n)
         with evaluating(trainer, model):
             noise = SampleNoise(range(self.n), self.seed, "pictures")
             data: Any = trainer.datamodule  # type: ignore[attr-defined]
             model.calibrate(data)
-            drawn = model.drawn(noise)
+            drawn = model.bound(noise)
             u_last = drawn.initial_state(data.prior_images(range(self.n), self.seed).to(model.device), noise)
             film.begin()
-            film.see(0, u_last)
-            samples = drawn.generate(u_last, noise, film.see)
+            film.record(0, u_last)
+            samples = drawn.generate(u_last, noise, film.record)
         folder = Path(trainer.default_root_dir) / "samples"
         folder.mkdir(parents=True, exist_ok=True)
         to_unit = data.spec.to_unit

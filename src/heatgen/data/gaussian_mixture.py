@@ -36,7 +36,7 @@ class GaussianMixture(Points):
         d = check.integer("data.dimension", dimension, minimum=1)
         count = check.integer("data.components", components, minimum=1)
         radius = check.number("data.radius", radius, minimum=0)
-        places = around(count, radius, d) if means is None else given(means, d)
+        places = around(count, radius, d) if means is None else parse_means(means, d)
         spread = numbers("data.stds", stds if isinstance(stds, (list, tuple)) else [stds] * len(places), len(places))
         shares = numbers("data.weights", [1.0] * len(places) if weights is None else weights, len(places))
         if (spread < 0).any() or (shares <= 0).any():
@@ -62,7 +62,7 @@ def around(count: int, radius: float, dimension: int) -> Tensor:
     return places
 
 
-def given(means: Any, dimension: int) -> Tensor:
+def parse_means(means: Any, dimension: int) -> Tensor:
     """The means that a user wrote, (M, d) float64."""
     rows = means if isinstance(means, (list, tuple)) else []
     if not rows or not all(isinstance(row, (list, tuple)) and len(row) == dimension for row in rows):

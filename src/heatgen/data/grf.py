@@ -19,7 +19,7 @@ from heatgen import check
 from heatgen.check import ConfigError
 from heatgen.data.fields import DTYPES, LAYOUTS, FieldArray, FieldFile, Normalised, Source, check_free, write_fields
 from heatgen.data.images import ImageSet
-from heatgen.data.module import SPLITS, DataModule, Spec
+from heatgen.data.module import SPLITS, DataModule, DataSpec
 from heatgen.noise import generator
 
 PUBLISHED_SUFFIX = {"train": "", "val": "_val", "test": "_test"}
@@ -91,7 +91,7 @@ class GRF(DataModule):
                 f"data.shape = {list(self.spec.shape)} must be [1, N, N] with N = data.resolution = {self.resolution}; "
                 "set data.resolution alone."
             )
-        self.spec = Spec(self.spec.shape, (-3.0, 3.0), "periodic", None, self.variances)
+        self.spec = DataSpec(self.spec.shape, (-3.0, 3.0), "periodic", None, self.variances)
         self._sources: dict[str, Source] = {}
 
     def read(self, split: str) -> ImageSet:
@@ -162,7 +162,7 @@ def read_arguments(arguments: Sequence[str]) -> dict[str, Any]:
         if not equals:
             raise ConfigError(f"{word} cannot be read; write key=value, such as out=FOLDER.")
         if key not in DEFAULTS:
-            raise ConfigError(f"{key} is not a key{check.suggest(key, DEFAULTS)} (keys: {', '.join(DEFAULTS)}).")
+            raise ConfigError(f"{key} is not a key{check.did_you_mean(key, DEFAULTS)} (keys: {', '.join(DEFAULTS)}).")
         settings[key] = value if key == "out" else parsed(value)
     if not settings["out"]:
         raise ConfigError("out is missing; give the folder for the files as out=FOLDER.")

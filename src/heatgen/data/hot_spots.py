@@ -13,7 +13,7 @@ from tqdm import tqdm
 from heatgen import check
 from heatgen.check import ConfigError
 from heatgen.data.images import ImageSet, Pixels
-from heatgen.data.module import SPLITS, DataModule, Spec
+from heatgen.data.module import SPLITS, DataModule, DataSpec
 from heatgen.noise import generator
 
 Number = TypeVar("Number", int, float)
@@ -148,7 +148,7 @@ class HotSpotFields(DataModule):
         blur = check.number("data.smoothing", smoothing, minimum=0)
         count = pair("data.spots", spots, positive)
         self.law = HotSpots(n, tuple(range(smallest, largest + 1)), (warm, hot), blur, count)
-        self.spec = Spec(self.spec.shape, (0.0, hot), bits=None, spots=self.law)
+        self.spec = DataSpec(self.spec.shape, (0.0, hot), bits=None, spots=self.law)
 
     def read(self, split: str) -> ImageSet:
         numbers = tqdm(range(self.sizes[split]), f"{split} fields", unit="field", leave=False, delay=2)

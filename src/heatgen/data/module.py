@@ -47,13 +47,13 @@ class Mixture:
 
 
 @dataclass(frozen=True)
-class Spec:
+class DataSpec:
     """What a data set says of itself.
 
     shape: (C, H, W). value_range: of the numbers in a batch; those of continuous data may go beyond it, and are clipped in
     pictures. boundary: the walls that suit it, neumann or periodic. bits: of the stored integers, None for continuous data.
     spectrum: if it is Gaussian, the variance of each coefficient, (C, H, W) float64, in the real Fourier basis
-    (`heatgen.forward.basis.Fourier`) where the boundary is periodic, in the cosine basis where it is neumann. mixture: if it
+    (`heatgen.basis.Fourier`) where the boundary is periodic, in the cosine basis where it is neumann. mixture: if it
     is a mixture of round Gaussians, which. spots: if it is hot squares, their law (`heatgen.data.hot_spots.HotSpots`).
     """
 
@@ -91,7 +91,7 @@ class DataModule(L.LightningDataModule):
         augment: bool = False,
     ):
         super().__init__()
-        self.spec = Spec(check.shape("data.shape", shape))
+        self.spec = DataSpec(check.shape("data.shape", shape))
         self.batch_size = check.integer("data.batch_size", batch_size, minimum=1)
         self.num_workers = check.integer("data.num_workers", num_workers, minimum=0)
         self.flip = check.boolean("data.flip", flip)
@@ -117,13 +117,13 @@ class DataModule(L.LightningDataModule):
             self._splits[split] = images
         return self._splits[split]
 
-    def clean(self, split: str, indices: Sequence[int]) -> Tensor:
+    def get(self, split: str, indices: Sequence[int]) -> Tensor:
         """u_0 of some images of a split, (B, C, H, W) float32, as in a batch."""
         return Items(self.images(split)).__getitems__(indices)["u0"]
 
     def prior_images(self, samples: Sequence[int], seed: int) -> Tensor:
         """The training images that samples start from, (B, C, H, W): without replacement while they last."""
-        return self.clean("train", self.prior_order(samples, seed))
+        return self.get("train", self.prior_order(samples, seed))
 
     def prior_order(self, samples: Sequence[int], seed: int) -> list[int]:
         """The numbers of those training images."""

@@ -8,7 +8,7 @@ from torch import Tensor
 from heatgen import check
 from heatgen.check import ConfigError
 from heatgen.data.images import ImageSet, Pixels
-from heatgen.data.module import SPLITS, DataModule, Mixture, Spec
+from heatgen.data.module import SPLITS, DataModule, DataSpec, Mixture
 from heatgen.noise import generator
 
 
@@ -39,7 +39,7 @@ class Points(DataModule):
         if self.spec.shape != (1, 1, self.dimension):
             raise ConfigError(f"data.shape = {list(self.spec.shape)} must be [1, 1, {self.dimension}] for points of R^d.")
         extent = check.number("data.extent", extent, above=0)
-        self.spec = Spec(self.spec.shape, (-extent, extent), bits=None, mixture=mixture)
+        self.spec = DataSpec(self.spec.shape, (-extent, extent), bits=None, mixture=mixture)
 
     def draw(self, n: int, source: torch.Generator) -> Tensor:
         """n points of the law, (n, d) float64."""

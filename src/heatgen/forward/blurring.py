@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from heatgen import check
-from heatgen.forward.basis import Cosine, neumann_eigenvalues
+from heatgen.basis import Cosine, neumann_eigenvalues
 from heatgen.forward.levels import uniform
 from heatgen.forward.process import ForwardProcess
 

@@ -3,8 +3,8 @@
 from torch import Tensor
 
 from heatgen import check
+from heatgen.basis import Basis, Cosine, neumann_eigenvalues
 from heatgen.check import ConfigError
-from heatgen.forward.basis import Basis, Cosine, neumann_eigenvalues
 from heatgen.forward.levels import blur_widths
 from heatgen.forward.process import ObservedProcess
 

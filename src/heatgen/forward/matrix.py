@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from heatgen import check
+from heatgen.basis import upcast
 from heatgen.check import ConfigError
-from heatgen.forward.basis import precise
 from heatgen.forward.levels import uniform
 from heatgen.forward.process import ObservedProcess
 
@@ -71,7 +71,7 @@ class MatrixProcess(ObservedProcess):
 
     def mean(self, u0: Tensor, t: Tensor) -> Tensor:
         """T_k u_0."""
-        u0, levels = precise(u0), self.number_of(t).expand(len(u0))
+        u0, levels = upcast(u0), self.number_of(t).expand(len(u0))
         result = torch.empty_like(u0)
         with torch.autocast(u0.device.type, enabled=False):
             for k in levels.unique().tolist():

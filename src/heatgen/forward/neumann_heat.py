@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from heatgen import check
+from heatgen.basis import Cosine, neumann_eigenvalues
 from heatgen.check import ConfigError
-from heatgen.forward.basis import Cosine, neumann_eigenvalues
 from heatgen.forward.levels import SPACINGS
 from heatgen.forward.process import ForwardProcess, ObservedProcess
 from heatgen.noise import SampleNoise
@@ -60,13 +60,13 @@ class NeumannHeat(ObservedProcess):
         super().__init__(shape, times, sigma, Cosine(height, width))
         self.solver = check.choice("forward.solver", solver, SOLVERS)
         grid = diffusivity_values(diffusivity, diffusivities)
-        self.random = len(grid) > 1
+        self.is_random = len(grid) > 1
         self.conditional = check.boolean("forward.conditional", conditional)
-        self.hidden = not conditional and self.random
+        self.withholds_cond = not conditional and self.is_random
         unit = neumann_eigenvalues(height, width) if solver == "dct_spectral" else stencil_eigenvalues(height, width)
         self.register_buffer("eigenvalues", unit * max(height, width) ** 2, persistent=False)
         self.register_buffer("diffusivity_grid", grid, persistent=False)
-        middle = grid.log().mean().exp() if self.random else grid.clone()
+        middle = grid.log().mean().exp() if self.is_random else grid.clone()
         self.register_buffer("diffusivity", middle.reshape(1, 1), persistent=False)
         least = math.ceil(grid.max().item() * end * max(height, width) ** 2 / CAUTIOUS - 1e-9)
         asked = -(-least // num_levels) * num_levels if steps is None else check.integer("forward.steps", steps, minimum=1)
@@ -94,20 +94,20 @@ class NeumannHeat(ObservedProcess):
 
     def draw(self, noise: SampleNoise) -> Tensor | None:
         """D of each sample, (B, 1), a value of the grid; None where there is one value only."""
-        if not self.random:
+        if not self.is_random:
             return None
         n = len(self.diffusivity_grid)
         chosen = (noise.uniform_like(torch.empty(len(noise.generators), 1)) * n).long().clamp(max=n - 1)
         return self.diffusivity_grid[chosen.to(self.diffusivity_grid.device)]
 
-    def given(self, drawn: Tensor | None) -> ForwardProcess:
+    def bind(self, draws: Tensor | None) -> ForwardProcess:
         """The map with these diffusivities, (B, 1) or (B,): any positive values. ConfigError where ftcs is unstable."""
-        if drawn is None:
+        if draws is None:
             return self
         process = copy.copy(self)
-        process._buffers = {**self._buffers, "diffusivity": drawn.to(self.times).reshape(-1, 1)}
+        process._buffers = {**self._buffers, "diffusivity": draws.to(self.times).reshape(-1, 1)}
         if self.solver == "ftcs":
-            process._check_steps(drawn)
+            process._check_steps(draws)
         return process
 
     def gain(self, t: Tensor) -> Tensor:
@@ -135,7 +135,7 @@ class NeumannHeat(ObservedProcess):
             return super().rate(t)
         return -(self.column(self.diffusivity) * self.eigenvalues).to(t) * self.column(t.new_ones(t.shape))
 
-    def condition(self, t: Tensor, s: Tensor) -> Tensor | None:
+    def cond(self, t: Tensor, s: Tensor) -> Tensor | None:
         """log D less its mean over its deviation on the grid, and 0; (B, 2), if the network is told; 0 where D is fixed."""
         if not self.conditional:
             return None

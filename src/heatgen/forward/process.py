@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from heatgen import check
+from heatgen.basis import Basis, Pixel, upcast
 from heatgen.check import ConfigError
-from heatgen.forward.basis import Basis, Pixel, precise
 
 TYPICAL_STD = 0.25  # of a pixel of an image in [0, 1]; used to say whether level K destroys anything, not in the law
 LOSSLESS = 0.9  # the share of coefficients above the noise at level K from which validate() warns
@@ -81,17 +81,17 @@ class ForwardProcess(nn.Module):
 
     def noise(self, eps: Tensor, t: Tensor) -> Tensor:
         """L(t) eps for white noise eps of u's shape."""
-        return self.colour(eps, self.std(t))
+        return self.scale_coefficients(eps, self.std(t))
 
-    def colour(self, eps: Tensor, std: Tensor) -> Tensor:
+    def scale_coefficients(self, eps: Tensor, std: Tensor) -> Tensor:
         """White noise eps, given standard deviations over the coefficients, broadcastable to (B, C, H, W)."""
         if std.shape[1:].numel() == 1:  # the same for every coefficient: no basis needed
-            return std.to(precise(eps)) * precise(eps)
+            return std.to(upcast(eps)) * upcast(eps)
         return self._in_basis(eps, lambda c: std.to(c) * c)
 
     def perturb(self, u0: Tensor, t: Tensor, noise: Tensor | None = None) -> Tensor:
         """A draw of u_t given u_0: mean(u0, t) + L(t) eps. `noise` is eps; drawn afresh if None."""
-        eps = torch.randn_like(precise(u0)) if noise is None else noise
+        eps = torch.randn_like(upcast(u0)) if noise is None else noise
         return self.mean(u0, t) + self.noise(eps, t)
 
     def ratio(self, s: Tensor, t: Tensor) -> Tensor:
@@ -108,8 +108,8 @@ class ForwardProcess(nn.Module):
         (no Markov process has these marginals) or A(s) cannot be inverted.
         """
         std = self.step_std(s, t)
-        eps = torch.randn_like(precise(u)) if noise is None else noise
-        return u + self.increment(u, s, t) + self.colour(eps, std)
+        eps = torch.randn_like(upcast(u)) if noise is None else noise
+        return u + self.increment(u, s, t) + self.scale_coefficients(eps, std)
 
     def increment(self, u: Tensor, s: Tensor, t: Tensor) -> Tensor:
         """The mean change of u_s = u until t: A(t) A(s)^-1 (u - b(s)) + b(t) - u (not divided by t - s)."""
@@ -134,9 +134,9 @@ class ForwardProcess(nn.Module):
             ratio = self.ratio(s, t)
         except ConfigError:
             ratio = torch.where(before == 0, torch.zeros_like(before), self.gain(t) / before)
-        markov = end**2 - (ratio * start) ** 2 >= -1e-12 * end**2
+        has_markov_forward = end**2 - (ratio * start) ** 2 >= -1e-12 * end**2
         rho = start**2 * ratio / end
-        return torch.where(markov & (end > 0) & (ratio.abs() > 0), rho, torch.zeros_like(rho))
+        return torch.where(has_markov_forward & (end > 0) & (ratio.abs() > 0), rho, torch.zeros_like(rho))
 
     def rate(self, t: Tensor) -> Tensor:
         """The diagonal of A'(t) A(t)^-1, by forward-mode differentiation of `gain`."""
@@ -156,18 +156,18 @@ class ForwardProcess(nn.Module):
 
     # maps that are drawn at random -------------------------------------------------------------------------------------
 
-    random = False  # whether A(t) is drawn at random
-    hidden = False  # whether it is, and the network is not told which one it was
+    is_random = False  # whether A(t) is drawn at random
+    withholds_cond = False  # whether it is, and the network is not told which one it was
 
     def draw(self, noise: Any) -> Tensor | None:
         """The random numbers of the map for each sample of `noise`, (B, ...); None where the map has none."""
         return None
 
-    def given(self, drawn: Tensor | None) -> "ForwardProcess":
+    def bind(self, draws: Tensor | None) -> "ForwardProcess":
         """The deterministic map with these random numbers; itself where there are none."""
         return self
 
-    def condition(self, t: Tensor, s: Tensor) -> Tensor | None:
+    def cond(self, t: Tensor, s: Tensor) -> Tensor | None:
         """What the network is told of a drawn map for a step from t back to s, (B, M); None: nothing."""
         return None
 
@@ -230,7 +230,7 @@ class ForwardProcess(nn.Module):
 
     def _in_basis(self, u: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
         with torch.autocast(u.device.type, enabled=False):
-            return self.basis.inverse(change(self.basis(precise(u))))
+            return self.basis.inverse(change(self.basis(upcast(u))))
 
 
 class ObservedProcess(ForwardProcess):

@@ -3,7 +3,7 @@
 from typing import Any
 
 from heatgen import check
-from heatgen.forward.basis import Basis, Orthogonal, Separable, haar_rotation
+from heatgen.basis import Basis, Orthogonal, Separable, haar_rotation
 from heatgen.forward.heat import Heat
 from heatgen.forward.matrix import check_memory
 from heatgen.noise import generator
@@ -33,5 +33,5 @@ class RandomBasisHeat(Heat):
                 haar_rotation(size, generator(seed, "random_basis_heat", axis))
                 for size, axis in ((height, "rows"), (width, "columns"))
             )
-            basis = Separable(rows, columns, drawn=True)
+            basis = Separable(rows, columns, persistent=True)
         super().__init__(shape, basis=basis, **options)

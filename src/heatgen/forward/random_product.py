@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from heatgen import check
-from heatgen.forward.basis import haar_rotation
+from heatgen.basis import haar_rotation
 from heatgen.forward.matrix import MatrixProcess
 from heatgen.noise import generator
 

@@ -25,7 +25,7 @@ class RandomVelocity(ObservedProcess):
     Source: the third open question of the linear-transformation fork of inverse heat dissipation.
     """
 
-    random = True
+    is_random = True
     velocity: Tensor  # (1, 1) before a draw, (B, 1) or (B, K + 1) after it
 
     def __init__(
@@ -45,7 +45,7 @@ class RandomVelocity(ObservedProcess):
             raise ConfigError(f"forward.fastest must be at least forward.slowest = {slowest:g}, not {fastest:g}.")
         self.per = check.choice("forward.per", per, POLICIES)
         self.conditional = check.boolean("forward.conditional", conditional)
-        self.hidden = not self.conditional
+        self.withholds_cond = not self.conditional
         self.register_buffer("velocity", torch.full((1, 1), (slowest + fastest) / 2, dtype=torch.float64), persistent=False)
 
     def draw(self, noise: SampleNoise) -> Tensor:
@@ -54,12 +54,12 @@ class RandomVelocity(ObservedProcess):
         v = self.slowest + (self.fastest - self.slowest) * noise.uniform_like(numbers).double()
         return v[:1].expand_as(v) if self.per == "batch" else v
 
-    def given(self, drawn: Tensor | None) -> ForwardProcess:
+    def bind(self, draws: Tensor | None) -> ForwardProcess:
         """The map with these velocities."""
-        if drawn is None:
+        if draws is None:
             return self
         process = copy.copy(self)
-        process._buffers = {**self._buffers, "velocity": drawn.to(self.times)}
+        process._buffers = {**self._buffers, "velocity": draws.to(self.times)}
         return process
 
     def gain(self, t: Tensor) -> Tensor:
@@ -70,8 +70,8 @@ class RandomVelocity(ObservedProcess):
             v = v.gather(1, self.level(t.detach()).round().long()[:, None])
         return (1 - self.column(v.to(t) * t[:, None])).clamp(min=0)
 
-    def condition(self, t: Tensor, s: Tensor) -> Tensor | None:
+    def cond(self, t: Tensor, s: Tensor) -> Tensor | None:
         """T at both ends, (B, 2), if the network is told."""
-        if self.hidden:
+        if self.withholds_cond:
             return None
         return torch.stack([self.gain(time).flatten() for time in (t, s)], dim=1)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from heatgen import check
-from heatgen.forward.basis import Fourier
+from heatgen.basis import Fourier
 from heatgen.forward.levels import SPACINGS
 from heatgen.forward.process import ForwardProcess
 

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from heatgen import check
-from heatgen.metric import calibration_pictures as pictures
-from heatgen.metric import scores
-from heatgen.metric.metric import Result, Subject
+from heatgen.metric import scoring_rules
+from heatgen.metric.metric import EvalContext, Result
 from heatgen.metric.neural_process_tasks import TaskMetric, best_gaussians, double, label, point
+from heatgen.metric.pictures import calibration as pictures
 from heatgen.model.prediction import Prediction
 from heatgen.noise import SampleNoise
 
@@ -37,30 +37,30 @@ class Calibration(TaskMetric):
     def __init__(self, split: str = "test", contexts: Sequence[int] = (1, 3, 5), targets: int = 10, draws: int = 64):
         super().__init__(split, contexts, targets, check.integer("metric.draws", draws, minimum=2))
 
-    def columns(self, subject: Subject, oracle: Any, number: int | None, run: Sequence[int]) -> Tensor:
+    def columns(self, ctx: EvalContext, oracle: Any, number: int | None, run: Sequence[int]) -> Tensor:
         """The scores and the histogram of the PIT, of the model and then of the best Gaussians, (B, 1005 or 2010)."""
-        task = self.task(subject, number, run)
-        voices = [self.predict(subject, task, run)]
+        task = self.task(ctx, number, run)
+        voices = [self.predict(ctx, task, run)]
         if oracle is not None:
             voices.append(best_gaussians(oracle, double(task.context), task.target.times.double()))
-        return torch.cat([self.measure(said, task.target.values, self._noise(subject, run)) for said in voices], dim=1)
+        return torch.cat([self.measure(said, task.target.values, self._noise(ctx, run)) for said in voices], dim=1)
 
     @staticmethod
-    def _noise(subject: Subject, run: Sequence[int]) -> SampleNoise:
-        return SampleNoise(run, subject.seed, "calibration draws")
+    def _noise(ctx: EvalContext, run: Sequence[int]) -> SampleNoise:
+        return SampleNoise(run, ctx.seed, "calibration draws")
 
     def measure(self, said: Prediction, y: Tensor, noise: SampleNoise) -> Tensor:
         """CRPS, energy score, coverages and the histogram of the PIT of frames y (B, M, C, H, W), (B, 1005)."""
-        transform = scores.mixture_pit(said.mean, said.std, y)
+        transform = scoring_rules.mixture_pit(said.mean, said.std, y)
         frames = repeated(said, self.draws).sample(noise).flatten(1, 2)
-        energy = scores.energy_score(frames, y.flatten(0, 1)).reshape(y.shape[:2]).mean(1)
-        covered = [scores.coverage(transform, level / 100) for level in COVERAGES]
-        columns = [scores.mixture_crps(said.mean, said.std, y), energy, *covered]
-        return torch.cat([torch.stack(columns, dim=1), scores.histogram(transform, BINS)], dim=1)
+        energy = scoring_rules.energy_score(frames, y.flatten(0, 1)).reshape(y.shape[:2]).mean(1)
+        covered = [scoring_rules.coverage(transform, level / 100) for level in COVERAGES]
+        columns = [scoring_rules.mixture_crps(said.mean, said.std, y), energy, *covered]
+        return torch.cat([torch.stack(columns, dim=1), scoring_rules.histogram(transform, BINS)], dim=1)
 
     def report(
         self,
-        subject: Subject,
+        ctx: EvalContext,
         oracle: Any,
         rows: Sequence[tuple[int | None, Tensor]],
         chosen: Sequence[int],
@@ -75,7 +75,7 @@ class Calibration(TaskMetric):
                 self.tell(result, number, {f"{voice}{name}": x for name, x in zip(NAMES, columns.unbind(1), strict=True)})
                 point(result, number, f"{voice}{DISTANCE}", *uniform_distance(counts))
                 found[voice].append(counts.mean(0))
-        end = label(self.middle(subject.model))
+        end = label(self.middle(ctx.model))
         result.headline = tuple(f"{name}{end}" for name in ("CRPS", "energy score", DISTANCE, "coverage 90 %"))
         result.notes.append("of noisy targets, none of which is in the context; a calibrated law has KS distance 0.")
         if oracle is not None:

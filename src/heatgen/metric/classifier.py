@@ -23,7 +23,7 @@ from heatgen import check
 from heatgen.check import CONF, ConfigError, options_of
 from heatgen.data.module import DataModule
 from heatgen.data.stream import Stream, StreamSteps
-from heatgen.directory import read_checkpoint
+from heatgen.runtime.directory import read_checkpoint
 
 FEATURES = 128
 BATCH = 128
@@ -116,7 +116,7 @@ def train(data: DataModule, epochs: int, seed: int) -> dict[str, Any]:
     network.eval()
     with torch.no_grad():
         right = [
-            (network(data.clean("test", run)).argmax(1) == test.labels[list(run)]).double()
+            (network(data.get("test", run)).argmax(1) == test.labels[list(run)]).double()
             for run in (range(i, min(i + 1000, len(test))) for i in range(0, len(test), 1000))
         ]
     accuracy = torch.cat(right).mean().item()
@@ -135,7 +135,7 @@ def make_data(name: str, data_dir: str) -> DataModule:
     if "_target_" not in cfg.data:
         raise ConfigError(f"data={name} has no labels, so no classifier can be trained on it.")
     options: Any = OmegaConf.to_container(cfg.data, resolve=True)
-    options.pop("suggest", None)
+    options.pop("recommended", None)
     module, _, kind = options.pop("_target_").rpartition(".")
     return getattr(importlib.import_module(module), kind)(**options)
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from heatgen import check
 from heatgen.check import ConfigError
-from heatgen.metric.metric import Result, Subject
+from heatgen.metric.metric import EvalContext, Result
 from heatgen.noise import SampleNoise, batches, generator
 
 CERTAIN = 1e-6  # of the noise of a level: a reverse step with less knows a coefficient, but for rounding
@@ -93,12 +93,12 @@ class ELBO:
         self.levels = None if levels is None else check.integer("metric.levels", levels, minimum=1)
         self.compat = check.boolean("metric.compat", compat)
 
-    def __call__(self, subject: Subject) -> Result:
-        self._check(subject)
-        images = subject.data.images(self.split)
-        n = len(images) if subject.n is None else min(check.integer("n", subject.n, minimum=2), len(images))
-        chosen = torch.randperm(len(images), generator=generator(subject.seed, "elbo"))[:n].sort().values.tolist()
-        num_terms = subject.model.process.num_levels - 1
+    def __call__(self, ctx: EvalContext) -> Result:
+        self._check(ctx)
+        images = ctx.data.images(self.split)
+        n = len(images) if ctx.n is None else min(check.integer("n", ctx.n, minimum=2), len(images))
+        chosen = torch.randperm(len(images), generator=generator(ctx.seed, "elbo"))[:n].sort().values.tolist()
+        num_terms = ctx.model.process.num_levels - 1
         per_image = num_terms if self.levels is None else min(self.levels, num_terms)
         if n < 2:
             raise ConfigError(
@@ -106,21 +106,21 @@ class ELBO:
             )
         if n * per_image < 2 * num_terms:
             raise ConfigError(f"n x metric.levels = {n * per_image} must reach twice the {num_terms} terms; raise either.")
-        design = balanced_levels(n, per_image, num_terms, subject.seed)
+        design = balanced_levels(n, per_image, num_terms, ctx.seed)
 
         rows = {image: row for image, row in zip(chosen, design, strict=True)}
-        middle = subject.each(chosen, lambda run: self._middle(subject, run, torch.stack([rows[i] for i in run])), "L_k")
-        first = subject.each(chosen, lambda run: self._first(subject, run), "L_0")
-        last = subject.each(chosen, lambda run: self._last(subject, run), "L_K")
-        return self._result(subject, first, middle, design, last)
+        middle = ctx.each(chosen, lambda run: self._middle(ctx, run, torch.stack([rows[i] for i in run])), "L_k")
+        first = ctx.each(chosen, lambda run: self._first(ctx, run), "L_0")
+        last = ctx.each(chosen, lambda run: self._last(ctx, run), "L_K")
+        return self._result(ctx, first, middle, design, last)
 
     @staticmethod
-    def _check(subject: Subject) -> None:
-        model = subject.model
+    def _check(ctx: EvalContext) -> None:
+        model = ctx.model
         if model is None or not hasattr(model, "reverse_mean"):
             raise ConfigError("mode=elbo needs a run whose model has Gaussian reverse steps, such as model=ihd.")
         times = model.process.times
-        if model.process.hidden:
+        if model.process.withholds_cond:
             raise ConfigError("mode=elbo needs forward.conditional=true: without T, q is a mixture and has no closed KL.")
         if not (model.process.std(times[1:]) > 0).all():
             raise ConfigError("mode=elbo needs forward.sigma > 0: without noise every KL term is infinite.")
@@ -133,42 +133,42 @@ class ELBO:
                 "model.reverse_variance=measured, and data without a coefficient that never varies."
             )
 
-    def _clean(self, subject: Subject, run: Sequence[int]) -> Tensor:
+    def _clean(self, ctx: EvalContext, run: Sequence[int]) -> Tensor:
         """Dequantised images, (B, C, H, W)."""
-        u0 = subject.data.clean(self.split, run)
-        if subject.data.spec.bits is not None:
-            noise = SampleNoise(run, subject.seed, "dequantise").uniform_like(u0)
+        u0 = ctx.data.get(self.split, run)
+        if ctx.data.spec.bits is not None:
+            noise = SampleNoise(run, ctx.seed, "dequantise").uniform_like(u0)
             u0 = ((255 * u0.double() + noise) / 256).float().clamp(max=1 - 2**-24)  # in [0, 1), rounding or not
-        return u0.to(subject.devices.device)
+        return u0.to(ctx.devices.device)
 
     @staticmethod
-    def _model(subject: Subject, run: Sequence[int]) -> Any:
+    def _model(ctx: EvalContext, run: Sequence[int]) -> Any:
         """The model, given the draws of its map for these images."""
-        return subject.model.drawn(ELBO._map_noise(subject, run))
+        return ctx.model.bound(ELBO._map_noise(ctx, run))
 
     @staticmethod
-    def _map_noise(subject: Subject, run: Sequence[int]) -> SampleNoise:
-        return SampleNoise(run, subject.seed, "elbo map")
+    def _map_noise(ctx: EvalContext, run: Sequence[int]) -> SampleNoise:
+        return SampleNoise(run, ctx.seed, "elbo map")
 
     @staticmethod
-    def _gap(subject: Subject, model: Any, u0: Tensor, eps: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+    def _gap(ctx: EvalContext, model: Any, u0: Tensor, eps: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
         """(mu(u_k, k) - target)^2 for a draw of u_k, by coefficient, (B, D); and the step's delta, (B, 1 or D)."""
         process = model.process
         t, s = process.times[k], process.times[k - 1]
-        with subject.devices.autocast(), torch.no_grad():
+        with ctx.devices.autocast(), torch.no_grad():
             u = process.perturb(u0, t, eps)
             mean = model.reverse_mean(u, t, s)
         gap = process.basis(mean.double() - model.target_mean(u0.double(), u.double(), t, s)).square()
         return gap.flatten(1), model.reverse_std(t, s).flatten(1)
 
-    def _middle(self, subject: Subject, run: Sequence[int], terms: Tensor) -> Tensor:
+    def _middle(self, ctx: EvalContext, run: Sequence[int], terms: Tensor) -> Tensor:
         """L_{k-1} of each image at its levels, (B, m); term j is k = j + 2, or j + 1 as the original code has it."""
-        model, u0 = self._model(subject, run), self._clean(subject, run)
-        noises = SampleNoise(run, subject.seed, "elbo")
+        model, u0 = self._model(ctx, run), self._clean(ctx, run)
+        noises = SampleNoise(run, ctx.seed, "elbo")
         columns = [torch.empty(len(u0), 0, dtype=torch.float64)]
         for term in terms.to(u0.device).unbind(1):
             k = term + (1 if self.compat else 2)
-            gap, delta = self._gap(subject, model, u0, noises.normal_like(u0), k)
+            gap, delta = self._gap(ctx, model, u0, noises.normal_like(u0), k)
             times = model.process.times
             sigma = model.target_std(times[k], times[(k - 1).clamp(min=1)]).flatten(1)
             least = CERTAIN * model.process.std(times[k]).flatten(1)
@@ -177,37 +177,37 @@ class ELBO:
             columns.append(gaussian_kl(gap.masked_fill(certain, 0), sigma**2, delta).cpu()[:, None])
         return torch.cat(columns, dim=1)
 
-    def _first(self, subject: Subject, run: Sequence[int]) -> Tensor:
+    def _first(self, ctx: EvalContext, run: Sequence[int]) -> Tensor:
         """L_0, (B,)."""
-        model, u0 = self._model(subject, run), self._clean(subject, run)
-        eps = SampleNoise(run, subject.seed, "elbo first").normal_like(u0)
-        gap, delta = self._gap(subject, model, u0, eps, torch.ones(len(u0), dtype=torch.long, device=u0.device))
+        model, u0 = self._model(ctx, run), self._clean(ctx, run)
+        eps = SampleNoise(run, ctx.seed, "elbo first").normal_like(u0)
+        gap, delta = self._gap(ctx, model, u0, eps, torch.ones(len(u0), dtype=torch.long, device=u0.device))
         return gaussian_nll(gap, delta)
 
-    def _last(self, subject: Subject, run: Sequence[int]) -> Tensor:
+    def _last(self, ctx: EvalContext, run: Sequence[int]) -> Tensor:
         """L_K, (B,): in blocks of training images, joined by their log-sum-exp."""
-        model, u0 = subject.model, self._clean(subject, run)
-        if not model.process.random:
-            return self._prior(subject, model, u0)
-        drawn = model.process.draw(self._map_noise(subject, run))  # the training images go through each image's own draw
-        return torch.cat([self._prior(subject, model.given(d[None]), u[None]) for d, u in zip(drawn, u0, strict=True)])
+        model, u0 = ctx.model, self._clean(ctx, run)
+        if not model.process.is_random:
+            return self._prior(ctx, model, u0)
+        drawn = model.process.draw(self._map_noise(ctx, run))  # the training images go through each image's own draw
+        return torch.cat([self._prior(ctx, model.bind(d[None]), u[None]) for d, u in zip(drawn, u0, strict=True)])
 
     @staticmethod
-    def _prior(subject: Subject, model: Any, u0: Tensor) -> Tensor:
+    def _prior(ctx: EvalContext, model: Any, u0: Tensor) -> Tensor:
         process, last = model.process, model.process.times[-1:]
         std, variance = model.initial_std().flatten(1), process.std(last).flatten(1) ** 2
 
         def coefficients(u: Tensor) -> Tensor:
             return process.basis(process.mean(u.double(), last.expand(len(u)))).flatten(1)
 
-        states, total, parts = coefficients(u0), len(subject.data.images("train")), []
+        states, total, parts = coefficients(u0), len(ctx.data.images("train")), []
         for block in batches(range(total), 2048):
-            centres = coefficients(subject.data.clean("train", block).to(u0.device))
+            centres = coefficients(ctx.data.get("train", block).to(u0.device))
             parts.append(math.log(len(block)) - prior_kl(states, centres, variance, std))
         return math.log(total) - torch.logsumexp(torch.stack(parts), dim=0)
 
-    def _result(self, subject: Subject, first: Tensor, middle: Tensor, design: Tensor, last: Tensor) -> Result:
-        n, dimensions, num_terms = len(first), math.prod(subject.data.spec.shape), subject.model.process.num_levels - 1
+    def _result(self, ctx: EvalContext, first: Tensor, middle: Tensor, design: Tensor, last: Tensor) -> Result:
+        n, dimensions, num_terms = len(first), math.prod(ctx.data.spec.shape), ctx.model.process.num_levels - 1
         means, parts = clustered_sum(middle, design, num_terms)
         nats = {"L_K": last.mean().item(), "L_1..K-1": means.sum().item(), "L_0": first.mean().item()}
         errors = {"L_K": last.std().item() / n**0.5, "L_1..K-1": parts.norm().item(), "L_0": first.std().item() / n**0.5}
@@ -216,18 +216,18 @@ class ELBO:
         errors["nll_bound"] = (parts + (ends - ends.mean()) / math.sqrt(n * (n - 1))).norm().item()
         unit = 1 / (dimensions * math.log(2))
         bits = {f"{key} [bits/dim]": value * unit for key, value in nats.items()}
-        bits["nll_bound [bits/dim]"] += subject.data.spec.bits or 0
+        bits["nll_bound [bits/dim]"] += ctx.data.spec.bits or 0
         facts = {
             "n": n,
-            "split": f"{subject.data_name} {self.split}",
-            "training images in the prior": len(subject.data.images("train")),
-            "levels": subject.model.process.num_levels,
+            "split": f"{ctx.data_name} {self.split}",
+            "training images in the prior": len(ctx.data.images("train")),
+            "levels": ctx.model.process.num_levels,
             "levels drawn for each image": design.shape[1],
-            "delta": subject.model.noise_label(),
+            "delta": ctx.model.noise_label(),
             "dimensions": dimensions,
         }
         notes = []
-        if not subject.model.markov:
+        if not ctx.model.has_markov_forward:
             notes.append(
                 "q factorises over levels, so the bound grows with K: compare it at equal K, not with DDPM-like models."
             )

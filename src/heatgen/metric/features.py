@@ -13,7 +13,7 @@ from heatgen import check
 from heatgen.check import ConfigError
 from heatgen.data.images import shuffled
 from heatgen.metric.extractor import Extractor, make_extractor
-from heatgen.metric.metric import Result, Subject
+from heatgen.metric.metric import EvalContext, Result
 from heatgen.picture import to_bytes
 
 SOURCES = ("model", "train", "val", "test")
@@ -46,63 +46,61 @@ class FeatureMetric:
         """The numbers of features (N, F) beside a reference (M, F)."""
         raise NotImplementedError
 
-    def __call__(self, subject: Subject) -> Result:
-        n = check.integer("n", subject.n, minimum=2)
-        if subject.data.spec.bits is None:
+    def __call__(self, ctx: EvalContext) -> Result:
+        n = check.integer("n", ctx.n, minimum=2)
+        if ctx.data.spec.bits is None:
             mode = type(self).__module__.rsplit(".", 1)[-1]  # a mode and its file have the same name
             raise ConfigError(
-                f"mode={mode} measures images; data={subject.data_name} has continuous fields; use mode=reconstruction or "
+                f"mode={mode} measures images; data={ctx.data_name} has continuous fields; use mode=reconstruction or "
                 "mode=score."
             )
-        if self.source == "model" and subject.model is None:
+        if self.source == "model" and ctx.model is None:
             raise ConfigError("metric.source=model needs a run; give run=DIR, or metric.source=test to measure the data.")
-        extractor = self.make_extractor(subject)
+        extractor = self.make_extractor(ctx)
         reference = torch.empty(0)
         if self.needs_reference:
-            reference = self.of_data(subject, extractor, self.reference, self.reference_n)
+            reference = self.of_data(ctx, extractor, self.reference, self.reference_n)
         if self.source == "model":
-            features = subject.sample(n, lambda u0: extractor(to_bytes(u0, self.truncate)))
+            features = ctx.sample(n, lambda u0: extractor(to_bytes(u0, self.truncate)))
         else:
-            features = self.of_data(subject, extractor, self.source, n)
+            features = self.of_data(ctx, extractor, self.source, n)
         if len(features) < 2 or len(reference) == 1:
-            raise ConfigError(
-                f"A split of {subject.data_name} has one image only; choose another metric.source or reference."
-            )
-        if not subject.devices.first:
+            raise ConfigError(f"A split of {ctx.data_name} has one image only; choose another metric.source or reference.")
+        if not ctx.devices.first:
             return Result({})
-        result = self.measure(features, reference, extractor, subject.seed)
-        result.facts = self.facts(subject, features, reference, extractor) | result.facts
+        result = self.measure(features, reference, extractor, ctx.seed)
+        result.facts = self.facts(ctx, features, reference, extractor) | result.facts
         if self.extractor != "inception":
             result.notes.append("not Inception features: comparable with numbers of the same extractor alone.")
         return result
 
-    def facts(self, subject: Subject, features: Tensor, reference: Tensor, extractor: Extractor) -> dict[str, Any]:
+    def facts(self, ctx: EvalContext, features: Tensor, reference: Tensor, extractor: Extractor) -> dict[str, Any]:
         """What a reader must know of the numbers."""
         facts = {"n": len(features), "source": self.source}
         if self.needs_reference:
-            facts["reference"] = f"{subject.data_name} {self.reference}, {len(reference)} images"
+            facts["reference"] = f"{ctx.data_name} {self.reference}, {len(reference)} images"
         if self.source == "model":
-            facts["delta"] = subject.model.noise_label()
-        return facts | {"resolution": "x".join(map(str, subject.data.spec.shape[-2:])), "extractor": extractor.name}
+            facts["delta"] = ctx.model.noise_label()
+        return facts | {"resolution": "x".join(map(str, ctx.data.spec.shape[-2:])), "extractor": extractor.name}
 
-    def make_extractor(self, subject: Subject) -> Extractor:
+    def make_extractor(self, ctx: EvalContext) -> Extractor:
         """The extractor that was asked for."""
-        data = subject.data
-        place = (data.data_dir, subject.data_name, data.spec.shape)
-        return make_extractor(self.extractor, self.weights, *place, subject.devices.device)
+        data = ctx.data
+        place = (data.data_dir, ctx.data_name, data.spec.shape)
+        return make_extractor(self.extractor, self.weights, *place, ctx.devices.device)
 
     @staticmethod
-    def of_data(subject: Subject, extractor: Extractor, split: str, n: int | None) -> Tensor:
+    def of_data(ctx: EvalContext, extractor: Extractor, split: str, n: int | None) -> Tensor:
         """Features of n images of a split (a fixed random choice), kept in data_dir/statistics for the next time."""
-        images = subject.data.images(split)
+        images = ctx.data.images(split)
         n = len(images) if n is None else min(n, len(images))
-        name = f"{subject.data_name}_{split}_{n}_{images.fingerprint()}_{check_sum(extractor.name)}.npy"
-        path = Path(subject.data.data_dir) / "statistics" / name
-        if subject.devices.gather(torch.tensor([path.is_file()])).all():  # all processes take the same way
+        name = f"{ctx.data_name}_{split}_{n}_{images.fingerprint()}_{check_sum(extractor.name)}.npy"
+        path = Path(ctx.data.data_dir) / "statistics" / name
+        if ctx.devices.gather(torch.tensor([path.is_file()])).all():  # all processes take the same way
             return torch.from_numpy(np.load(path))
         chosen = sorted(shuffled(len(images), "statistics")[:n])
-        features = subject.each(chosen, lambda run: extractor(images.pixels(run)), f"features of {split}")
-        if subject.devices.first:
+        features = ctx.each(chosen, lambda run: extractor(images.pixels(run)), f"features of {split}")
+        if ctx.devices.first:
             path.parent.mkdir(parents=True, exist_ok=True)
             beside = path.with_suffix(f".tmp{os.getpid()}")
             with beside.open("wb") as file:

@@ -67,7 +67,7 @@ def flow_field(model: Any, probes: Tensor | None) -> Field:
         strength = -0.5 * diffusion_squared(process, t)
 
         def pull(state: Tensor) -> Tensor:
-            return process.colour(model.score(state, t.repeat(len(state))).double(), strength)
+            return process.scale_coefficients(model.score(state, t.repeat(len(state))).double(), strength)
 
         value, trace = divergence(pull, u.to(dtype), probes)
         trace_of_drift = process.rate(t).double().expand(1, *u.shape[1:]).sum()

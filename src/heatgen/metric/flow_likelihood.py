@@ -15,8 +15,8 @@ from torch import Tensor
 from heatgen import check
 from heatgen.check import ConfigError
 from heatgen.metric.flow import diffusion_squared, flow_field, integrate, kernel_density
-from heatgen.metric.metric import Result, Subject
-from heatgen.metric.reconstruction_pictures import as_image, plots
+from heatgen.metric.metric import EvalContext, Result
+from heatgen.metric.pictures.reconstruction import as_image, plots
 from heatgen.noise import SampleNoise, batches, generator
 from heatgen.oracle.find import exact_answers
 
@@ -52,21 +52,21 @@ class FlowLikelihood:
         self.tolerance = check.number("metric.tolerance", tolerance, above=0, maximum=0.1)
         self.start = check.number("metric.start", start, above=0, maximum=1)
 
-    def __call__(self, subject: Subject) -> Result:
-        self._check(subject)
-        total = len(subject.data.images(self.split))
-        n = total if subject.n is None else min(check.integer("n", subject.n, minimum=2), total)
+    def __call__(self, ctx: EvalContext) -> Result:
+        self._check(ctx)
+        total = len(ctx.data.images(self.split))
+        n = total if ctx.n is None else min(check.integer("n", ctx.n, minimum=2), total)
         if n < 2:
             raise ConfigError(
                 f"mode=flow_likelihood needs at least 2 samples, and metric.split={self.split} has {n}; use another split."
             )
-        chosen = torch.randperm(total, generator=generator(subject.seed, "elbo"))[:n].sort().values.tolist()  # as mode=elbo
-        rows = subject.each(chosen, lambda run: self._rows(subject, run), "probability flow")
-        return self._result(subject, rows)
+        chosen = torch.randperm(total, generator=generator(ctx.seed, "elbo"))[:n].sort().values.tolist()  # as mode=elbo
+        rows = ctx.each(chosen, lambda run: self._rows(ctx, run), "probability flow")
+        return self._result(ctx, rows)
 
     @staticmethod
-    def _check(subject: Subject) -> None:
-        model = subject.model
+    def _check(ctx: EvalContext) -> None:
+        model = ctx.model
         if model is None:
             raise ConfigError("mode=flow_likelihood needs a run, of a model with a score such as model=diffusion.")
         if not hasattr(model, "score"):
@@ -76,7 +76,7 @@ class FlowLikelihood:
             )
         process = model.process
         refusal = f"mode=flow_likelihood cannot follow forward={process.name}"
-        if process.random:
+        if process.is_random:
             raise ConfigError(f"{refusal}, which is drawn at random; use a map that is not, such as forward=heat.")
         try:
             gains = process.gain(process.times[1:])
@@ -101,58 +101,58 @@ class FlowLikelihood:
     def _exactly(self, process: Any) -> bool:
         return self.divergence == "exact" or (self.divergence == "auto" and math.prod(process.shape) <= EXACT_UP_TO)
 
-    def _clean(self, subject: Subject, run: Sequence[int]) -> Tensor:
+    def _clean(self, ctx: EvalContext, run: Sequence[int]) -> Tensor:
         """Data, bytes dequantised as mode=elbo does it, (B, C, H, W) float64."""
-        u0 = subject.data.clean(self.split, run)
-        if subject.data.spec.bits is not None:
-            noise = SampleNoise(run, subject.seed, "dequantise").uniform_like(u0)
+        u0 = ctx.data.get(self.split, run)
+        if ctx.data.spec.bits is not None:
+            noise = SampleNoise(run, ctx.seed, "dequantise").uniform_like(u0)
             u0 = ((255 * u0.double() + noise) / 256).clamp(max=1 - 2**-24)
-        return u0.to(subject.devices.device).double()
+        return u0.to(ctx.devices.device).double()
 
-    def _rows(self, subject: Subject, run: Sequence[int]) -> Tensor:
+    def _rows(self, ctx: EvalContext, run: Sequence[int]) -> Tensor:
         """log p_T(u_T), the integral, the exact log p_{t_0} (NaN where unknown) and the evaluations, (B, 4) float64."""
-        model, u = subject.model, self._clean(subject, run)
-        noise = SampleNoise(run, subject.seed, "hutchinson")
+        model, u = ctx.model, self._clean(ctx, run)
+        noise = SampleNoise(run, ctx.seed, "hutchinson")
         probes = torch.stack([1 - 2 * (noise.uniform_like(u) < 0.5).double() for _ in range(self.probes)])
         start, end = self._span(model.process)
         with torch.no_grad():
             scale = min(1.0, model.initial_std().min().item())
             field = flow_field(model, None if self._exactly(model.process) else probes)
             state, integral, evaluations = integrate(field, u, start, end, self.tolerance, scale)
-            prior = self._prior(subject, state, end)
-            exact = self._exact(subject, u, start)
+            prior = self._prior(ctx, state, end)
+            exact = self._exact(ctx, u, start)
         return torch.stack([prior, integral, exact, torch.full_like(prior, evaluations)], dim=1)
 
     @staticmethod
-    def _prior(subject: Subject, state: Tensor, end: float) -> Tensor:
+    def _prior(ctx: EvalContext, state: Tensor, end: float) -> Tensor:
         """log p_T, (B,): exact with model=oracle, else in blocks of training data, joined by their log-sum-exp."""
-        model, time = subject.model, torch.full((1,), end, dtype=torch.float64, device=state.device)
+        model, time = ctx.model, torch.full((1,), end, dtype=torch.float64, device=state.device)
         if hasattr(model, "exactly"):
             return model.exactly.log_prob(state, time.expand(len(state)))
-        process, total, parts = model.process, len(subject.data.images("train")), []
+        process, total, parts = model.process, len(ctx.data.images("train")), []
         states = process.basis(state).flatten(1)
         for block in batches(range(total), BLOCK):
-            u0 = subject.data.clean("train", block).to(state)
+            u0 = ctx.data.get("train", block).to(state)
             centres = process.basis(process.mean(u0, time.expand(len(u0)))).flatten(1)
             parts.append(kernel_density(states, centres, model.initial_std().expand(1, *process.shape).flatten(1)))
         return torch.logsumexp(torch.stack(parts), dim=0) - math.log(total)
 
     @staticmethod
-    def _exact(subject: Subject, u: Tensor, start: float) -> Tensor:
+    def _exact(ctx: EvalContext, u: Tensor, start: float) -> Tensor:
         """log p_{t_0} of the data's own law, (B,); NaN where it is not known."""
         try:
-            answers = exact_answers(subject.model.process, subject.data.spec)
+            answers = exact_answers(ctx.model.process, ctx.data.spec)
         except ConfigError:  # too large for this map
             answers = None
         if answers is None:
             return torch.full((len(u),), math.nan, dtype=torch.float64, device=u.device)
         return answers.log_prob(u, torch.full((len(u),), start, dtype=torch.float64, device=u.device))
 
-    def _result(self, subject: Subject, rows: Tensor) -> Result:
+    def _result(self, ctx: EvalContext, rows: Tensor) -> Result:
         prior, integral, exact, evaluations = rows.unbind(1)
-        found, dimensions = prior + integral, math.prod(subject.data.spec.shape)
+        found, dimensions = prior + integral, math.prod(ctx.data.spec.shape)
         columns = {"log-likelihood [nats]": found, "log-likelihood [nats/dim]": found / dimensions}
-        if subject.data.spec.bits is not None:
+        if ctx.data.spec.bits is not None:
             columns = {"negative log-likelihood [bits/dim]": -found / (dimensions * math.log(2))} | columns
         columns |= {"log p_T [nats]": prior, "integral of the divergence [nats]": integral}
         known = not exact.isnan().any()
@@ -160,24 +160,24 @@ class FlowLikelihood:
             gap = (found - exact).abs()
             columns |= {"exact log-likelihood [nats]": exact, "mean |gap| to the exact one [nats]": gap}
         values = {name: column.mean().item() for name, column in columns.items()}
-        if subject.data.spec.bits is not None:
-            values["negative log-likelihood [bits/dim]"] += subject.data.spec.bits
+        if ctx.data.spec.bits is not None:
+            values["negative log-likelihood [bits/dim]"] += ctx.data.spec.bits
         return Result(
             values,
             {name: column.std().item() / len(column) ** 0.5 for name, column in columns.items()},
-            self._facts(subject, len(found), int(evaluations.max())),
-            self._notes(subject),
+            self._facts(ctx, len(found), int(evaluations.max())),
+            self._notes(ctx),
             pictures={"likelihoods": histogram(found, exact if known else None)},
         )
 
-    def _facts(self, subject: Subject, n: int, evaluations: int) -> dict[str, Any]:
-        process, (start, end) = subject.model.process, self._span(subject.model.process)
-        oracle, trained = hasattr(subject.model, "exactly"), len(subject.data.images("train"))
+    def _facts(self, ctx: EvalContext, n: int, evaluations: int) -> dict[str, Any]:
+        process, (start, end) = ctx.model.process, self._span(ctx.model.process)
+        oracle, trained = hasattr(ctx.model, "exactly"), len(ctx.data.images("train"))
         exactly = self._exactly(process)
         time = torch.full((1,), start, dtype=torch.float64, device=process.times.device)
         return {
             "n": n,
-            "split": f"{subject.data_name} {self.split}",
+            "split": f"{ctx.data_name} {self.split}",
             "dimensions": math.prod(process.shape),
             "divergence": "exact" if exactly else f"Hutchinson, {self.probes} probe{'s' * (self.probes > 1)} a sample",
             "prior": "the exact law at T" if oracle else f"{trained} training samples, seen through the noise at level K",
@@ -188,8 +188,8 @@ class FlowLikelihood:
             "evaluations of the field, at most": evaluations,
         }
 
-    def _notes(self, subject: Subject) -> list[str]:
-        process = subject.model.process
+    def _notes(self, ctx: EvalContext) -> list[str]:
+        process = ctx.model.process
         notes = [
             "the density is p_{t_0}, that of data seen through the noise at t_0, by an ODE solver to the tolerance above; "
             "metric.start and metric.tolerance say how near."
@@ -199,7 +199,7 @@ class FlowLikelihood:
                 "the divergence is estimated: unbiased, and its spread is part of the standard errors; more metric.probes, "
                 "or metric.divergence=exact, for less."
             )
-        if subject.model.learns:
+        if ctx.model.trainable:
             notes.append(
                 "this is the likelihood of the flow: with a learned score, samples of the SDE have another density."
             )

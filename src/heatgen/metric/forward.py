@@ -8,9 +8,9 @@ from torch import Tensor
 
 from heatgen import check
 from heatgen.check import ConfigError
-from heatgen.data.module import Spec
+from heatgen.data.module import DataSpec
 from heatgen.forward.process import ForwardProcess
-from heatgen.metric.metric import Result, Subject
+from heatgen.metric.metric import EvalContext, Result
 from heatgen.noise import SampleNoise
 from heatgen.picture import cloud, grid, is_points, side_by_side
 
@@ -43,19 +43,19 @@ class Forward:
         self.levels = check.integer("metric.levels", levels, minimum=2)
         self.images = check.integer("metric.images", images, minimum=2)
 
-    def __call__(self, subject: Subject) -> Result:
-        process = subject.process
+    def __call__(self, ctx: EvalContext) -> Result:
+        process = ctx.process
         if process is None:
             raise ConfigError("mode=forward needs a map; give run=DIR, or run=null with data=NAME and forward=NAME.")
-        device, total = subject.devices.device, len(subject.data.images("train"))
+        device, total = ctx.devices.device, len(ctx.data.images("train"))
         process.to(device)
         samples = range(min(self.images, total))
-        u0 = subject.data.clean("train", samples).to(device)
-        drawn = process.given(process.draw(SampleNoise(samples, subject.seed, "map")))
+        u0 = ctx.data.get("train", samples).to(device)
+        drawn = process.bind(process.draw(SampleNoise(samples, ctx.seed, "map")))
         count = process.num_levels
         levels = sorted({1, *(round(i * count / (self.levels - 1)) for i in range(self.levels))})
         series: dict[str, list[float]] = {"k": [float(k) for k in levels]}
-        with subject.devices.bar(len(levels), "levels") as bar:
+        with ctx.devices.bar(len(levels), "levels") as bar:
             for k in levels:
                 for name, value in self.at_level(process, drawn, u0, k).items():
                     series.setdefault(name, []).append(value)
@@ -75,12 +75,12 @@ class Forward:
             "map": process.name,
             "levels": count,
             "noise at K": process.std(process.times[-1:]).max().item(),
-            "images": f"{len(u0)} of {subject.data_name} train",
+            "images": f"{len(u0)} of {ctx.data_name} train",
         }
         notes = []
         if values["information at K [bits]"] > need:
             notes.append("level K may still hold a training image: samples may be copies of it (see mode=memorisation).")
-        strip = self.strip(process, u0, subject.data.spec, subject.seed)
+        strip = self.strip(process, u0, ctx.data.spec, ctx.seed)
         return Result(values, {}, facts, notes, series, {"states": strip}, headline=("information at K [bits]",))
 
     @staticmethod
@@ -105,12 +105,14 @@ class Forward:
         }
 
     @staticmethod
-    def strip(process: ForwardProcess, u0: Tensor, spec: Spec, seed: int, images: int = 4, states: int = 11) -> Image.Image:
+    def strip(
+        process: ForwardProcess, u0: Tensor, spec: DataSpec, seed: int, images: int = 4, states: int = 11
+    ) -> Image.Image:
         """u_0 .. u_K of a few images, a row each, or of up to 2000 points, in one row; noisy, as the network sees them."""
         points = is_points(process.shape)
         u0 = u0[: POINTS if points else images]
         noise = SampleNoise(range(len(u0)), seed, "strip")
-        drawn = process.given(process.draw(noise))
+        drawn = process.bind(process.draw(noise))
         levels = sorted({round(i * process.num_levels / (states - 1)) for i in range(states)})
         columns = [drawn.perturb(u0, process.times[k].expand(len(u0)), noise.normal_like(u0)) for k in levels]
         if points:

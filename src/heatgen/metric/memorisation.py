@@ -8,20 +8,20 @@ from torch import Tensor
 
 from heatgen import check
 from heatgen.check import ConfigError
-from heatgen.metric.metric import Result, Subject
+from heatgen.metric.metric import EvalContext, Result
 from heatgen.noise import batches
 from heatgen.picture import cloud, grid, is_points, side_by_side
 
 BLOCK = 4096  # training images at a time
 
 
-def nearest(images: Tensor, subject: Subject) -> tuple[Tensor, Tensor]:
+def nearest(images: Tensor, ctx: EvalContext) -> tuple[Tensor, Tensor]:
     """Root mean square distance per pixel of images (B, C, H, W) to the nearest training image, and its number; (B,)."""
     flat, size = images.double().flatten(1), images[0].numel()
     best = torch.full((len(flat),), torch.inf, dtype=torch.float64, device=flat.device)
     index = torch.zeros(len(flat), dtype=torch.long, device=flat.device)
-    for block in batches(range(len(subject.data.images("train"))), BLOCK):
-        train = subject.data.clean("train", block).to(flat).flatten(1)
+    for block in batches(range(len(ctx.data.images("train"))), BLOCK):
+        train = ctx.data.get("train", block).to(flat).flatten(1)
         distance, place = torch.cdist(flat, train).min(1)
         closer = distance < best
         best, index = torch.where(closer, distance, best), torch.where(closer, place + block[0], index)
@@ -42,27 +42,25 @@ class Memorisation:
     def __init__(self, split: str = "test"):
         self.split = check.choice("metric.split", split, ("val", "test"))
 
-    def __call__(self, subject: Subject) -> Result:
-        if subject.model is None:
+    def __call__(self, ctx: EvalContext) -> Result:
+        if ctx.model is None:
             raise ConfigError("mode=memorisation needs a run; give run=DIR.")
-        n = check.integer("n", subject.n, minimum=2)
-        continuous = subject.data.spec.bits is None
-        samples = subject.sample(n, lambda u0: u0.float().cpu() if continuous else u0.float().clamp(0, 1).cpu())
-        start = torch.as_tensor(subject.data.prior_order(range(n), subject.seed))
-        device = subject.devices.device
+        n = check.integer("n", ctx.n, minimum=2)
+        continuous = ctx.data.spec.bits is None
+        samples = ctx.sample(n, lambda u0: u0.float().cpu() if continuous else u0.float().clamp(0, 1).cpu())
+        start = torch.as_tensor(ctx.data.prior_order(range(n), ctx.seed))
+        device = ctx.devices.device
 
         def compare(run: Sequence[int]) -> Tensor:
             u = samples[list(run)].to(device)
-            distance, index = nearest(u, subject)
-            own = (u - subject.data.clean("train", start[list(run)].tolist()).to(u)).square().flatten(1).mean(1).sqrt()
+            distance, index = nearest(u, ctx)
+            own = (u - ctx.data.get("train", start[list(run)].tolist()).to(u)).square().flatten(1).mean(1).sqrt()
             return torch.stack([own.double(), distance, index.double()], dim=1)
 
-        own, close, index = subject.each(range(n), compare, "nearest images").unbind(1)
-        held = range(min(n, len(subject.data.images(self.split))))
-        others = subject.each(
-            held, lambda run: nearest(subject.data.clean(self.split, run).to(device), subject)[0], "held-out images"
-        )
-        if not subject.devices.first:
+        own, close, index = ctx.each(range(n), compare, "nearest images").unbind(1)
+        held = range(min(n, len(ctx.data.images(self.split))))
+        others = ctx.each(held, lambda run: nearest(ctx.data.get(self.split, run).to(device), ctx)[0], "held-out images")
+        if not ctx.devices.first:
             return Result({})
         bound = others.quantile(0.01)
         copies, same = (close < bound).double(), (index.long() == start).double()
@@ -80,24 +78,24 @@ class Memorisation:
         }
         facts = {
             "n": n,
-            "held out": f"{len(others)} of {subject.data_name} {self.split}",
-            "delta": subject.model.noise_label(),
+            "held out": f"{len(others)} of {ctx.data_name} {self.split}",
+            "delta": ctx.model.noise_label(),
         }
         notes = []
         if values["nearest / held out"] < 0.5:
             notes.append("samples are far nearer to training images than new images are: the model copies.")
-        picture = self.picture(subject, samples, start, index.long())
+        picture = self.picture(ctx, samples, start, index.long())
         return Result(values, errors, facts, notes, pictures={"nearest": picture}, headline=("nearest / held out",))
 
     @staticmethod
-    def picture(subject: Subject, samples: Tensor, start: Tensor, index: Tensor, columns: int = 12) -> Image.Image:
+    def picture(ctx: EvalContext, samples: Tensor, start: Tensor, index: Tensor, columns: int = 12) -> Image.Image:
         """Three rows: samples, the training images they started from, the training images nearest to them.
 
         Of points, three clouds of all of them.
         """
         points = is_points(samples.shape[1:])
         count = len(samples) if points else min(columns, len(samples))
-        rows = [samples[:count], *(subject.data.clean("train", which[:count].tolist()) for which in (start, index))]
+        rows = [samples[:count], *(ctx.data.get("train", which[:count].tolist()) for which in (start, index))]
         if points:
-            return side_by_side([cloud(subject.data.spec.to_unit(row)) for row in rows])
-        return grid(subject.data.spec.to_unit(torch.cat(rows)), columns=count)
+            return side_by_side([cloud(ctx.data.spec.to_unit(row)) for row in rows])
+        return grid(ctx.data.spec.to_unit(torch.cat(rows)), columns=count)

@@ -9,9 +9,9 @@ from PIL import Image
 from torch import Tensor
 
 from heatgen.data.module import DataModule
-from heatgen.devices import Devices
 from heatgen.forward.process import ForwardProcess
 from heatgen.noise import SampleNoise, batches
+from heatgen.runtime.devices import Devices
 
 
 @dataclass
@@ -34,7 +34,7 @@ class Result:
 
 
 @dataclass
-class Subject:
+class EvalContext:
     """What is measured: a model and its forward process (None: data alone), its data; how many samples, where, seed."""
 
     model: Any
@@ -52,7 +52,7 @@ class Subject:
         def draw(samples: Sequence[int], advance: Callable[[], object]) -> Tensor:
             u0 = self.data.prior_images(samples, self.seed).to(self.devices.device)
             noise = SampleNoise(samples, self.seed, "sample")
-            model = self.model.drawn(noise)
+            model = self.model.bound(noise)
             with self.devices.autocast():
                 state = model.initial_state(u0, noise)
                 return finish(model.generate(state, noise, lambda k, u: advance()))

@@ -13,7 +13,7 @@ from torch import Tensor
 from heatgen import check
 from heatgen.check import ConfigError
 from heatgen.frames import Frames
-from heatgen.metric.metric import Result, Subject
+from heatgen.metric.metric import EvalContext, Result
 from heatgen.model.prediction import Prediction
 from heatgen.model.tasks import Task
 from heatgen.noise import SampleNoise, batches, generator
@@ -42,13 +42,13 @@ class TaskMetric:
         self.targets = check.integer("metric.targets", targets, minimum=1)
         self.draws = check.integer("metric.draws", draws, minimum=1)
 
-    def columns(self, subject: Subject, oracle: Any, number: int | None, run: Sequence[int]) -> Tensor:
+    def columns(self, ctx: EvalContext, oracle: Any, number: int | None, run: Sequence[int]) -> Tensor:
         """The numbers of a few tasks with `number` context frames, (B, columns); oracle: None where there is none."""
         raise NotImplementedError
 
     def report(
         self,
-        subject: Subject,
+        ctx: EvalContext,
         oracle: Any,
         rows: Sequence[tuple[int | None, Tensor]],
         chosen: Sequence[int],
@@ -58,32 +58,32 @@ class TaskMetric:
         raise NotImplementedError
 
     @torch.no_grad()
-    def __call__(self, subject: Subject) -> Result:
-        model, mode = subject.model, type(self).__module__.rsplit(".", 1)[-1]  # a mode and its file have the same name
+    def __call__(self, ctx: EvalContext) -> Result:
+        model, mode = ctx.model, type(self).__module__.rsplit(".", 1)[-1]  # a mode and its file have the same name
         if model is None or not hasattr(model, "predict") or not hasattr(model, "regime"):
             raise ConfigError(f"mode={mode} needs a run of a neural process, such as model=np.")
-        total = len(subject.data.images(self.split))
-        n = total if subject.n is None else min(check.integer("n", subject.n, minimum=2), total)
+        total = len(ctx.data.images(self.split))
+        n = total if ctx.n is None else min(check.integer("n", ctx.n, minimum=2), total)
         if n < 2:
             raise ConfigError(f"mode={mode} needs at least 2 tasks; metric.split={self.split} has {n}; use another.")
-        chosen = torch.randperm(total, generator=generator(subject.seed, "likelihood"))[:n].sort().values.tolist()
+        chosen = torch.randperm(total, generator=generator(ctx.seed, "likelihood"))[:n].sort().values.tolist()
         result = Result({}, headline=())
-        oracle = self._oracle(subject, result)
+        oracle = self._oracle(ctx, result)
         rows = []
         for number in self.numbers(model):
             what = mode if number is None else f"{mode}, {number} context frames"
-            rows.append((number, subject.each(chosen, functools.partial(self._batch, subject, oracle, number), what)))
-        if subject.devices.first:
-            result.facts = self._facts(subject, n)
+            rows.append((number, ctx.each(chosen, functools.partial(self._batch, ctx, oracle, number), what)))
+        if ctx.devices.first:
+            result.facts = self._facts(ctx, n)
             result.series = {"context frames": [math.nan if number is None else float(number) for number, _ in rows]}
-            self.report(subject, oracle, rows, chosen, result)
+            self.report(ctx, oracle, rows, chosen, result)
         return result
 
-    def _batch(self, subject: Subject, oracle: Any, number: int | None, run: Sequence[int]) -> Tensor:
-        parts = batches(run, self.tasks_at_a_time(subject))
-        return torch.cat([self.columns(subject, oracle, number, part) for part in parts])
+    def _batch(self, ctx: EvalContext, oracle: Any, number: int | None, run: Sequence[int]) -> Tensor:
+        parts = batches(run, self.tasks_at_a_time(ctx))
+        return torch.cat([self.columns(ctx, oracle, number, part) for part in parts])
 
-    def tasks_at_a_time(self, subject: Subject) -> int:
+    def tasks_at_a_time(self, ctx: EvalContext) -> int:
         """How many tasks `columns` is given at most."""
         return TASKS
 
@@ -97,22 +97,22 @@ class TaskMetric:
         numbers = self.numbers(model)
         return numbers[len(numbers) // 2]
 
-    def _oracle(self, subject: Subject, result: Result) -> Any:
+    def _oracle(self, ctx: EvalContext, result: Result) -> Any:
         """The exact prediction; None with a note where there is none."""
-        model = subject.model
+        model = ctx.model
         try:
             if model.regime.func.__name__ == "sensors":
                 raise ConfigError("its context is whole frames, and regime=sensors shows a few pixels.")
-            return exact_trajectories(model.process, subject.data.spec, model.noise_std)
+            return exact_trajectories(model.process, ctx.data.spec, model.noise_std)
         except ConfigError as error:
             result.notes.append(f"no exact {self.answer}: {error}")
             return None
 
-    def _facts(self, subject: Subject, n: int) -> dict[str, Any]:
-        model = subject.model
+    def _facts(self, ctx: EvalContext, n: int) -> dict[str, Any]:
+        model = ctx.model
         return {
             "n": n,
-            "split": f"{subject.data_name} {self.split}",
+            "split": f"{ctx.data_name} {self.split}",
             "regime": model.regime.func.__name__,
             "target frames": self.targets,
             "draws": self.draws if model.net.path != "deterministic" else 1,
@@ -122,42 +122,42 @@ class TaskMetric:
 
     # tasks --------------------------------------------------------------------------------------------------------------
 
-    def task(self, subject: Subject, number: int | None, run: Sequence[int]) -> Task:
+    def task(self, ctx: EvalContext, number: int | None, run: Sequence[int]) -> Task:
         """The tasks of some fields; the same for every model with this regime and noise."""
-        return self._make(subject, number, run, self._regime(subject.model, number))
+        return self._make(ctx, number, run, self._regime(ctx.model, number))
 
-    def everything(self, subject: Subject, number: int | None, run: Sequence[int]) -> Task:
+    def everything(self, ctx: EvalContext, number: int | None, run: Sequence[int]) -> Task:
         """The same tasks with the same context, but the targets are the frames of all levels, in order of time."""
-        task, own = self.task(subject, number, run), self._regime(subject.model, number)
+        task, own = self.task(ctx, number, run), self._regime(ctx.model, number)
 
         def regime(count: int, noise: SampleNoise) -> Split:
             split = own(count, noise)
             return dataclasses.replace(split, target=torch.arange(count).expand(len(split.context), -1))
 
-        every = self._make(subject, number, run, regime)
-        return dataclasses.replace(every, context=task.context, seen=task.seen)
+        every = self._make(ctx, number, run, regime)
+        return dataclasses.replace(every, context=task.context, pixel_mask=task.pixel_mask)
 
     def _regime(self, model: Any, number: int | None) -> Any:
         own = {} if number is None else {"context": [number, number]}
         return functools.partial(model.regime, targets=self.targets, **own)
 
-    def _make(self, subject: Subject, number: int | None, run: Sequence[int], regime: Any) -> Task:
-        u0 = subject.data.clean(self.split, run).to(subject.devices.device)
-        return subject.model.make_task(u0, regime, SampleNoise(run, subject.seed, "likelihood", str(number)))
+    def _make(self, ctx: EvalContext, number: int | None, run: Sequence[int], regime: Any) -> Task:
+        u0 = ctx.data.get(self.split, run).to(ctx.devices.device)
+        return ctx.model.make_task(u0, regime, SampleNoise(run, ctx.seed, "likelihood", str(number)))
 
     # what is said of them -----------------------------------------------------------------------------------------------
 
-    def predict(self, subject: Subject, task: Task, run: Sequence[int], times: Tensor | None = None) -> Prediction:
+    def predict(self, ctx: EvalContext, task: Task, run: Sequence[int], times: Tensor | None = None) -> Prediction:
         """What the model says at the targets, or at times (B, M); always with the same draws of the latent."""
-        noise = SampleNoise(run, subject.seed, "likelihood draws")
-        with subject.devices.autocast():
-            return subject.model.predict(task, self.draws, noise, times)
+        noise = SampleNoise(run, ctx.seed, "likelihood draws")
+        with ctx.devices.autocast():
+            return ctx.model.predict(task, self.draws, noise, times)
 
-    def predict_all(self, subject: Subject, task: Task, run: Sequence[int]) -> Iterator[Prediction]:
+    def predict_all(self, ctx: EvalContext, task: Task, run: Sequence[int]) -> Iterator[Prediction]:
         """What it says at all levels in order of time, a few levels after the other, all with the same draws."""
-        times = subject.model.process.times.expand(len(run), -1)
+        times = ctx.model.process.times.expand(len(run), -1)
         for part in times.split(max(1, FRAMES // len(run)), dim=1):
-            yield self.predict(subject, task, run, part)
+            yield self.predict(ctx, task, run, part)
 
     # numbers ------------------------------------------------------------------------------------------------------------
 

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from heatgen import check
-from heatgen.metric import physics_pictures as pictures
-from heatgen.metric.metric import Result, Subject
+from heatgen.metric.metric import EvalContext, Result
 from heatgen.metric.neural_process_tasks import FRAMES, TaskMetric, double, label
+from heatgen.metric.pictures import physics as pictures
 from heatgen.model.tasks import entropy
 
 LAWS = ("energy drift", "overshoot", "undershoot", "violations", "entropy decrease")
@@ -43,42 +43,42 @@ class Physics(TaskMetric):
         super().__init__(split, contexts, targets, draws)
         self.tolerance = check.number("metric.tolerance", tolerance, minimum=0)
 
-    def tasks_at_a_time(self, subject: Subject) -> int:
+    def tasks_at_a_time(self, ctx: EvalContext) -> int:
         """Few, as every level is predicted."""
-        return max(1, FRAMES // len(subject.model.process.times))
+        return max(1, FRAMES // len(ctx.model.process.times))
 
-    def summaries(self, subject: Subject, oracle: Any, number: int | None, run: Sequence[int]) -> dict[str, Tensor]:
+    def summaries(self, ctx: EvalContext, oracle: Any, number: int | None, run: Sequence[int]) -> dict[str, Tensor]:
         """What the laws need of all levels, voice -> (draws, B, levels, 4): "" the mean, "of draws", "true", "exact"."""
-        task = self.everything(subject, number, run)
+        task = self.everything(ctx, number, run)
         mean, draws = [], []
-        for said in self.predict_all(subject, task, run):
+        for said in self.predict_all(ctx, task, run):
             each = said.mean.double()
             mean.append(summary(each.mean(0, keepdim=True)))
             draws.append(summary(each))
         found = {"": torch.cat(mean, dim=2)}
-        if subject.model.net.path != "deterministic":
+        if ctx.model.net.path != "deterministic":
             found["of draws"] = torch.cat(draws, dim=2)
-        found["true"] = summary(task.clean[None].double())
+        found["true"] = summary(task.target_clean[None].double())
         if oracle is not None:
             found["exact"] = summary(oracle.mean(double(task.context), task.target.times.double())[None])
         return found
 
-    def columns(self, subject: Subject, oracle: Any, number: int | None, run: Sequence[int]) -> Tensor:
+    def columns(self, ctx: EvalContext, oracle: Any, number: int | None, run: Sequence[int]) -> Tensor:
         """The laws of each voice, mean over draws, (B, 5 voices)."""
-        found = self.summaries(subject, oracle, number, run)
+        found = self.summaries(ctx, oracle, number, run)
         return torch.cat([laws(x, self.tolerance).mean(0) for x in found.values()], dim=1)
 
     def report(
         self,
-        subject: Subject,
+        ctx: EvalContext,
         oracle: Any,
         rows: Sequence[tuple[int | None, Tensor]],
         chosen: Sequence[int],
         result: Result,
     ) -> None:
         """The means over tasks, and a picture of some."""
-        number = self.middle(subject.model)
-        shown = self.summaries(subject, oracle, number, chosen[:SHOWN])
+        number = self.middle(ctx.model)
+        shown = self.summaries(ctx, oracle, number, chosen[:SHOWN])
         names = [
             f"{voice} {law}" if voice in ("true", "exact") else f"{law} {voice}".strip() for voice in shown for law in LAWS
         ]
@@ -87,13 +87,13 @@ class Physics(TaskMetric):
             self.tell(result, context, dict(zip(names, table.unbind(1), strict=True)), squares)
         end = label(number)
         result.headline = tuple(f"{law}{end}" for law in ("energy drift", "overshoot", "violations", "entropy decrease"))
-        process = subject.model.process
+        process = ctx.model.process
         result.facts |= {"levels": process.num_levels, "tolerance": self.tolerance}
         result.notes.append(
             "the laws hold for heat between insulating walls; for other maps the numbers of the true frames say what the "
             "data does. Entropy counts pixels below 0 as 0."
         )
-        if oracle is not None and process.random:
+        if oracle is not None and process.is_random:
             result.notes.append(
                 "the exact mean is over heat flows of several diffusivities: it keeps the energy, but need not keep the "
                 "other laws."

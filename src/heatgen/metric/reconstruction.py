@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from heatgen import check
+from heatgen.basis import Basis, Cosine, Fourier
 from heatgen.check import ConfigError
-from heatgen.forward.basis import Basis, Cosine, Fourier
-from heatgen.metric import reconstruction_pictures as pictures
-from heatgen.metric import scores
-from heatgen.metric.metric import Result, Subject
+from heatgen.metric import scoring_rules
+from heatgen.metric.metric import EvalContext, Result
+from heatgen.metric.pictures import reconstruction as pictures
 from heatgen.noise import SampleNoise, generator
 from heatgen.oracle.gaussian import GaussianOracle
 
@@ -72,24 +72,24 @@ class Reconstruction:
             raise ConfigError(f"metric.draws must be a number, or one for each of metric.inputs, not {draws!r}.")
         self.draws = {word: check.integer("metric.draws", n, minimum=1) for word, n in zip(inputs, counts, strict=True)}
 
-    def __call__(self, subject: Subject) -> Result:
-        model, data = subject.model, subject.data
+    def __call__(self, ctx: EvalContext) -> Result:
+        model, data = ctx.model, ctx.data
         if model is None:
             raise ConfigError("mode=reconstruction needs a run; give run=DIR.")
         total = len(data.images(self.split))
-        n = total if subject.n is None else min(check.integer("n", subject.n, minimum=2), total)
+        n = total if ctx.n is None else min(check.integer("n", ctx.n, minimum=2), total)
         if n < 2:
             raise ConfigError(
                 f"mode=reconstruction needs at least 2 fields; metric.split={self.split} has {n}; use another."
             )
-        chosen = torch.randperm(total, generator=generator(subject.seed, "reconstruction"))[:n].sort().values.tolist()
+        chosen = torch.randperm(total, generator=generator(ctx.seed, "reconstruction"))[:n].sort().values.tolist()
         result = Result({}, headline=())
-        oracle = self._oracle(subject, result)
+        oracle = self._oracle(ctx, result)
         for word in self.inputs:
-            self._measure(subject, oracle, chosen, word, result)
+            self._measure(ctx, oracle, chosen, word, result)
         result.facts = {
             "n": n,
-            "split": f"{subject.data_name} {self.split}",
+            "split": f"{ctx.data_name} {self.split}",
             "draws": " and ".join(map(str, self.draws.values())),
             "input": " and ".join(f"white {self.noise_std:g}" if word == "white" else word for word in self.inputs),
             "levels": model.process.num_levels,
@@ -98,13 +98,13 @@ class Reconstruction:
         return result
 
     @staticmethod
-    def _oracle(subject: Subject, result: Result) -> Any:
+    def _oracle(ctx: EvalContext, result: Result) -> Any:
         """The exact posterior; None where data or map are not Gaussian, and with a note where it cannot be computed."""
-        if subject.data.spec.spectrum is None or subject.model.process.random:
+        if ctx.data.spec.spectrum is None or ctx.model.process.is_random:
             return None
-        process = subject.model.process
+        process = ctx.model.process
         try:
-            oracle = GaussianOracle(process, subject.data.spec)
+            oracle = GaussianOracle(process, ctx.data.spec)
             if not oracle.diagonal and not (process.std(process.times[-1:]) > 0).all():
                 raise ConfigError(f"forward={process.name} has no noise at its last level.")
             return oracle
@@ -115,47 +115,48 @@ class Reconstruction:
     # one batch ------------------------------------------------------------------------------------------------------
 
     def _columns(
-        self, subject: Subject, oracle: Any, run: Sequence[int], word: str
+        self, ctx: EvalContext, oracle: Any, run: Sequence[int], word: str
     ) -> tuple[dict[str, Tensor], list[Tensor]]:
         """Of each field of a batch: its numbers, name -> (B,) or (B, m); and what its picture shows, each (B, C, H, W)."""
         white = self.noise_std if word == "white" else None
-        model = subject.model if white is None else subject.model.observed(white)
-        model = model.drawn(SampleNoise(run, subject.seed, "reconstruct map"))
-        process, u0 = model.process, subject.data.clean(self.split, run).to(subject.devices.device)
+        model = ctx.model if white is None else ctx.model.observed(white)
+        model = model.bound(SampleNoise(run, ctx.seed, "reconstruct map"))
+        process, u0 = model.process, ctx.data.get(self.split, run).to(ctx.devices.device)
         t = process.times[-1:].expand(len(u0))
         clean = process.mean(u0, t)
-        eps = SampleNoise(run, subject.seed, f"reconstruct {'white' if white else 'input'}").normal_like(u0)
+        eps = SampleNoise(run, ctx.seed, f"reconstruct {'white' if white else 'input'}").normal_like(u0)
         u = process.perturb(u0, t, eps) if white is None else clean + white * eps
-        with subject.devices.autocast():
-            draws = self._draws(
-                model, u, [SampleNoise(run, subject.seed, "reconstruct", i) for i in range(self.draws[word])]
-            )
+        with ctx.devices.autocast():
+            draws = self._draws(model, u, [SampleNoise(run, ctx.seed, "reconstruct", i) for i in range(self.draws[word])])
         mean, several = draws.mean(0), len(draws) > 1
         again = torch.stack([process.mean(draw, t) for draw in draws])
-        count = scores.count_radii(*u0.shape[-2:])
+        count = scoring_rules.count_radii(*u0.shape[-2:])
         columns = {
-            "recon MSE vs noisy": scores.mse(again, u),
-            "recon MSE vs clean": scores.mse(again, clean),
-            "MSE of u_0": scores.mse(draws, u0),
-            "MSE of mean": scores.mse(mean, u0),
-            "spectral error": scores.spectral_error(draws, u0, "paper"),
-            "spectral error, power": scores.spectral_error(draws, u0, "power"),
-            "power, truth": scores.power(u0, count),
-            "power, draws": scores.power(draws, count).mean(0),
-            "power, input": scores.power(u, count),
+            "recon MSE vs noisy": scoring_rules.mse(again, u),
+            "recon MSE vs clean": scoring_rules.mse(again, clean),
+            "MSE of u_0": scoring_rules.mse(draws, u0),
+            "MSE of mean": scoring_rules.mse(mean, u0),
+            "spectral error": scoring_rules.spectral_error(draws, u0, "paper"),
+            "spectral error, power": scoring_rules.spectral_error(draws, u0, "power"),
+            "power, truth": scoring_rules.power(u0, count),
+            "power, draws": scoring_rules.power(draws, count).mean(0),
+            "power, input": scoring_rules.power(u, count),
         }
         if several:
-            transform = scores.pit(draws, u0, SampleNoise(run, subject.seed, "reconstruct rank").uniform_like(u0))
-            columns |= {"CRPS": scores.crps(draws, u0), "energy score": scores.energy_score(draws, u0)}
-            columns |= {f"coverage {level} %": scores.coverage(transform, level / 100) for level in COVERAGES}
-            columns |= {"identical": scores.identical(draws), "ranks": scores.rank_histogram(transform, len(draws))}
+            transform = scoring_rules.pit(draws, u0, SampleNoise(run, ctx.seed, "reconstruct rank").uniform_like(u0))
+            columns |= {"CRPS": scoring_rules.crps(draws, u0), "energy score": scoring_rules.energy_score(draws, u0)}
+            columns |= {f"coverage {level} %": scoring_rules.coverage(transform, level / 100) for level in COVERAGES}
+            columns |= {
+                "identical": scoring_rules.identical(draws),
+                "ranks": scoring_rules.rank_histogram(transform, len(draws)),
+            }
         shown = [u0, u, *draws[:SHOWN_DRAWS], mean, mean - u0, draws.std(0, correction=int(several))]
         if oracle is not None:
             u, exact = u.double(), oracle.posterior_mean(u.double(), t, white)
-            sample = oracle.posterior_sample(u, t, SampleNoise(run, subject.seed, "reconstruct oracle"), white)
-            columns["power, oracle sampler"] = scores.power(sample, count)
+            sample = oracle.posterior_sample(u, t, SampleNoise(run, ctx.seed, "reconstruct oracle"), white)
+            columns["power, oracle sampler"] = scoring_rules.power(sample, count)
             if several:
-                columns["excess MSE of mean"] = scores.excess_mse(draws, exact)
+                columns["excess MSE of mean"] = scoring_rules.excess_mse(draws, exact)
             z = oracle.standardise(draws.flatten(0, 1), *(x.repeat(len(draws), *[1] * (x.dim() - 1)) for x in (u, t)), white)
             known = oracle.standardise(u0.double(), u, t, white).isfinite()
             columns |= self._z_scores(oracle, z.reshape(draws.shape), known)
@@ -171,7 +172,7 @@ class Reconstruction:
             return model.generate(u, noises[0]).double().expand(len(noises), *u.shape)
         draws = torch.stack([model.generate(u, noise) for noise in noises[:2]]).double()
         if len(noises) > 1 and self.deterministic is None:
-            self.deterministic = bool(scores.identical(draws).all())
+            self.deterministic = bool(scoring_rules.identical(draws).all())
         if self.deterministic:
             return draws[:1].expand(len(noises), *u.shape)
         return torch.cat([draws, *(model.generate(u, noise)[None].double() for noise in noises[2:])])
@@ -185,13 +186,13 @@ class Reconstruction:
         rings = wave_numbers(oracle.basis, *z.shape[-2:]) if oracle.diagonal else None
         if rings is not None:
             count = int(rings.max()) + 1
-            columns["z squares by ring"] = scores.ring_sums(squares, rings, count)
-            columns["z count by ring"] = scores.ring_sums(number, rings, count)
+            columns["z squares by ring"] = scoring_rules.ring_sums(squares, rings, count)
+            columns["z count by ring"] = scoring_rules.ring_sums(number, rings, count)
         return columns
 
     # all of them ----------------------------------------------------------------------------------------------------
 
-    def _measure(self, subject: Subject, oracle: Any, chosen: Sequence[int], word: str, result: Result) -> None:
+    def _measure(self, ctx: EvalContext, oracle: Any, chosen: Sequence[int], word: str, result: Result) -> None:
         """Measure with one kind of input; add the numbers and pictures to the result."""
         first = word == self.inputs[0]
         suffix, suffix_of_file = ("", "") if first else (f" [{word}]", f"_{word}")
@@ -200,15 +201,15 @@ class Reconstruction:
         kept: list[Tensor] = []
 
         def work(run: Sequence[int]) -> Tensor:
-            columns, shown = self._columns(subject, oracle, run, word)
+            columns, shown = self._columns(ctx, oracle, run, word)
             kept.extend(row for i, row in zip(run, torch.stack(shown, dim=1).cpu(), strict=True) if i in chosen[:SHOWN])
             blocks = {name: column.flatten(1) if column.dim() > 1 else column[:, None] for name, column in columns.items()}
             widths.update({name: block.shape[1] for name, block in blocks.items()})
             return torch.cat(list(blocks.values()), dim=1)
 
-        rows = subject.each(chosen, work, f"reconstructions, {word}")
-        images = subject.devices.gather(torch.stack(kept) if kept else torch.empty(0))
-        if not subject.devices.first:
+        rows = ctx.each(chosen, work, f"reconstructions, {word}")
+        images = ctx.devices.gather(torch.stack(kept) if kept else torch.empty(0))
+        if not ctx.devices.first:
             return
         found = dict(zip(widths, rows.split(list(widths.values()), dim=1), strict=True))
         same = int(found["identical"].sum()) if "identical" in found else 0
@@ -220,7 +221,7 @@ class Reconstruction:
             if name in found and not (same and name.startswith("coverage")):
                 self._add(result, name + suffix, found[name][:, 0])
         if oracle is not None:
-            self._add_gap(subject, oracle, word, found, suffix, result)
+            self._add_gap(ctx, oracle, word, found, suffix, result)
         short = HEADLINE if first else HEADLINE[:3]
         result.headline = (
             *(result.headline or ()),
@@ -241,10 +242,10 @@ class Reconstruction:
         result.errors[name] = values.std().item() / len(values) ** 0.5
 
     def _add_gap(
-        self, subject: Subject, oracle: Any, word: str, found: dict[str, Tensor], suffix: str, result: Result
+        self, ctx: EvalContext, oracle: Any, word: str, found: dict[str, Tensor], suffix: str, result: Result
     ) -> None:
         """The MSE over that of an exact sampler, and the rms z-scores, of all coefficients and by ring."""
-        least = oracle.minimum_mse(subject.model.process.times[-1:], self.noise_std if word == "white" else None)
+        least = oracle.minimum_mse(ctx.model.process.times[-1:], self.noise_std if word == "white" else None)
         result.facts[f"least MSE of u_0{suffix}"] = f"{least:.6g}"
         if least == 0 or not found["z count"].sum():
             result.notes.append(f"u_K determines u_0 ({word} input): no z-scores.")

@@ -12,8 +12,8 @@ from heatgen import check
 from heatgen.check import ConfigError
 from heatgen.data.module import Mixture
 from heatgen.metric import distances
-from heatgen.metric import score_pictures as pictures
-from heatgen.metric.metric import Result, Subject
+from heatgen.metric.metric import EvalContext, Result
+from heatgen.metric.pictures import score as pictures
 from heatgen.noise import SampleNoise, generator
 from heatgen.oracle.find import exact_answers
 from heatgen.oracle.gaussian import GaussianOracle
@@ -83,30 +83,30 @@ class Score:
         self.levels = check.integer("metric.levels", levels, minimum=2)
 
     @torch.no_grad()
-    def __call__(self, subject: Subject) -> Result:
-        model, data = subject.model, subject.data
+    def __call__(self, ctx: EvalContext) -> Result:
+        model, data = ctx.model, ctx.data
         if model is None:
             raise ConfigError("mode=score needs a run; give run=DIR.")
         process = model.process
-        if process.random:
+        if process.is_random:
             raise ConfigError(
                 f"mode=score needs one law at each level, and forward={process.name} is drawn at random for each sample; "
                 "use another map."
             )
         total = len(data.images(self.split))
-        n = check.integer("n", total if subject.n is None else subject.n, minimum=2)
+        n = check.integer("n", total if ctx.n is None else ctx.n, minimum=2)
         levels = self.looked_at(process.num_levels)
-        order = torch.randperm(total, generator=generator(subject.seed, "score"))
+        order = torch.randperm(total, generator=generator(ctx.seed, "score"))
         chosen, points = (order[:count].sort().values.tolist() for count in (n, POINTS))
         result = Result({}, headline=())
         oracle = exact_answers(process, data.spec)
-        reference = self._reference(subject, oracle, points, result)
-        why = self._no_error(subject, oracle, levels, chosen)
+        reference = self._reference(ctx, oracle, points, result)
+        why = self._no_error(ctx, oracle, levels, chosen)
         if why and reference is None:
             raise ConfigError(f"mode=score has nothing to compare: {why}; {result.notes[0]}.")
         result.facts = {
             "n": n,
-            "split": f"{subject.data_name} {self.split}",
+            "split": f"{ctx.data_name} {self.split}",
             "levels": f"{len(levels)} of {process.num_levels}, and 0",
             "delta": model.noise_label(),
         }
@@ -114,9 +114,9 @@ class Score:
         if why:
             result.notes.append(f"no score error: {why}.")
         else:
-            self._add_errors(subject, oracle, levels, chosen, result)
+            self._add_errors(ctx, oracle, levels, chosen, result)
         if reference is not None:
-            self._add_laws(subject, reference, levels, chosen, n, result)
+            self._add_laws(ctx, reference, levels, chosen, n, result)
         return result
 
     def looked_at(self, count: int) -> list[int]:
@@ -128,13 +128,13 @@ class Score:
         parts = min(self.levels, count)
         return [int((i + 0.5) * count / parts) + 1 for i in range(parts)]
 
-    def _reference(self, subject: Subject, oracle: Any, numbers: Sequence[int], result: Result) -> Reference | None:
+    def _reference(self, ctx: EvalContext, oracle: Any, numbers: Sequence[int], result: Result) -> Reference | None:
         """The law that samples are compared with, and a note on it; None where there is none."""
-        process, data = subject.model.process, subject.data
+        process, data = ctx.model.process, ctx.data
         if oracle is None:
-            points = data.clean(self.split, numbers).to(process.times.device)
+            points = data.get(self.split, numbers).to(process.times.device)
             result.notes.append(
-                f"no closed form for the law of data={subject.data_name}: the states on the way back are compared with "
+                f"no closed form for the law of data={ctx.data_name}: the states on the way back are compared with "
                 f"{len(points)} points of its {self.split} split, seen through the map."
             )
             return Reference.of_points(process, data.spec, points)
@@ -148,12 +148,12 @@ class Score:
         return Reference(oracle)
 
     @staticmethod
-    def _no_error(subject: Subject, oracle: Any, levels: Sequence[int], chosen: Sequence[int]) -> str:
+    def _no_error(ctx: EvalContext, oracle: Any, levels: Sequence[int], chosen: Sequence[int]) -> str:
         """Why there is no score error, "" where there is one."""
-        model, process = subject.model, subject.model.process
+        model, process = ctx.model, ctx.model.process
         silent = [k for k in levels if not process.std(process.times[k : k + 1]).any()]
         if oracle is None:
-            return f"the score of data={subject.data_name} has no closed form ({KNOWN} have one)"
+            return f"the score of data={ctx.data_name} has no closed form ({KNOWN} have one)"
         if not hasattr(model, "score"):
             return f"model={type(model).__module__.rsplit('.', 1)[-1]} gives no score"
         if len(chosen) < 2:
@@ -162,23 +162,25 @@ class Score:
 
     # the score ------------------------------------------------------------------------------------------------------
 
-    def _add_errors(self, subject: Subject, oracle: Any, levels: Sequence[int], chosen: list[int], result: Result) -> None:
+    def _add_errors(self, ctx: EvalContext, oracle: Any, levels: Sequence[int], chosen: list[int], result: Result) -> None:
         """The errors of the score, as values and series, with their picture."""
-        model, process, data, devices = subject.model, subject.model.process, subject.data, subject.devices
+        model, process, data, devices = ctx.model, ctx.model.process, ctx.data, ctx.devices
 
         def work(run: Sequence[int], advance: Callable[[], object]) -> Tensor:
-            u0, rows = data.clean(self.split, run).to(devices.device), []
+            u0, rows = data.get(self.split, run).to(devices.device), []
             for k in levels:
                 t = process.times[k].expand(len(u0))
-                u = process.perturb(u0, t, SampleNoise(run, subject.seed, "score", k).normal_like(u0))
+                u = process.perturb(u0, t, SampleNoise(run, ctx.seed, "score", k).normal_like(u0))
                 exact, std = oracle.score(u, t).double(), process.std(t)
                 with devices.autocast():
                     gap = model.score(u, t).double() - exact
-                rows.append(torch.stack([process.colour(x, std).square().flatten(1).mean(1) for x in (gap, exact)]))
+                rows.append(
+                    torch.stack([process.scale_coefficients(x, std).square().flatten(1).mean(1) for x in (gap, exact)])
+                )
                 advance()
             return torch.stack(rows, dim=-1).transpose(0, 1)  # (B, 2, levels)
 
-        squares = subject._each(chosen, work, "score errors", len(levels))
+        squares = ctx._each(chosen, work, "score errors", len(levels))
         if not devices.first:
             return
         errors, exact = squares.mean(0)
@@ -198,16 +200,16 @@ class Score:
             with devices.autocast():
                 return torch.cat([model.score(*part) for part in zip(u.split(1024), t.split(1024), strict=True)])
 
-        u0 = data.clean(self.split, chosen).to(devices.device)
+        u0 = data.get(self.split, chosen).to(devices.device)
         result.pictures["score"] = pictures.score(process, oracle, learned, u0, levels, result.series)
 
     # the way back ---------------------------------------------------------------------------------------------------
 
     def _states(
-        self, subject: Subject, reference: Reference, levels: Sequence[int], n: int
+        self, ctx: EvalContext, reference: Reference, levels: Sequence[int], n: int
     ) -> tuple[dict[int, Tensor], list[int]]:
         """level -> coefficients of n states, and in one or two dimensions the states themselves behind; levels not seen."""
-        model, times = subject.model, subject.model.process.times
+        model, times = ctx.model, ctx.model.process.times
         seen: set[int] = set()
         plain = reference.size <= 2
 
@@ -223,24 +225,24 @@ class Score:
                 see(k, u)
                 advance()
 
-            u0, noise = subject.data.prior_images(samples, subject.seed), SampleNoise(samples, subject.seed, "sample")
-            with subject.devices.autocast():
-                state = model.initial_state(u0.to(subject.devices.device), noise)
+            u0, noise = ctx.data.prior_images(samples, ctx.seed), SampleNoise(samples, ctx.seed, "sample")
+            with ctx.devices.autocast():
+                state = model.initial_state(u0.to(ctx.devices.device), noise)
                 see(model.process.num_levels, state)
                 see(0, model.generate(state, noise, step))
             seen.update(found)
             return torch.stack([found.get(k, torch.full_like(found[0], math.nan)) for k in levels], dim=1)
 
-        rows = subject._each(range(n), draw, "sampling", model.process.num_levels)
+        rows = ctx._each(range(n), draw, "sampling", model.process.num_levels)
         return {k: rows[:, i] for i, k in enumerate(levels) if k in seen}, [k for k in levels if k not in seen]
 
     def _add_laws(
-        self, subject: Subject, reference: Reference, levels: Sequence[int], chosen: list[int], n: int, result: Result
+        self, ctx: EvalContext, reference: Reference, levels: Sequence[int], chosen: list[int], n: int, result: Result
     ) -> None:
         """The laws of the states beside those of the forward process, as values and series, with their pictures."""
-        process, levels = subject.model.process, [0, *levels]
-        states, unseen = self._states(subject, reference, levels, n)
-        if not subject.devices.first:
+        process, levels = ctx.model.process, [0, *levels]
+        states, unseen = self._states(ctx, reference, levels, n)
+        if not ctx.devices.first:
             return
         width = len(reference.kept)
         empty = {name: math.nan for name in distances.SUMMARY}
@@ -262,9 +264,9 @@ class Score:
         )
         if unseen:
             result.notes.append(f"the way back says nothing of {len(unseen)} levels between K and 0: no laws there.")
-        u0 = subject.data.clean(self.split, chosen).to(process.times.device)
+        u0 = ctx.data.get(self.split, chosen).to(process.times.device)
         result.pictures["levels"] = pictures.levels(result.series, reference.exact_ks(n))
-        result.pictures["densities"] = pictures.densities(reference, u0, states, SHOWN, subject.seed)
+        result.pictures["densities"] = pictures.densities(reference, u0, states, SHOWN, ctx.seed)
 
     @staticmethod
     def _add_values(result: Result, end: distances.Distances, last: float, n: int) -> None:

@@ -17,8 +17,8 @@ class Denoiser(Method):
     Source: Song et al. 2021 (DDIM), eqs. 7 and 12, with operators in place of numbers; Bao et al. 2022 for the variance.
     """
 
-    markov = True
-    noise_at_end = True
+    has_markov_forward = True
+    noise_last_step = True
     errors: Tensor | None = None  # of the estimate at each level by coefficient, (K + 1, C, H, W), where measured
 
     def denoise(self, u: Tensor, t: Tensor) -> Tensor:
@@ -47,7 +47,7 @@ class Denoiser(Method):
 
     def score(self, u: Tensor, t: Tensor) -> Tensor:
         """An estimate of the gradient of log p_t(u), (B, C, H, W); Tweedie's formula."""
-        return -self.process.colour(self.noise_estimate(u, t, self.denoise(u, t)), inverse(self.process.std(t)))
+        return -self.process.scale_coefficients(self.noise_estimate(u, t, self.denoise(u, t)), inverse(self.process.std(t)))
 
     def reverse_mean(self, u: Tensor, t: Tensor, s: Tensor) -> Tensor:
         """The mean of u_s given u_t = u for times t > s, (B, C, H, W)."""

@@ -21,7 +21,7 @@ TINY = 1e-10  # the least variance of a coefficient, in units of the mean one
 class Diffusion(Denoiser):
     """E[u_0 | u_t] learned at every t, from u_t = A u_0 + b + L eps with t continuous; score and steps derived from it.
 
-    head: what the network gives. preconditioned: with c the coefficients of u_t - b - A m and v = A^2 S + L^2,
+    prediction_type: what the network gives. preconditioned: with c the coefficients of u_t - b - A m and v = A^2 S + L^2,
 
         u_0 = m + (A S / v) c + L sqrt(S / v) F(c / sqrt(v)),   loss |F - F*|^2 a pixel,
 
@@ -30,7 +30,7 @@ class Diffusion(Denoiser):
     F = rms(L) times the score; their networks see u / rms(v), and the loss is |F - F*|^2 too. auto: preconditioned where
     the map is diagonal, else x0. reverse_variance: of the reverse steps, measured (with the error of the estimate by
     coefficient, on calibration_images validation images) or small (as if the estimate were u_0 itself).
-    ConfigError for a value out of range or a head that the map forbids.
+    ConfigError for a value out of range or a prediction_type that the map forbids.
     Source: Vincent 2011; Karras et al. 2022, section 5, with operators for numbers.
     """
 
@@ -43,16 +43,16 @@ class Diffusion(Denoiser):
         net: nn.Module,
         sampler: Callable[..., Tensor],
         optimizer: Callable[..., torch.optim.Optimizer],
-        head: str = "auto",
+        prediction_type: str = "auto",
         preconditioning: str = "coefficient",
         reverse_variance: str = "measured",
         calibration_images: int = 256,
         **settings: Any,
     ):
         super().__init__(process, net, sampler, optimizer, **settings)
-        if self.process.hidden:
+        if self.process.withholds_cond:
             raise ConfigError("model=diffusion uses T, which forward.conditional=false hides; use model=ihd.")
-        self.head = self._choose(check.choice("model.head", head, HEADS))
+        self.prediction_type = self._choose(check.choice("model.prediction_type", prediction_type, HEADS))
         self.preconditioning = check.choice("model.preconditioning", preconditioning, ("coefficient", "scalar"))
         self.reverse_variance = check.choice("model.reverse_variance", reverse_variance, VARIANCES)
         self.calibration_images = check.integer("model.calibration_images", calibration_images, minimum=2)
@@ -61,13 +61,16 @@ class Diffusion(Denoiser):
 
     def _choose(self, wanted: str) -> str:
         if wanted == "auto":
-            wanted = self.chosen["head"] = "x0" if self.matrices else "preconditioned"
+            wanted = self.chosen["prediction_type"] = "x0" if self.matrices else "preconditioned"
         if wanted == "preconditioned" and self.matrices:
-            raise ConfigError(f"model.head=preconditioned needs a diagonal map; forward={self.process.name} is not: use x0.")
-        lost = self.matrices or self.process.random or self.process.gain(self.process.times).abs().min() < 1e-6
+            raise ConfigError(
+                f"model.prediction_type=preconditioned needs a diagonal map; forward={self.process.name} is not: use x0."
+            )
+        lost = self.matrices or self.process.is_random or self.process.gain(self.process.times).abs().min() < 1e-6
         if wanted in ("eps", "score") and lost:
             raise ConfigError(
-                f"model.head={wanted} divides by A(t), which forward={self.process.name} may lose; use preconditioned or x0."
+                f"model.prediction_type={wanted} divides by A(t), which forward={self.process.name} may lose; "
+                "use preconditioned or x0."
             )
         return wanted
 
@@ -77,7 +80,7 @@ class Diffusion(Denoiser):
         n = min(MEASURED, len(data.images("train")))
         total = torch.zeros(2, *self.process.shape, dtype=torch.float64, device=self.mean.device)
         for samples in batches(range(n), 1024):
-            c = self.process.basis(data.clean("train", samples).to(self.mean.device).double())
+            c = self.process.basis(data.get("train", samples).to(self.mean.device).double())
             total += torch.stack([c.sum(0), c.square().sum(0)])
         self.mean.copy_(total[0] / n)
         self.spectrum.copy_((total[1] / n - self.mean**2).clamp(min=0))
@@ -92,8 +95,8 @@ class Diffusion(Denoiser):
         return self.mean, self.spectrum.clamp(min=TINY * float(overall) + 1e-30)
 
     def _network(self, u: Tensor, t: Tensor) -> Tensor:
-        told = self.process.condition(t, t)
-        return self.net(u, self.process.level(t).to(u), None if told is None else told.to(u)).to(u)
+        cond = self.process.cond(t, t)
+        return self.net(u, self.process.level(t).to(u), None if cond is None else cond.to(u)).to(u)
 
     def _scale(self, t: Tensor) -> Tensor:
         """1 / rms(v), (B, 1, 1, 1): the size of the states of level t."""
@@ -113,7 +116,7 @@ class Diffusion(Denoiser):
 
     def _output(self, u: Tensor, t: Tensor) -> Tensor:
         """F: what the network says of u."""
-        if self.head == "preconditioned":
+        if self.prediction_type == "preconditioned":
             _, _, variance, _ = self._coefficients(t)
             return self._network(self.process.basis.inverse(self._centred(u, t) * variance.rsqrt()).to(u), t)
         return self._network((u * self._scale(t)).to(u), t)
@@ -121,15 +124,15 @@ class Diffusion(Denoiser):
     def denoise(self, u: Tensor, t: Tensor) -> Tensor:
         """The estimate of E[u_0 | u_t = u], (B, C, H, W)."""
         output, process = self._output(u, t), self.process
-        if self.head == "x0":
+        if self.prediction_type == "x0":
             return output
         gain, std, variance, spectrum = self._coefficients(t)
-        if self.head == "preconditioned":
+        if self.prediction_type == "preconditioned":
             (mean, _), basis = self._prior(), process.basis
             known = gain * spectrum / variance * self._centred(u, t)
             return basis.inverse(mean + known + std * (spectrum / variance).sqrt() * basis(output.double())).to(u)
-        eps = output if self.head == "eps" else -process.colour(output, std / rms(std))
-        noiseless = process.basis((u - process.colour(eps, std)).double()) - process.offset(t)
+        eps = output if self.prediction_type == "eps" else -process.scale_coefficients(output, std / rms(std))
+        noiseless = process.basis((u - process.scale_coefficients(eps, std)).double()) - process.offset(t)
         return process.basis.inverse(noiseless / gain).to(u)
 
     def denoise_variance(self, t: Tensor) -> Tensor | None:
@@ -151,18 +154,18 @@ class Diffusion(Denoiser):
 
     def loss(self, batch: dict[str, Tensor], noise: SampleNoise) -> Tensor:
         """|F(u_t) - F*|^2 a pixel, (B,)."""
-        u0, model = batch["u0"], self.drawn(noise)
+        u0, model = batch["u0"], self.bound(noise)
         t = self.times_for(noise).to(model.process.times)
         eps = noise.normal_like(u0)
         u = model.process.perturb(u0, t, eps)
         return (model._output(u, t) - model._target(u0, u, eps, t).to(u)).square().flatten(1).mean(1)
 
     def _target(self, u0: Tensor, u: Tensor, eps: Tensor, t: Tensor) -> Tensor:
-        if self.head in ("x0", "eps"):
-            return u0 if self.head == "x0" else eps
-        if self.head == "score":
+        if self.prediction_type in ("x0", "eps"):
+            return u0 if self.prediction_type == "x0" else eps
+        if self.prediction_type == "score":
             std = self.process.std(t)
-            return -self.process.colour(eps, rms(std) / std)
+            return -self.process.scale_coefficients(eps, rms(std) / std)
         gain, std, variance, spectrum = self._coefficients(t)
         mean, _ = self._prior()
         clean, noise = self.process.basis(u0.double()) - mean, self.process.basis(eps.double())

@@ -38,8 +38,8 @@ class HeatKernelScore(Method):
             )
 
     def _output(self, u: Tensor, t: Tensor) -> Tensor:
-        told = self.process.condition(t, t)
-        return self.net(u, self.process.level(t).to(u), None if told is None else told.to(u)).to(u)
+        cond = self.process.cond(t, t)
+        return self.net(u, self.process.level(t).to(u), None if cond is None else cond.to(u)).to(u)
 
     def score(self, u: Tensor, t: Tensor) -> Tensor:
         """An estimate of the gradient of log p_t(u) for times t > 0, (B, C, H, W)."""
@@ -47,8 +47,8 @@ class HeatKernelScore(Method):
 
     def loss(self, batch: dict[str, Tensor], noise: SampleNoise) -> Tensor:
         """|net + sigma L^-1 eps|^2 a pixel, (B,)."""
-        u0, model = batch["u0"], self.drawn(noise)
+        u0, model = batch["u0"], self.bound(noise)
         process, t, eps = model.process, self.times_for(noise), noise.normal_like(u0)
         std = process.std(t)
-        target = -process.colour(eps, rms(std) / std).to(u0)
+        target = -process.scale_coefficients(eps, rms(std) / std).to(u0)
         return (model._output(process.perturb(u0, t, eps), t) - target).square().flatten(1).mean(1)

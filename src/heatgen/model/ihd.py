@@ -42,7 +42,7 @@ def untrained_errors(process: Any) -> dict[str, float]:
 
 def scales_by_a_number(process: Any) -> bool:
     """Whether A(t) is one number for all coefficients, and known: a drawn one may come near 0 anywhere."""
-    if process.random:
+    if process.is_random:
         return False
     try:
         return process.gain(process.times[-1:]).numel() == 1
@@ -96,7 +96,7 @@ class IHD(Method):
         self.errors: Tensor | None = None  # MSE of level k by coefficient, (K + 1, 1 or C, 1 or H, 1 or W)
 
     def _choose(self, wanted: str) -> str:
-        if self.process.hidden and wanted in ("ratio", "x0"):
+        if self.process.withholds_cond and wanted in ("ratio", "x0"):
             raise ConfigError(f"model.parametrisation={wanted} uses T, which forward.conditional=false hides; use residual.")
         if wanted == "ratio" and not scales_by_a_number(self.process):
             raise ConfigError(
@@ -104,7 +104,7 @@ class IHD(Method):
             )
         if wanted != "auto":
             return wanted
-        errors = {"residual": 0.0} if self.process.hidden else untrained_errors(self.process)
+        errors = {"residual": 0.0} if self.process.withholds_cond else untrained_errors(self.process)
         wanted = min(errors, key=lambda name: errors[name])
         self.chosen["parametrisation"] = wanted
         return wanted
@@ -113,8 +113,8 @@ class IHD(Method):
 
     def _mean(self, u: Tensor, t: Tensor, s: Tensor) -> Tensor:
         process = self.process
-        told = process.condition(t, s)
-        output = self.net(u, process.level(t).to(u), None if told is None else told.to(u)).to(u)
+        cond = process.cond(t, s)
+        output = self.net(u, process.level(t).to(u), None if cond is None else cond.to(u)).to(u)
         if self.parametrisation == "x0":
             return process.mean(output, s)
         if self.parametrisation == "ratio":
@@ -183,7 +183,7 @@ class IHD(Method):
 
     def loss(self, batch: dict[str, Tensor], noise: SampleNoise) -> Tensor:
         """sum over pixels of (A(t_{k-1}) u_0 + b(t_{k-1}) - mu(u_k, k))^2, (B,)."""
-        u0, model = batch["u0"], self.drawn(noise)
+        u0, model = batch["u0"], self.bound(noise)
         k = noise.integers(1, self.top_level).to(u0.device)
         t, s = self.process.times[k], self.process.times[k - 1]
         u = model.process.perturb(u0, t, noise.normal_like(u0))

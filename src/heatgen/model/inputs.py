@@ -14,7 +14,7 @@ def check_inputs(inputs: int, process: Any) -> int:
     """ConfigError unless inputs is 1, or 2 and the map has an increment."""
     if check.integer("model.inputs", inputs, minimum=1) > 2:
         raise ConfigError(f"model.inputs must be 1 (the state) or 2 (and the physics increment), not {inputs}.")
-    if inputs == 2 and (process.random or not has_increments(process)):
+    if inputs == 2 and (process.is_random or not has_increments(process)):
         raise ConfigError(
             f"model.inputs=2 needs a map with noisy steps, which forward={process.name} lacks; use model.inputs=1."
         )

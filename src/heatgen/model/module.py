@@ -53,10 +53,12 @@ class Method(L.LightningModule):
 
     process: Any
     net: nn.Module
-    learns = True  # whether there is anything to train
-    own_way = False  # whether `generate` needs no sampler
-    markov = False  # whether its reverse steps undo a Markov process; if not, noises of levels are independent given u_0
-    noise_at_end = False  # whether the reverse step to t = 0 draws noise too, of `reverse_std`
+    trainable = True  # whether there is anything to train
+    uses_sampler = True  # whether `generate` calls it
+    has_markov_forward = (
+        False  # whether its reverse steps undo a Markov process; if not, noises of levels are independent given u_0
+    )
+    noise_last_step = False  # whether the reverse step to t = 0 draws noise too, of `reverse_std`
 
     def __init__(
         self,
@@ -82,22 +84,22 @@ class Method(L.LightningModule):
 
     # sampling -------------------------------------------------------------------------------------------------------
 
-    def drawn(self, noise: SampleNoise) -> Any:
+    def bound(self, noise: SampleNoise) -> Any:
         """This model with the random part of its map drawn for the samples of `noise`; itself where there is none."""
-        return self.given(self.process.draw(noise))
+        return self.bind(self.process.draw(noise))
 
-    def given(self, drawn: Tensor | None) -> Any:
+    def bind(self, draws: Tensor | None) -> Any:
         """This model with these random numbers of its map, sharing the weights; itself where there are none."""
-        if drawn is None:
+        if draws is None:
             return self
         view = copy.copy(self)
-        view._modules = {**self._modules, "process": self.process.given(drawn)}
+        view._modules = {**self._modules, "process": self.process.bind(draws)}
         return view
 
     def initial_state(self, u0: Tensor, noise: Noise) -> Tensor:
         """A draw of the prior around training images u0, (B, C, H, W): A(t_K) u_0 + b(t_K) + initial_std eps."""
         state = self.process.mean(u0, self.process.times[-1:].expand(len(u0)))
-        return state + self.process.colour(noise.normal_like(state), self.initial_std())
+        return state + self.process.scale_coefficients(noise.normal_like(state), self.initial_std())
 
     def initial_std(self) -> Tensor:
         """The noise of initial states over the coefficients: prior_std, or the forward's own at level K."""
@@ -112,11 +114,11 @@ class Method(L.LightningModule):
 
     def reverse_noise(self, eps: Tensor, t: Tensor, s: Tensor) -> Tensor:
         """The noise of the reverse step from t to s, from white noise eps."""
-        return self.process.colour(eps, self.reverse_std(t, s))
+        return self.process.scale_coefficients(eps, self.reverse_std(t, s))
 
     def noise_estimate(self, u: Tensor, t: Tensor, u0: Tensor) -> Tensor:
         """eps = L(t)^-1 (u - A(t) u_0 - b(t)), (B, C, H, W); 0 where L is."""
-        return self.process.colour(u - self.process.mean(u0, t), inverse(self.process.std(t)))
+        return self.process.scale_coefficients(u - self.process.mean(u0, t), inverse(self.process.std(t)))
 
     def target_mean(self, u0: Tensor, u: Tensor, t: Tensor, s: Tensor) -> Tensor:
         """E[u_s | u_t = u, u_0], what a reverse step aims at, (B, C, H, W): A(s) u_0 + b(s), + rho eps if `markov`.
@@ -124,13 +126,13 @@ class Method(L.LightningModule):
         rho: the map's `coupling`; eps: `noise_estimate`.
         """
         state = self.process.mean(u0, s)
-        if not self.markov:
+        if not self.has_markov_forward:
             return state
-        return state + self.process.colour(self.noise_estimate(u, t, u0), self.process.coupling(s, t))
+        return state + self.process.scale_coefficients(self.noise_estimate(u, t, u0), self.process.coupling(s, t))
 
     def target_std(self, t: Tensor, s: Tensor) -> Tensor:
         """The deviation of u_s given u_t and u_0 over the coefficients, broadcastable to (B, C, H, W), float64."""
-        if not self.markov:
+        if not self.has_markov_forward:
             return self.process.std(torch.maximum(s, self.process.times[1])).double()
         std, rho = self.process.std(s).double(), self.process.coupling(s, t).double()
         return (std**2 - rho**2).clamp(min=0).sqrt()
@@ -145,7 +147,7 @@ class Method(L.LightningModule):
         """
         process: Any = self.process
         score = self.score(u, t)  # type: ignore[operator]
-        denoised = u + process.colour(score, factor * process.step_std(s, t) ** 2)
+        denoised = u + process.scale_coefficients(score, factor * process.step_std(s, t) ** 2)
         return (denoised - process.increment(denoised, s, t)).to(u)
 
     def euler_step(self, u: Tensor, t: Tensor, s: Tensor, factor: float) -> Tensor:
@@ -161,7 +163,7 @@ class Method(L.LightningModule):
                 "sampler.step=physics or another sampler."
             )
         score = self.score(u, t)  # type: ignore[operator]
-        slope = process.drift(u, t) - process.colour(score, factor * process.diffusion(t) ** 2)
+        slope = process.drift(u, t) - process.scale_coefficients(score, factor * process.diffusion(t) ** 2)
         return (u - process.column(t - s) * slope).to(u)
 
     def noise_label(self) -> str:
@@ -185,9 +187,9 @@ class Method(L.LightningModule):
         n, process = min(images, len(data.images("val"))), self.process
         total = torch.zeros(process.num_levels + 1, *process.shape, dtype=torch.float64, device=process.times.device)
         for samples in batches(range(n), BATCH):
-            u0 = data.clean("val", samples).to(process.times.device)
+            u0 = data.get("val", samples).to(process.times.device)
             noise = SampleNoise(samples, self.seed, "calibrate")
-            model = self.drawn(noise)
+            model = self.bound(noise)
             for k in range(1, process.num_levels + 1):
                 u = model.process.perturb(u0, process.times[k].expand(len(u0)), noise.normal_like(u0))
                 total[k] += process.basis(gap(model, u0, u, k)).double().square().sum(0)
@@ -200,14 +202,14 @@ class Method(L.LightningModule):
     @torch.no_grad()
     def generate(self, u_last: Tensor, noise: Noise, on_step: OnStep | None = None) -> Tensor:
         """Samples of u_0 from states u_last at level K, (B, C, H, W); on_step(k, u_k) sees every state on the way."""
-        return self.sampler(self, u_last, self.process.times, generator=noise, on_step=on_step)
+        return self.sampler(self, u_last, self.process.times, rng=noise, on_step=on_step)
 
     @torch.no_grad()
     def reconstruct(self, u_last: Tensor, n: int, seed: int = 0) -> Tensor:
         """n draws of u_0 for each state u_last at level K, (n, B, C, H, W); the noise depends on (seed, draw, item)."""
         items = range(len(u_last))
         noises = [SampleNoise(items, seed, "reconstruct", i) for i in range(n)]
-        return torch.stack([self.drawn(noise).generate(u_last, noise) for noise in noises])
+        return torch.stack([self.bound(noise).generate(u_last, noise) for noise in noises])
 
     # training -------------------------------------------------------------------------------------------------------
 

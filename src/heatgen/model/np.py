@@ -32,7 +32,7 @@ class NeuralProcessMethod(Method):
     without z. auto: cnp without z, npml if causal, else elbo. counted: all, context frames too, or targets alone; auto: all
     with z, as published, and targets without, as frames that were seen are predicted too well, which makes a network too
     sure of the others. draws: K, in training. noise_std: null for the map's sigma.
-    hints: privileged facts of the clean frames for the posterior of z, in training alone (LUPI): none | facts, their
+    privileged: privileged facts of the clean frames for the posterior of z, in training alone (LUPI): none | facts, their
     maximum, mean and entropy | zero, numbers that say nothing | shuffled, the facts of another task | oracle, the facts for
     z given the context too, in training and at prediction: an upper bound that no test may use in earnest, as it is told
     what nobody has; it cannot `generate`.
@@ -40,7 +40,7 @@ class NeuralProcessMethod(Method):
     Source: Garnelo et al. 2018; Foong et al. 2020 (npml); the reference of each network is `net.neural_process`.
     """
 
-    own_way = True
+    uses_sampler = False
     net: Any
 
     def __init__(
@@ -54,7 +54,7 @@ class NeuralProcessMethod(Method):
         counted: str = "auto",
         draws: int = 4,
         noise_std: float | None = None,
-        hints: str = "none",
+        privileged: str = "none",
         **settings: Any,
     ):
         super().__init__(process, net, sampler, optimizer, **settings)
@@ -63,18 +63,19 @@ class NeuralProcessMethod(Method):
         regime(self.process.num_levels + 1, SampleNoise([0], "check"))  # too few frames are refused now
         self.regime, self.noise_std = regime, observation_noise(self.process, noise_std)
         self.draws = check.integer("model.draws", draws, minimum=1)
-        self.hints = check.choice("model.hints", hints, HINTS)
-        if (self.hints != "none") != bool(net.hints):
+        self.privileged = check.choice("model.privileged", privileged, HINTS)
+        if (self.privileged != "none") != bool(net.privileged):
             raise ConfigError(
-                f"model.hints={hints} does not fit net.hints={net.hints}; use net=lupi_np, or model.hints=none."
+                f"model.privileged={privileged} does not fit net.privileged={net.privileged}; use net=lupi_np, or "
+                "model.privileged=none."
             )
         self.objective = self._choose(check.choice("model.objective", objective, ("auto", *OBJECTIVES)))
         self.counted = check.choice("model.counted", counted, COUNTED)
         if counted == "auto":
             self.counted = self.chosen["counted"] = "targets" if net.path == "deterministic" else "all"
-        if self.hints not in ("none", "oracle") and self.objective == "npml":
+        if self.privileged not in ("none", "oracle") and self.objective == "npml":
             raise ConfigError(
-                f"model.hints={hints} is told to a posterior, and model.objective=npml has none; use elbo or iwae."
+                f"model.privileged={privileged} is told to a posterior, and model.objective=npml has none; use elbo or iwae."
             )
 
     def _choose(self, wanted: str) -> str:
@@ -98,12 +99,12 @@ class NeuralProcessMethod(Method):
         return (self.process.level(t.flatten()) / self.process.num_levels).reshape(t.shape).float()
 
     def _context(self, frames: Frames, task: Task) -> Context:
-        seen = task.seen
-        if seen is not None and len(frames.times[0]) > seen.shape[1]:  # targets are seen whole
-            whole = torch.ones_like(frames.values[:, seen.shape[1] :, :1], dtype=torch.bool)
-            seen = torch.cat([seen, whole], dim=1)
-        told = None if task.told is None else task.told.float()
-        return Context(Frames(self.tau(frames.times), frames.values.float(), frames.mask), seen, told)
+        pixel_mask = task.pixel_mask
+        if pixel_mask is not None and len(frames.times[0]) > pixel_mask.shape[1]:  # targets are seen whole
+            whole = torch.ones_like(frames.values[:, pixel_mask.shape[1] :, :1], dtype=torch.bool)
+            pixel_mask = torch.cat([pixel_mask, whole], dim=1)
+        cond = None if task.cond is None else task.cond.float()
+        return Context(Frames(self.tau(frames.times), frames.values.float(), frames.mask), pixel_mask, cond)
 
     def make_task(self, u0: Tensor, regime: Any, noise: SampleNoise) -> Task:
         """Tasks of the forward map from fields u0, (B, C, H, W), with this regime."""
@@ -111,10 +112,10 @@ class NeuralProcessMethod(Method):
 
     def predict(self, task: Task, draws: int, noise: Noise | None = None, times: Tensor | None = None) -> Prediction:
         """What the model says at the task's targets, or at other times (B, M), from the context alone."""
-        asked = self.tau(task.target.times if times is None else times)
+        target_times = self.tau(task.target.times if times is None else times)
         context = self._context(task.context, task)
-        known = self.net.represent(context, asked, self._given_hints(task))
-        return Prediction(*self.net.decode(known, self._draw(known, draws, noise), asked, context.told))
+        known = self.net.represent(context, target_times, self._given_privileged(task))
+        return Prediction(*self.net.decode(known, self._draw(known, draws, noise), target_times, context.cond))
 
     @staticmethod
     def _draw(known: Representation, draws: int, noise: Noise | None) -> Tensor | None:
@@ -132,27 +133,27 @@ class NeuralProcessMethod(Method):
         task = self.make_task(batch["u0"], self.regime, noise)
         whole = concatenate(task.context, task.target)
         counted = whole if self.counted == "all" else task.target
-        asked, context = self.tau(counted.times), self._context(task.context, task)
-        prior = known = self.net.represent(context, asked, self._given_hints(task))
+        target_times, context = self.tau(counted.times), self._context(task.context, task)
+        prior = known = self.net.represent(context, target_times, self._given_privileged(task))
         if self.objective in ("elbo", "iwae"):
-            known = self.net.represent(self._context(whole, task), asked, self._hints(task.hints))
+            known = self.net.represent(self._context(whole, task), target_times, self._privileged(task.privileged))
             known.r = prior.r  # targets reach the decoder through z alone
         z = self._draw(known, self.draws, noise)
-        said = Prediction(*self.net.decode(known, z, asked, context.told))
-        log_p = said.joint(counted.values.float(), counted.mask)
+        prediction = Prediction(*self.net.decode(known, z, target_times, context.cond))
+        log_p = prediction.joint(counted.values.float(), counted.mask)
         return -self._value(log_p, z, known, prior) / (counted.count * math.prod(counted.values.shape[2:]))
 
-    def _hints(self, facts: Tensor) -> Tensor | None:
-        """What the posterior is told of the clean frames, (B, N, 3), in training alone unless hints=oracle."""
-        if self.hints == "oracle":
+    def _privileged(self, facts: Tensor) -> Tensor | None:
+        """What the posterior is told of the clean frames, (B, N, 3), in training alone unless privileged=oracle."""
+        if self.privileged == "oracle":
             return facts
-        if self.hints == "none" or not self.training:
+        if self.privileged == "none" or not self.training:
             return None
-        return {"facts": facts, "zero": torch.zeros_like(facts), "shuffled": facts.roll(1, 0)}[self.hints]
+        return {"facts": facts, "zero": torch.zeros_like(facts), "shuffled": facts.roll(1, 0)}[self.privileged]
 
-    def _given_hints(self, task: Task) -> Tensor | None:
-        """What z given the context is told of the clean context frames, (B, N, 3): nothing unless hints=oracle."""
-        return task.hints[:, : task.context.times.shape[1]] if self.hints == "oracle" else None
+    def _given_privileged(self, task: Task) -> Tensor | None:
+        """What z given the context is told of the clean context frames, (B, N, 3): nothing unless privileged=oracle."""
+        return task.privileged[:, : task.context.times.shape[1]] if self.privileged == "oracle" else None
 
     def _value(self, log_p: Tensor, z: Tensor | None, known: Representation, prior: Representation) -> Tensor:
         if z is None or known.mu is None or known.sigma is None or prior.mu is None or prior.sigma is None:
@@ -170,21 +171,21 @@ class NeuralProcessMethod(Method):
     def generate(self, u_last: Tensor, noise: Noise, on_step: OnStep | None = None) -> Tensor:
         """A draw of u_0 given the state at level K, (B, C, H, W): one z, and the deviation beyond that of the noise.
 
-        ConfigError for hints=oracle: there is no clean frame to know facts of.
+        ConfigError for privileged=oracle: there is no clean frame to know facts of.
         """
-        if self.hints == "oracle":
+        if self.privileged == "oracle":
             raise ConfigError(
-                "model.hints=oracle cannot draw samples, whose clean frames nobody knows; use model.hints=facts, or train "
-                "with callback.pictures.every=0."
+                "model.privileged=oracle cannot draw samples, whose clean frames nobody knows; use model.privileged=facts, "
+                "or train with callback.pictures.every=0."
             )
         b, device = len(u_last), u_last.device
         times = self.process.times[[-1, 0]].to(device).expand(b, -1)
-        told = self.process.condition(times[:, 0], times[:, 1])
+        cond = self.process.cond(times[:, 0], times[:, 1])
         context = Frames.of(times[:, :1], u_last[:, None])
-        task = Task(context, Frames.of(times[:, 1:], u_last[:, None]), u_last[:, None], u_last.new_zeros(b, 2, 3), told=told)
-        said = self.predict(task, 1, noise)
-        own = (said.own.square() - self.noise_std**2).clamp(min=0).sqrt()
-        u0 = dataclasses.replace(said, own=own).sample(noise)[0, :, 0].to(u_last)
+        task = Task(context, Frames.of(times[:, 1:], u_last[:, None]), u_last[:, None], u_last.new_zeros(b, 2, 3), cond=cond)
+        prediction = self.predict(task, 1, noise)
+        own = (prediction.own.square() - self.noise_std**2).clamp(min=0).sqrt()
+        u0 = dataclasses.replace(prediction, own=own).sample(noise)[0, :, 0].to(u_last)
         if on_step is not None:
             on_step(0, u0)
         return u0

@@ -25,13 +25,13 @@ class Oracle(Denoiser):
     other model. It answers with float64 arithmetic. ConfigError for other data and for maps that are drawn at random.
     """
 
-    learns = False
+    trainable = False
     oracle: GaussianOracle | MixtureOracle | None = None
     white: float | None = None
 
     def calibrate(self, data: Any) -> None:
         """Read the law of the data."""
-        if self.process.random:
+        if self.process.is_random:
             raise ConfigError(f"model=oracle has no closed form for forward={self.process.name}, which is drawn at random.")
         self.oracle = exact_answers(self.process, data.spec)
         if self.oracle is None:

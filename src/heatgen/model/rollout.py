@@ -25,7 +25,7 @@ class Rollout(Method):
     Source: Holzschuh et al. 2023, section 2 and appendix.
     """
 
-    markov = True
+    has_markov_forward = True
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class Rollout(Method):
     def _check_steps(self) -> None:
         name = type(self).__module__.rsplit(".", 1)[-1]
         times, hint = self.process.times, "use forward=stochastic_heat or heat"
-        if self.process.random:
+        if self.process.is_random:
             raise ConfigError(
                 f"model={name} needs one map for all, and forward={self.process.name} is drawn at random: {hint}."
             )
@@ -101,7 +101,9 @@ class Rollout(Method):
         """u with the noise of the step between s and t, where noise_in_rollout asks for it."""
         if not self.noise_in_rollout:
             return u
-        return u + self.process.colour(noise.normal_like(u), self.training_noise * self.process.step_std(s, t)).to(u)
+        return u + self.process.scale_coefficients(
+            noise.normal_like(u), self.training_noise * self.process.step_std(s, t)
+        ).to(u)
 
     def rollout(self, times: Tensor, states: list[Tensor], noise: SampleNoise) -> Tensor:
         """The loss of each sample over a window, (B,)."""

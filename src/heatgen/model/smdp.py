@@ -50,7 +50,7 @@ class SMDP(Rollout):
 
     def _correction(self, u: Tensor, at: Tensor, s: Tensor, t: Tensor, factor: float) -> Tensor:
         variance = (self.training_noise * self.process.step_std(s, t)) ** 2
-        return self.process.colour(self.score(u, at), factor * variance).to(u)
+        return self.process.scale_coefficients(self.score(u, at), factor * variance).to(u)
 
     def physics_step(self, u: Tensor, t: Tensor, s: Tensor, factor: float) -> Tensor:
         """The step back from t to s, u - P + factor Q^2 s_theta(u, t), (B, C, H, W)."""

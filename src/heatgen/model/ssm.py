@@ -44,9 +44,9 @@ class SSM(Method):
         return self.process.column(self.process.std(t).double().square().flatten(1).mean(1).sqrt())
 
     def _output(self, u: Tensor, t: Tensor) -> Tensor:
-        told = self.process.condition(t, t)
+        cond = self.process.cond(t, t)
         seen = show(self.process, u, t, self.inputs)
-        return self.net(seen, self.process.level(t).to(u), None if told is None else told.to(u)).to(u)
+        return self.net(seen, self.process.level(t).to(u), None if cond is None else cond.to(u)).to(u)
 
     def score(self, u: Tensor, t: Tensor) -> Tensor:
         """An estimate of the gradient of log p_t(u) for times t > 0, (B, C, H, W)."""
@@ -54,7 +54,7 @@ class SSM(Method):
 
     def loss(self, batch: dict[str, Tensor], noise: SampleNoise) -> Tensor:
         """sigma_t^2 (1/2 |s|^2 + v^T (ds/du) v), mean over pixels, (B,)."""
-        u0, model = batch["u0"], self.drawn(noise)
+        u0, model = batch["u0"], self.bound(noise)
         t = self.process.times[noise.integers(1, self.process.num_levels).to(u0.device)]
         u = model.process.perturb(u0, t, noise.normal_like(u0))
         v = 1 - 2 * (noise.uniform_like(u) < 0.5).to(u)

@@ -39,7 +39,7 @@ class Supervised(Method):
     ConfigError for values out of range. Source: the baselines of Holzschuh et al. 2023.
     """
 
-    own_way = True
+    uses_sampler = False
 
     def __init__(
         self,
@@ -63,8 +63,8 @@ class Supervised(Method):
     def predict(self, y: Tensor) -> Tensor:
         """y + net(y, K), (B, C, H, W)."""
         t, s = self._last(y), self.process.times[:1].expand(len(y))
-        told = self.process.condition(t, s)
-        return y + self.net(y, self.process.level(t).to(y), None if told is None else told.to(y)).to(y)
+        cond = self.process.cond(t, s)
+        return y + self.net(y, self.process.level(t).to(y), None if cond is None else cond.to(y)).to(y)
 
     def initial_std(self) -> Tensor:
         """prior_std where given; else the noise of y over the coefficients."""
@@ -83,7 +83,7 @@ class Supervised(Method):
 
     def loss(self, batch: dict[str, Tensor], noise: SampleNoise) -> Tensor:
         """The mean over pixels of the squared error, (B,)."""
-        u0, model = batch["u0"], self.drawn(noise)
+        u0, model = batch["u0"], self.bound(noise)
         t, eps = self._last(u0), noise.normal_like(u0)
         white = self.input == "white"
         y = model.process.mean(u0, t) + self.noise_std * eps if white else model.process.perturb(u0, t, eps)

@@ -17,18 +17,18 @@ NOISE = 0.05  # of observations, for maps that do not say
 
 @dataclass
 class Task:
-    """context and target: noisy frames, times on the map's clock; clean: the targets without noise, (B, M, C, H, W).
+    """context and target: noisy frames, times on the map's clock; target_clean: the targets without noise, (B, M, C, H, W).
 
     seen: (B, N, 1, H, W) bool, the pixels of the context that are seen, None: all; told: the map's random numbers, or None;
-    hints: privileged facts of each context and target frame, (B, N + M, 3): maximum, mean and entropy of the clean frame.
+    privileged: facts of each context and target frame, (B, N + M, 3): maximum, mean and entropy of the clean frame.
     """
 
     context: Frames
     target: Frames
-    clean: Tensor
-    hints: Tensor
-    seen: Tensor | None = None
-    told: Tensor | None = None
+    target_clean: Tensor
+    privileged: Tensor
+    pixel_mask: Tensor | None = None
+    cond: Tensor | None = None
 
 
 def observation_noise(process: Any, noise_std: float | None) -> float:
@@ -51,7 +51,7 @@ def clean_frames(process: Any, u0: Tensor, numbers: Tensor, drawn: Tensor | None
     """
     b, n = numbers.shape
     if isinstance(process, ObservedProcess) or drawn is not None:
-        own = process.given(None if drawn is None else drawn.repeat_interleave(n, 0))
+        own = process.bind(None if drawn is None else drawn.repeat_interleave(n, 0))
         if n == 0:
             return u0.new_zeros(b, 0, *u0.shape[1:])
         states = own.mean(u0.repeat_interleave(n, 0), process.times[numbers.flatten()])
@@ -69,7 +69,7 @@ def entropy(u: Tensor) -> Tensor:
     return torch.special.entr(p).sum(-1) / torch.log(torch.tensor(float(flat.shape[-1])))
 
 
-def hints_of(clean: Tensor) -> Tensor:
+def privileged_facts(clean: Tensor) -> Tensor:
     """Maximum, mean and entropy of clean frames (B, N, C, H, W), as (B, N, 3)."""
     flat = clean.flatten(2)
     largest = flat.amax(2) if flat.shape[1] else flat.sum(2)
@@ -84,13 +84,13 @@ def make_task(process: Any, u0: Tensor, regime: Any, noise: SampleNoise, noise_s
     clean = clean_frames(process, u0, numbers, drawn, noise)
     values = clean + noise_std * noise.normal_like(clean)
     n, times = split.context.shape[1], process.times[numbers]
-    given = split.given.to(u0.device)
-    context = Frames(times[:, :n], values[:, :n] * given[:, :, None, None, None], given)
+    context_mask = split.context_mask.to(u0.device)
+    context = Frames(times[:, :n], values[:, :n] * context_mask[:, :, None, None, None], context_mask)
     last, first = process.times[-1:].expand(len(u0)), process.times[:1].expand(len(u0))
-    told = process.given(drawn).condition(last, first)
-    seen = None
+    cond = process.bind(drawn).cond(last, first)
+    pixel_mask = None
     if split.sensors is not None:
         score = noise.uniform_like(clean[:, :n, :1].flatten(2))
         best = score.topk(min(split.sensors, score.shape[2]), dim=2).indices
-        seen = torch.zeros_like(score, dtype=torch.bool).scatter(2, best, True).reshape(clean[:, :n, :1].shape)
-    return Task(context, Frames.of(times[:, n:], values[:, n:]), clean[:, n:], hints_of(clean), seen, told)
+        pixel_mask = torch.zeros_like(score, dtype=torch.bool).scatter(2, best, True).reshape(clean[:, :n, :1].shape)
+    return Task(context, Frames.of(times[:, n:], values[:, n:]), clean[:, n:], privileged_facts(clean), pixel_mask, cond)

@@ -8,13 +8,13 @@ from torch import Tensor, nn
 KINDS = ("mean", "attention", "transformer", "heat")
 
 
-def reach(given: Tensor, times: Tensor, asked: Tensor, causal: bool) -> Tensor:
+def reach(context_mask: Tensor, times: Tensor, target_times: Tensor, causal: bool) -> Tensor:
     """Which context frames count where it is asked, (B, M, N) bool: those that are there and, if causal, not later.
 
     given: (B, N) bool; times: (B, N); asked: (B, M).
     """
-    allowed = given[:, None, :].expand(-1, asked.shape[1], -1)
-    return allowed & (times[:, None, :] <= asked[:, :, None]) if causal else allowed
+    allowed = context_mask[:, None, :].expand(-1, target_times.shape[1], -1)
+    return allowed & (times[:, None, :] <= target_times[:, :, None]) if causal else allowed
 
 
 def shares(allowed: Tensor, like: Tensor) -> Tensor:
@@ -42,23 +42,23 @@ class Aggregator(nn.Module):
                 nn.Sequential(nn.Linear(1, hidden), nn.SiLU(), nn.Linear(hidden, hidden * heads)) for _ in range(2)
             )
 
-    def weights(self, given: Tensor, times: Tensor, asked: Tensor) -> Tensor:
+    def weights(self, context_mask: Tensor, times: Tensor, target_times: Tensor) -> Tensor:
         """w, (B, heads, M, N); M is 1 where the answer is the same at every time."""
         one = self.kind == "mean" and not self.causal
-        allowed = reach(given, times, asked[:, :1] if one else asked, self.causal)
+        allowed = reach(context_mask, times, target_times[:, :1] if one else target_times, self.causal)
         if self.kind == "mean":
             return shares(allowed, times)[:, None]
         query, key = (
             net(t[..., None]).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for net, t in ((self.query, asked), (self.key, times))
+            for net, t in ((self.query, target_times), (self.key, times))
         )
         logits = (query @ key.mT) / query.shape[-1] ** 0.5
         logits = logits.masked_fill(~allowed[:, None], -torch.inf)
         return torch.cat([logits, torch.zeros_like(logits[..., :1])], dim=-1).softmax(-1)[..., :-1]
 
-    def forward(self, h: Tensor, given: Tensor, times: Tensor, asked: Tensor) -> Tensor:
+    def forward(self, h: Tensor, context_mask: Tensor, times: Tensor, target_times: Tensor) -> Tensor:
         """h: (B, N, R, ...); given: (B, N) bool; times: (B, N); asked: (B, M). Returns (B, M or 1, R, ...)."""
-        w: Any = self.weights(given, times, asked).to(h)
+        w: Any = self.weights(context_mask, times, target_times).to(h)
         flat = h.flatten(2).unflatten(2, (h.shape[2], -1)) if h.dim() > 3 else h[..., None]  # (B, N, R, space)
         parts = flat.unflatten(2, (w.shape[1], -1))  # by head
         r = torch.einsum("bgmn,bngrs->bmgrs", w, parts).flatten(2, 3)

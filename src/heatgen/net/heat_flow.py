@@ -81,14 +81,14 @@ class Hypotheses(nn.Module):
         gain = self.waves.flow(times[..., None] * self.log_rate.exp())  # (B, N, R, S)
         counted = allowed.to(y)
         (b, n, r, s), c = gain.shape, y.shape[2]
-        seen = (counted @ (gain[:, :, :, None] * y[:, :, None]).reshape(b, n, r * c * s)).reshape(b, -1, r, c, s)
-        told = (counted @ gain.square().reshape(b, n, r * s)).reshape(b, -1, r, s)
+        evidence = (counted @ (gain[:, :, :, None] * y[:, :, None]).reshape(b, n, r * c * s)).reshape(b, -1, r, c, s)
+        precision_sum = (counted @ gain.square().reshape(b, n, r * s)).reshape(b, -1, r, s)
         kappa = (self.log_kappa @ self.waves.knots).exp()
-        precision = kappa + told
-        mean = seen / precision[:, :, :, None]
+        precision = kappa + precision_sum
+        mean = evidence / precision[:, :, :, None]
         known = (precision / kappa).log().sum(-1)
-        fit = (seen * mean).sum((-1, -2)) / (2 * torch.exp(2 * self.log_noise)) - 0.5 * c * known
-        return mean, seen, told, fit, known
+        fit = (evidence * mean).sum((-1, -2)) / (2 * torch.exp(2 * self.log_noise)) - 0.5 * c * known
+        return mean, evidence, precision_sum, fit, known
 
 
 class HeatBlock(nn.Module):
@@ -112,17 +112,19 @@ class HeatBlock(nn.Module):
             for parameter in layer.parameters():
                 nn.init.zeros_(parameter)
 
-    def forward(self, h: Tensor, v: Tensor, x: Tensor, seen: Tensor, told: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        self, h: Tensor, v: Tensor, x: Tensor, evidence: Tensor, precision_sum: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """seen: (B, C, S) and told: (B, 1, S), what the frames say of each wave (see `Hypotheses`)."""
         symbol = self.filter(v).unflatten(-1, (-1, KNOTS)) @ self.waves.knots
         gamma, beta = self.film(v)[..., None, None].chunk(2, dim=1)
         inner = F.silu((1 + gamma) * (self.near(h) + self.waves.back(symbol * self.waves(h))) + beta)
         h = h + self.leave(inner)
         v = v + self.learn(torch.cat([inner.mean((2, 3)), inner.square().mean((2, 3)), v], dim=1))
-        said = x + self.guess(h)
+        guess = x + self.guess(h)
         kappa = (self.log_kappa @ self.waves.knots).exp()
-        x = self.waves.back((seen + kappa * self.waves(said)) / (told + kappa))
-        return h + self.look(torch.cat([x, said], dim=1)), v, x
+        x = self.waves.back((evidence + kappa * self.waves(guess)) / (precision_sum + kappa))
+        return h + self.look(torch.cat([x, guess], dim=1)), v, x
 
 
 class HeatAggregator(nn.Module):
@@ -145,23 +147,25 @@ class HeatAggregator(nn.Module):
         self.blocks = nn.ModuleList(HeatBlock(self.waves, fields, channels, hidden) for _ in range(layers))
         self.leave = nn.Conv2d(channels, width - 2 * fields, 1)
 
-    def forward(self, h: Tensor, given: Tensor, times: Tensor, asked: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, h: Tensor, context_mask: Tensor, times: Tensor, target_times: Tensor) -> tuple[Tensor, Tensor]:
         """h: (B, N, C, H, W); given: (B, N) bool; times: (B, N); asked: (B, M)."""
         with torch.autocast(h.device.type, enabled=False):
             h = h.to(self.log_trust)
-            allowed = reach(given, times, asked if self.causal else asked[:, :1], self.causal)
+            allowed = reach(context_mask, times, target_times if self.causal else target_times[:, :1], self.causal)
             found = self.hypotheses(self.waves(h), times.to(h), allowed)
-            mean, seen, told, fit, known = (part.flatten(0, 1) for part in found)  # (B M, R, ...)
+            mean, evidence, precision_sum, fit, known = (part.flatten(0, 1) for part in found)  # (B M, R, ...)
             weight = (fit * self.log_trust.exp()).softmax(1)
             log_rate = weight @ self.hypotheses.log_rate[:, None]
             count = allowed.flatten(0, 1).sum(1, keepdim=True).to(h)
-            v = self.join(torch.cat([count.log1p(), weight, log_rate + 3, known / told.shape[-1]], dim=1))
-            best, seen, told = (torch.einsum("br,br...->b...", weight, part) for part in (mean, seen, told))
+            v = self.join(torch.cat([count.log1p(), weight, log_rate + 3, known / precision_sum.shape[-1]], dim=1))
+            best, evidence, precision_sum = (
+                torch.einsum("br,br...->b...", weight, part) for part in (mean, evidence, precision_sum)
+            )
             weighed = mean * weight[:, :, None, None]
             x = first = self.waves.back(best)
             features = self.enter(self.waves.back(torch.cat([mean.flatten(1, 2), weighed.flatten(1, 2), best], dim=1)))
             for block in self.blocks:
-                features, v, x = block(features, v, x, seen, told[:, None])
+                features, v, x = block(features, v, x, evidence, precision_sum[:, None])
             maps = torch.cat([x, first, self.leave(features)], dim=1)
             return tuple(part.unflatten(0, allowed.shape[:2]) for part in (maps, torch.cat([log_rate, v], dim=1)))
 

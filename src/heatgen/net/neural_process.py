@@ -33,7 +33,7 @@ class NeuralProcess(nn.Module):
     z(t) = mu(t) + sigma(t) eps of one eps for all t; path: latent (r only through z), deterministic (no z), or both. width:
     R; latent: Z; hidden: of the networks on vectors; channels: of convolutions; heads: of attention; masked: whether it is
     told which pixels are seen; conditional: whether it is told the map's random numbers; likelihood, min_std and rank: see
-    `likelihood`. z comes from the mean over the context, whatever r comes from. hints: how many privileged numbers of each
+    `likelihood`. z comes from the mean over the context, whatever r comes from. privileged: how many such numbers of each
     frame may be told to z (LUPI): their encoding is merged by a residual that starts at 0, so without them nothing changes.
     sigma = 0.1 + 0.9 sigmoid. Nothing is normalised over the batch or the context. ConfigError for parts that do not fit.
     Source: Garnelo et al. 2018 (CNP, NP); Kim et al. 2019 (attention); Gordon et al. 2020 (grids, sensors); Nguyen & Grover
@@ -57,7 +57,7 @@ class NeuralProcess(nn.Module):
         likelihood: str = "heteroscedastic",
         min_std: float = 0.01,
         rank: int = 8,
-        hints: int = 0,
+        privileged: int = 0,
         patch: int = 4,
         layers: int = 4,
     ):
@@ -90,11 +90,13 @@ class NeuralProcess(nn.Module):
         if path != "deterministic":
             self.latent = mlp(width, hidden, 2 * latent)
             self.pool = Aggregator("mean", width, self.causal) if aggregator != "mean" else None
-        self.hints = check.integer("net.hints", hints, minimum=0)
-        if self.hints:
+        self.privileged = check.integer("net.privileged", privileged, minimum=0)
+        if self.privileged:
             if path == "deterministic":
-                raise ConfigError("net.hints are told to a latent alone; use net.path=latent or both, or net.hints=0.")
-            self.hint = mlp(self.hints + 1, hidden, hidden, width)
+                raise ConfigError(
+                    "net.privileged are told to a latent alone; use net.path=latent or both, or net.privileged=0."
+                )
+            self.hint = mlp(self.privileged + 1, hidden, hidden, width)
             self.merge = mlp(2 * width, hidden, width)
             for parameter in self.merge[-1].parameters():
                 nn.init.zeros_(parameter)
@@ -140,47 +142,49 @@ class NeuralProcess(nn.Module):
         if encoder == "heat" and masked:
             raise ConfigError("net.encoder=heat reads whole frames; use net=conv_cnp where net.masked=true.")
 
-    def _numbers(self, times: Tensor, told: Tensor | None) -> Tensor:
+    def _numbers(self, times: Tensor, cond: Tensor | None) -> Tensor:
         """The times (B, M) and the map's numbers as rows, (B M, F)."""
         if not self.conditional:
             return times.reshape(-1, 1)
-        assert told is not None, "a conditional network needs told"
-        return torch.cat([times[..., None], told[:, None].expand(-1, times.shape[1], -1).to(times)], dim=-1).flatten(0, 1)
+        assert cond is not None, "a conditional network needs told"
+        return torch.cat([times[..., None], cond[:, None].expand(-1, times.shape[1], -1).to(times)], dim=-1).flatten(0, 1)
 
     def encode(self, context: Context) -> Tensor:
         """The encoding of every frame by itself, (B, N, R, ...)."""
         y, times = context.frames.values, context.frames.times
         if self.masked:
-            seen = torch.ones_like(y[:, :, :1]) if context.seen is None else context.seen.to(y)
-            y = torch.cat([y * seen, seen], dim=2)
-        h = self.encoder(y.flatten(0, 1), self._numbers(times, context.told).to(y))
+            pixel_mask = torch.ones_like(y[:, :, :1]) if context.pixel_mask is None else context.pixel_mask.to(y)
+            y = torch.cat([y * pixel_mask, pixel_mask], dim=2)
+        h = self.encoder(y.flatten(0, 1), self._numbers(times, context.cond).to(y))
         return h.unflatten(0, times.shape)
 
-    def represent(self, context: Context, asked: Tensor, hints: Tensor | None = None) -> Representation:
-        """What the context says at the times asked, (B, M); hints: (B, N, P) privileged facts of its frames, for z alone.
+    def represent(self, context: Context, target_times: Tensor, privileged: Tensor | None = None) -> Representation:
+        """What the context says at the times asked, (B, M); privileged: (B, N, P) facts of its frames, for z alone.
 
         If causal, z(t) is told the facts of frames up to t alone.
         """
         frames = context.frames
         h = self.encode(context)
-        r = self.aggregate(h, frames.mask, frames.times, asked)
+        r = self.aggregate(h, frames.mask, frames.times, target_times)
         if isinstance(r, tuple):
             return Representation(r[0], facts=r[1])
         if self.path == "deterministic":
             return Representation(r)
-        vector = r if self.pool is None else self.pool(h, frames.mask, frames.times, asked)
+        vector = r if self.pool is None else self.pool(h, frames.mask, frames.times, target_times)
         vector = vector.flatten(3).mean(3) if self.grid else vector
-        if hints is not None:
-            own = self.hint(torch.cat([frames.times[..., None], hints], dim=-1).to(vector)) * frames.mask[..., None]
-            where = asked[:, : vector.shape[1]]  # one time serves where the answer is the same at all
+        if privileged is not None:
+            own = self.hint(torch.cat([frames.times[..., None], privileged], dim=-1).to(vector)) * frames.mask[..., None]
+            where = target_times[:, : vector.shape[1]]  # one time serves where the answer is the same at all
             mean = shares(reach(frames.mask, frames.times, where, self.causal), own) @ own
             vector = vector + self.merge(torch.cat([mean, vector], dim=-1))
         mu, raw = self.latent(vector).chunk(2, dim=-1)
         return Representation(r, mu, LEAST + (1 - LEAST) * raw.sigmoid())
 
-    def decode(self, known: Representation, z: Tensor | None, asked: Tensor, told: Tensor | None) -> tuple[Tensor, ...]:
+    def decode(
+        self, known: Representation, z: Tensor | None, target_times: Tensor, cond: Tensor | None
+    ) -> tuple[Tensor, ...]:
         """What `likelihood` says at the times asked, each (K, B, M, C, H, W, ...); z: (K, B, M or 1, Z) or None."""
-        (b, m), draws = asked.shape, 1 if z is None else len(z)
+        (b, m), draws = target_times.shape, 1 if z is None else len(z)
         r = known.r.expand(-1, m, *known.r.shape[2:])[None].expand(draws, *[-1] * (known.r.dim()))
         if z is None:
             rows = r
@@ -190,7 +194,7 @@ class NeuralProcess(nn.Module):
             z = z.expand(-1, -1, m, -1)
             z = z[..., None, None].expand(*z.shape, *self.shape[-2:]) if self.grid else z
             rows = torch.cat([r, z], dim=3)
-        numbers = self._numbers(asked, told)[None].expand(draws, -1, -1).flatten(0, 1)
+        numbers = self._numbers(target_times, cond)[None].expand(draws, -1, -1).flatten(0, 1)
         if known.facts is not None:
             numbers = torch.cat([numbers, known.facts.expand(-1, m, -1).flatten(0, 1)], dim=1)
         output = self.decoder(rows.flatten(0, 2), numbers.to(rows))

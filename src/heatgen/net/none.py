@@ -7,7 +7,7 @@ from torch import nn
 from heatgen.check import ConfigError
 
 
-class Nothing(nn.Module):
+class NullNet(nn.Module):
     """It has no weights; asked all the same, it says that the model needs a network (ConfigError)."""
 
     def forward(self, *_: object) -> NoReturn:

@@ -22,10 +22,10 @@ class Block(nn.Module):
         self.feed = mlp(width, hidden, width)
 
     def forward(self, x: Tensor, memory: Tensor, allowed: Tensor) -> Tensor:
-        asked, told = self.before(x), self.before(memory)
+        target_times, told = self.before(x), self.before(memory)
         query, key, value = (
             net(tokens).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for net, tokens in ((self.query, asked), (self.key, told), (self.value, told))
+            for net, tokens in ((self.query, target_times), (self.key, told), (self.value, told))
         )
         found = F.scaled_dot_product_attention(query, key, value, attn_mask=allowed[:, None])
         x = x + self.leave(found.transpose(1, 2).flatten(2))
@@ -49,26 +49,26 @@ class TokenAggregator(nn.Module):
         self.blocks = nn.ModuleList(Block(width, heads, hidden) for _ in range(layers))
         self.last = nn.LayerNorm(width)
 
-    def forward(self, h: Tensor, given: Tensor, times: Tensor, asked: Tensor) -> Tensor:
+    def forward(self, h: Tensor, context_mask: Tensor, times: Tensor, target_times: Tensor) -> Tensor:
         """h: (B, N, R, rows, columns); given: (B, N) bool; times: (B, N); asked: (B, M). Returns (B, M, R, ...)."""
-        (b, n), m, (rows, columns) = times.shape, asked.shape[1], h.shape[-2:]
+        (b, n), m, (rows, columns) = times.shape, target_times.shape[1], h.shape[-2:]
         known = n * rows * columns
-        tokens = torch.cat([h.movedim(2, -1).flatten(1, 3), self.targets(asked.to(h), h)], dim=1)
-        allowed = self.allowed(given, times, asked, rows * columns)
+        tokens = torch.cat([h.movedim(2, -1).flatten(1, 3), self.targets(target_times.to(h), h)], dim=1)
+        allowed = self.allowed(context_mask, times, target_times, rows * columns)
         empty = self.empty.expand(b, 1, -1).to(tokens)
         for block in self.blocks:
             tokens = block(tokens, torch.cat([empty, tokens[:, :known]], dim=1), allowed)
         return self.last(tokens[:, known:]).unflatten(1, (m, rows, columns)).movedim(-1, 2)
 
-    def targets(self, asked: Tensor, h: Tensor) -> Tensor:
+    def targets(self, target_times: Tensor, h: Tensor) -> Tensor:
         """The tokens asked for, of every time and place, (B, M rows columns, R)."""
         place = places(h)
-        lead = (*asked.shape, *place.shape[:2])
-        said = torch.cat([asked[..., None, None, None].expand(*lead, 1), place.expand(*lead, 2)], dim=-1)
+        lead = (*target_times.shape, *place.shape[:2])
+        said = torch.cat([target_times[..., None, None, None].expand(*lead, 1), place.expand(*lead, 2)], dim=-1)
         return self.ask(said.flatten(1, 3))
 
-    def allowed(self, given: Tensor, times: Tensor, asked: Tensor, cells: int) -> Tensor:
+    def allowed(self, context_mask: Tensor, times: Tensor, target_times: Tensor, cells: int) -> Tensor:
         """Which token may attend to which: context and targets, to nothing and the context, (B, (N + M) P, 1 + N P) bool."""
-        frames = reach(given, times, torch.cat([times, asked], dim=1), self.causal)
+        frames = reach(context_mask, times, torch.cat([times, target_times], dim=1), self.causal)
         tokens = frames.repeat_interleave(cells, 1).repeat_interleave(cells, 2)
         return F.pad(tokens, (1, 0), value=True)

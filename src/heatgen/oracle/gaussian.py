@@ -14,8 +14,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from heatgen.basis import Basis, Cosine, Fourier, Pixel
 from heatgen.check import ConfigError
-from heatgen.forward.basis import Basis, Cosine, Fourier, Pixel
 
 MEMORY = 2**31  # bytes of matrices that are kept
 LARGEST = 4096  # coefficients of a field, where a matrix over all of them is needed

@@ -21,8 +21,8 @@ from torch import Tensor
 from torch.special import erfcx
 
 from heatgen import check
+from heatgen.basis import Cosine, Fourier, Pixel
 from heatgen.check import ConfigError
-from heatgen.forward.basis import Cosine, Fourier, Pixel
 from heatgen.frames import Frames
 from heatgen.oracle.trajectory import independent, keeps_coefficients, observed
 

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from heatgen import check
+from heatgen.basis import Basis, Cosine, Fourier, Pixel, Separable
 from heatgen.check import ConfigError
-from heatgen.forward.basis import Basis, Cosine, Fourier, Pixel, Separable
 from heatgen.frames import Frames
 from heatgen.oracle.gaussian import Noise
 

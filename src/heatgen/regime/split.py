@@ -15,12 +15,13 @@ from heatgen.noise import SampleNoise
 class Split:
     """Numbers of frames, 0 .. count-1, for each sample of a batch.
 
-    context: (B, N) int64, of which `given`, (B, N) bool, says which are there (the others are padding); target: (B, M)
-    int64, no frame of which is in the context; sensors: how many pixels of a context frame are seen, None: all.
+    context: (B, N) int64, of which `context_mask`, (B, N) bool, says which are there (the others are
+    padding); target: (B, M) int64, no frame of which is in the context; sensors: how many pixels of a context frame are
+    seen, None: all.
     """
 
     context: Tensor
-    given: Tensor
+    context_mask: Tensor
     target: Tensor
     sensors: int | None = None
 
@@ -53,6 +54,6 @@ def in_order(count: int, noise: SampleNoise, context: Sequence[int], targets: in
     frames, place = shuffled_frames(count, noise)[:, : high + targets], torch.arange(high + targets)
     beyond = torch.full_like(frames, count)
     ordered = torch.where(place < number + targets, frames, beyond).sort(1).values
-    given = place[:high] < number
+    context_mask = place[:high] < number
     target = ordered.gather(1, number + torch.arange(targets))
-    return Split(torch.where(given, ordered[:, :high], torch.zeros_like(ordered[:, :high])), given, target)
+    return Split(torch.where(context_mask, ordered[:, :high], torch.zeros_like(ordered[:, :high])), context_mask, target)

@@ -13,8 +13,8 @@ from heatgen.sampler.steps import draw
 def ancestral(
     model: Any,
     u: Tensor,
-    levels: Tensor,
-    generator: Noise | None = None,
+    times: Tensor,
+    rng: Noise | None = None,
     on_step: Callable[[int, Tensor], None] | None = None,
     noise: bool = True,
 ) -> Tensor:
@@ -25,15 +25,15 @@ def ancestral(
     own generator if None. on_step(k, u_k) is called for k = K-1 .. 0. Source: Rissanen et al. 2023, Algorithm 2.
     """
     check.boolean("sampler.noise", noise)
-    last = 0 if getattr(model, "noise_at_end", False) else 1  # the lowest level whose step from above has noise
-    for k in range(len(levels) - 1, 0, -1):
-        t, s = levels[k].expand(len(u)), levels[k - 1].expand(len(u))
+    last = 0 if getattr(model, "noise_last_step", False) else 1  # the lowest level whose step from above has noise
+    for k in range(len(times) - 1, 0, -1):
+        t, s = times[k].expand(len(u)), times[k - 1].expand(len(u))
         u = model.reverse_mean(u, t, s)
         if noise and k > last:
-            u = u + model.reverse_noise(draw(u, generator), t, s)
+            u = u + model.reverse_noise(draw(u, rng), t, s)
         if on_step is not None:
             on_step(k - 1, u)
     return u
 
 
-ancestral.currency = ("reverse_mean", "reverse_noise")  # type: ignore[attr-defined]  # what `run.build` asks of a model
+ancestral.interface = ("reverse_mean", "reverse_noise")  # type: ignore[attr-defined]  # what `run.build` asks of a model

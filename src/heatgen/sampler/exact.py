@@ -14,8 +14,8 @@ ANSWERS = ("sample", "mean", "flow")
 def exact(
     model: Any,
     u: Tensor,
-    levels: Tensor,
-    generator: Noise | None = None,
+    times: Tensor,
+    rng: Noise | None = None,
     on_step: Callable[[int, Tensor], None] | None = None,
     answer: str = "sample",
 ) -> Tensor:
@@ -24,10 +24,10 @@ def exact(
     model: needs `exact(u, t, answer, generator)`. on_step(0, u_0) is called once. ConfigError for an unknown answer.
     """
     check.choice("sampler.answer", answer, ANSWERS)
-    u0 = model.exact(u, levels[-1:].expand(len(u)), answer, generator)
+    u0 = model.exact(u, times[-1:].expand(len(u)), answer, rng)
     if on_step is not None:
         on_step(0, u0)
     return u0
 
 
-exact.currency = ("exact",)  # type: ignore[attr-defined]
+exact.interface = ("exact",)  # type: ignore[attr-defined]

@@ -14,8 +14,8 @@ from heatgen.sampler.steps import steps
 def heun(
     model: Any,
     u: Tensor,
-    levels: Tensor,
-    generator: Noise | None = None,
+    times: Tensor,
+    rng: Noise | None = None,
     on_step: Callable[[int, Tensor], None] | None = None,
     substeps: int = 1,
     order: int = 2,
@@ -31,20 +31,20 @@ def heun(
     process = model.process
     if check.integer("sampler.order", order, minimum=1) > 2:
         raise ConfigError(f"sampler.order must be 2 (Heun) or 1 (DDIM), not {order}.")
-    for k, t, s in steps(levels, substeps, len(u)):
+    for k, t, s in steps(times, substeps, len(u)):
         clean = model.denoise(u, t)
         eps = model.noise_estimate(u, t, clean)
         change = process.std(s) - process.std(t)
         start = u - process.mean(clean, t)
-        end = (start + process.mean(clean, s) + process.colour(eps, change)).to(u)
+        end = (start + process.mean(clean, s) + process.scale_coefficients(eps, change)).to(u)
         if order > 1 and k != 0:
             clean2 = model.denoise(end, s)
             clean, eps = (clean + clean2) / 2, (eps + model.noise_estimate(end, s, clean2)) / 2
-            end = (u - process.mean(clean, t) + process.mean(clean, s) + process.colour(eps, change)).to(u)
+            end = (u - process.mean(clean, t) + process.mean(clean, s) + process.scale_coefficients(eps, change)).to(u)
         u = end
         if k is not None and on_step is not None:
             on_step(k, u)
     return u
 
 
-heun.currency = ("denoise", "noise_estimate")  # type: ignore[attr-defined]
+heun.interface = ("denoise", "noise_estimate")  # type: ignore[attr-defined]

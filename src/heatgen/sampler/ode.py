@@ -13,8 +13,8 @@ from heatgen.sampler.steps import step_of, steps
 def ode(
     model: Any,
     u: Tensor,
-    levels: Tensor,
-    generator: Noise | None = None,
+    times: Tensor,
+    rng: Noise | None = None,
     on_step: Callable[[int, Tensor], None] | None = None,
     substeps: int = 1,
     factor: float = 0.5,
@@ -30,11 +30,11 @@ def ode(
     Source: Song et al. 2021, eq. 13; Holzschuh et al. 2023, eq. 7.
     """
     factor, back = check.number("sampler.factor", factor, minimum=0), step_of(model, step)
-    for k, t, s in steps(levels, substeps, len(u)):
+    for k, t, s in steps(times, substeps, len(u)):
         u = back(u, t, s, factor)
         if k is not None and on_step is not None:
             on_step(k, u)
     return u
 
 
-ode.currency = ("score",)  # type: ignore[attr-defined]
+ode.interface = ("score",)  # type: ignore[attr-defined]

@@ -13,8 +13,8 @@ from heatgen.sampler.steps import draw
 def predictor_corrector(
     model: Any,
     u: Tensor,
-    levels: Tensor,
-    generator: Noise | None = None,
+    times: Tensor,
+    rng: Noise | None = None,
     on_step: Callable[[int, Tensor], None] | None = None,
     corrections: int = 1,
     rate: float = 0.1,
@@ -28,19 +28,19 @@ def predictor_corrector(
     """
     corrections = check.integer("sampler.corrections", corrections, minimum=0)
     rate = check.number("sampler.rate", rate, above=0)
-    last = 0 if getattr(model, "noise_at_end", False) else 1
-    for k in range(len(levels) - 1, 0, -1):
-        t, s = levels[k].expand(len(u)), levels[k - 1].expand(len(u))
+    last = 0 if getattr(model, "noise_last_step", False) else 1
+    for k in range(len(times) - 1, 0, -1):
+        t, s = times[k].expand(len(u)), times[k - 1].expand(len(u))
         u = model.reverse_mean(u, t, s)
         if k > last:
-            u = u + model.reverse_noise(draw(u, generator), t, s)
+            u = u + model.reverse_noise(draw(u, rng), t, s)
         for _ in range(corrections if k > 1 else 0):
             std = model.process.std(s)
-            push = model.process.colour(model.score(u, s), rate * std**2)
-            u = (u + push + model.process.colour(draw(u, generator), (2 * rate) ** 0.5 * std)).to(u)
+            push = model.process.scale_coefficients(model.score(u, s), rate * std**2)
+            u = (u + push + model.process.scale_coefficients(draw(u, rng), (2 * rate) ** 0.5 * std)).to(u)
         if on_step is not None:
             on_step(k - 1, u)
     return u
 
 
-predictor_corrector.currency = ("reverse_mean", "reverse_noise", "score")  # type: ignore[attr-defined]
+predictor_corrector.interface = ("reverse_mean", "reverse_noise", "score")  # type: ignore[attr-defined]

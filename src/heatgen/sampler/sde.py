@@ -13,8 +13,8 @@ from heatgen.sampler.steps import draw, step_of, steps
 def sde(
     model: Any,
     u: Tensor,
-    levels: Tensor,
-    generator: Noise | None = None,
+    times: Tensor,
+    rng: Noise | None = None,
     on_step: Callable[[int, Tensor], None] | None = None,
     substeps: int = 1,
     noise: float = 1.0,
@@ -30,14 +30,14 @@ def sde(
     """
     process = model.process
     noise, back = check.number("sampler.noise", noise, minimum=0), step_of(model, step)
-    for k, t, s in steps(levels, substeps, len(u)):
+    for k, t, s in steps(times, substeps, len(u)):
         u = back(u, t, s, 1.0)
         if k != 0:
             std = process.step_std(s, t) if step == "physics" else process.diffusion(t) * process.column(t - s).sqrt()
-            u = u + process.colour(draw(u, generator), noise * std)
+            u = u + process.scale_coefficients(draw(u, rng), noise * std)
         if k is not None and on_step is not None:
             on_step(k, u)
     return u
 
 
-sde.currency = ("score",)  # type: ignore[attr-defined]
+sde.interface = ("score",)  # type: ignore[attr-defined]

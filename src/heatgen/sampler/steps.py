@@ -12,16 +12,14 @@ from heatgen.noise import Noise
 STEPS = ("physics", "euler")
 
 
-def steps(levels: Tensor, substeps: int, batch: int) -> Iterator[tuple[int | None, Tensor, Tensor]]:
+def steps(times: Tensor, substeps: int, batch: int) -> Iterator[tuple[int | None, Tensor, Tensor]]:
     """(k, t, s) of each step from t down to s, (batch,) each; k is the level that s is, None between levels.
 
     substeps: equal steps from one level to the next; ConfigError unless at least 1.
     """
     check.integer("sampler.substeps", substeps, minimum=1)
-    for k in range(len(levels) - 1, 0, -1):
-        grid = torch.lerp(
-            levels[k], levels[k - 1], torch.linspace(0, 1, substeps + 1, dtype=levels.dtype, device=levels.device)
-        )
+    for k in range(len(times) - 1, 0, -1):
+        grid = torch.lerp(times[k], times[k - 1], torch.linspace(0, 1, substeps + 1, dtype=times.dtype, device=times.device))
         for i in range(substeps):
             yield (k - 1 if i == substeps - 1 else None), grid[i].expand(batch), grid[i + 1].expand(batch)
 
@@ -31,6 +29,6 @@ def step_of(model: Any, step: str) -> Callable[[Tensor, Tensor, Tensor, float], 
     return model.physics_step if check.choice("sampler.step", step, STEPS) == "physics" else model.euler_step
 
 
-def draw(u: Tensor, generator: Noise | None) -> Tensor:
+def draw(u: Tensor, rng: Noise | None) -> Tensor:
     """White noise like u, from `generator` or torch's own."""
-    return torch.randn_like(u) if generator is None else generator.normal_like(u)
+    return torch.randn_like(u) if rng is None else rng.normal_like(u)

@@ -21,8 +21,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from heatgen import check, directory, explain, launch
+from heatgen import check
 from heatgen.check import ConfigError
+from heatgen.runtime import directory, explain, launch
 
 log = logging.getLogger("heatgen")
 Result = TypeVar("Result")
@@ -60,14 +61,14 @@ def make(node: DictConfig, **objects: Any) -> Any:
         if unknown is None:
             raise
         options = list(inspect.signature(factory.func).parameters)
-        hint = check.suggest(unknown[2], options)
+        hint = check.did_you_mean(unknown[2], options)
         raise ConfigError(f"{node._target_} has no option {unknown[2]!r}{hint or '; remove it.'}") from error
 
 
 def make_data(cfg: DictConfig) -> Any:
     """The data of a config; what it suggests to other groups is not its own concern."""
     settings: Any = OmegaConf.to_container(cfg.data, resolve=True)
-    return make(OmegaConf.create({key: value for key, value in settings.items() if key != "suggest"}))
+    return make(OmegaConf.create({key: value for key, value in settings.items() if key != "recommended"}))
 
 
 def make_process(cfg: DictConfig) -> Any:
@@ -92,10 +93,10 @@ def build(cfg: DictConfig) -> tuple[Any, Any]:
     data, process = make_data(cfg), make_process(cfg)
     sampler = make_sampler(cfg.sampler)
     model = make(cfg.model, process=process, net=make(cfg.net), sampler=sampler)
-    if not model.own_way:
-        from heatgen.sampler.currency import check_currency
+    if model.uses_sampler:
+        from heatgen.sampler.interface import check_interface
 
-        check_currency(sampler.func, model)
+        check_interface(sampler.func, model)
     for key, value in model.chosen.items():
         OmegaConf.update(cfg, f"model.{key}", value)
         if launch.rank() == 0:
@@ -118,7 +119,7 @@ def load(run: Path, checkpoint: str = "last", weights: str = "ema", overrides: d
     model, data = build(cfg)
     try:
         model.load_state_dict(state["state_dict"])
-        if not model.learns:
+        if not model.trainable:
             pass  # exact answers
         elif weights == "ema" and "EMA" not in state["callbacks"]:
             log.warning("Note: the run has no averaged weights (callback.ema was off); its raw weights are used.")
@@ -150,8 +151,8 @@ def train(cfg: DictConfig) -> float | None:
 
     import lightning as L
 
+    from heatgen.app.trainer import make_trainer, quiet_lightning
     from heatgen.callback.checkpoints import AtomicIO
-    from heatgen.training import make_trainer, quiet_lightning
 
     quiet_lightning()
     L.seed_everything(check.integer("seed", cfg.seed, minimum=0), verbose=False)
@@ -159,7 +160,7 @@ def train(cfg: DictConfig) -> float | None:
     callbacks = {name: make(node) for name, node in cfg.callback.items() if node is not None}
     if launch.rank() == 0:
         data.prepare_data()
-        if not model.learns:  # exact answers: refuse now what they cannot do
+        if not model.trainable:  # exact answers: refuse now what they cannot do
             model.calibrate(data)
         if not cfg.resume and (run / "config.yaml").exists():
             raise ConfigError(f"{run} already holds a run; resume it with resume={run}, or start again.")
@@ -171,7 +172,7 @@ def train(cfg: DictConfig) -> float | None:
     if checkpoint := directory.find_checkpoint(run, "last") if cfg.resume else None:
         directory.read_checkpoint(checkpoint)
     started = time.monotonic()
-    if model.learns:
+    if model.trainable:
         trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     else:
         AtomicIO().save_checkpoint({"state_dict": model.state_dict(), "callbacks": {}}, run / "checkpoints" / "last.ckpt")
@@ -183,7 +184,7 @@ def train(cfg: DictConfig) -> float | None:
     values = {"val/loss": best, "steps": trainer.global_step, "seconds": round(time.monotonic() - started)}
     if launch.rank() == 0 and trainer.global_step:
         directory.write_result(run, "train", {"mode": "train", "values": values, "headline": ["val/loss", "seconds"]})
-    done = f"trained {trainer.global_step} steps" if model.learns else "nothing to train"
+    done = f"trained {trainer.global_step} steps" if model.trainable else "nothing to train"
     done += f", best val/loss {best:.6g}" if math.isfinite(best) else ""
     log.info("%s; next: python sample.py run=%s", done, run)
     launch.evaluate(run, cfg, hc.mode == RunMode.MULTIRUN)
@@ -203,8 +204,8 @@ def finish(code: int) -> None:
 
 def open_devices(cfg: DictConfig) -> Any:
     """The processes to sample and measure on."""
-    from heatgen.devices import Devices
-    from heatgen.training import quiet_lightning
+    from heatgen.app.trainer import quiet_lightning
+    from heatgen.runtime.devices import Devices
 
     quiet_lightning()
     options: Any = OmegaConf.to_container(cfg.trainer, resolve=True)
@@ -235,7 +236,7 @@ def load_for(cfg: DictConfig, run: Path, devices: Any) -> tuple[Any, Any, DictCo
     if cfg.get("sampler") is not None:
         overrides["sampler"] = OmegaConf.to_container(cfg.sampler, resolve=True)
     model, data, run_config = load(run, cfg.checkpoint, cfg.weights, overrides)
-    if model.own_way and "sampler" in overrides:
+    if not model.uses_sampler and "sampler" in overrides:
         raise ConfigError(f"The model of {run.name} has its own way back, without a sampler; remove sampler=.")
     with devices.fabric.rank_zero_first():
         data.prepare_data()
@@ -246,7 +247,7 @@ def load_for(cfg: DictConfig, run: Path, devices: Any) -> tuple[Any, Any, DictCo
 
 def sampler_label(cfg: DictConfig) -> str | None:
     """The sampler that was asked for, with its options, as words; None: the run's own."""
-    from heatgen.draw import sampler_words
+    from heatgen.app.draw import sampler_words
 
     return " ".join(sampler_words(cfg)) or None
 
@@ -262,7 +263,7 @@ def sample(cfg: DictConfig) -> None:
     check.integer("seed", cfg.seed, minimum=0)
     if launched("sample", cfg, run):
         return
-    from heatgen import draw
+    from heatgen.app import draw
 
     devices = open_devices(cfg)
     model, data, _ = load_for(cfg, run, devices)
@@ -286,7 +287,7 @@ def evaluate(cfg: DictConfig) -> None:
     run = Path(cfg.runs_dir) / f"data-{choices.get('data')}" if alone else directory.find_run(cfg.run, cfg.runs_dir)
     if launched("evaluate", cfg, run):
         return
-    from heatgen.metric.table import report, report_sweep
+    from heatgen.report.table import report, report_sweep
 
     metric, devices = make(cfg.metric), open_devices(cfg)
     deltas = list(cfg.delta) if OmegaConf.is_list(cfg.delta) else [cfg.delta]
@@ -296,8 +297,8 @@ def evaluate(cfg: DictConfig) -> None:
         raise ConfigError(f"picture={cfg.picture} must end in .png or .jpg.")
     own, results = parameter(cfg), []
     for cfg.delta in deltas:
-        subject, run_config = make_subject(cfg, None if alone else run, devices)
-        results.append(metric(subject))
+        ctx, run_config = make_context(cfg, None if alone else run, devices)
+        results.append(metric(ctx))
         sampler = sampler_label(cfg)
         results[-1].facts |= {"sampler": sampler} if sampler else {}
         if devices.first:
@@ -308,20 +309,20 @@ def evaluate(cfg: DictConfig) -> None:
         report_sweep("delta", deltas, results, mode, run)
 
 
-def make_subject(cfg: DictConfig, run: Path | None, devices: Any) -> tuple[Any, DictConfig]:
+def make_context(cfg: DictConfig, run: Path | None, devices: Any) -> tuple[Any, DictConfig]:
     """What is to be measured, and its config: a run, or where that is None a data set and a forward map alone."""
-    from heatgen.metric.metric import Subject
+    from heatgen.metric.metric import EvalContext
 
     if run is not None:
         model, data, run_config = load_for(cfg, run, devices)
         name = run_config.name.rsplit("-", 1)[-1]
-        return Subject(model, data, name, devices, cfg.n, cfg.batch_size, cfg.seed, model.process), run_config
+        return EvalContext(model, data, name, devices, cfg.n, cfg.batch_size, cfg.seed, model.process), run_config
     data = make_data(cfg)
     with devices.fabric.rank_zero_first():
         data.prepare_data()
     process = make_process(cfg) if cfg.get("forward") is not None else None
     name = HydraConfig.get().runtime.choices["data"]
-    return Subject(None, data, name, devices, cfg.n, cfg.batch_size, cfg.seed, process), cfg
+    return EvalContext(None, data, name, devices, cfg.n, cfg.batch_size, cfg.seed, process), cfg
 
 
 def parameter(cfg: DictConfig) -> tuple[str, Any] | None:

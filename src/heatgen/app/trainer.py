@@ -9,10 +9,11 @@ from typing import Any
 import lightning as L
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-from heatgen import check, launch
+from heatgen import check
 from heatgen.callback.checkpoints import AtomicIO
 from heatgen.check import ConfigError
 from heatgen.data.module import DataModule
+from heatgen.runtime import launch
 
 NOISE = ("not resumable", "smaller than the logging interval", "does not have many workers", "LeafSpec", "torch.jit")
 

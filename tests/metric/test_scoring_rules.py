@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import integrate, stats
 
-from heatgen.metric import scores
+from heatgen.metric import scoring_rules
 
 
 def normal(*shape, seed=0):
@@ -19,8 +19,8 @@ DRAWS, TRUTH = normal(5, 3, 2, 4, 6), normal(3, 2, 4, 6, seed=1)
 
 def test_mse_is_the_mean_over_pixels_and_over_draws():
     expected = ((DRAWS - TRUTH).numpy() ** 2).mean((0, 2, 3, 4))
-    assert scores.mse(DRAWS, TRUTH).tolist() == pytest.approx(expected, rel=1e-12)
-    assert scores.mse(DRAWS[0], TRUTH).tolist() == pytest.approx(
+    assert scoring_rules.mse(DRAWS, TRUTH).tolist() == pytest.approx(expected, rel=1e-12)
+    assert scoring_rules.mse(DRAWS[0], TRUTH).tolist() == pytest.approx(
         ((DRAWS[0] - TRUTH).numpy() ** 2).mean((1, 2, 3)), rel=1e-12
     )
 
@@ -28,7 +28,7 @@ def test_mse_is_the_mean_over_pixels_and_over_draws():
 def test_the_excess_of_the_mean_is_without_bias():
     """Of draws around mean + 0.3: 0.09, where |mean of the draws - mean|^2 would give 0.09 + 1/4 with 4 draws."""
     mean = normal(2000, 1, 3, 3)
-    found = scores.excess_mse(mean + 0.3 + normal(4, 2000, 1, 3, 3, seed=1), mean)
+    found = scoring_rules.excess_mse(mean + 0.3 + normal(4, 2000, 1, 3, 3, seed=1), mean)
     assert found.mean().item() == pytest.approx(0.09, abs=5 * found.std().item() / 2000**0.5)
     assert found.std().item() / 2000**0.5 < 0.01 and (found < 0).any()
 
@@ -37,20 +37,20 @@ def test_crps_is_the_one_of_all_pairs():
     x, y = DRAWS.numpy(), TRUTH.numpy()
     pairs = np.abs(x[:, None] - x[None]).sum((0, 1)) / (2 * 5 * 4)
     expected = (np.abs(x - y).mean(0) - pairs).mean((1, 2, 3))
-    assert scores.crps(DRAWS, TRUTH).tolist() == pytest.approx(expected, rel=1e-12)
-    assert scores.crps(DRAWS.flip(0), TRUTH).tolist() == pytest.approx(expected, rel=1e-12)
+    assert scoring_rules.crps(DRAWS, TRUTH).tolist() == pytest.approx(expected, rel=1e-12)
+    assert scoring_rules.crps(DRAWS.flip(0), TRUTH).tolist() == pytest.approx(expected, rel=1e-12)
 
 
 def test_crps_of_few_draws_is_without_bias():
     """The integral of (Phi(x) - [x > y])^2 over x, for standard normal draws and y = 0.7."""
     expected = integrate.quad(lambda x: (stats.norm.cdf(x) - (x > 0.7)) ** 2, -9, 9, points=[0.7])[0]
-    found = scores.crps(normal(2, 40000, 1, 1, 1), torch.full((40000, 1, 1, 1), 0.7))
+    found = scoring_rules.crps(normal(2, 40000, 1, 1, 1), torch.full((40000, 1, 1, 1), 0.7))
     assert found.mean().item() == pytest.approx(expected, abs=4 * found.std().item() / 200) and found.std() / 200 < 0.005
 
 
 def test_crps_of_equal_draws_is_the_absolute_error():
     same = DRAWS[:1].expand(4, -1, -1, -1, -1)
-    assert scores.crps(same, TRUTH).tolist() == pytest.approx(
+    assert scoring_rules.crps(same, TRUTH).tolist() == pytest.approx(
         (DRAWS[0] - TRUTH).abs().flatten(1).mean(1).tolist(), rel=1e-12
     )
 
@@ -59,42 +59,49 @@ def test_energy_score_is_the_one_of_all_pairs():
     x, y = DRAWS.flatten(2).numpy(), TRUTH.flatten(1).numpy()
     near = np.linalg.norm(x - y, axis=2).mean(0)
     pairs = np.linalg.norm(x[:, None] - x[None], axis=3).sum((0, 1)) / (2 * 5 * 4)
-    assert scores.energy_score(DRAWS, TRUTH).tolist() == pytest.approx((near - pairs) / 48**0.5, rel=1e-12)
+    assert scoring_rules.energy_score(DRAWS, TRUTH).tolist() == pytest.approx((near - pairs) / 48**0.5, rel=1e-12)
 
 
 def test_energy_score_of_one_pixel_is_its_crps():
     x, y = normal(6, 10, 1, 1, 1), normal(10, 1, 1, 1, seed=3)
-    assert torch.allclose(scores.energy_score(x, y), scores.crps(x, y), rtol=1e-12)
+    assert torch.allclose(scoring_rules.energy_score(x, y), scoring_rules.crps(x, y), rtol=1e-12)
 
 
 def test_pit_is_the_rank_and_a_uniform_number():
     draws = torch.tensor([3.0, 1.0, 2.0]).reshape(3, 1, 1, 1, 1).expand(3, 1, 1, 1, 4)
     truth, uniform = torch.tensor([0.0, 1.5, 2.5, 9.0]).reshape(1, 1, 1, 4), torch.tensor([0.0, 0.5, 0.25, 0.75])
-    assert scores.pit(draws, truth, uniform.reshape(1, 1, 1, 4)).flatten().tolist() == [0, 1.5 / 4, 2.25 / 4, 3.75 / 4]
+    assert scoring_rules.pit(draws, truth, uniform.reshape(1, 1, 1, 4)).flatten().tolist() == [
+        0,
+        1.5 / 4,
+        2.25 / 4,
+        3.75 / 4,
+    ]
 
 
 def test_pit_shares_the_ranks_of_equal_draws():
     draws = torch.tensor([0.0, 0.0, 1.0]).reshape(3, 1, 1, 1, 1)
-    found = [scores.pit(draws, torch.zeros(1, 1, 1, 1), torch.full((1, 1, 1, 1), u)).item() for u in (0.0, 0.5, 1 - 2**-20)]
+    found = [
+        scoring_rules.pit(draws, torch.zeros(1, 1, 1, 1), torch.full((1, 1, 1, 1), u)).item() for u in (0.0, 0.5, 1 - 2**-20)
+    ]
     assert found == pytest.approx([0, 1.5 / 4, 3 / 4], abs=1e-5)  # ranks 0, 1 or 2 of 0 .. 3
 
 
 @pytest.mark.parametrize("n", [2, 3, 16])
 def test_pit_of_exact_draws_is_uniform_and_covers_what_it_says_however_few(n):
-    transform = scores.pit(normal(n, 100, 1, 20, 20), normal(100, 1, 20, 20, seed=1), torch.rand(100, 1, 20, 20))
+    transform = scoring_rules.pit(normal(n, 100, 1, 20, 20), normal(100, 1, 20, 20, seed=1), torch.rand(100, 1, 20, 20))
     assert stats.kstest(transform.flatten().numpy(), "uniform").pvalue > 1e-3
     for level in (0.5, 0.9, 0.95):
-        found = scores.coverage(transform, level)
+        found = scoring_rules.coverage(transform, level)
         assert found.shape == (100,) and found.mean().item() == pytest.approx(level, abs=0.01)
-    histogram = scores.rank_histogram(transform, n)
+    histogram = scoring_rules.rank_histogram(transform, n)
     assert histogram.shape == (100, n + 1) and torch.allclose(histogram.sum(1), torch.ones(100).double())
     assert torch.allclose(histogram.mean(0), torch.full((n + 1,), 1 / (n + 1)).double(), atol=0.01)
 
 
 def test_too_narrow_draws_cover_too_little_and_rank_at_the_ends():
-    transform = scores.pit(0.3 * normal(9, 50, 1, 20, 20), normal(50, 1, 20, 20, seed=1), torch.rand(50, 1, 20, 20))
-    assert scores.coverage(transform, 0.9).mean() < 0.75
-    histogram = scores.rank_histogram(transform, 9).mean(0)
+    transform = scoring_rules.pit(0.3 * normal(9, 50, 1, 20, 20), normal(50, 1, 20, 20, seed=1), torch.rand(50, 1, 20, 20))
+    assert scoring_rules.coverage(transform, 0.9).mean() < 0.75
+    histogram = scoring_rules.rank_histogram(transform, 9).mean(0)
     assert histogram[0] > 0.25 and histogram[-1] > 0.25 and histogram[4] < 0.05
 
 
@@ -102,9 +109,9 @@ def test_identical_draws_are_told_from_others():
     draws = DRAWS.clone()
     draws[:, 1] = draws[:1, 1]
     draws[2, 1, 0, 0, 0] += 1e-9
-    assert scores.identical(draws).tolist() == [0, 1, 0]
+    assert scoring_rules.identical(draws).tolist() == [0, 1, 0]
     draws[2, 1, 0, 0, 0] += 1e-4
-    assert scores.identical(draws).tolist() == [0, 0, 0]
+    assert scoring_rules.identical(draws).tolist() == [0, 0, 0]
 
 
 # spectra ----------------------------------------------------------------------------------------------------------------
@@ -124,54 +131,54 @@ def test_the_spectral_error_of_the_paper_is_that_of_its_code():
         np.mean([np.abs(np.log(published(truth[b, 0])) - np.log(published(draws[i, b, 0])))[1:11].mean() for i in range(3)])
         for b in range(2)
     ]
-    assert scores.spectral_error(draws, truth, "paper").tolist() == pytest.approx(expected, rel=1e-12)
+    assert scoring_rules.spectral_error(draws, truth, "paper").tolist() == pytest.approx(expected, rel=1e-12)
 
 
 def test_a_field_of_one_wave_has_its_power_at_its_radius():
     x = torch.arange(16)
     wave = torch.cos(2 * math.pi * (3 * x[None, :] + 4 * x[:, None]).double() / 16)
-    found = scores.power(wave[None, None], 8)[0]
-    ring = int((scores.radii(16, 16) == 5).sum())
+    found = scoring_rules.power(wave[None, None], 8)[0]
+    ring = int((scoring_rules.radii(16, 16) == 5).sum())
     assert found[4].item() * ring == pytest.approx(128, rel=1e-12)  # |u|^2, by Parseval
     assert found.sum().item() == pytest.approx(found[4].item(), rel=1e-12)
 
 
 def test_power_of_white_noise_is_one_a_coefficient():
-    found = scores.power(normal(400, 2, 12, 18), 6)
+    found = scoring_rules.power(normal(400, 2, 12, 18), 6)
     assert torch.allclose(found.mean(0), torch.ones(6).double(), atol=0.1)
 
 
 def test_the_error_of_the_power_is_blind_to_place_and_knows_the_scale():
     truth = normal(2, 3, 12, 12)
     draws = torch.stack([truth.roll((2, 5), (-2, -1)), 2 * truth])
-    parts = [scores.spectral_error(draw[None], truth) for draw in draws]
+    parts = [scoring_rules.spectral_error(draw[None], truth) for draw in draws]
     assert parts[0].abs().max() < 1e-12 and torch.allclose(parts[1], torch.full((2,), math.log(4)).double())
-    assert torch.allclose(scores.spectral_error(draws, truth), torch.full((2,), math.log(4) / 2).double())
-    assert torch.allclose(scores.spectral_error(draws[1:], truth, "paper"), torch.full((2,), math.log(2)).double())
-    assert (scores.spectral_error(draws[:1], truth, "paper") > 0.1).all()
+    assert torch.allclose(scoring_rules.spectral_error(draws, truth), torch.full((2,), math.log(4) / 2).double())
+    assert torch.allclose(scoring_rules.spectral_error(draws[1:], truth, "paper"), torch.full((2,), math.log(2)).double())
+    assert (scoring_rules.spectral_error(draws[:1], truth, "paper") > 0.1).all()
 
 
 def test_rings_go_as_far_as_the_field_and_no_further_than_ten():
-    assert [scores.count_radii(*size) for size in ((32, 32), (8, 8), (6, 40), (1, 5))] == [16, 4, 3, 1]
-    assert scores.radii(4, 5).tolist() == [[2, 2, 2, 2, 2], [2, 1, 1, 1, 2], [2, 1, 0, 1, 2], [2, 1, 1, 1, 2]]
+    assert [scoring_rules.count_radii(*size) for size in ((32, 32), (8, 8), (6, 40), (1, 5))] == [16, 4, 3, 1]
+    assert scoring_rules.radii(4, 5).tolist() == [[2, 2, 2, 2, 2], [2, 1, 1, 1, 2], [2, 1, 0, 1, 2], [2, 1, 1, 1, 2]]
     truth = normal(1, 1, 32, 32)
     waves = torch.fft.fftshift(torch.fft.fft2(truth), dim=(-2, -1))
-    high = torch.where(scores.radii(32, 32) > 10, 5 * waves, waves)  # other rings only
+    high = torch.where(scoring_rules.radii(32, 32) > 10, 5 * waves, waves)  # other rings only
     draw = torch.fft.ifft2(torch.fft.ifftshift(high, dim=(-2, -1))).real
-    assert scores.spectral_error(draw[None], truth).item() < 1e-12
-    low = torch.where(scores.radii(32, 32) == 10, 5 * waves, waves)
+    assert scoring_rules.spectral_error(draw[None], truth).item() < 1e-12
+    low = torch.where(scoring_rules.radii(32, 32) == 10, 5 * waves, waves)
     draw = torch.fft.ifft2(torch.fft.ifftshift(low, dim=(-2, -1))).real
-    assert scores.spectral_error(draw[None], truth).item() == pytest.approx(math.log(25) / 10, rel=1e-9)
+    assert scoring_rules.spectral_error(draw[None], truth).item() == pytest.approx(math.log(25) / 10, rel=1e-9)
 
 
 def test_a_blank_draw_is_a_large_error_and_a_finite_one():
-    found = scores.spectral_error(torch.zeros(1, 1, 1, 8, 8), normal(1, 1, 8, 8))
+    found = scoring_rules.spectral_error(torch.zeros(1, 1, 1, 8, 8), normal(1, 1, 8, 8))
     assert found.isfinite().all() and (found > 100).all()
 
 
 def test_ring_sums_drop_what_lies_beyond():
     rings = torch.tensor([[0, 1], [2, 1]])
-    assert scores.ring_sums(torch.tensor([[[1.0, 2.0], [4.0, 8.0]]]), rings, 2).tolist() == [[1, 10]]
+    assert scoring_rules.ring_sums(torch.tensor([[[1.0, 2.0], [4.0, 8.0]]]), rings, 2).tolist() == [[1, 10]]
 
 
 # mixtures of Gaussians ----------------------------------------------------------------------------------------------------
@@ -184,21 +191,21 @@ def test_the_mean_distance_is_that_of_samples_and_of_the_integral():
         wanted = integrate.quad(lambda x: abs(mean + std * x) * stats.norm.pdf(x), -12, 12, points=[-mean / std], limit=200)[
             0
         ]
-        found = scores.mean_distance(torch.tensor(mean, dtype=torch.float64), torch.tensor(std, dtype=torch.float64))
+        found = scoring_rules.mean_distance(torch.tensor(mean, dtype=torch.float64), torch.tensor(std, dtype=torch.float64))
         assert found.item() == pytest.approx(wanted, rel=1e-7)
 
 
 @pytest.mark.parametrize("number", [1, 2, 4])
 @pytest.mark.parametrize("block", [1, 5, 2**16])
 def test_the_crps_of_a_mixture_is_the_integral_of_the_squared_gap_of_its_distribution(number, block, monkeypatch):
-    monkeypatch.setattr(scores, "BLOCK", block)
+    monkeypatch.setattr(scoring_rules, "BLOCK", block)
     grid = torch.linspace(-12, 12, 200_001, dtype=torch.float64)[:, None]
     mean, std, y = MEANS[:number].reshape(number, 1, -1), STDS[:number].reshape(number, 1, -1), SEEN.reshape(1, -1)
     wanted = torch.zeros(12, dtype=torch.float64)
     for i in range(12):
         cdf = torch.special.ndtr((grid - mean[..., i : i + 1]) / std[..., i : i + 1]).mean(0)
         wanted[i] = torch.trapezoid((cdf - (grid >= y[:, i : i + 1]).double()).square(), grid, dim=0)
-    found = scores.mixture_crps(MEANS[:number], STDS[:number], SEEN)
+    found = scoring_rules.mixture_crps(MEANS[:number], STDS[:number], SEEN)
     assert found.tolist() == pytest.approx(wanted.reshape(3, 4).mean(1).tolist(), abs=2e-4)
 
 
@@ -206,9 +213,9 @@ def test_the_crps_of_one_gaussian_has_its_closed_form():
     z = (SEEN - MEANS[0]) / STDS[0]
     density, below = torch.distributions.Normal(0, 1).log_prob(z).exp(), torch.special.ndtr(z)
     wanted = STDS[0] * (z * (2 * below - 1) + 2 * density - 1 / math.sqrt(math.pi))
-    found = scores.mixture_crps(MEANS[:1], STDS[:1], SEEN)
+    found = scoring_rules.mixture_crps(MEANS[:1], STDS[:1], SEEN)
     assert found.tolist() == pytest.approx(wanted.flatten(1).mean(1).tolist(), rel=1e-12)
-    assert scores.mixture_crps(MEANS[:1].expand(5, *SEEN.shape), STDS[:1].expand(5, *SEEN.shape), SEEN).tolist() == (
+    assert scoring_rules.mixture_crps(MEANS[:1].expand(5, *SEEN.shape), STDS[:1].expand(5, *SEEN.shape), SEEN).tolist() == (
         pytest.approx(found.tolist(), rel=1e-12)
     )
 
@@ -216,23 +223,23 @@ def test_the_crps_of_one_gaussian_has_its_closed_form():
 def test_the_crps_of_a_mixture_is_that_of_many_of_its_samples():
     which = torch.randint(4, (20_000,), generator=torch.Generator().manual_seed(5))
     samples = MEANS[which] + STDS[which] * normal(20_000, *SEEN.shape, seed=6)
-    wanted = scores.crps(samples, SEEN)
-    assert scores.mixture_crps(MEANS, STDS, SEEN).tolist() == pytest.approx(wanted.tolist(), abs=0.02)
+    wanted = scoring_rules.crps(samples, SEEN)
+    assert scoring_rules.mixture_crps(MEANS, STDS, SEEN).tolist() == pytest.approx(wanted.tolist(), abs=0.02)
 
 
 def test_the_pit_of_a_mixture_is_its_distribution_function_and_uniform_for_its_samples():
-    found = scores.mixture_pit(MEANS, STDS, SEEN)
+    found = scoring_rules.mixture_pit(MEANS, STDS, SEEN)
     wanted = stats.norm.cdf(SEEN.numpy(), MEANS.numpy(), STDS.numpy()).mean(0)
     assert found.numpy() == pytest.approx(wanted, rel=1e-12)
     which = torch.randint(4, (5000,), generator=torch.Generator().manual_seed(7))
     samples = MEANS[which] + STDS[which] * normal(5000, *SEEN.shape, seed=8)
-    each = torch.stack([scores.mixture_pit(MEANS, STDS, y) for y in samples])
+    each = torch.stack([scoring_rules.mixture_pit(MEANS, STDS, y) for y in samples])
     assert stats.kstest(each[:, 1, 0, 1, 0].numpy(), "uniform").pvalue > 1e-3
     for level in (0.5, 0.9, 0.95):
-        share = scores.coverage(each[:, 1, 0, 1, 0][None], level).item()
+        share = scoring_rules.coverage(each[:, 1, 0, 1, 0][None], level).item()
         assert share == pytest.approx(level, abs=4 * math.sqrt(level * (1 - level) / 5000))
 
 
 def test_a_histogram_has_the_shares_of_equal_parts():
     values = torch.tensor([[0.0, 0.1, 0.49, 1.0], [0.25, 0.26, 0.74, 0.75]])
-    assert scores.histogram(values, 4).tolist() == [[0.5, 0.25, 0, 0.25], [0, 0.5, 0.25, 0.25]]
+    assert scoring_rules.histogram(values, 4).tolist() == [[0.5, 0.25, 0, 0.25], [0, 0.5, 0.25, 0.25]]

@@ -11,8 +11,8 @@ from typing import Any, NoReturn
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from heatgen import directory
-from heatgen.check import CONF, ConfigError, options_of, suggest
+from heatgen.check import CONF, ConfigError, did_you_mean, options_of
+from heatgen.runtime import directory
 
 UNUSABLE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR)
 
@@ -85,7 +85,7 @@ def check_choices(choices: Any) -> None:
 def unknown_option(group: str, choice: str) -> str:
     """The sentence for group=choice that is not there."""
     options = options_of(group)
-    return f"{group}={choice} is not an option{suggest(choice, options)} (options: {', '.join(options)})."
+    return f"{group}={choice} is not an option{did_you_mean(choice, options)} (options: {', '.join(options)})."
 
 
 def explain_config(message: str, script: str) -> str:
@@ -102,7 +102,7 @@ def explain_config(message: str, script: str) -> str:
         if name in known:
             fix = f"choose that option too; with resume, and where a sweep chooses it, write ++{name}="
             return f"{name} is a key of another option of its group; {fix}."
-        hint = suggest(name, known)
+        hint = did_you_mean(name, known)
         return f"{name} is not a key of the config{hint or f'; see python {script}.py --help.'}"
     return message.splitlines()[0]
 

@@ -6,7 +6,7 @@ import scipy.fft
 import torch
 from torch.testing import assert_close
 
-from heatgen.forward.basis import Cosine, Fourier, Orthogonal, Pixel, Separable, haar_rotation
+from heatgen.basis import Cosine, Fourier, Orthogonal, Pixel, Separable, haar_rotation
 
 SIZES = [(28, 28), (32, 32), (33, 33), (64, 64), (20, 33)]
 BASES = {
@@ -110,7 +110,7 @@ def test_separable_turns_columns_by_its_first_matrix_and_rows_by_its_second():
 
 @pytest.mark.parametrize("drawn", [False, True])
 def test_separable_keeps_its_matrices_in_the_checkpoint_if_they_were_drawn(drawn):
-    basis = Separable(rotation(3), rotation(4, seed=4), drawn=drawn)
+    basis = Separable(rotation(3), rotation(4, seed=4), persistent=drawn)
     assert set(basis.state_dict()) == ({"rows", "columns"} if drawn else set())
     assert set(dict(basis.named_buffers())) == {"rows", "columns"}
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from heatgen import directory, publish
+from heatgen.report import publish
+from heatgen.runtime import directory
 
 
 def test_a_table_has_one_row_a_measurement_and_the_newest_of_equal_ones(

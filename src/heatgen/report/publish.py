@@ -1,4 +1,4 @@
-"""A table for the documentation from an experiment's results: python -m heatgen.publish EXPERIMENT [NAME].
+"""A table for the documentation from an experiment's results: python -m heatgen.report.publish EXPERIMENT [NAME].
 
 Reads runs/results/<EXPERIMENT>.csv and writes docs/results/<NAME>.json (a list of rows, one object a row) and
 docs/results/<NAME>.md (the same as tables, with the commands that made them). NAME is EXPERIMENT unless given.
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from heatgen.directory import write_text
+from heatgen.runtime.directory import write_text
 
 
 def measurements(results: Path) -> list[dict[str, Any]]:
@@ -57,7 +57,7 @@ def cell(row: dict[str, Any], column: str) -> str:
 
 def main() -> None:
     """The command."""
-    parser = argparse.ArgumentParser(prog="python -m heatgen.publish", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m heatgen.report.publish", description=__doc__.splitlines()[0])
     parser.add_argument("experiment", help="the experiment_name that evaluate.py was given")
     parser.add_argument("name", nargs="?", help="the name of the table; the experiment's if not given")
     parser.add_argument("--runs-dir", default=os.environ.get("HEATGEN_RUNS", "runs"), help="where runs are")
@@ -70,7 +70,7 @@ def main() -> None:
     name, folder = options.name or options.experiment, Path(options.folder)
     rows = measurements(results)
     folder.mkdir(parents=True, exist_ok=True)
-    command = f"python -m heatgen.publish {options.experiment}" + (f" {options.name}" if options.name else "")
+    command = f"python -m heatgen.report.publish {options.experiment}" + (f" {options.name}" if options.name else "")
     write_text(folder / f"{name}.json", json.dumps(rows, indent=2) + "\n")
     write_text(folder / f"{name}.md", markdown(name, rows, command))
     print(f"written: {folder / name}.md and .json")

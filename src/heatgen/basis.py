@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 
-def precise(u: Tensor) -> Tensor:
+def upcast(u: Tensor) -> Tensor:
     """u in float32, or as it is if it is float64."""
     return u if u.dtype == torch.float64 else u.float()
 
@@ -56,24 +56,24 @@ def neumann_eigenvalues(height: int, width: int) -> Tensor:
 class Separable(Basis):
     """One orthonormal basis for columns of pixels and one for rows, c = R u S^T: two matrix products.
 
-    rows: R, (H, H); columns: S, (W, W), orthogonal; drawn: whether they must be kept in the checkpoint.
+    rows: R, (H, H); columns: S, (W, W), orthogonal; persistent: whether they must be kept in the checkpoint.
     """
 
     rows: Tensor
     columns: Tensor
 
-    def __init__(self, rows: Tensor, columns: Tensor, drawn: bool = False):
+    def __init__(self, rows: Tensor, columns: Tensor, persistent: bool = False):
         super().__init__()
-        self.register_buffer("rows", rows.double(), persistent=drawn)
-        self.register_buffer("columns", columns.double(), persistent=drawn)
+        self.register_buffer("rows", rows.double(), persistent=persistent)
+        self.register_buffer("columns", columns.double(), persistent=persistent)
 
     def forward(self, u: Tensor) -> Tensor:
-        u = precise(u)
+        u = upcast(u)
         with torch.autocast(u.device.type, enabled=False):
             return self.rows.to(u) @ u @ self.columns.to(u).mT
 
     def inverse(self, c: Tensor) -> Tensor:
-        c = precise(c)
+        c = upcast(c)
         with torch.autocast(c.device.type, enabled=False):
             return self.rows.to(c).mT @ c @ self.columns.to(c)
 
@@ -107,7 +107,7 @@ class Fourier(Basis):
         self.register_buffer("eigenvalues", 4 * math.pi**2 * (y**2 + x**2), persistent=False)
 
     def forward(self, u: Tensor) -> Tensor:
-        u = precise(u)
+        u = upcast(u)
         with torch.autocast(u.device.type, enabled=False):
             waves = torch.fft.fft2(u, norm="ortho")
         return waves.real - waves.imag
@@ -139,7 +139,7 @@ class Orthogonal(Basis):
         return self._apply_rows(c, self.matrix)
 
     def _apply_rows(self, u: Tensor, matrix: Tensor) -> Tensor:
-        u = precise(u)
+        u = upcast(u)
         with torch.autocast(u.device.type, enabled=False):
             return (u.flatten(-2) @ matrix.to(u).mT).reshape(u.shape)
 

@@ -8,7 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from heatgen.metric import distances
-from heatgen.metric.reconstruction_pictures import as_image, plots
+from heatgen.metric.pictures.reconstruction import as_image, plots
 from heatgen.noise import SampleNoise
 
 LINE, ARROWS, PLANE = 201, 15, 80  # places of a grid: in one dimension; arrows a side, and colours a side, in two

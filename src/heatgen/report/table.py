@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from heatgen import directory
 from heatgen.metric.metric import Result
 from heatgen.picture import save_gif
+from heatgen.runtime import directory
 
 SHOWN = 11  # rows of a series on the screen; the JSON has them all
 FILM = 150  # milliseconds that each picture of a film is seen

@@ -11,7 +11,7 @@ from lightning.fabric import Fabric
 from torch import Tensor
 from tqdm import tqdm
 
-from heatgen import launch
+from heatgen.runtime import launch
 
 
 class Devices:

@@ -1,4 +1,4 @@
-"""Runs side by side, as a table and a figure: python -m heatgen.compare FOLDER... [--publish NAME].
+"""Runs side by side, as a table and a figure: python -m heatgen.report.compare FOLDER... [--publish NAME].
 
 A sweep (train.py -m) ends with it by itself, and with publish=NAME publishes it. FOLDER is a run or a folder of runs, such
 as a sweep's; the table goes there as comparison.json (a list of rows, one object a run, or a variant of its measurements),
@@ -19,11 +19,11 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from heatgen import launch
 from heatgen.check import ConfigError
-from heatgen.compare_figure import draw, with_error
-from heatgen.directory import command, read_config, write_text
-from heatgen.seeds import groups_of, over_seeds
+from heatgen.report.compare_figure import draw, with_error
+from heatgen.report.seeds import groups_of, over_seeds
+from heatgen.runtime import launch
+from heatgen.runtime.directory import command, read_config, write_text
 
 log = logging.getLogger("heatgen")
 COMMAND = "command.txt"  # in a sweep's folder: what was called
@@ -232,7 +232,7 @@ def compare(
     targets = [(folders[0], "comparison")] + ([(docs, publish)] if publish else [])
     for folder, name in targets:
         folder.mkdir(parents=True, exist_ok=True)
-        itself = f"python -m heatgen.compare {shlex.join(map(os.path.relpath, folders))}"
+        itself = f"python -m heatgen.report.compare {shlex.join(map(os.path.relpath, folders))}"
         commands = calls if by_sweep else [*calls, itself + (f" --publish {publish}" if publish else "")]
         for end, content in files.items():
             plainly = [{plain(k): v for k, v in row.items()} for row in content]
@@ -245,7 +245,7 @@ def compare(
 
 def main() -> None:
     """The command."""
-    parser = argparse.ArgumentParser(prog="python -m heatgen.compare", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m heatgen.report.compare", description=__doc__.splitlines()[0])
     parser.add_argument("folders", nargs="+", type=Path, help="runs, or folders of runs such as a sweep's")
     parser.add_argument("--publish", metavar="NAME", help="also write docs/results/NAME.md, .json and .png")
     options = parser.parse_args()

@@ -8,9 +8,9 @@ from datetime import datetime
 
 import pytest
 
-from heatgen import directory
 from heatgen.check import ConfigError
-from heatgen.directory import append_results, describe_run, find_run, run_directory, write_result
+from heatgen.runtime import directory
+from heatgen.runtime.directory import append_results, describe_run, find_run, run_directory, write_result
 
 
 def make_run(folder, modified):

@@ -9,11 +9,11 @@ import pytest
 from PIL import Image
 
 from heatgen.metric.metric import Result
-from heatgen.metric.table import SHOWN, report, report_sweep, table_of_series
+from heatgen.report.table import SHOWN, report, report_sweep, table_of_series
 
 
-def picture(colour, size=(7, 5)):
-    return Image.new("RGB", size, colour)
+def picture(scale_coefficients, size=(7, 5)):
+    return Image.new("RGB", size, scale_coefficients)
 
 
 RESULT = Result(
@@ -106,9 +106,9 @@ def test_a_figure_and_pictures_lie_beside_the_json(tell):
     _, path, _ = tell(RESULT)
     figure = Image.open(path.with_suffix(".png"))
     assert figure.width > 300 and len(figure.convert("L").getcolors()) > 10
-    for name, colour in (("red", (255, 0, 0)), ("blue", (0, 0, 255))):
+    for name, scale_coefficients in (("red", (255, 0, 0)), ("blue", (0, 0, 255))):
         kept = Image.open(path.with_name(f"{path.stem}_{name}.png"))
-        assert kept.size == (7, 5) and kept.getpixel((3, 2)) == colour
+        assert kept.size == (7, 5) and kept.getpixel((3, 2)) == scale_coefficients
     plain = tell(Result({"a": 1.0}), mode="plain")[1]
     assert [file.name for file in plain.parent.glob("plain*")] == [plain.name]
 
@@ -163,7 +163,7 @@ def test_a_sweep_of_results_without_a_headline_is_of_their_first_value(tmp_path)
 
 
 def test_a_film_is_a_gif_and_the_picture_that_is_asked_for_is_a_still(tell, tmp_path):
-    film = [picture(colour) for colour in ("red", "green", "blue")]
+    film = [picture(scale_coefficients) for scale_coefficients in ("red", "green", "blue")]
     asked = tmp_path / "asked.png"
     _, path, _ = tell(dataclasses.replace(PLAIN, pictures={"film": film, "still": picture("red")}), picture=str(asked))
     with Image.open(path.with_name(f"{path.stem}_film.gif")) as found:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from PIL import Image
 from torch import Tensor
 
-from heatgen.metric.reconstruction_pictures import as_image, plots
+from heatgen.metric.pictures.reconstruction import as_image, plots
 
 STYLES = {"true": ("true", "-"), "": ("predicted", "--"), "exact": ("exact mean", ":")}
 

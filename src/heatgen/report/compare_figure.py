@@ -7,8 +7,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from heatgen.directory import read_config
-from heatgen.seeds import error_over_seeds
+from heatgen.report.seeds import error_over_seeds
+from heatgen.runtime.directory import read_config
 
 SIDE = 64  # pixels of a cloud of points
 

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from heatgen.metric.reconstruction_pictures import as_image, plots
+from heatgen.metric.pictures.reconstruction import as_image, plots
 
 MOST = 200  # pictures in a film
 

@@ -10,8 +10,8 @@ from types import SimpleNamespace
 import pytest
 from omegaconf import OmegaConf
 
-from heatgen import launch
 from heatgen.check import ConfigError
+from heatgen.runtime import launch
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ def test_devices_that_are_no_number_are_refused(devices):
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", [["joblib", "hydra.launcher.n_jobs=2"], ["submitit_local"]], ids=lambda words: words[0])
 def test_the_jobs_of_a_sweep_run_in_processes_of_a_launcher_and_are_compared(launcher, tmp_path):
-    script = Path(__file__).resolve().parents[1] / "train.py"
+    script = Path(__file__).resolve().parents[2] / "train.py"
     small = ["net=mlp", "model=heat_kernel_score", "trainer.max_steps=2", "evaluate=['mode=forward metric.levels=2']"]
     sweep = ["-m", "data=point", "forward=heat_kernel,variance_exploding", "forward.num_levels=4", *small]
     command = [sys.executable, str(script), *sweep, f"hydra/launcher={launcher[0]}", *launcher[1:]]

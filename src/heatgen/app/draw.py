@@ -12,9 +12,9 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from heatgen.check import CONF, ConfigError
-from heatgen.devices import Devices
 from heatgen.noise import Noise, SampleNoise, SharedNoise, SphericalNoise, batches
 from heatgen.picture import Film, grid, is_points, save_gif, save_mp4
+from heatgen.runtime.devices import Devices
 
 PICTURED = 100  # images in a grid; of points, all
 IMAGES, POINTS = 36, 2000  # samples that are drawn where nobody says how many
@@ -34,7 +34,7 @@ def random_states(model: Any, data: Any, device: torch.device, seed: int, same_i
         u0 = data.prior_images(seeds, seed).to(device)
         noise = SampleNoise(samples, seed, "sample")
         first = SampleNoise(seeds, seed, "prior") if same_init or share_noise else noise
-        drawn = model.drawn(first)
+        drawn = model.bound(first)
         return drawn, drawn.initial_state(u0, first), SharedNoise(seed, "shared") if share_noise else noise
 
     return states
@@ -47,7 +47,7 @@ def interpolated_states(model: Any, data: Any, device: torch.device, seed: int, 
     Both ends are the two samples that random sampling gives with the same seed. Source: Rissanen et al. 2023, section 4.
     ConfigError for a map that is drawn at random: there is no map between two.
     """
-    if model.process.random:
+    if model.process.is_random:
         raise ConfigError(
             f"interpolate=true needs one map for both ends, and forward={model.process.name} is drawn at random."
         )
@@ -103,13 +103,13 @@ def draw(model: Any, data: Any, devices: Devices, root: Path, cfg: Any) -> Path:
     with devices.bar(len(runs) * model.process.num_levels, "sampling") as bar, devices.autocast():
 
         def see(k: int, u: Tensor) -> None:
-            film.see(k, u)
+            film.record(k, u)
             bar.update()
 
         for run in runs:
             drawn, first, noise = states(run)
             film.begin()
-            film.see(0, first)
+            film.record(0, first)
             samples.append(drawn.generate(first, noise, see).float())
             initial.append(first)
     empty = torch.empty(0, *model.process.shape)

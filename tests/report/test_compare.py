@@ -13,8 +13,8 @@ from conftest import SMALL, call
 from omegaconf import OmegaConf
 from PIL import Image
 
-from heatgen import compare, compare_figure
 from heatgen.check import ConfigError
+from heatgen.report import compare, compare_figure
 
 BITS = "nll_bound [bits/dim]"
 
@@ -39,11 +39,11 @@ def measure(run, file, mode, values, when, errors=None, headline=None, **more):
     os.utime(path, (when, when))
 
 
-def paint(run, step, colour):
+def paint(run, step, scale_coefficients):
     """A grid of 2 x 2 samples: the first row has a colour."""
     (run / "samples").mkdir(exist_ok=True)
     sheet = np.zeros((86, 86, 3), np.uint8)
-    sheet[:43] = colour
+    sheet[:43] = scale_coefficients
     Image.fromarray(sheet).save(run / "samples" / f"step_{step:06d}.png")
 
 
@@ -206,7 +206,7 @@ def test_the_table_is_written_as_plain_keys_and_as_markdown_with_its_commands(sw
     assert len(content) == len(rows) == 2
     assert content[0]["nll_bound_bits_dim"] == 3.5 and content[0]["nll_bound_bits_dim_s_e"] == 0.25
     assert all(re.fullmatch(r"[a-z0-9_]+", key) for row in content for key in row)
-    command = f"    python -m heatgen.compare {os.path.relpath(sweep)} --publish maps\n"
+    command = f"    python -m heatgen.report.compare {os.path.relpath(sweep)} --publish maps\n"
     for text in ((sweep / "comparison.md").read_text(), (docs / "maps.md").read_text()):
         assert f"    python train.py -m forward=heat,identity\n{command}" in text
         assert f"| forward | net.multipliers | model.delta | parametrisation | val/loss | {BITS} | information at K" in text
@@ -272,7 +272,7 @@ def test_a_sweep_ends_with_its_comparison(tmp_path: Path) -> None:
         ("identity", "residual", 2),
     ]
     assert "| forward | parametrisation | seconds |\n" in (folder / "comparison.md").read_text()  # too short for a val/loss
-    assert (folder / "command.txt").read_text().startswith("python train.py -m data.suggest")
+    assert (folder / "command.txt").read_text().startswith("python train.py -m data.recommended")
     assert (folder / "comparison.png").stat().st_size > 0
     assert not list(folder.glob("*/evaluation/forward_*"))  # evaluate=[] measures nothing
 

@@ -7,10 +7,10 @@ import pytest
 from omegaconf import OmegaConf
 from test_compare import axes_of, make_run, measure, paint
 
-from heatgen import compare
 from heatgen.check import ConfigError
-from heatgen.compare_figure import with_error
-from heatgen.seeds import groups_of, over_seeds
+from heatgen.report import compare
+from heatgen.report.compare_figure import with_error
+from heatgen.report.seeds import groups_of, over_seeds
 
 LL = "frame, 3 context"
 ERROR = (((4 / 3) ** 2 + (1 / 3) ** 2 + (5 / 3) ** 2) / 2 / 3) ** 0.5  # of 1, 2 and 4
