@@ -101,7 +101,7 @@ def test_without_noise_a_sample_is_the_product_of_its_means():
     u = gaussian(3)
     out = ancestral(linear(0.0), u, LEVELS)
     assert_close(out, FACTORS**K * u, atol=1e-14, rtol=0)
-    assert torch.equal(out, ancestral(linear(0.0), u, LEVELS, generator=SampleNoise(range(3), 9)))
+    assert torch.equal(out, ancestral(linear(0.0), u, LEVELS, rng=SampleNoise(range(3), 9)))
 
 
 def test_each_step_adds_fresh_noise_of_the_generator_but_the_last_none():
