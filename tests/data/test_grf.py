@@ -341,7 +341,7 @@ def test_memorisation_does_not_clip_fields():
         generate=lambda u, noise, on_step: u,
         noise_label=lambda: "0",
     )
-    toy.drawn = lambda noise: toy
+    toy.bound = lambda rng: toy
     result = Memorisation()(ctx(few(), toy))
     assert result.values["own, median"] == 0 and result.values["nearest is the own"] == 1
 
