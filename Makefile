@@ -1,11 +1,11 @@
-# The two commands of the README (make demo, make test), make notebooks and make lint. Everything happens in .venv.
+# The two commands of the README (make demo, make test), make quick, make notebooks and make lint. Everything happens in .venv.
 PYTHON ?= python3
 CONSTRAINTS ?= constraints.txt
 VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip install --disable-pip-version-check $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 
-.PHONY: demo test notebooks lint clean
+.PHONY: demo test quick notebooks lint clean
 
 # Train on handwritten digits, draw samples, measure them.
 demo: $(VENV)/.installed
@@ -14,9 +14,13 @@ demo: $(VENV)/.installed
 	$(PY) evaluate.py mode=elbo
 	@$(PY) -c "from heatgen.runtime.directory import find_run; print('Watch the digits come out of blur:', find_run('latest', '$${HEATGEN_RUNS:-runs}') / 'samples' / 'process.gif')"
 
-# The whole test suite.
+# The whole test suite, a process for each core.
 test: $(VENV)/.installed-test
-	$(PY) -m pytest
+	$(PY) -m pytest -n auto --dist loadfile
+
+# The quick part of it.
+quick: $(VENV)/.installed-test
+	$(PY) -m pytest -n auto --dist loadfile -m "not slow"
 
 # Execute every notebook from start to end; nothing is written, and an error in any of them is one here.
 notebooks: $(VENV)/.installed-notebooks
