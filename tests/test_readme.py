@@ -28,7 +28,7 @@ def test_a_command_that_is_shown_composes(command: str) -> None:
 
 
 def test_the_map_of_the_readme_is_the_one_that_is_shipped() -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    (code,) = re.findall(r"```python\n(# src/heatgen/forward/.*?)```", (ROOT / "README.md").read_text(), re.S)
     scope = {"ObservedProcess": ObservedProcess, "uniform": uniform}
     exec(code, scope)
     shown, shipped = scope["ConstantVelocity"]((1, 4, 6)), constant_velocity.ConstantVelocity((1, 4, 6))
