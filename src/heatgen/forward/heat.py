@@ -42,9 +42,9 @@ class Heat(ObservedProcess):
         """exp(-lambda t), (B, 1, H, W)."""
         return (-self.eigenvalues.to(t) * self.column(t)).exp()
 
-    def ratio(self, s: Tensor, t: Tensor) -> Tensor:
-        """exp(-lambda (t - s)): a semigroup, defined even where both gains underflow."""
-        return self.gain(t - s)
+    def is_semigroup(self, s: Tensor) -> bool:
+        """True: A(t) A(s)^-1 = exp(-lambda (t - s))."""
+        return True
 
     def rate(self, t: Tensor) -> Tensor:
         """-lambda, (B, 1, H, W)."""

@@ -47,6 +47,7 @@ class MatrixProcess(ObservedProcess):
     ConfigError for matrices that do not fit into half of the memory.
     """
 
+    is_diagonal = False
     left: Tensor
     right: Tensor | None
 

@@ -1,6 +1,5 @@
 """forward=neumann_heat: the heat equation on a box with insulating walls, in units of the box; D known or drawn."""
 
-import copy
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -92,23 +91,21 @@ class NeumannHeat(ObservedProcess):
                 f"forward.num_levels = {K} as forward.steps, or another solver."
             )
 
-    def draw(self, noise: SampleNoise) -> Tensor | None:
+    def draw(self, rng: SampleNoise) -> Tensor | None:
         """D of each sample, (B, 1), a value of the grid; None where there is one value only."""
         if not self.is_random:
             return None
         n = len(self.diffusivity_grid)
-        chosen = (noise.uniform_like(torch.empty(len(noise.generators), 1)) * n).long().clamp(max=n - 1)
+        chosen = (rng.uniform_like(torch.empty(len(rng.generators), 1)) * n).long().clamp(max=n - 1)
         return self.diffusivity_grid[chosen.to(self.diffusivity_grid.device)]
 
     def bind(self, draws: Tensor | None) -> ForwardProcess:
         """The map with these diffusivities, (B, 1) or (B,): any positive values. ConfigError where ftcs is unstable."""
         if draws is None:
             return self
-        process = copy.copy(self)
-        process._buffers = {**self._buffers, "diffusivity": draws.to(self.times).reshape(-1, 1)}
         if self.solver == "ftcs":
-            process._check_steps(draws)
-        return process
+            self._check_steps(draws)
+        return self._with_buffer("diffusivity", draws.to(self.times).reshape(-1, 1))
 
     def gain(self, t: Tensor) -> Tensor:
         """exp(-D lambda t), or its approximation by steps; (B, 1, H, W)."""
@@ -123,11 +120,9 @@ class NeumannHeat(ObservedProcess):
         whole = (t.detach().to(self.times) / self.dt + 1e-6).floor()
         return whole, t.to(self.times) - whole * self.dt
 
-    def ratio(self, s: Tensor, t: Tensor) -> Tensor:
-        """A(t - s), where s is a whole number of steps: a semigroup, defined even where both gains underflow."""
-        if self.solver == "ftcs" and (self._whole_steps(s)[1].abs() > 1e-5 * self.dt).any():
-            return super().ratio(s, t)
-        return self.gain(t - s)
+    def is_semigroup(self, s: Tensor) -> bool:
+        """True, but for ftcs only where s is a whole number of steps."""
+        return self.solver != "ftcs" or not bool((self._whole_steps(s)[1].abs() > 1e-5 * self.dt).any())
 
     def rate(self, t: Tensor) -> Tensor:
         """-D lambda, and for ftcs the slope within a step over its value; (B, 1, H, W)."""

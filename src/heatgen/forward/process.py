@@ -6,9 +6,10 @@ The author of a map writes `gain(t)` and `std(t)`, the diagonals of A and L over
 `offset(t)` where b is not 0). Everything else is derived here, once.
 """
 
+import copy
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from heatgen import check
 from heatgen.basis import Basis, Pixel, upcast
 from heatgen.check import ConfigError
+from heatgen.noise import SampleNoise
 
 TYPICAL_STD = 0.25  # of a pixel of an image in [0, 1]; used to say whether level K destroys anything, not in the law
 LOSSLESS = 0.9  # the share of coefficients above the noise at level K from which validate() warns
@@ -96,6 +98,8 @@ class ForwardProcess(nn.Module):
 
     def ratio(self, s: Tensor, t: Tensor) -> Tensor:
         """The diagonal of A(t) A(s)^-1, s <= t. ConfigError where A(s) cannot be inverted."""
+        if self.is_semigroup(s):
+            return self.gain(t - s)
         gain = self.gain(s)
         if (gain == 0).any():
             raise ConfigError(f"A({s.max().item():.4g}) of forward={self.name} is not invertible: no step starts there.")
@@ -119,9 +123,13 @@ class ForwardProcess(nn.Module):
     def step_std(self, s: Tensor, t: Tensor) -> Tensor:
         """Q, the diagonal of the noise that `step` from s to t adds; ConfigError where there is no such step."""
         variance = self.std(t) ** 2 - (self.ratio(s, t) * self.std(s)) ** 2
-        if (variance < -1e-12 * self.std(t).max() ** 2).any():
+        if self._shrinks(variance, t):
             raise ConfigError(f"forward={self.name} has no step from t={s.max():.4g}: the noise would have to shrink.")
         return variance.clamp(min=0).sqrt()
+
+    def _shrinks(self, variance: Tensor, t: Tensor) -> bool:
+        """Whether Q^2 is below 0 by more than rounding."""
+        return bool((variance < -1e-12 * self.std(t).max() ** 2).any())
 
     def coupling(self, s: Tensor, t: Tensor) -> Tensor:
         """rho, such that the noise of u_s given u_0 and u_t has mean rho eps_t and variance L(s)^2 - rho^2; s < t.
@@ -130,9 +138,9 @@ class ForwardProcess(nn.Module):
         independent, as in inverse heat dissipation) where none has or A(s) cannot be inverted. Diagonal, like `std`.
         """
         start, end, before = self.std(s), self.std(t), self.gain(s)
-        try:
+        if self.is_semigroup(s):
             ratio = self.ratio(s, t)
-        except ConfigError:
+        else:
             ratio = torch.where(before == 0, torch.zeros_like(before), self.gain(t) / before)
         has_markov_forward = end**2 - (ratio * start) ** 2 >= -1e-12 * end**2
         rho = start**2 * ratio / end
@@ -154,18 +162,51 @@ class ForwardProcess(nn.Module):
         variance, slope = derivative(lambda time: self.std(time) ** 2, t)
         return (slope - 2 * self.rate(t) * variance).clamp(min=0).sqrt()
 
-    # maps that are drawn at random -------------------------------------------------------------------------------------
+    # what a map can do ------------------------------------------------------------------------------------------------
 
-    is_random = False  # whether A(t) is drawn at random
-    withholds_cond = False  # whether it is, and the network is not told which one it was
+    is_diagonal: bool = True  # whether A and L are diagonal in `basis`, and so known between the levels too
+    is_random: bool = False  # whether A(t) is drawn at random
+    withholds_cond: bool = False  # whether it is, and the network is not told which one it was
 
-    def draw(self, noise: Any) -> Tensor | None:
-        """The random numbers of the map for each sample of `noise`, (B, ...); None where the map has none."""
+    @property
+    def is_scalar(self) -> bool:
+        """Whether A(t) is one number for all coefficients."""
+        return self.is_diagonal and self.gain(self.times[-1:])[0].numel() == 1
+
+    @property
+    def is_markov(self) -> bool:
+        """Whether a step leads from each level to the next, and the last one has noise: `step_std` is defined, Q > 0."""
+        if not self.is_diagonal:
+            return False
+        variance = torch.zeros(1)
+        for s, t in zip(self.times[:-1].split(1), self.times[1:].split(1), strict=True):
+            if not self.is_semigroup(s) and (self.gain(s) == 0).any():
+                return False
+            variance = self.std(t) ** 2 - (self.ratio(s, t) * self.std(s)) ** 2
+            if self._shrinks(variance, t):
+                return False
+        return bool((variance > 0).any())
+
+    def is_semigroup(self, s: Tensor) -> bool:
+        """Whether A(t) A(s)^-1 = A(t - s) for these s, which then holds even where both gains underflow."""
+        return False
+
+    # maps that are drawn at random ------------------------------------------------------------------------------------
+
+    def draw(self, rng: SampleNoise) -> Tensor | None:
+        """The random numbers of the map for each sample of `rng`, (B, ...); None where the map has none."""
         return None
 
     def bind(self, draws: Tensor | None) -> "ForwardProcess":
         """The deterministic map with these random numbers; itself where there are none."""
         return self
+
+    def _with_buffer(self, name: str, value: Tensor) -> Self:
+        """A shallow copy of this map with another value of one buffer; all else is shared."""
+        bound = copy.copy(self)
+        bound._buffers = dict(self._buffers)
+        setattr(bound, name, value)
+        return bound
 
     def cond(self, t: Tensor, s: Tensor) -> Tensor | None:
         """What the network is told of a drawn map for a step from t back to s, (B, M); None: nothing."""

@@ -1,7 +1,5 @@
 """forward=random_velocity: every pixel fades at a speed that is drawn at random, T ~ p(T)."""
 
-import copy
-
 import torch
 from torch import Tensor
 
@@ -48,19 +46,17 @@ class RandomVelocity(ObservedProcess):
         self.withholds_cond = not self.conditional
         self.register_buffer("velocity", torch.full((1, 1), (slowest + fastest) / 2, dtype=torch.float64), persistent=False)
 
-    def draw(self, noise: SampleNoise) -> Tensor:
+    def draw(self, rng: SampleNoise) -> Tensor:
         """v of each sample, (B, 1), or with per=step at each level, (B, K + 1)."""
-        numbers = torch.empty(len(noise.generators), self.num_levels + 1 if self.per == "step" else 1)
-        v = self.slowest + (self.fastest - self.slowest) * noise.uniform_like(numbers).double()
+        shape = torch.empty(len(rng.generators), self.num_levels + 1 if self.per == "step" else 1)
+        v = self.slowest + (self.fastest - self.slowest) * rng.uniform_like(shape).double()
         return v[:1].expand_as(v) if self.per == "batch" else v
 
     def bind(self, draws: Tensor | None) -> ForwardProcess:
         """The map with these velocities."""
         if draws is None:
             return self
-        process = copy.copy(self)
-        process._buffers = {**self._buffers, "velocity": draws.to(self.times)}
-        return process
+        return self._with_buffer("velocity", draws.to(self.times))
 
     def gain(self, t: Tensor) -> Tensor:
         """max(0, 1 - v t), (B, 1, 1, 1)."""

@@ -65,9 +65,9 @@ class StochasticHeat(ForwardProcess):
         steps = torch.where(decay > 0, torch.expm1(-decay * whole) / torch.expm1(-decay).clamp(max=-1e-300), whole)
         return self.g * (dt * steps * (-2 * self.eigenvalues.to(t) * rest).exp() + rest).sqrt()
 
-    def ratio(self, s: Tensor, t: Tensor) -> Tensor:
-        """exp(-alpha k^2 (t - s)): a semigroup, defined even where both gains underflow."""
-        return self.gain(t - s)
+    def is_semigroup(self, s: Tensor) -> bool:
+        """True: A(t) A(s)^-1 = exp(-alpha k^2 (t - s))."""
+        return True
 
     def rate(self, t: Tensor) -> Tensor:
         """-alpha k^2, (B, 1, H, W)."""

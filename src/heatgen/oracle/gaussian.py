@@ -16,6 +16,7 @@ from torch import Tensor
 
 from heatgen.basis import Basis, Cosine, Fourier, Pixel
 from heatgen.check import ConfigError
+from heatgen.forward.process import ForwardProcess
 
 MEMORY = 2**31  # bytes of matrices that are kept
 LARGEST = 4096  # coefficients of a field, where a matrix over all of them is needed
@@ -221,15 +222,12 @@ class GaussianOracle:
         return (b + self.basis.inverse(factor * self.basis(self.residual(u, t)))).to(u)
 
 
-def is_diagonal(process: Any, basis: Basis) -> bool:
+def is_diagonal(process: ForwardProcess, basis: Basis) -> bool:
     """Whether A and L of the process are diagonal in `basis`: it is the process's own, or both are numbers."""
     if type(process.basis) is type(basis):
         return True
-    try:
-        gain, std = process.gain(process.times), process.std(process.times)
-    except ConfigError:  # a matrix
-        return False
-    return isinstance(process.basis, Pixel) and gain.numel() == len(gain) and std.numel() == len(std)
+    white = process.std(process.times[-1:])[0].numel() == 1
+    return isinstance(process.basis, Pixel) and process.is_scalar and white
 
 
 def divide(numerator: Tensor, denominator: Tensor) -> Tensor:

@@ -52,10 +52,7 @@ class MixtureOracle:
         self.weights, self.means, self.stds = (
             x.double().to(device) for x in (spec.mixture.weights, spec.mixture.means, spec.mixture.stds)
         )
-        try:
-            self.diagonal = bool(process.gain(process.times[:1]).isfinite().all())
-        except ConfigError:  # a matrix
-            self.diagonal = False
+        self.diagonal = process.is_diagonal
         self.basis = process.basis
 
     # the frame --------------------------------------------------------------------------------------------------------

@@ -149,11 +149,9 @@ def noise_ceiling(noise_std: float) -> float:
 
 def keeps_coefficients(process: Any, basis: Basis) -> bool:
     """Whether A of the process is diagonal in `basis` (Cosine, Fourier or Pixel): it is its own, or A is a number."""
-    try:
-        gain = process.gain(process.times[:1])
-    except ConfigError:  # a matrix
+    if not process.is_diagonal:
         return False
-    return type(process.basis) is type(basis) or (isinstance(process.basis, Pixel) and gain[0].numel() == 1)
+    return type(process.basis) is type(basis) or (isinstance(process.basis, Pixel) and process.is_scalar)
 
 
 def by_frame(function: Callable[[Tensor], Tensor], times: Tensor, shape: tuple[int, ...]) -> Tensor:
