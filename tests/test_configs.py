@@ -18,7 +18,7 @@ from heatgen.app import run
 from heatgen.app.trainer import make_trainer
 from heatgen.check import ConfigError
 from heatgen.model.ihd import untrained_errors
-from heatgen.sampler.interface import check_interface
+from heatgen.sampler.interface import check_pair
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 
@@ -221,7 +221,7 @@ def test_the_benchmark_trains_a_method_with_its_own_budget_and_measures_it_as_on
         assert callable(run.make(asked.metric))
         rows.append(asked.variant)
         if asked.get("sampler") is not None:
-            check_interface(run.make_sampler(asked.sampler).func, method)
+            check_pair(run.make_sampler(asked.sampler), method)
     assert rows and all(rows) and len(set(rows)) == len(rows)
 
 

@@ -24,7 +24,9 @@ FACTORS = torch.linspace(0.4, 1.1, 12).double().reshape(SHAPE)
 
 def linear(delta, factors=FACTORS):
     """p(u_{k-1} | u_k) = N(a u_k, delta^2) for each pixel."""
-    return SimpleNamespace(reverse_mean=lambda u, t, s: factors * u, reverse_noise=lambda eps, t, s: delta * eps)
+    return SimpleNamespace(
+        reverse_mean=lambda u, t, s: factors * u, reverse_noise=lambda eps, t, s: delta * eps, noise_last_step=False
+    )
 
 
 def gaussian(n, seed=0):
@@ -85,6 +87,7 @@ def test_noise_of_the_posterior_variance_reproduces_every_marginal():
         return (t * K).round().long()
 
     model = SimpleNamespace(
+        noise_last_step=False,
         reverse_mean=lambda u, t, s: decay[index(s)] * decay[index(t)] * spread**2 / marginal[index(t)] * u,
         reverse_noise=lambda eps, t, s: (
             (sigma**2 + decay[index(s)] ** 2 * spread**2 * sigma**2 / marginal[index(t)]).sqrt() * eps
@@ -117,6 +120,7 @@ def test_each_step_adds_fresh_noise_of_the_generator_but_the_last_none():
 def test_the_model_is_asked_for_neighbouring_levels_for_every_item():
     asked, levels = [], torch.tensor([0.0, 0.1, 0.5, 2.0])
     model = SimpleNamespace(
+        noise_last_step=False,
         reverse_mean=lambda u, t, s: asked.append(("mean", t.tolist(), s.tolist())) or u,
         reverse_noise=lambda eps, t, s: asked.append(("noise", t.tolist(), s.tolist())) or 0 * eps,
     )

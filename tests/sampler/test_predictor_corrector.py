@@ -47,6 +47,7 @@ def test_a_small_rate_leaves_every_marginal_as_it_is_with_second_order():
 
 def test_corrections_repair_a_predictor_that_forgot_the_state():
     wrong = SimpleNamespace(
+        noise_last_step=False,
         process=MODEL.process,
         exactly=ORACLE,
         score=MODEL.score,

@@ -94,9 +94,9 @@ def build(cfg: DictConfig) -> tuple[Any, Any]:
     sampler = make_sampler(cfg.sampler)
     model = make(cfg.model, process=process, net=make(cfg.net), sampler=sampler)
     if model.uses_sampler:
-        from heatgen.sampler.interface import check_interface
+        from heatgen.sampler.interface import check_pair
 
-        check_interface(sampler.func, model)
+        check_pair(sampler, model)
     for key, value in model.chosen.items():
         OmegaConf.update(cfg, f"model.{key}", value)
         if launch.rank() == 0:

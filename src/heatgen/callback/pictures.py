@@ -12,7 +12,7 @@ from PIL import Image
 
 from heatgen import check
 from heatgen.callback.ema import EMA
-from heatgen.noise import SampleNoise
+from heatgen.model.prior import start
 from heatgen.picture import Film, grid, save_gif
 
 
@@ -44,14 +44,12 @@ class Pictures(L.Callback):
         self.last_step = trainer.global_step
         film = Film(model.process.num_levels, tiles=self.n)
         with evaluating(trainer, model):
-            noise = SampleNoise(range(self.n), self.seed, "pictures")
             data: Any = trainer.datamodule  # type: ignore[attr-defined]
             model.calibrate(data)
-            drawn = model.bound(noise)
-            u_last = drawn.initial_state(data.prior_images(range(self.n), self.seed).to(model.device), noise)
+            begin = start(model, data, range(self.n), self.seed, model.device, key="pictures")
             film.begin()
-            film.record(0, u_last)
-            samples = drawn.generate(u_last, noise, film.record)
+            film.record(0, begin.state)
+            samples = begin.model.generate(begin.state, begin.rng, film.record)
         folder = Path(trainer.default_root_dir) / "samples"
         folder.mkdir(parents=True, exist_ok=True)
         to_unit = data.spec.to_unit

@@ -1,21 +1,19 @@
 """sampler=ancestral: one Gaussian reverse step a level."""
 
-from collections.abc import Callable
-from typing import Any
-
 from torch import Tensor
 
 from heatgen import check
 from heatgen.noise import Noise
+from heatgen.sampler.interface import OnStep, ReverseModel
 from heatgen.sampler.steps import draw
 
 
 def ancestral(
-    model: Any,
+    model: ReverseModel,
     u: Tensor,
     times: Tensor,
     rng: Noise | None = None,
-    on_step: Callable[[int, Tensor], None] | None = None,
+    on_step: OnStep | None = None,
     noise: bool = True,
 ) -> Tensor:
     """u_0 from u_K = u, (B, C, H, W): u_{k-1} = reverse_mean(u_k) + reverse_noise(eps).
@@ -25,7 +23,7 @@ def ancestral(
     own generator if None. on_step(k, u_k) is called for k = K-1 .. 0. Source: Rissanen et al. 2023, Algorithm 2.
     """
     check.boolean("sampler.noise", noise)
-    last = 0 if getattr(model, "noise_last_step", False) else 1  # the lowest level whose step from above has noise
+    last = 0 if model.noise_last_step else 1  # the lowest level whose step from above has noise
     for k in range(len(times) - 1, 0, -1):
         t, s = times[k].expand(len(u)), times[k - 1].expand(len(u))
         u = model.reverse_mean(u, t, s)
@@ -34,6 +32,3 @@ def ancestral(
         if on_step is not None:
             on_step(k - 1, u)
     return u
-
-
-ancestral.interface = ("reverse_mean", "reverse_noise")  # type: ignore[attr-defined]  # what `run.build` asks of a model

@@ -1,22 +1,20 @@
 """sampler=exact: u_0 given u_K in closed form, for model=oracle."""
 
-from collections.abc import Callable
-from typing import Any
-
 from torch import Tensor
 
 from heatgen import check
 from heatgen.noise import Noise
+from heatgen.sampler.interface import ExactModel, OnStep
 
 ANSWERS = ("sample", "mean", "flow")
 
 
 def exact(
-    model: Any,
+    model: ExactModel,
     u: Tensor,
     times: Tensor,
     rng: Noise | None = None,
-    on_step: Callable[[int, Tensor], None] | None = None,
+    on_step: OnStep | None = None,
     answer: str = "sample",
 ) -> Tensor:
     """u_0 from u_K = u, (B, C, H, W): a draw of the posterior, its mean, or the end of the probability flow.
@@ -28,6 +26,3 @@ def exact(
     if on_step is not None:
         on_step(0, u0)
     return u0
-
-
-exact.interface = ("exact",)  # type: ignore[attr-defined]

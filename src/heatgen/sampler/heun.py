@@ -1,22 +1,20 @@
 """sampler=heun: the probability flow of a denoiser, by Heun's second-order steps."""
 
-from collections.abc import Callable
-from typing import Any
-
 from torch import Tensor
 
 from heatgen import check
 from heatgen.check import ConfigError
 from heatgen.noise import Noise
+from heatgen.sampler.interface import Denoiser, OnStep
 from heatgen.sampler.steps import steps
 
 
 def heun(
-    model: Any,
+    model: Denoiser,
     u: Tensor,
     times: Tensor,
     rng: Noise | None = None,
-    on_step: Callable[[int, Tensor], None] | None = None,
+    on_step: OnStep | None = None,
     substeps: int = 1,
     order: int = 2,
 ) -> Tensor:
@@ -45,6 +43,3 @@ def heun(
         if k is not None and on_step is not None:
             on_step(k, u)
     return u
-
-
-heun.interface = ("denoise", "noise_estimate")  # type: ignore[attr-defined]

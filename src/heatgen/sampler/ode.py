@@ -1,21 +1,19 @@
 """sampler=ode: the probability-flow ordinary differential equation, by Euler."""
 
-from collections.abc import Callable
-from typing import Any
-
 from torch import Tensor
 
 from heatgen import check
 from heatgen.noise import Noise
+from heatgen.sampler.interface import OnStep, ScoreModel
 from heatgen.sampler.steps import step_of, steps
 
 
 def ode(
-    model: Any,
+    model: ScoreModel,
     u: Tensor,
     times: Tensor,
     rng: Noise | None = None,
-    on_step: Callable[[int, Tensor], None] | None = None,
+    on_step: OnStep | None = None,
     substeps: int = 1,
     factor: float = 0.5,
     step: str = "physics",
@@ -35,6 +33,3 @@ def ode(
         if k is not None and on_step is not None:
             on_step(k, u)
     return u
-
-
-ode.interface = ("score",)  # type: ignore[attr-defined]

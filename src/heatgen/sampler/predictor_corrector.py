@@ -1,21 +1,26 @@
 """sampler=predictor_corrector: reverse steps, each followed by steps of Langevin dynamics at its level."""
 
-from collections.abc import Callable
-from typing import Any
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
 from heatgen import check
 from heatgen.noise import Noise
+from heatgen.sampler.interface import OnStep, ReverseModel, ScoreModel
 from heatgen.sampler.steps import draw
 
 
+@runtime_checkable
+class ReverseScoreModel(ReverseModel, ScoreModel, Protocol):
+    """Gaussian reverse steps, and the score."""
+
+
 def predictor_corrector(
-    model: Any,
+    model: ReverseScoreModel,
     u: Tensor,
     times: Tensor,
     rng: Noise | None = None,
-    on_step: Callable[[int, Tensor], None] | None = None,
+    on_step: OnStep | None = None,
     corrections: int = 1,
     rate: float = 0.1,
 ) -> Tensor:
@@ -28,7 +33,7 @@ def predictor_corrector(
     """
     corrections = check.integer("sampler.corrections", corrections, minimum=0)
     rate = check.number("sampler.rate", rate, above=0)
-    last = 0 if getattr(model, "noise_last_step", False) else 1
+    last = 0 if model.noise_last_step else 1
     for k in range(len(times) - 1, 0, -1):
         t, s = times[k].expand(len(u)), times[k - 1].expand(len(u))
         u = model.reverse_mean(u, t, s)
@@ -41,6 +46,3 @@ def predictor_corrector(
         if on_step is not None:
             on_step(k - 1, u)
     return u
-
-
-predictor_corrector.interface = ("reverse_mean", "reverse_noise", "score")  # type: ignore[attr-defined]

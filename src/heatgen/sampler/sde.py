@@ -1,21 +1,19 @@
 """sampler=sde: the reverse stochastic differential equation, by Euler and Maruyama."""
 
-from collections.abc import Callable
-from typing import Any
-
 from torch import Tensor
 
 from heatgen import check
 from heatgen.noise import Noise
+from heatgen.sampler.interface import OnStep, ScoreModel
 from heatgen.sampler.steps import draw, step_of, steps
 
 
 def sde(
-    model: Any,
+    model: ScoreModel,
     u: Tensor,
     times: Tensor,
     rng: Noise | None = None,
-    on_step: Callable[[int, Tensor], None] | None = None,
+    on_step: OnStep | None = None,
     substeps: int = 1,
     noise: float = 1.0,
     step: str = "physics",
@@ -38,6 +36,3 @@ def sde(
         if k is not None and on_step is not None:
             on_step(k, u)
     return u
-
-
-sde.interface = ("score",)  # type: ignore[attr-defined]

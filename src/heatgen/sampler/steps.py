@@ -1,13 +1,13 @@
 """The steps that samplers take from level K down to 0."""
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from heatgen import check
 from heatgen.noise import Noise
+from heatgen.sampler.interface import ScoreModel
 
 STEPS = ("physics", "euler")
 
@@ -24,7 +24,7 @@ def steps(times: Tensor, substeps: int, batch: int) -> Iterator[tuple[int | None
             yield (k - 1 if i == substeps - 1 else None), grid[i].expand(batch), grid[i + 1].expand(batch)
 
 
-def step_of(model: Any, step: str) -> Callable[[Tensor, Tensor, Tensor, float], Tensor]:
+def step_of(model: ScoreModel, step: str) -> Callable[[Tensor, Tensor, Tensor, float], Tensor]:
     """What takes (u, t, s, factor) from t down to s: the model's physics_step or euler_step. ConfigError for another."""
     return model.physics_step if check.choice("sampler.step", step, STEPS) == "physics" else model.euler_step
 
