@@ -3,13 +3,13 @@
 import hydra
 from omegaconf import DictConfig
 
-from heatgen.app import run
+from heatgen.app.sample import sample
 from heatgen.runtime import explain
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="sample")
 def main(cfg: DictConfig) -> None:
-    run.sample(cfg)
+    sample(cfg)
 
 
 if __name__ == "__main__":

@@ -3,13 +3,13 @@
 import hydra
 from omegaconf import DictConfig
 
-from heatgen.app import run
+from heatgen.app.train import train
 from heatgen.runtime import explain
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
 def main(cfg: DictConfig) -> float | None:
-    return run.train(cfg)
+    return train(cfg)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-from heatgen.app import run
+from heatgen.app.build import build, build_sampler, instantiate
 from heatgen.app.trainer import make_trainer
 from heatgen.check import ConfigError
 from heatgen.model.ihd import untrained_errors
@@ -82,7 +82,7 @@ CONVOLUTIONAL = ("autoregressive", "bayesian", "resnet", "smdp", "ssm")  # their
 @pytest.mark.parametrize(("model", "data"), list(itertools.product(CONVOLUTIONAL, POINTS[:2])))
 def test_a_network_of_periodic_convolutions_refuses_points_and_names_one_that_takes_them(model: str, data: str) -> None:
     with pytest.raises(ConfigError, match=r"^data\.shape must have at least .* not 1 x [12]; choose net=mlp\.$"):
-        run.build(composed("train", f"model={model}", f"data={data}"))
+        build(composed("train", f"model={model}", f"data={data}"))
 
 
 def presets(group: str) -> set[str]:
@@ -114,7 +114,7 @@ def test_any_model_with_any_data_set_is_built_with_any_forward_map_or_refuses_th
         cfg.forward = forward_node(forward)
         OmegaConf.resolve(cfg)
         try:
-            method, module = run.build(small(cfg))
+            method, module = build(small(cfg))
         except ConfigError as error:
             assert f"forward={forward}" in str(error)
             continue
@@ -156,7 +156,7 @@ def experiment(name: str, *overrides: str) -> DictConfig:
 def test_a_published_setting_has_the_numbers_of_the_paper(name: str) -> None:
     cfg = experiment(name)
     with torch.device("meta"):
-        net = run.make(cfg.net)
+        net = instantiate(cfg.net)
     weights = sum(parameter.numel() for parameter in net.parameters())
     blur, lr, half = cfg.forward.sigma_max, cfg.model.optimizer.lr, cfg.trainer.precision == "16-mixed"
     got = (weights, cfg.forward.num_levels, blur, cfg.data.batch_size, lr, cfg.callback.ema.decay, half)
@@ -167,7 +167,7 @@ def test_a_published_setting_has_the_numbers_of_the_paper(name: str) -> None:
 
 @pytest.mark.parametrize("name", list(PUBLISHED))
 def test_a_published_setting_learns_the_residual_as_the_paper_does(name: str) -> None:
-    errors = untrained_errors(run.make(experiment(name).forward))
+    errors = untrained_errors(instantiate(experiment(name).forward))
     assert min(errors, key=lambda key: errors[key]) == "residual"
 
 
@@ -175,7 +175,7 @@ def test_a_published_setting_learns_the_residual_as_the_paper_does(name: str) ->
 def test_the_model_of_an_experiment_is_built(name: str) -> None:
     assert name in PUBLISHED or name in ("linear_maps", "reconstruction", "smdp_released", "heat_kernel", "neural_processes")
     cfg = small(experiment(name))
-    model, data = run.build(cfg)
+    model, data = build(cfg)
     assert model.process.shape == data.spec.shape == tuple(cfg.data.shape)
     assert cfg.experiment_name == name
 
@@ -206,22 +206,22 @@ def test_the_experiment_on_linear_maps_takes_every_map_of_images_and_measures_wi
     assert sorted(parsed.sweep_string_iterator()) == sorted(set(options("forward")) - OTHER_BOXES)
     for words in preset.evaluate:
         cfg = composed("evaluate", *shlex.split(words))
-        assert callable(run.make(cfg.metric))
+        assert callable(instantiate(cfg.metric))
 
 
 @pytest.mark.parametrize("model", [*METHODS, "np", "heat_cnp"])
 def test_the_benchmark_trains_a_method_with_its_own_budget_and_measures_it_as_one_can(model: str) -> None:
     cfg = experiment("reconstruction", f"model={model}")
     assert cfg.trainer.max_steps == BENCHMARK.steps.get(model, 500) and cfg.publish == "reconstruction"
-    method, data = run.build(small(cfg))
+    method, data = build(small(cfg))
     assert data.spec.shape == (1, 32, 32) and method.process.name == "stochastic_heat"
     rows = []
     for words in cfg.evaluate:
         asked = composed("evaluate", *shlex.split(words))
-        assert callable(run.make(asked.metric))
+        assert callable(instantiate(asked.metric))
         rows.append(asked.variant)
         if asked.get("sampler") is not None:
-            check_pair(run.make_sampler(asked.sampler), method)
+            check_pair(build_sampler(asked.sampler), method)
     assert rows and all(rows) and len(set(rows)) == len(rows)
 
 
@@ -235,7 +235,7 @@ def test_the_benchmark_takes_every_method_that_reconstructs_and_neural_processes
 @pytest.mark.parametrize("net", options("net"))
 def test_any_net_is_built(net: str) -> None:
     cfg = composed("train", f"net={net}")
-    built, _ = run.build(cfg)
+    built, _ = build(cfg)
     assert f"{type(built.net).__module__}.{type(built.net).__name__}" == cfg.net._target_
 
 
@@ -245,7 +245,7 @@ def test_any_sampler_is_built_for_the_models_that_have_what_it_needs_and_refused
     for model in options("model"):
         cfg = small(composed("train", f"model={model}", f"sampler={sampler}"))
         try:
-            built, _ = run.build(cfg)
+            built, _ = build(cfg)
         except ConfigError as error:
             assert str(error).startswith(f"sampler={sampler} needs ")
             continue
@@ -268,7 +268,7 @@ def test_the_network_of_a_model_can_be_replaced(model: str, net: str | None) -> 
 def test_any_trainer_is_built_or_refused_by_name_where_there_is_no_gpu(trainer: str, tmp_path: Path) -> None:
     cfg = composed("train", f"trainer={trainer}")
     options = OmegaConf.to_container(cfg.trainer)
-    _, data = run.build(cfg)
+    _, data = build(cfg)
     if options["accelerator"] == "gpu" and not torch.cuda.is_available():
         with pytest.raises(ConfigError, match=r"trainer\.accelerator=gpu is refused"):
             make_trainer(options, tmp_path, data, [], [])
@@ -280,17 +280,17 @@ def test_any_trainer_is_built_or_refused_by_name_where_there_is_no_gpu(trainer: 
 @pytest.mark.parametrize("logger", options("logger"))
 def test_any_logger_is_built(logger: str, tmp_path: Path) -> None:
     cfg = composed("train", f"logger={logger}")
-    built = [run.make(node, folder=str(tmp_path)) for node in cfg.logger.values()]
+    built = [instantiate(node, folder=str(tmp_path)) for node in cfg.logger.values()]
     assert "csv" in cfg.logger and len(built) == (1 if logger == "csv" else 2)
 
 
 @pytest.mark.parametrize("mode", options("mode"))
 def test_any_metric_is_built_and_says_how_many_samples_it_takes(mode: str) -> None:
     cfg = composed("evaluate", f"mode={mode}")
-    assert callable(run.make(cfg.metric))
+    assert callable(instantiate(cfg.metric))
     assert not OmegaConf.is_missing(cfg, "n")
     with pytest.raises(ConfigError, match="has no option 'speed'"):
-        run.make(OmegaConf.merge(cfg.metric, {"speed": 3}))
+        instantiate(OmegaConf.merge(cfg.metric, {"speed": 3}))
 
 
 @pytest.mark.parametrize("mode", sorted(set(options("mode")) - {"fid"}))
@@ -308,7 +308,7 @@ def test_a_metric_that_inherits_keeps_the_settings_of_fid(mode: str) -> None:
 @pytest.mark.parametrize("data", ["digits", "ffhq"])
 def test_a_map_is_looked_at_with_a_data_set_alone(forward: str, data: str) -> None:
     cfg = composed("evaluate", "mode=forward", "run=null", f"data={data}", f"forward={forward}", "forward.num_levels=5")
-    process = run.make(cfg.forward)
+    process = instantiate(cfg.forward)
     assert process.shape == tuple(cfg.data.shape) and process.num_levels == 5
 
 
@@ -316,7 +316,7 @@ def test_the_callbacks_are_built() -> None:
     cfg = composed("train")
     assert set(cfg.callback) == set(options("callback"))
     for node in cfg.callback.values():
-        run.make(node)
+        instantiate(node)
 
 
 def test_the_sampling_config_resolves_without_data() -> None:

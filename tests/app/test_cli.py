@@ -16,7 +16,7 @@ from conftest import ROOT, SMALL, call
 from omegaconf import OmegaConf
 from PIL import Image
 
-from heatgen.app.run import load
+from heatgen.app.load import load
 
 Refused = Callable[..., str]
 

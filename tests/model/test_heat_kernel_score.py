@@ -9,7 +9,7 @@ from conftest import call
 from torch import nn
 from torch.testing import assert_close
 
-from heatgen.app.run import load
+from heatgen.app.load import load
 from heatgen.check import ConfigError
 from heatgen.data.gaussian_mixture import GaussianMixture
 from heatgen.forward.constant_velocity import ConstantVelocity

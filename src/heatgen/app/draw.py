@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from heatgen.check import CONF, ConfigError
 from heatgen.noise import Noise, SampleNoise, SharedNoise, SphericalNoise, batches
 from heatgen.picture import Film, grid, is_points, save_gif, save_mp4
 from heatgen.runtime.devices import Devices
+from heatgen.runtime.files import atomic_path, write_text
 
 PICTURED = 100  # images in a grid; of points, all
 IMAGES, POINTS = 36, 2000  # samples that are drawn where nobody says how many
@@ -139,8 +139,9 @@ def draw(model: Any, data: Any, devices: Devices, root: Path, cfg: Any) -> Path:
             "weights",
         )
         settings = {key: cfg[key] for key in keys} | {"sampler": " ".join(sampler_words(cfg)) or None}
-        save_tensors(folder / "samples.pt", {"samples": samples_all, "initial": initial_all, "settings": settings})
-        (folder / "settings.json").write_text(json.dumps(settings, indent=2) + "\n")
+        with atomic_path(folder / "samples.pt") as beside:
+            torch.save({"samples": samples_all, "initial": initial_all, "settings": settings}, beside)
+        write_text(folder / "settings.json", json.dumps(settings, indent=2) + "\n")
     return folder
 
 
@@ -153,10 +154,3 @@ def write_film(folder: Path, samples: Tensor, states: Tensor, interpolation: boo
         frames = [grid(state) for state in states.unbind(1)]
     save_gif(folder / "process.gif", frames)
     save_mp4(folder / "process.mp4", frames)
-
-
-def save_tensors(path: Path, content: dict[str, Any]) -> None:
-    """torch.save beside the place, then rename."""
-    beside = path.with_name(f"{path.name}.tmp{os.getpid()}")
-    torch.save(content, beside)
-    os.replace(beside, path)

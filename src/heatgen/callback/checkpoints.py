@@ -1,7 +1,6 @@
 """callback=checkpoints: last.ckpt every so many steps and at the end, best.ckpt by the validation loss."""
 
 import math
-import os
 import signal
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from heatgen import check
 from heatgen.check import ConfigError
+from heatgen.runtime.files import atomic_path
 
 
 class AtomicIO(TorchCheckpointIO):
@@ -19,19 +19,10 @@ class AtomicIO(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         target = Path(path)
-        beside = target.with_name(f"{target.name}.tmp{os.getpid()}")
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with open(beside, "wb") as file:
+            with atomic_path(target) as beside, beside.open("wb") as file:
                 torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(beside, target)
-            folder = os.open(target.parent, os.O_RDONLY)
-            os.fsync(folder)
-            os.close(folder)
         except (OSError, RuntimeError) as error:
-            beside.unlink(missing_ok=True)
             reason = error.strerror if isinstance(error, OSError) else "is the disk full?"
             raise ConfigError(
                 f"The checkpoint {target} cannot be written ({reason}); free space or use another disk."

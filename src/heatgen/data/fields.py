@@ -20,6 +20,7 @@ from torch import Tensor
 
 from heatgen import check
 from heatgen.check import ConfigError
+from heatgen.runtime.files import atomic_path
 
 LAYOUTS = ("contiguous", "published")
 DTYPES = ("float64", "float32")
@@ -231,19 +232,14 @@ def write_fields(
     if layout == "published" and dtype != "float64":
         raise ConfigError("layout=published holds float64; use dtype=float64, or layout=contiguous.")
     check_free(path, overwrite)
-    beside = path.with_name(f"{path.name}.tmp{os.getpid()}")
     moments, width = Moments(), max(5, len(str(count - 1)))
-    try:
-        with h5py.File(beside, "w") as file:
-            whole = file.create_dataset("fields", (count, resolution, resolution), dtype) if layout == "contiguous" else None
-            for i, field in zip(range(count), fields, strict=True):
-                stored = field.astype(dtype)
-                moments.add(stored)
-                if whole is not None:
-                    whole[i] = stored
-                else:
-                    file.create_dataset(f"{i:0{width}d}", data=stored)
-            file.attrs.update((facts or {}) | {"resolution": resolution, "mean": moments.mean, "std": moments.std})
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+    with atomic_path(path) as beside, h5py.File(beside, "w") as file:
+        whole = file.create_dataset("fields", (count, resolution, resolution), dtype) if layout == "contiguous" else None
+        for i, field in zip(range(count), fields, strict=True):
+            stored = field.astype(dtype)
+            moments.add(stored)
+            if whole is not None:
+                whole[i] = stored
+            else:
+                file.create_dataset(f"{i:0{width}d}", data=stored)
+        file.attrs.update((facts or {}) | {"resolution": resolution, "mean": moments.mean, "std": moments.std})

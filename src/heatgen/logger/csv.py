@@ -1,12 +1,13 @@
 """logger=csv: metrics.csv in the run folder, which a resume adds to and never erases."""
 
 import csv
-import os
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
+
+from heatgen.runtime.files import atomic_path
 
 
 class CSVLog(Logger):
@@ -54,9 +55,7 @@ class CSVLog(Logger):
         if self.path.exists():
             with self.path.open(newline="") as file:
                 rows = list(csv.DictReader(file))
-        beside = self.path.with_suffix(".tmp")
-        with beside.open("w", newline="") as file:
+        with atomic_path(self.path) as beside, beside.open("w", newline="") as file:
             writer = csv.DictWriter(file, columns, restval="")
             writer.writeheader()
             writer.writerows(rows)
-        os.replace(beside, self.path)

@@ -24,6 +24,7 @@ from heatgen.check import CONF, ConfigError, options_of
 from heatgen.data.module import DataModule
 from heatgen.data.stream import Stream, StreamSteps
 from heatgen.runtime.directory import read_checkpoint
+from heatgen.runtime.files import atomic_path
 
 FEATURES = 128
 BATCH = 128
@@ -156,10 +157,8 @@ def main() -> None:
         print(f"Error: {error}", file=sys.stderr)
         sys.exit(1)
     path = weights_file(options.data_dir, options.data)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_suffix(f".tmp{os.getpid()}")
-    torch.save(state, beside)
-    os.replace(beside, path)
+    with atomic_path(path) as beside:
+        torch.save(state, beside)
     print(f"test accuracy {state['accuracy']:.4f}; written: {path}")
 
 

@@ -1,7 +1,6 @@
 """What turns images into features: Inception, a small classifier trained here, or any TorchScript file."""
 
 import hashlib
-import os
 import shutil
 import tempfile
 import urllib.request
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from heatgen.check import ConfigError
 from heatgen.metric.classifier import Classifier, weights_file
+from heatgen.runtime.files import atomic_path
 
 FILE = "inception-2015-12-05.pt"
 
@@ -75,16 +75,13 @@ def find_inception(weights: str | None, data_dir: str) -> Path:
             return path
     from cleanfid.downloads_helper import inception_url
 
-    beside = target.with_suffix(f".tmp{os.getpid()}")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with urllib.request.urlopen(inception_url, timeout=20) as response, beside.open("wb") as file:
-            shutil.copyfileobj(response, file)
-        if beside.stat().st_size != int(response.headers["Content-Length"] or beside.stat().st_size):
-            raise OSError("the connection broke")
-        os.replace(beside, target)
+        with atomic_path(target) as beside:
+            with urllib.request.urlopen(inception_url, timeout=20) as response, beside.open("wb") as file:
+                shutil.copyfileobj(response, file)
+            if beside.stat().st_size != int(response.headers["Content-Length"] or beside.stat().st_size):
+                raise OSError("the connection broke")
     except (OSError, HTTPException) as error:
-        beside.unlink(missing_ok=True)
         raise ConfigError(
             f"The Inception network is not at {target} and cannot be downloaded ({error}); "
             f"put {FILE} there, or give its place with metric.weights=FILE."

@@ -1,7 +1,6 @@
 """What FID and its relatives share: the features of samples and of a reference, and their cache."""
 
 import hashlib
-import os
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from heatgen.data.images import shuffled
 from heatgen.metric.extractor import Extractor, make_extractor
 from heatgen.metric.metric import EvalContext, Result
 from heatgen.picture import to_bytes
+from heatgen.runtime.files import atomic_path
 
 SOURCES = ("model", "train", "val", "test")
 
@@ -101,11 +101,8 @@ class FeatureMetric:
         chosen = sorted(shuffled(len(images), "statistics")[:n])
         features = ctx.each(chosen, lambda run: extractor(images.pixels(run)), f"features of {split}")
         if ctx.devices.first:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            beside = path.with_suffix(f".tmp{os.getpid()}")
-            with beside.open("wb") as file:
+            with atomic_path(path) as beside, beside.open("wb") as file:
                 np.save(file, features.numpy())
-            os.replace(beside, path)
         return features
 
 

@@ -23,7 +23,8 @@ from heatgen.check import ConfigError
 from heatgen.report.compare_figure import draw, with_error
 from heatgen.report.seeds import groups_of, over_seeds
 from heatgen.runtime import launch
-from heatgen.runtime.directory import command, read_config, write_text
+from heatgen.runtime.directory import command, read_config
+from heatgen.runtime.files import write_text
 
 log = logging.getLogger("heatgen")
 COMMAND = "command.txt"  # in a sweep's folder: what was called

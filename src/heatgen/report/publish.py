@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from heatgen.runtime.directory import write_text
+from heatgen.runtime.files import write_text
 
 
 def measurements(results: Path) -> list[dict[str, Any]]:

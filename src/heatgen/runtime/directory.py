@@ -18,6 +18,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from heatgen.check import ConfigError
+from heatgen.runtime.files import write_text
 
 PACKAGES = ("heatgen", "torch", "lightning", "hydra-core", "omegaconf", "numpy", "torchvision")
 RESULT_COLUMNS = (
@@ -47,13 +48,6 @@ def find_run(run: str, runs_dir: str) -> Path:
 def run_directory(resume: str | None, runs_dir: str, fresh: str) -> str:
     """Where train.py writes: the run that is resumed, or a fresh directory under runs_dir."""
     return str(find_run(resume, runs_dir) if resume else Path(runs_dir) / fresh)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a small file beside its place, then rename it."""
-    beside = path.with_name(f"{path.name}.tmp{os.getpid()}")
-    beside.write_text(text)
-    os.replace(beside, path)
 
 
 def environment() -> str:
