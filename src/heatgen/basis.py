@@ -38,10 +38,15 @@ class Pixel(Basis):
         return c
 
 
+def cosine_waves(size: int, dtype: torch.dtype = torch.float64) -> Tensor:
+    """The waves of N pixels between insulating walls, not normalised: cos(pi n (i + 1/2) / N) in row n; (N, N)."""
+    n = torch.arange(size, dtype=dtype)
+    return torch.cos(math.pi * n[:, None] * (n + 0.5) / size)
+
+
 def cosine_matrix(size: int) -> Tensor:
-    """The orthonormal DCT-II matrix, (size, size) float64: row n holds sqrt((2 - [n=0])/N) cos(pi n (i + 1/2) / N)."""
-    n, i = torch.meshgrid(*[torch.arange(size, dtype=torch.float64)] * 2, indexing="ij")
-    matrix = torch.cos(math.pi * n * (i + 0.5) / size) * math.sqrt(2 / size)
+    """The orthonormal DCT-II matrix, (N, N) float64: row n holds sqrt((2 - [n=0])/N) cos(pi n (i + 1/2) / N)."""
+    matrix = cosine_waves(size) * math.sqrt(2 / size)
     matrix[0] /= math.sqrt(2)
     return matrix
 
@@ -53,10 +58,26 @@ def neumann_eigenvalues(height: int, width: int) -> Tensor:
     return math.pi**2 * (n**2 + m**2)
 
 
+def second_difference(size: int, dtype: torch.dtype = torch.float64) -> Tensor:
+    """Minus the second difference of N pixels with edges replicated, by cosine mode: 2 - 2 cos(pi n / N); (N,)."""
+    return 2 - 2 * torch.cos(math.pi * torch.arange(size, dtype=dtype) / size)
+
+
+def stencil_eigenvalues(height: int, width: int) -> Tensor:
+    """Minus the five-point Laplacian with edges replicated, by cosine mode, in 1/pixel^2; (H, W) float64.
+
+    (2 - 2 cos(pi n / H)) + (2 - 2 cos(pi m / W)), which tends to `neumann_eigenvalues` for long waves.
+    """
+    return second_difference(height)[:, None] + second_difference(width)[None, :]
+
+
 class Separable(Basis):
     """One orthonormal basis for columns of pixels and one for rows, c = R u S^T: two matrix products.
 
-    rows: R, (H, H); columns: S, (W, W), orthogonal; persistent: whether they must be kept in the checkpoint.
+    Args:
+        rows: R, (H, H), orthogonal.
+        columns: S, (W, W), orthogonal.
+        persistent: whether they must be kept in the checkpoint.
     """
 
     rows: Tensor
@@ -119,7 +140,10 @@ class Fourier(Basis):
 class Orthogonal(Basis):
     """Any rotation Q of each channel's H*W pixels, c = Q^T u (flattened row by row); the matrix is in the checkpoint.
 
-    matrix: (H*W, H*W), orthogonal to 1e-6; ValueError otherwise.
+    Args:
+        matrix: Q, (H*W, H*W).
+    Raises:
+        ValueError: unless Q^T Q = I to 1e-6.
     """
 
     matrix: Tensor

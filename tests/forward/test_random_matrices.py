@@ -142,7 +142,7 @@ def test_what_was_drawn_is_in_the_checkpoint_and_comes_back_from_it(kind, acts_o
 
 @pytest.mark.parametrize("acts_on", ["rows_and_columns", "channel"])
 @pytest.mark.parametrize(
-    ("kind", "options"), [(RandomMatrix, {}), *[(RandomProduct, {"factors": f}) for f in ("haar", "near_identity", "naive")]]
+    ("kind", "options"), [(RandomMatrix, {}), *[(RandomProduct, {"factors": f}) for f in ("haar", "near_identity")]]
 )
 def test_a_level_does_not_depend_on_how_many_follow(kind, options, acts_on):
     decay = {} if kind is RandomMatrix else {"decay": "none"}
@@ -265,30 +265,12 @@ def test_each_level_multiplies_the_one_before_from_the_left_by_a_factor_near_the
     assert gaussian[-10:].var().item() == pytest.approx(1, abs=4 * (2 / (10 * size**2)) ** 0.5)
 
 
-def test_a_naive_product_multiplies_from_the_left_by_standard_normal_factors():
-    matrices = RandomProduct((1, 28, 28), 3, factors="naive").left
-    factors = torch.linalg.solve(matrices[:-1], matrices[1:], left=False)
-    n = factors.numel()
-    assert factors.var().item() == pytest.approx(1, abs=4 * (2 / n) ** 0.5)
-    assert abs(factors.mean().item()) < 4 / n**0.5
-
-
 def test_a_product_near_the_identity_stays_well_conditioned():
     options = {"factors": "near_identity", "decay": "none", "epsilon": 0.1}
     last = torch.stack([RandomProduct((1, 28, 28), 100, seed=seed, **options).left[-1] for seed in range(9)])
     assert 12 < condition_number(last) < 24
     energy = last.square().sum((1, 2)) / 28
     assert energy.mean().item() == pytest.approx(1, abs=0.2)
-
-
-def test_the_naive_product_is_refused_with_the_level_where_it_overflows():
-    process = RandomProduct((1, 28, 28), 100, factors="naive")
-    with pytest.raises(ConfigError, match=r"^forward=random_product is not finite.*use forward\.factors=haar") as refusal:
-        process.validate()
-    level = int(str(refusal.value).split("level ")[1].split()[0])
-    assert 45 <= level <= 62
-    u0, times = field(2, (1, 28, 28), torch.float32), process.times[[level - 1, level]]
-    assert process.mean(u0, times).flatten(1).isfinite().all(1).tolist() == [True, False]
 
 
 @pytest.mark.parametrize("factors", ["haar", "near_identity"])

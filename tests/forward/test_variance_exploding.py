@@ -38,7 +38,7 @@ def test_by_default_the_noise_grows_from_a_hundredth_to_twenty():
 def test_the_clock_is_half_the_variance():
     process, eps = VarianceExploding(SHAPE), field()
     assert_close(process.std(column(0, 0.125, 200)).flatten(), column(0, 0.5, 20), atol=1e-14, rtol=0)
-    noise = process.noise(eps, column(0, 0.125, 200))
+    noise = process.scale_coefficients(eps, process.std(column(0, 0.125, 200)))
     assert_close(noise, torch.stack([0 * eps[0], 0.5 * eps[1], 20 * eps[2]]), atol=1e-13, rtol=0)
 
 

@@ -84,7 +84,7 @@ def matrices(oracle, t):
     pixels = torch.eye(d, dtype=torch.float64).reshape(d, *oracle.spectrum.shape)
     rest = oracle.process.mean(torch.zeros_like(pixels), t)
     gain = (oracle.process.mean(pixels, t) - rest).flatten(1).mT.numpy()
-    noise = oracle.process.noise(pixels, t).flatten(1).mT.numpy()
+    noise = oracle.process.scale_coefficients(pixels, oracle.process.std(t)).flatten(1).mT.numpy()
     waves = oracle.basis(pixels).flatten(1).mT.numpy()
     return waves.T @ np.diag(oracle.spectrum.flatten().numpy()) @ waves, gain, noise @ noise.T
 
@@ -223,7 +223,9 @@ def test_the_truth_in_units_of_the_posterior_is_standard_normal_on_every_ring(wh
     oracle, t, noise = exact(stochastic()), at(END), normal(7)
     u0 = oracle.prior_sample(noise, torch.empty(500, *SHAPE))
     eps = noise.normal_like(u0)
-    u = oracle.process.mean(u0, t) + (oracle.process.noise(eps, t) if white is None else white * eps)
+    u = oracle.process.mean(u0, t) + (
+        oracle.process.scale_coefficients(eps, oracle.process.std(t)) if white is None else white * eps
+    )
     z = oracle.standardise(u0, u, t, white)
     assert z[..., 0, 0].isnan().all()
     rings = wave_numbers(8, 8).sqrt().round()

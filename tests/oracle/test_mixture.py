@@ -58,7 +58,11 @@ def by_pixel(process, t):
     size = math.prod(process.shape)
     eye, t = torch.eye(size, dtype=torch.float64).reshape(size, *process.shape), t.reshape(1)
     b = process.mean(torch.zeros(1, *process.shape).double(), t).flatten()
-    return (process.mean(eye, t.expand(size)).flatten(1) - b).mT, b, process.noise(eye, t.expand(size)).flatten(1).mT
+    return (
+        (process.mean(eye, t.expand(size)).flatten(1) - b).mT,
+        b,
+        process.scale_coefficients(eye, process.std(t.expand(size))).flatten(1).mT,
+    )
 
 
 @every_map

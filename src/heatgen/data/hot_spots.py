@@ -11,6 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from heatgen import check
+from heatgen.basis import cosine_matrix
 from heatgen.check import ConfigError
 from heatgen.data.images import ImageSet, Pixels
 from heatgen.data.module import SPLITS, DataModule, DataSpec
@@ -85,9 +86,7 @@ def smoothing_matrix(size: int, width: float) -> Tensor:
     """
     if width == 0:
         return torch.eye(size, dtype=torch.float64)
-    k, i = torch.arange(size, dtype=torch.float64)[:, None], torch.arange(size, dtype=torch.float64)
-    waves = torch.cos(math.pi * k * (i + 0.5) / size) * (2 / size) ** 0.5
-    waves[0] /= 2**0.5
+    k, waves = torch.arange(size, dtype=torch.float64)[:, None], cosine_matrix(size)
     return waves.mT @ (torch.exp(-((math.pi * k * width) ** 2) / 2) * waves)
 
 

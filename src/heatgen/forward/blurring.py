@@ -16,8 +16,17 @@ class Blurring(ForwardProcess):
 
     a = cos c, s = sin c with c(t) such that ln(a^2 / s^2) = -2 ln tan c falls from log_snr_max to -log_snr_max (the cosine
     schedule); d = (1 - d_min) exp(-lambda tau) + d_min, tau = (sigma_max sin^2(pi t / 2))^2 / 2. Clock: t = k / K.
-    Exactly u_0 at t = 0, where the published formula has a little noise already. sigma_max: widest blur in pixels.
-    shape: (C, H, W). ConfigError for values out of range. Source: Hoogeboom and Salimans 2023, section 4 and appendix A.
+    Exactly u_0 at t = 0, where the published formula has a little noise already.
+
+    Args:
+        shape: (C, H, W).
+        num_levels: K, at least 1.
+        sigma_max: the widest blur, in pixels.
+        d_min: what blur leaves of every mode, in [0, 1].
+        log_snr_max: ln(a^2 / s^2) at the start, and minus that at the end.
+    Raises:
+        ConfigError: for values out of range.
+    Source: Hoogeboom and Salimans 2023, section 4 and appendix A.
     """
 
     eigenvalues: Tensor

@@ -10,8 +10,15 @@ from heatgen.forward.process import ObservedProcess
 class ConstantVelocity(ObservedProcess):
     """u_t = (1 - t) u_0 + sigma eps, t = k / K: velocity -u_0 until all is 0 at t = 1.
 
-    Level K is pure noise, so nothing of a training image is left. shape: (C, H, W).
-    ConfigError for a num_levels or sigma out of range. Source: the linear-transformation fork of inverse heat dissipation.
+    Level K is pure noise, so nothing of a training image is left.
+
+    Args:
+        shape: (C, H, W).
+        num_levels: K, at least 1.
+        sigma: the forward noise, on the scale of pixels in [0, 1].
+    Raises:
+        ConfigError: for a num_levels or sigma out of range.
+    Source: the linear-transformation fork of inverse heat dissipation.
     """
 
     def __init__(self, shape: tuple[int, ...], num_levels: int = 100, sigma: float = 0.01):

@@ -1,5 +1,7 @@
 """forward=heat: the heat equation with insulating walls, that is, blur."""
 
+from typing import TypedDict
+
 from torch import Tensor
 
 from heatgen import check
@@ -9,12 +11,30 @@ from heatgen.forward.levels import blur_widths
 from heatgen.forward.process import ObservedProcess
 
 
+class HeatOptions(TypedDict, total=False):
+    """The options of `Heat` but for its shape and basis, for maps that are made of it."""
+
+    num_levels: int
+    sigma: float
+    sigma_min: float
+    sigma_max: float | None
+
+
 class Heat(ObservedProcess):
     """u_t = exp(t Laplace) u_0 + sigma eps, exact in the cosine basis: mode (n, m) keeps exp(-pi^2 (n^2/H^2 + m^2/W^2) t).
 
-    Clock: t = sigma_B^2 / 2 for a blur of width sigma_B pixels. Levels: K widths, evenly spaced in log from sigma_min to
-    sigma_max pixels. shape: (C, H, W), any H and W. sigma_max: None means 0.75 x the longer side. basis: None for cosines.
-    ConfigError for sizes that are not positive or widths that do not ascend. Source: Rissanen et al. 2023, eqs. 1, 2.
+    Clock: t = sigma_B^2 / 2 for a blur of width sigma_B pixels. Levels: K widths, evenly spaced in log.
+
+    Args:
+        shape: (C, H, W), any H and W.
+        num_levels: K, at least 2.
+        sigma: the forward noise, on the scale of pixels in [0, 1].
+        sigma_min: the blur width of level 1, in pixels.
+        sigma_max: the blur width of level K, in pixels; None: 0.75 x the longer side.
+        basis: the basis in which the modes decay; None: cosines.
+    Raises:
+        ConfigError: for sizes that are not positive or widths that do not ascend.
+    Source: Rissanen et al. 2023, eqs. 1 and 2.
     """
 
     eigenvalues: Tensor

@@ -16,11 +16,22 @@ CLOCKS = ("exponential", "geometric", "constant")
 class HeatKernel(ForwardProcess):
     """du = g(t) dW, 0 <= t <= end: u_t = u_0 + sigma(t) eps with sigma(t)^2 = int_0^t g^2, and dp/dt = g^2 / 2 Laplace p.
 
-    clock: how g runs. exponential: g = sigma^t, sigma(t)^2 = (sigma^(2 t) - 1) / (2 ln sigma). geometric: sigma(t)^2 =
-    sigma_min^2 ((sigma_max / sigma_min)^(2 t / end) - 1), the variance-exploding process with sigma(0) = 0. constant:
-    g^2 = 2 diffusivity, sigma(t)^2 = 2 diffusivity t; with diffusivity 1 forward=variance_exploding with other levels.
-    spacing of the levels: uniform, log (coarser near 0) or quadratic (finer near 0). shape: (C, H, W).
-    ConfigError for values out of range. Source: Song et al. 2021, eq. 9 (geometric) and its toy example (exponential).
+    Clocks: exponential, g = sigma^t, sigma(t)^2 = (sigma^(2 t) - 1) / (2 ln sigma); geometric, sigma(t)^2 =
+    sigma_min^2 ((sigma_max / sigma_min)^(2 t / end) - 1), the variance-exploding process with sigma(0) = 0; constant,
+    g^2 = 2 diffusivity, sigma(t)^2 = 2 diffusivity t: with diffusivity 1, forward=variance_exploding with other levels.
+
+    Args:
+        shape: (C, H, W).
+        num_levels: K, at least 1.
+        end: the time of level K.
+        clock: exponential | geometric | constant, how g depends on t.
+        sigma: of clock=exponential; 1: sigma(t)^2 = t.
+        sigma_min, sigma_max: of clock=geometric, in data units.
+        diffusivity: of clock=constant, in data units^2 per time.
+        spacing: of the levels: uniform | log (coarser near 0) | quadratic (finer near 0).
+    Raises:
+        ConfigError: for values out of range.
+    Source: Song et al. 2021, eq. 9 (geometric) and its toy example (exponential).
     """
 
     def __init__(

@@ -9,8 +9,15 @@ from heatgen.forward.polynomial import Polynomial
 class Kinematics(Polynomial):
     """u_t = u_0 + v t + a t^2 / 2 + sigma eps, t = k / K: the same path for every image and pixel.
 
-    velocity: v, acceleration: a, in units of pixels in [0, 1] a whole way. shape: (C, H, W).
-    ConfigError for values out of range. Source: the linear-transformation fork of inverse heat dissipation.
+    Args:
+        shape: (C, H, W).
+        num_levels: K, at least 1.
+        sigma: the forward noise, on the scale of pixels in [0, 1].
+        velocity: v, in pixel units over the whole way.
+        acceleration: a, likewise.
+    Raises:
+        ConfigError: for values out of range.
+    Source: the linear-transformation fork of inverse heat dissipation.
     """
 
     def __init__(

@@ -41,10 +41,17 @@ def svdvals(matrix: Tensor) -> Tensor:
 class MatrixProcess(ObservedProcess):
     """u_k = T_k u_0 + sigma eps with any matrices T_0 = I, T_1, ..., T_K, known at the levels t = k / K alone.
 
-    acts_on: rows, T_k u on each column of pixels (H x H); rows_and_columns, T_k u S_k^T with a second one (W x W); channel,
-    on all H * W pixels of a channel, flattened row by row. build(K, size, axis) gives the (K+1, size, size) float64 matrices
-    of an axis; they are in the checkpoint. It has no gain, so what needs a basis is refused by name.
-    ConfigError for matrices that do not fit into half of the memory.
+    The matrices are in the checkpoint. There is no gain, so what needs a basis is refused by name.
+
+    Args:
+        shape: (C, H, W).
+        num_levels: K, at least 1.
+        sigma: the forward noise, on the scale of pixels in [0, 1].
+        acts_on: rows, T_k u on each column of pixels (H x H); rows_and_columns, T_k u S_k^T with a second matrix (W x W);
+            channel, on all H * W pixels of a channel, flattened row by row.
+        build: build(K, size, axis) -> the (K+1, size, size) float64 matrices of an axis, "rows" or "columns".
+    Raises:
+        ConfigError: for matrices that do not fit into half of the memory.
     """
 
     is_diagonal = False
@@ -62,7 +69,7 @@ class MatrixProcess(ObservedProcess):
         self.register_buffer("left", build(num_levels, sizes[0], "rows"))
         self.register_buffer("right", build(num_levels, width, "columns") if acts_on == "rows_and_columns" else None)
 
-    def number_of(self, t: Tensor) -> Tensor:
+    def level_index(self, t: Tensor) -> Tensor:
         """The level of each time, (B,) int64; ConfigError between levels, where the map is not defined."""
         level = self.level(t)
         whole = level.round()
@@ -72,7 +79,7 @@ class MatrixProcess(ObservedProcess):
 
     def mean(self, u0: Tensor, t: Tensor) -> Tensor:
         """T_k u_0."""
-        u0, levels = upcast(u0), self.number_of(t).expand(len(u0))
+        u0, levels = upcast(u0), self.level_index(t).expand(len(u0))
         result = torch.empty_like(u0)
         with torch.autocast(u0.device.type, enabled=False):
             for k in levels.unique().tolist():
@@ -95,7 +102,7 @@ class MatrixProcess(ObservedProcess):
 
     def singular_values(self, t: Tensor) -> Tensor:
         """All singular values of T_k for one time, descending, (C * H * W,) float64."""
-        k, (channels, _, width) = int(self.number_of(t)), self.shape
+        k, (channels, _, width) = int(self.level_index(t)), self.shape
         values = svdvals(self.left[k])
         if self.acts_on == "rows":
             values = values.repeat(width)
@@ -105,7 +112,7 @@ class MatrixProcess(ObservedProcess):
 
     def frobenius(self, t: Tensor, s: Tensor | None = None) -> float:
         """The Frobenius norm of T_k, or of the difference of two."""
-        chosen = [int(self.number_of(time)) for time in (t, s) if time is not None]
+        chosen = [int(self.level_index(time)) for time in (t, s) if time is not None]
         left = self.left[chosen].flatten(1)
         gram = left @ left.mT
         if self.right is not None:

@@ -2,13 +2,12 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from heatgen import check
-from heatgen.basis import Cosine, neumann_eigenvalues
+from heatgen.basis import Cosine, neumann_eigenvalues, stencil_eigenvalues
 from heatgen.check import ConfigError
 from heatgen.forward.levels import SPACINGS
 from heatgen.forward.process import ForwardProcess, ObservedProcess
@@ -27,11 +26,23 @@ class NeumannHeat(ObservedProcess):
     dct_spectral, exp(-D lambda t), h^2 lambda = pi^2 (k^2 / H^2 + l^2 / W^2), which may undershoot at sharp edges;
     ftcs, (1 - D lambda dt)^n at t = n dt, explicit Euler steps on that stencil, the last one shorter for other times (of
     which none is a Markov step from another where D dt / h^2 > 1/8: the finest waves change sign within a step). Levels
-    must be whole steps. steps: over [0, end]; None: the least multiple of num_levels with D dt / h^2 <= 0.2.
-    diffusivity: D; or [low, high], then D is drawn for each sample, each of `diffusivities` values evenly spaced in log as
-    often (`diffusivity_grid`); before a draw it is the map of their geometric mean. conditional: whether the network is told
-    a drawn D. sigma: 0 at level 0, as in every observed process. spacing of the levels: uniform, log or quadratic.
-    shape: (C, H, W). ConfigError for values out of range and unstable steps: D dt / h^2 > 1/4, 1/2 where H or W is 1.
+    must be whole steps.
+    A D that is drawn is one of the values of `diffusivity_grid`, each as often; before a draw this is the map of their
+    geometric mean.
+
+    Args:
+        shape: (C, H, W).
+        num_levels: K, at least 1.
+        sigma: the noise of the observations, on the scale of the field; level 0 has none.
+        diffusivity: D; or [low, high], then D is drawn for each sample.
+        diffusivities: how many values, evenly spaced in log, a drawn D may have.
+        conditional: whether the network is given a drawn D.
+        end: the time of level K.
+        spacing: of the levels: uniform | log (coarser near 0) | quadratic (finer near 0).
+        solver: dct_semidiscrete | dct_spectral | ftcs.
+        steps: of ftcs, over [0, end]; None: the least multiple of num_levels with D dt / h^2 <= 0.2.
+    Raises:
+        ConfigError: for values out of range and unstable steps: D dt / h^2 > 1/4, 1/2 where H or W is 1.
     Source: the heat equation; Smith, Numerical Solution of Partial Differential Equations (1985), chapter 2, on stability.
     """
 
@@ -68,8 +79,8 @@ class NeumannHeat(ObservedProcess):
         middle = grid.log().mean().exp() if self.is_random else grid.clone()
         self.register_buffer("diffusivity", middle.reshape(1, 1), persistent=False)
         least = math.ceil(grid.max().item() * end * max(height, width) ** 2 / CAUTIOUS - 1e-9)
-        asked = -(-least // num_levels) * num_levels if steps is None else check.integer("forward.steps", steps, minimum=1)
-        self.dt = end / asked
+        steps = -(-least // num_levels) * num_levels if steps is None else check.integer("forward.steps", steps, minimum=1)
+        self.dt = end / steps
         if self.solver == "ftcs":
             self._check_steps(grid)
 
@@ -131,16 +142,16 @@ class NeumannHeat(ObservedProcess):
         return -(self.column(self.diffusivity) * self.eigenvalues).to(t) * self.column(t.new_ones(t.shape))
 
     def cond(self, t: Tensor, s: Tensor) -> Tensor | None:
-        """log D less its mean over its deviation on the grid, and 0; (B, 2), if the network is told; 0 where D is fixed."""
+        """log D less its mean over its deviation on the grid, and 0, (B, 2); 0 where D is fixed. None if withheld."""
         if not self.conditional:
             return None
         log, grid = self.diffusivity.log(), self.diffusivity_grid.log()
-        told = ((log - grid.mean()) / grid.std(correction=0).clamp(min=1e-12)).to(t).expand(max(len(t), len(log)), 1)
-        return torch.cat([told, torch.zeros_like(told)], dim=1)
+        score = ((log - grid.mean()) / grid.std(correction=0).clamp(min=1e-12)).to(t).expand(max(len(t), len(log)), 1)
+        return torch.cat([score, torch.zeros_like(score)], dim=1)
 
 
-def diffusivity_values(diffusivity: Any, number: int) -> Tensor:
-    """All values of D: the one that is given, (1,), or `number` evenly spaced in log from low to high, (number,) float64."""
+def diffusivity_values(diffusivity: float | Sequence[float], count: int) -> Tensor:
+    """All values of D: the one that is given, (1,), or `count` evenly spaced in log from low to high, (count,) float64."""
     if isinstance(diffusivity, str) or not isinstance(diffusivity, Sequence):
         return torch.tensor([check.number("forward.diffusivity", diffusivity, above=0)], dtype=torch.float64)
     if len(diffusivity) != 2:
@@ -148,17 +159,8 @@ def diffusivity_values(diffusivity: Any, number: int) -> Tensor:
     low, high = (check.number("forward.diffusivity", value, above=0) for value in diffusivity)
     if high <= low:
         raise ConfigError(f"forward.diffusivity must be a pair [low, high] that ascends, not {list(diffusivity)}.")
-    number = check.integer("forward.diffusivities", number, minimum=2)
-    return torch.linspace(math.log(low), math.log(high), number, dtype=torch.float64).exp()
-
-
-def stencil_eigenvalues(height: int, width: int) -> Tensor:
-    """Minus the five-point Laplacian with edges replicated, by cosine mode, in 1/pixel^2; (H, W) float64.
-
-    (2 - 2 cos(pi k / H)) + (2 - 2 cos(pi l / W)).
-    """
-    k, l = (2 - 2 * torch.cos(math.pi * torch.arange(n, dtype=torch.float64) / n) for n in (height, width))  # noqa: E741
-    return k[:, None] + l[None, :]
+    count = check.integer("forward.diffusivities", count, minimum=2)
+    return torch.linspace(math.log(low), math.log(high), count, dtype=torch.float64).exp()
 
 
 def finite_differences(u: Tensor, t: float, diffusivity: float = 0.05, steps: int | None = None) -> Tensor:

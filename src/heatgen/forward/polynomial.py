@@ -12,9 +12,18 @@ from heatgen.forward.process import ObservedProcess
 class Polynomial(ObservedProcess):
     """u_t = (1 + v t + a t^2 / 2) u_0 + sigma eps, t = k / K.
 
-    velocity: v, acceleration: a, in units of u_0 a whole way. (-1, 0) is constant velocity, (-2, 2) constant deceleration,
-    and (-1, 2) the reversal: down to 3/4 and back to u_0, which destroys nothing. shape: (C, H, W).
-    ConfigError for values out of range. Source: the linear-transformation fork of inverse heat dissipation.
+    (v, a) = (-1, 0) is constant velocity, (-2, 2) constant deceleration, and (-1, 2) the reversal: down to 3/4 and back to
+    u_0, which destroys nothing.
+
+    Args:
+        shape: (C, H, W).
+        num_levels: K, at least 1.
+        sigma: the forward noise, on the scale of pixels in [0, 1].
+        velocity: v, in units of u_0 over the whole way.
+        acceleration: a, likewise.
+    Raises:
+        ConfigError: for values out of range.
+    Source: the linear-transformation fork of inverse heat dissipation.
     """
 
     def __init__(

@@ -1,10 +1,10 @@
 """forward=random_basis_heat: heat in a random basis. It forgets as fast as blur does, but knows nothing of space."""
 
-from typing import Any
+from typing import Unpack
 
 from heatgen import check
 from heatgen.basis import Basis, Orthogonal, Separable, haar_rotation
-from heatgen.forward.heat import Heat
+from heatgen.forward.heat import Heat, HeatOptions
 from heatgen.forward.matrix import check_memory
 from heatgen.noise import generator
 
@@ -14,13 +14,22 @@ ACTS_ON = ("rows_and_columns", "channel")
 class RandomBasisHeat(Heat):
     """u_t = Q diag(exp(-mu t)) Q^T u_0 + sigma eps: the singular values of forward=heat, mu = lambda, in a random basis Q.
 
-    acts_on: rows_and_columns, Q = Q_H x Q_W with a uniformly random rotation of each axis; channel, one rotation of all
-    H * W pixels of a channel. It is a semigroup, T(t) T(s) = T(t + s). seed: of the rotations, which are in the checkpoint;
-    levels and further options as in Heat. ConfigError for values out of range or a matrix too large.
+    It is a semigroup, T(t) T(s) = T(t + s).
+
+    Args:
+        shape: (C, H, W).
+        acts_on: rows_and_columns, Q = Q_H x Q_W with a uniformly random rotation of each axis; channel, one rotation of all
+            H * W pixels of a channel.
+        seed: of the rotations, which are in the checkpoint.
+        options: levels and noise, as in `Heat`.
+    Raises:
+        ConfigError: for values out of range or a matrix too large.
     Source: the stable form of the linear-transformation fork's product of random matrices.
     """
 
-    def __init__(self, shape: tuple[int, ...], acts_on: str = "rows_and_columns", seed: int = 0, **options: Any):
+    def __init__(
+        self, shape: tuple[int, ...], acts_on: str = "rows_and_columns", seed: int = 0, **options: Unpack[HeatOptions]
+    ):
         check.choice("forward.acts_on", acts_on, ACTS_ON)
         seed = check.integer("forward.seed", seed, minimum=0)
         height, width = check.shape("data.shape", shape)[-2:]

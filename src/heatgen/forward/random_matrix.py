@@ -11,8 +11,16 @@ from heatgen.noise import generator
 class RandomMatrix(MatrixProcess):
     """u_k = T_k u_0 + sigma eps, T_k of independent N(0, 1/n) entries, so that |T_k u| = |u| in expectation; T_0 = I.
 
-    Levels have nothing in common: the network learns K inverses. seed: of the matrices. shape: (C, H, W); acts_on: see
-    MatrixProcess. Condition numbers are about 2 n. ConfigError for values out of range or matrices too large.
+    Levels have nothing in common: the network learns K inverses. Condition numbers are about 2 n.
+
+    Args:
+        shape: (C, H, W).
+        num_levels: K, at least 1.
+        sigma: the forward noise, on the scale of pixels in [0, 1].
+        acts_on: rows | rows_and_columns | channel, see `MatrixProcess`.
+        seed: of the matrices.
+    Raises:
+        ConfigError: for values out of range or matrices too large.
     Source: the linear-transformation fork of inverse heat dissipation (fixed_random), scaled.
     """
 

@@ -8,19 +8,29 @@ from heatgen.basis import haar_rotation
 from heatgen.forward.matrix import MatrixProcess
 from heatgen.noise import generator
 
-FACTORS = ("haar", "near_identity", "naive")
+FACTORS = ("haar", "near_identity")
 DECAYS = {"none": lambda t: 1 + 0 * t, "velocity": lambda t: 1 - t, "deceleration": lambda t: (1 - t) ** 2}
 
 
 class RandomProduct(MatrixProcess):
     """u_k = a_k R_k ... R_1 u_0 + sigma eps with independent random factors R_j and a decay a_k = a(k / K).
 
-    factors: haar, rotations drawn uniformly (condition number 1 at any depth); near_identity, (I + epsilon G / sqrt n) /
-    sqrt(1 + epsilon^2) with Gaussian G (condition about 18 for epsilon = 0.1 after 100); naive, R_j = G and no decay, as in
-    the fork: it grows as exp(1.65 k) for n = 28, and validate() names the level at which it overflows.
-    decay: deceleration (1 - t)^2 | velocity 1 - t | none. seed: of the factors. shape: (C, H, W); acts_on: see
-    MatrixProcess; with rows_and_columns both axes have their own product, and the decay acts once.
-    ConfigError for values out of range or matrices too large. Source: the linear-transformation fork (fixed_random_alt).
+    The fork's own factors, R_j = G without scaling, grow as exp(1.65 k) for n = 28 and overflow; these are stable.
+
+    Args:
+        shape: (C, H, W).
+        num_levels: K, at least 1.
+        sigma: the forward noise, on the scale of pixels in [0, 1].
+        factors: haar, rotations drawn uniformly (condition number 1 at any depth); near_identity, (I + epsilon G / sqrt n) /
+            sqrt(1 + epsilon^2) with Gaussian G (condition number about 18 for epsilon = 0.1 after 100).
+        decay: deceleration (1 - t)^2 | velocity 1 - t | none.
+        epsilon: of near_identity, how far from the identity a factor is.
+        acts_on: rows | rows_and_columns | channel, see `MatrixProcess`; with rows_and_columns both axes have their own
+            product, and the decay acts once.
+        seed: of the factors.
+    Raises:
+        ConfigError: for values out of range or matrices too large.
+    Source: the linear-transformation fork of inverse heat dissipation (fixed_random_alt), made stable.
     """
 
     def __init__(
@@ -38,15 +48,11 @@ class RandomProduct(MatrixProcess):
         check.choice("forward.decay", decay, tuple(DECAYS))
         epsilon = check.number("forward.epsilon", epsilon, above=0)
         seed = check.integer("forward.seed", seed, minimum=0)
-        if factors == "naive":
-            decay, self.remedy = "none", "use forward.factors=haar or near_identity, which are stable"
 
         def factor(size: int, source: torch.Generator) -> Tensor:
             if factors == "haar":
                 return haar_rotation(size, source)
             gaussian = torch.randn(size, size, generator=source, dtype=torch.float64)
-            if factors == "naive":
-                return gaussian
             return (torch.eye(size, dtype=torch.float64) + epsilon * gaussian / size**0.5) / (1 + epsilon**2) ** 0.5
 
         def build(count: int, size: int, axis: str) -> Tensor:

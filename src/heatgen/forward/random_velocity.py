@@ -1,4 +1,4 @@
-"""forward=random_velocity: every pixel fades at a speed that is drawn at random, T ~ p(T)."""
+"""forward=random_velocity: every pixel fades at a speed that is drawn at random."""
 
 import torch
 from torch import Tensor
@@ -15,11 +15,19 @@ POLICIES = ("sample", "batch", "step")
 class RandomVelocity(ObservedProcess):
     """u_t = max(0, 1 - v t) u_0 + sigma eps with v uniform on [slowest, fastest], independent of u_0; t = k / K.
 
-    per: sample, one v for each sample's whole way; batch, one for the whole batch (that of its first sample, so results
-    depend on how samples are cut into batches); step, another v at every level.
-    conditional: whether the network is told T at both ends of its step. If it is, everything stays Gaussian given T; if not,
-    q(u_t | u_0) is a mixture, the network learns E[T_{k-1} u_0 | u_k], and there is no evidence bound.
-    Before a draw it is the map of the mean velocity. shape: (C, H, W). ConfigError for values out of range.
+    Before a draw it is the map of the mean velocity.
+
+    Args:
+        shape: (C, H, W).
+        num_levels: K, at least 1.
+        sigma: the forward noise, on the scale of pixels in [0, 1].
+        slowest, fastest: the bounds of v.
+        per: sample, one v for each sample's whole way; batch, one for the whole batch (that of its first sample, so results
+            depend on how samples are cut into batches); step, another v at every level.
+        conditional: whether the network is given the gain at both ends of its step. If it is, everything stays Gaussian
+            given v; if not, q(u_t | u_0) is a mixture, the network learns E[A(s) u_0 | u_t], and there is no evidence bound.
+    Raises:
+        ConfigError: for values out of range.
     Source: the third open question of the linear-transformation fork of inverse heat dissipation.
     """
 
@@ -67,7 +75,7 @@ class RandomVelocity(ObservedProcess):
         return (1 - self.column(v.to(t) * t[:, None])).clamp(min=0)
 
     def cond(self, t: Tensor, s: Tensor) -> Tensor | None:
-        """T at both ends, (B, 2), if the network is told."""
+        """The gain at both ends, (B, 2); None if it is withheld."""
         if self.withholds_cond:
             return None
         return torch.stack([self.gain(time).flatten() for time in (t, s)], dim=1)

@@ -18,10 +18,20 @@ class StochasticHeat(ForwardProcess):
 
     Wave number k (whole numbers) has A(t) = exp(-alpha k^2 t) and, with the exact Ornstein-Uhlenbeck transition,
     L(t)^2 = g^2 (1 - exp(-2 alpha k^2 t)) / (2 alpha k^2), g^2 t at k = 0. W is white: variance t for each pixel.
-    scheme: exact, or euler_maruyama: u <- A(dt) u + g sqrt(dt) z in `euler_steps` equal steps (None: num_levels), whose mean
-    is exact and whose variance is too large by u / (1 - exp(-u)), u = 2 alpha k^2 dt, asymptotically.
-    spacing of the levels: uniform, log (of the original: coarser near 0) or quadratic (finer near 0). shape: (C, H, W).
-    ConfigError for values out of range. Source: Holzschuh et al. 2023, section 3.2.
+
+    Args:
+        shape: (C, H, W).
+        num_levels: K, at least 1.
+        end: the time of level K.
+        alpha: the diffusivity.
+        g: the strength of the noise.
+        spacing: of the levels: uniform | log (of the original: coarser near 0) | quadratic (finer near 0).
+        scheme: exact | euler_maruyama, u <- A(dt) u + g sqrt(dt) z in `euler_steps` equal steps, whose mean is exact and
+            whose variance is too large by x / (1 - exp(-x)), x = 2 alpha k^2 dt, asymptotically.
+        euler_steps: of euler_maruyama, over the whole time; None: num_levels.
+    Raises:
+        ConfigError: for values out of range.
+    Source: Holzschuh et al. 2023, section 3.2.
     """
 
     eigenvalues: Tensor

@@ -12,9 +12,16 @@ from heatgen.forward.process import ForwardProcess
 class VarianceExploding(ForwardProcess):
     """u_t = u_0 + sqrt(2 t) eps: the density of images spreads by the heat equation, p_t = exp(t Laplace) p_0.
 
-    Clock: t = sigma^2 / 2 for noise of standard deviation sigma, the clock of a blur. Levels: K noises, evenly spaced in log
-    from sigma_min to sigma_max, on the scale of pixels in [0, 1]. shape: (C, H, W).
-    ConfigError for noises that do not ascend. Source: Song and Ermon 2019, section 3.2; Song et al. 2021, eq. 9.
+    Clock: t = sigma^2 / 2 for noise of standard deviation sigma, the clock of a blur. Levels: evenly spaced in ln sigma.
+
+    Args:
+        shape: (C, H, W).
+        num_levels: K, at least 2.
+        sigma_min: the noise of level 1, on the scale of pixels in [0, 1].
+        sigma_max: the noise of level K.
+    Raises:
+        ConfigError: for noises that do not ascend.
+    Source: Song and Ermon 2019, section 3.2; Song et al. 2021, eq. 9.
     """
 
     def __init__(self, shape: tuple[int, ...], num_levels: int = 100, sigma_min: float = 0.01, sigma_max: float = 20.0):

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from heatgen.basis import cosine_waves, second_difference
 from heatgen.net.aggregator import reach
 from heatgen.net.frame_encoder import mlp
 
@@ -34,10 +35,10 @@ class Waves(nn.Module):
         super().__init__()
         longest = max(shape[-2:])
         for (waves, values), size in zip((("across", "rows"), ("along", "columns")), shape[-2:], strict=True):
-            k = torch.arange(size)
-            cosines = torch.cos(math.pi * k[:, None] * (k + 0.5) / size) * ((2 - (k == 0).float()[:, None]) / size).sqrt()
+            first = torch.arange(size)[:, None] == 0
+            cosines = cosine_waves(size, torch.float32) * ((2 - first.float()) / size).sqrt()
             self.register_buffer(waves, cosines, persistent=False)
-            self.register_buffer(values, longest**2 * (2 - 2 * torch.cos(math.pi * k / size)), persistent=False)
+            self.register_buffer(values, longest**2 * second_difference(size, torch.float32), persistent=False)
         place = (self.rows[:, None] + self.columns).flatten() ** 0.25
         place = place / place.max().clamp(min=1) * (KNOTS - 1)
         hats = (1 - (place - torch.arange(KNOTS)[:, None]).abs()).clamp(min=0)

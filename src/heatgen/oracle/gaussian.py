@@ -79,7 +79,7 @@ class GaussianOracle:
             times = t.double().expand(size)
             gain = self._linear(pixels, times).flatten(1)  # row i: A applied to pixel i, that is, A^T
             covariance = self.basis.inverse(self.spectrum * self.basis(pixels)).flatten(1)
-            noise = self.process.noise(pixels, times).flatten(1)
+            noise = self.process.scale_coefficients(pixels, self.process.std(times)).flatten(1)
             cross = covariance @ gain
             if len(self._matrices) >= max(1, MEMORY // (16 * size**2)):
                 self._matrices.clear()
@@ -103,7 +103,7 @@ class GaussianOracle:
             return cross, total
         times = t.double().expand(len(total))
         pixels = torch.eye(len(total), dtype=torch.float64, device=total.device).reshape(-1, *self.spectrum.shape)
-        own = self.process.noise(pixels, times).flatten(1)
+        own = self.process.scale_coefficients(pixels, self.process.std(times)).flatten(1)
         return cross, total - own.mT @ own + white**2 * torch.eye(len(total)).to(total)
 
     def precision(self, residual: Tensor, t: Tensor, white: float | None = None) -> Tensor:
@@ -159,7 +159,7 @@ class GaussianOracle:
         """
         u0 = self.prior_sample(noise, u)
         eps = noise.normal_like(u0)
-        seen = self.process.noise(eps, t) if white is None else white * eps
+        seen = self.process.scale_coefficients(eps, self.process.std(t)) if white is None else white * eps
         residual = self.residual(u, t) - self._linear(u0, t) - seen
         return (u0 + self.recall(self.precision(residual, t, white), t)).to(u)
 
