@@ -128,7 +128,7 @@ def test_draws_have_the_posteriors_mean_and_the_joint_law(name):
 def test_a_mixture_of_one_is_the_gaussian_oracle():
     process = HeatKernel((1, 4, 4), 4)
     one = Mixture(torch.ones(1), torch.zeros(1, 1, 4, 4), torch.tensor([0.7]))
-    gaussian = GaussianOracle(process, DataSpec((1, 4, 4), boundary="neumann", spectrum=torch.full((1, 4, 4), 0.7**2)))
+    gaussian = GaussianOracle(process, DataSpec((1, 4, 4), boundary="neumann", variances=torch.full((1, 4, 4), 0.7**2)))
     oracle = exact(process, one)
     u, t = states(process)
     for name in ("score", "posterior_mean", "log_prob"):
@@ -184,7 +184,7 @@ def test_white_noise_replaces_that_of_the_map():
 
 def test_there_is_an_answer_for_data_whose_law_is_known_and_for_no_other():
     process, drawn = HeatKernel(SHAPE, 4), RandomVelocity(SHAPE, 4)
-    gaussian = DataSpec(SHAPE, boundary="neumann", spectrum=torch.ones(SHAPE))
+    gaussian = DataSpec(SHAPE, boundary="neumann", variances=torch.ones(SHAPE))
     assert isinstance(exact_answers(process, DataSpec(SHAPE, mixture=mixture())), MixtureOracle)
     assert isinstance(exact_answers(process, gaussian), GaussianOracle)
     assert exact_answers(process, DataSpec(SHAPE)) is None

@@ -1,8 +1,9 @@
 """Where u_0 comes from: the contract of all data sets."""
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lightning as L
 import torch
@@ -14,31 +15,20 @@ from heatgen.check import ConfigError
 from heatgen.data.images import ImageSet, shuffled
 from heatgen.data.stream import Items, Stream, StreamSteps, as_it_is
 
+if TYPE_CHECKING:
+    from heatgen.data.hot_spots import HotSpots
+
 SPLITS = ("train", "val", "test")
-
-
-class Late:
-    """A field of a dataclass, None unless given, that may be given as a function: it is called when first asked for."""
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self.name = name
-
-    def __get__(self, instance: Any, owner: type) -> Tensor | None:
-        if instance is None:
-            return None  # the default
-        if callable(value := instance.__dict__[self.name]):
-            instance.__dict__[self.name] = value = value()
-        return value
-
-    def __set__(self, instance: Any, value: Tensor | Callable[[], Tensor] | None) -> None:
-        instance.__dict__[self.name] = value
 
 
 @dataclass(frozen=True)
 class Mixture:
     """A mixture of round Gaussians: component m is N(means_m, stds_m^2 I) with probability weights_m.
 
-    weights: (M,), sum 1; means: (M, C, H, W); stds: (M,), 0 for a component that is a single point. All float64.
+    Args:
+        weights: (M,) float64, sum 1.
+        means: (M, C, H, W) float64.
+        stds: (M,) float64, 0 for a component that is a single point.
     """
 
     weights: Tensor
@@ -50,20 +40,30 @@ class Mixture:
 class DataSpec:
     """What a data set says of itself.
 
-    shape: (C, H, W). value_range: of the numbers in a batch; those of continuous data may go beyond it, and are clipped in
-    pictures. boundary: the walls that suit it, neumann or periodic. bits: of the stored integers, None for continuous data.
-    spectrum: if it is Gaussian, the variance of each coefficient, (C, H, W) float64, in the real Fourier basis
-    (`heatgen.basis.Fourier`) where the boundary is periodic, in the cosine basis where it is neumann. mixture: if it
-    is a mixture of round Gaussians, which. spots: if it is hot squares, their law (`heatgen.data.hot_spots.HotSpots`).
+    Args:
+        shape: (C, H, W).
+        value_range: of the numbers in a batch; continuous data may go beyond it, and are clipped in pictures.
+        boundary: the walls that suit it, neumann or periodic.
+        bits: of the stored integers, None for continuous data.
+        variances: if it is Gaussian, the variance of each coefficient, (C, H, W) float64, in the real Fourier basis
+            (`heatgen.basis.Fourier`) where the boundary is periodic, in the cosine basis where it is neumann; or what
+            measures it, called when `spectrum` is first read.
+        mixture: if it is a mixture of round Gaussians, which.
+        spots: if it is hot squares, their law.
     """
 
     shape: tuple[int, ...]
     value_range: tuple[float, float] = (0.0, 1.0)
     boundary: str = "neumann"
     bits: int | None = 8
-    spectrum: Late = Late()
+    variances: Tensor | Callable[[], Tensor] | None = None
     mixture: Mixture | None = None
-    spots: Any = None
+    spots: "HotSpots | None" = None
+
+    @functools.cached_property
+    def spectrum(self) -> Tensor | None:
+        """The variance of each coefficient of Gaussian data, (C, H, W) float64; None for other data."""
+        return self.variances() if callable(self.variances) else self.variances
 
     def to_unit(self, u: Tensor) -> Tensor:
         """u with value_range mapped to [0, 1], as pictures take it."""

@@ -110,6 +110,10 @@ class NeumannHeat(ObservedProcess):
         chosen = (rng.uniform_like(torch.empty(len(rng.generators), 1)) * n).long().clamp(max=n - 1)
         return self.diffusivity_grid[chosen.to(self.diffusivity_grid.device)]
 
+    def outcomes(self) -> Tensor | None:
+        """The values of `diffusivity_grid`, (n, 1); None where there is one value only."""
+        return self.diffusivity_grid[:, None] if self.is_random else None
+
     def bind(self, draws: Tensor | None) -> ForwardProcess:
         """The map with these diffusivities, (B, 1) or (B,): any positive values. ConfigError where ftcs is unstable."""
         if draws is None:

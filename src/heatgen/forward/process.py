@@ -207,6 +207,10 @@ class ForwardProcess(nn.Module):
         """The random numbers of the map for each sample of `rng`, (B, ...); None where the map has none."""
         return None
 
+    def outcomes(self) -> Tensor | None:
+        """All that `draw` can give, each as probable, (n, ...); None where the map is not drawn, or from infinitely many."""
+        return None
+
     def bind(self, draws: Tensor | None) -> "ForwardProcess":
         """The deterministic map with these random numbers; itself where there are none."""
         return self

@@ -9,40 +9,42 @@ map is a matrix over all pixels: `Dense`. All numbers are float64.
 
 import math
 from collections.abc import Callable
-from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from heatgen.basis import Basis, Cosine, Fourier, Pixel
 from heatgen.check import ConfigError
+from heatgen.data.module import DataSpec
 from heatgen.forward.process import ForwardProcess
+from heatgen.noise import Noise
 
 MEMORY = 2**31  # bytes of matrices that are kept
 LARGEST = 4096  # coefficients of a field, where a matrix over all of them is needed
 
 
-class Noise(Protocol):
-    """Where normal numbers come from, such as heatgen.noise.SampleNoise."""
-
-    def normal_like(self, u: Tensor) -> Tensor: ...
-
-
 class GaussianOracle:
     """Exact answers about u_0 ~ N(0, C) degraded by `process`, C diagonal in the basis of the data's walls.
 
-    process: a forward process that is not drawn at random (or one that was drawn); spec: the data's, with the variance of
-    each coefficient as `spectrum`, (C, H, W). `white`: where given, the standard deviation of white noise that u was seen
-    through in place of the process's own. ConfigError where the data is not Gaussian or the map is too large.
+    `white`, where a method takes it, is the standard deviation of white noise that u was seen through in place of the
+    process's own. u: (B, C, H, W); t: (B,).
+
+    Args:
+        process: a map that is not drawn at random (or one that is bound to its draws).
+        spec: the data's, with its `spectrum`.
+    Raises:
+        ConfigError: where the data is not Gaussian or the map is too large.
     """
 
-    def __init__(self, process: Any, spec: Any):
+    def __init__(self, process: ForwardProcess, spec: DataSpec):
         if spec.spectrum is None:
             raise ConfigError("The exact answer needs Gaussian data with a known spectrum; use data=grf.")
         self.process = process
         self.basis: Basis = (Fourier if spec.boundary == "periodic" else Cosine)(*spec.shape[-2:]).to(process.times.device)
         self.spectrum = spec.spectrum.double().expand(*spec.shape).to(process.times.device)
-        self.diagonal = is_diagonal(process, self.basis)
+        self.diagonal = is_diagonal_in(self.basis, process) and (
+            type(process.basis) is type(self.basis) or process.std(process.times[-1:])[0].numel() == 1
+        )
         if not self.diagonal and math.prod(spec.shape) > LARGEST:
             raise ConfigError(
                 f"forward={process.name} is not diagonal in the basis of the data, and the exact answer then needs at most "
@@ -79,12 +81,15 @@ class GaussianOracle:
             times = t.double().expand(size)
             gain = self._linear(pixels, times).flatten(1)  # row i: A applied to pixel i, that is, A^T
             covariance = self.basis.inverse(self.spectrum * self.basis(pixels)).flatten(1)
-            noise = self.process.scale_coefficients(pixels, self.process.std(times)).flatten(1)
-            cross = covariance @ gain
+            cross, noise = covariance @ gain, self._noise(pixels, times).flatten(1)
             if len(self._matrices) >= max(1, MEMORY // (16 * size**2)):
                 self._matrices.clear()
             self._matrices[key] = cross, gain.mT @ cross + noise.mT @ noise
         return self._matrices[key]
+
+    def _noise(self, eps: Tensor, t: Tensor) -> Tensor:
+        """L(t) eps."""
+        return self.process.scale_coefficients(eps, self.process.std(t))
 
     def _linear(self, u: Tensor, t: Tensor) -> Tensor:
         return self.process.mean(u, t) - self.process.mean(torch.zeros_like(u), t)
@@ -103,7 +108,7 @@ class GaussianOracle:
             return cross, total
         times = t.double().expand(len(total))
         pixels = torch.eye(len(total), dtype=torch.float64, device=total.device).reshape(-1, *self.spectrum.shape)
-        own = self.process.scale_coefficients(pixels, self.process.std(times)).flatten(1)
+        own = self._noise(pixels, times).flatten(1)
         return cross, total - own.mT @ own + white**2 * torch.eye(len(total)).to(total)
 
     def precision(self, residual: Tensor, t: Tensor, white: float | None = None) -> Tensor:
@@ -125,7 +130,7 @@ class GaussianOracle:
         return self._each_time(field, t, lambda rows, time: rows @ self.dense(time)[0].mT)
 
     def coefficients(self, u: Tensor, t: Tensor) -> Tensor:
-        """The coefficients of states u in the frame of `marginals`; (B, D)."""
+        """The coefficients of states u in the eigenbasis of `marginals`; (B, D)."""
         return self.basis(u.double()).flatten(1)
 
     def marginals(self, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -148,19 +153,19 @@ class GaussianOracle:
         """E[u_0 | u_t = u], (B, C, H, W)."""
         return self.recall(self.precision(self.residual(u, t), t, white), t).to(u)
 
-    def prior_sample(self, noise: Noise, like: Tensor) -> Tensor:
+    def prior_sample(self, rng: Noise, like: Tensor) -> Tensor:
         """A draw of u_0, (B, C, H, W) float64."""
-        return self.basis.inverse(self.spectrum.sqrt() * noise.normal_like(like.double()))
+        return self.basis.inverse(self.spectrum.sqrt() * rng.normal_like(like.double()))
 
-    def posterior_sample(self, u: Tensor, t: Tensor, noise: Noise, white: float | None = None) -> Tensor:
+    def posterior_sample(self, u: Tensor, t: Tensor, rng: Noise, white: float | None = None) -> Tensor:
         """A draw of u_0 given u_t = u, (B, C, H, W): a joint draw (u_0', u_t'), moved by E[u_0 | u_t] - E[u_0 | u_t'].
 
         Source: Matheron's rule (Journel and Huijbregts 1978).
         """
-        u0 = self.prior_sample(noise, u)
-        eps = noise.normal_like(u0)
-        seen = self.process.scale_coefficients(eps, self.process.std(t)) if white is None else white * eps
-        residual = self.residual(u, t) - self._linear(u0, t) - seen
+        u0 = self.prior_sample(rng, u)
+        eps = rng.normal_like(u0)
+        noise = self._noise(eps, t) if white is None else white * eps
+        residual = self.residual(u, t) - self._linear(u0, t) - noise
         return (u0 + self.recall(self.precision(residual, t, white), t)).to(u)
 
     def posterior_variance(self, t: Tensor, white: float | None = None) -> Tensor:
@@ -213,7 +218,6 @@ class GaussianOracle:
         """Where the probability flow takes u from time t to s (None: 0): sqrt(V(s) / V(t)) u by coefficient.
 
         With white noise in u it takes the law of such states to that of u_s.
-
         ConfigError for a map that is not diagonal in the basis of the data.
         """
         end = torch.zeros_like(t) if s is None else s
@@ -222,12 +226,11 @@ class GaussianOracle:
         return (b + self.basis.inverse(factor * self.basis(self.residual(u, t)))).to(u)
 
 
-def is_diagonal(process: ForwardProcess, basis: Basis) -> bool:
-    """Whether A and L of the process are diagonal in `basis`: it is the process's own, or both are numbers."""
-    if type(process.basis) is type(basis):
-        return True
-    white = process.std(process.times[-1:])[0].numel() == 1
-    return isinstance(process.basis, Pixel) and process.is_scalar and white
+def is_diagonal_in(basis: Basis, process: ForwardProcess) -> bool:
+    """Whether A of the process is diagonal in `basis` (Cosine, Fourier or Pixel): it is its own, or A is a number."""
+    if not process.is_diagonal:
+        return False
+    return type(process.basis) is type(basis) or (isinstance(process.basis, Pixel) and process.is_scalar)
 
 
 def divide(numerator: Tensor, denominator: Tensor) -> Tensor:

@@ -13,7 +13,6 @@ S_2 products with the matrix of the templates' coefficients. All numbers are flo
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from scipy.special import roots_legendre
@@ -21,10 +20,12 @@ from torch import Tensor
 from torch.special import erfcx
 
 from heatgen import check
-from heatgen.basis import Cosine, Fourier, Pixel
+from heatgen.basis import Basis, Cosine, Fourier, Pixel
 from heatgen.check import ConfigError
+from heatgen.forward.process import ForwardProcess
 from heatgen.frames import Frames
-from heatgen.oracle.trajectory import independent, keeps_coefficients, observed
+from heatgen.oracle.gaussian import is_diagonal_in
+from heatgen.oracle.trajectory import observed
 
 CHUNK = 2**22  # numbers of one kind that are held at a time
 PASSED_OVER = 60.0  # nats below the sum of all
@@ -34,11 +35,17 @@ Statistics = tuple[Tensor, Tensor, Tensor]  # sums over frames: g y and g^2 by c
 
 
 class HypothesesTrajectory:
-    """The exact `Trajectory` of a f_j under one of some maps; `pixels` of the exact mixture is left out: it is dear.
+    """The exact `Trajectory` of a f_j under one of some maps.
 
-    templates: f, (M, C, H, W); weights: (M,) of the prior, to any scale; amplitudes: a_0 <= a_1; processes: n_D maps that
-    are not random, diagonal in one basis (only A and b count, not their noise); process_weights: (n_D,), None for equal
-    ones; noise_std: s > 0. ConfigError where these do not fit or a map is not diagonal.
+    Args:
+        templates: f, (M, C, H, W).
+        weights: (M,), of the prior, on any scale.
+        amplitudes: (a_0, a_1), a_0 <= a_1.
+        processes: n_D maps that are not random, diagonal in one basis; only A and b count, not their noise.
+        noise_std: s > 0.
+        process_weights: (n_D,), of the prior, on any scale; None: equal ones.
+    Raises:
+        ConfigError: where these do not fit or a map is not diagonal.
     """
 
     def __init__(
@@ -46,7 +53,7 @@ class HypothesesTrajectory:
         templates: Tensor,
         weights: Tensor,
         amplitudes: tuple[float, float],
-        processes: Sequence[Any],
+        processes: Sequence[ForwardProcess],
         noise_std: float,
         process_weights: Tensor | None = None,
     ):
@@ -66,10 +73,10 @@ class HypothesesTrajectory:
 
     # the evidence -------------------------------------------------------------------------------------------------------
 
-    def statistics(self, process: Any, frames: Frames) -> Statistics:
+    def statistics(self, process: ForwardProcess, frames: Frames) -> Statistics:
         """What the evidence needs of each frame: (B, N, K), (B, N, K) and (B, N)."""
-        gain, seen = (x.flatten(2) for x in observed(process, self.basis, frames))
-        return gain * seen, gain**2, seen.square().sum(2)
+        gain, y = (x.flatten(2) for x in observed(process, self.basis, frames))
+        return gain * y, gain**2, y.square().sum(2)
 
     def slopes(self, statistics: Statistics) -> tuple[Tensor, Tensor]:
         """S_1 and S_2 of each template, (..., M)."""
@@ -120,11 +127,6 @@ class HypothesesTrajectory:
         ratio = in_parts(lambda c, t: (self._ratio(c, t, False),), context, targets, size)[0]
         return torch.where(targets.mask, ratio - self._white(), 0.0)
 
-    def factorised(self, context: Frames, targets: Frames) -> Tensor:
-        """log N(y; mean, variance + s^2) of each pixel in nats, with the exact moments; (B, Nt, C, H, W)."""
-        mean, variance = self.moments(context, targets.times.where(targets.mask, 0))
-        return independent(targets, mean, variance, self.noise_std)
-
     def mean(self, context: Frames, times: Tensor) -> Tensor:
         """E[u_t | context], (B, Nt, C, H, W)."""
         return self.moments(context, times)[0]
@@ -145,10 +147,10 @@ class HypothesesTrajectory:
 
         The moments are 0 where the probability is below 1e-17.
         """
-        seen = [add(self.statistics(process, context)) for process in self.processes]
-        logits = torch.stack([self.logits(d, statistics) for d, statistics in enumerate(seen)])
+        evidence = [add(self.statistics(process, context)) for process in self.processes]
+        logits = torch.stack([self.logits(d, statistics) for d, statistics in enumerate(evidence)])
         chance = (logits - logits.logsumexp((0, 2), keepdim=True)).exp()
-        s1, s2 = (torch.stack(x) for x in zip(*(self.slopes(statistics) for statistics in seen), strict=True))
+        s1, s2 = (torch.stack(x) for x in zip(*(self.slopes(statistics) for statistics in evidence), strict=True))
         likely, first, second = chance > NEGLIGIBLE, torch.zeros_like(chance), torch.zeros_like(chance)
         s1, s2 = s1[likely], s2[likely]
         mean, variance = tilted_moments(self.width * (s1 - self.middle * s2), self.width**2 * s2)
@@ -176,12 +178,12 @@ class HypothesesTrajectory:
         return result[0], result[1]
 
 
-def shared_basis(processes: Sequence[Any]) -> Any:
+def shared_basis(processes: Sequence[ForwardProcess]) -> Basis:
     """The basis in which all the maps are diagonal; ConfigError where there is none."""
     basis = processes[0].basis
     for process in processes:
         same = process.basis is basis or isinstance(basis, (Cosine, Fourier, Pixel))
-        if not (same and keeps_coefficients(process, basis)):
+        if not (same and is_diagonal_in(basis, process)):
             raise ConfigError(f"forward={process.name} is not diagonal in a basis that all maps share; use forward=heat.")
     return basis
 

@@ -10,21 +10,25 @@ where it has a gain, else of the singular vectors of its matrix at that level. A
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from heatgen.check import ConfigError
-from heatgen.oracle.gaussian import Noise
+from heatgen.data.module import DataSpec
+from heatgen.forward.process import ForwardProcess
+from heatgen.noise import Noise
 
 
 @dataclass
 class Law:
-    """u_t in a frame where it is diagonal: u_t's coefficients are `gain` times u_0's, plus offset and noise.
+    """u_t in its eigenbasis: u_t's coefficients are `gain` times u_0's, plus offset and noise.
 
-    into, out_of: fields (B, C, H, W) <-> coefficients of u_t, (B, D); back: coefficients of u_0 -> fields; gain, std and
-    offset: (B or 1, D); means: (M, D) of the components of u_0.
+    Args:
+        into, out_of: fields (B, C, H, W) <-> coefficients of u_t, (B, D).
+        back: coefficients of u_0, (B, D) -> fields.
+        gain, std, offset: (B or 1, D).
+        means: (M, D), of the components of u_0.
     """
 
     into: Callable[[Tensor], Tensor]
@@ -39,12 +43,17 @@ class Law:
 class MixtureOracle:
     """Exact answers about u_0 ~ `spec.mixture` degraded by `process`.
 
-    process: a forward process that is not drawn at random (or one that was drawn); spec: the data's. `white`: where given,
-    the standard deviation of white noise that u was seen through in place of the process's own.
-    ConfigError where the data is no mixture, and where a state has no density (a single point without noise).
+    `white`, where a method takes it, is the standard deviation of white noise that u was seen through in place of the
+    process's own.
+
+    Args:
+        process: a map that is not drawn at random (or one that is bound to its draws).
+        spec: the data's, with its `mixture`.
+    Raises:
+        ConfigError: where the data is no mixture, and where a state has no density (a single point without noise).
     """
 
-    def __init__(self, process: Any, spec: Any):
+    def __init__(self, process: ForwardProcess, spec: DataSpec):
         if spec.mixture is None:
             raise ConfigError("The exact answer needs data that is a mixture of Gaussians; use data=gaussian_mixture.")
         device = process.times.device
@@ -55,7 +64,7 @@ class MixtureOracle:
         self.diagonal = process.is_diagonal
         self.basis = process.basis
 
-    # the frame --------------------------------------------------------------------------------------------------------
+    # the eigenbasis --------------------------------------------------------------------------------------------------
 
     def law(self, t: Tensor) -> Law:
         """The law at times t, (B,) or (1,); for a map of matrices at one time, (1,)."""
@@ -144,10 +153,10 @@ class MixtureOracle:
 
         return self._each_time(u, t, answer).to(u)
 
-    def posterior_sample(self, u: Tensor, t: Tensor, noise: Noise, white: float | None = None) -> Tensor:
+    def posterior_sample(self, u: Tensor, t: Tensor, rng: Noise, white: float | None = None) -> Tensor:
         """A draw of u_0 given u_t = u, (B, C, H, W): a component by its probability, then of its Gaussian posterior."""
-        chance = torch.special.ndtr(noise.normal_like(u[:, :1, :1, :1].double())).flatten(1)
-        eps = noise.normal_like(u.double()).flatten(1)
+        chance = torch.special.ndtr(rng.normal_like(u[:, :1, :1, :1].double())).flatten(1)
+        eps = rng.normal_like(u.double()).flatten(1)
 
         def answer(rows: Tensor, t: Tensor) -> Tensor:
             own = slice(None) if self.diagonal else torch.isin(times, t)
@@ -163,7 +172,7 @@ class MixtureOracle:
         return self._each_time(u, t, answer).to(u)
 
     def coefficients(self, u: Tensor, t: Tensor) -> Tensor:
-        """The coefficients of states u at one time t, (1,), in the frame of `marginals`; (B, D)."""
+        """The coefficients of states u at one time t, (1,), in the eigenbasis of `marginals`; (B, D)."""
         return self.law(t).into(u)
 
     def marginals(self, t: Tensor) -> tuple[Tensor, Tensor]:

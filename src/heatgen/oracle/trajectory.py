@@ -12,16 +12,19 @@ All numbers are float64 and all logarithms natural.
 
 import math
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from heatgen import check
-from heatgen.basis import Basis, Cosine, Fourier, Pixel, Separable
+from heatgen.basis import Basis, Cosine, Fourier, Separable
 from heatgen.check import ConfigError
+from heatgen.data.module import DataSpec
+from heatgen.forward.process import ForwardProcess
 from heatgen.frames import Frames
-from heatgen.oracle.gaussian import Noise
+from heatgen.noise import Noise
+from heatgen.oracle.gaussian import is_diagonal_in
 
 
 class Trajectory(Protocol):
@@ -40,14 +43,6 @@ class Trajectory(Protocol):
         """log p(one target frame | context) in nats, each alone, (B, Nt)."""
         ...
 
-    def factorised(self, context: Frames, targets: Frames) -> Tensor:
-        """log N(y; mean, variance + s^2) of each pixel in nats, (B, Nt, C, H, W): the best independent Gaussians.
-
-        Nothing that gives each pixel a normal law of its own can be better on average. For Gaussian data it is the exact
-        law of each pixel alone.
-        """
-        ...
-
     def moments(self, context: Frames, times: Tensor) -> tuple[Tensor, Tensor]:
         """`mean` and `variance` at once."""
         ...
@@ -64,12 +59,16 @@ class Trajectory(Protocol):
 class GaussianTrajectory:
     """The exact `Trajectory` of u_0 ~ N(0, C) under `process`, C diagonal in the basis of the data's walls.
 
-    process: only its A and b count, not its own noise; for a map that is drawn at random, one that was drawn, for each of
-    the B trajectories or for all. spec: the data's, with the variance of each coefficient as `spectrum`, (C, H, W).
-    noise_std: s > 0. ConfigError where the data is not Gaussian or A is not diagonal in its basis.
+    Args:
+        process: only its A and b count, not its own noise; for a map that is drawn at random, one that is bound to its
+            draws, for each of the B trajectories or for all.
+        spec: the data's, with its `spectrum`.
+        noise_std: s > 0.
+    Raises:
+        ConfigError: where the data is not Gaussian or A is not diagonal in its basis.
     """
 
-    def __init__(self, process: Any, spec: Any, noise_std: float):
+    def __init__(self, process: ForwardProcess, spec: DataSpec, noise_std: float):
         if spec.spectrum is None:
             raise ConfigError("The exact prediction needs Gaussian data with a known spectrum; use data=grf.")
         self.process, self.shape = process, tuple(spec.shape)
@@ -77,7 +76,7 @@ class GaussianTrajectory:
         device = process.times.device
         self.basis: Basis = (Fourier if spec.boundary == "periodic" else Cosine)(*self.shape[-2:]).to(device)
         self.spectrum = spec.spectrum.double().expand(self.shape).to(device)
-        if not keeps_coefficients(process, self.basis):
+        if not is_diagonal_in(self.basis, process):
             raise ConfigError(
                 f"forward={process.name} is not diagonal in the basis of the data, and the exact prediction needs that; "
                 f"use forward=heat for data with insulating walls, forward=stochastic_heat for periodic data."
@@ -85,9 +84,9 @@ class GaussianTrajectory:
 
     def posterior(self, context: Frames) -> tuple[Tensor, Tensor]:
         """M and V of each coefficient of u_0 given the context, (B, C, H, W) each; V = 1 / precision, 0 where v is 0."""
-        gain, seen = observed(self.process, self.basis, context)
+        gain, y = observed(self.process, self.basis, context)
         total = self.noise_std**2 + self.spectrum * gain.square().sum(1)
-        return self.spectrum * (gain * seen).sum(1) / total, self.spectrum * self.noise_std**2 / total
+        return self.spectrum * (gain * y).sum(1) / total, self.spectrum * self.noise_std**2 / total
 
     def joint(self, context: Frames, targets: Frames) -> Tensor:
         """log p(targets | context) in nats, (B,).
@@ -96,8 +95,8 @@ class GaussianTrajectory:
         -1/2 (sum_i r_i^2 / s^2 - V (sum_i g_i r_i / s^2)^2 / q + log q + Nt log 2 pi s^2).
         """
         mean, variance = self.posterior(context)
-        gain, seen = observed(self.process, self.basis, targets)
-        rest, s2 = seen - gain * mean[:, None], self.noise_std**2
+        gain, y = observed(self.process, self.basis, targets)
+        rest, s2 = y - gain * mean[:, None], self.noise_std**2
         q = 1 + variance * gain.square().sum(1) / s2
         square = rest.square().sum(1) / s2 - variance * ((gain * rest).sum(1) / s2) ** 2 / q
         white = targets.count.double() * math.prod(self.shape) * math.log(2 * math.pi * s2)
@@ -106,17 +105,10 @@ class GaussianTrajectory:
     def frames(self, context: Frames, targets: Frames) -> Tensor:
         """log p(y_i | context) in nats of each target alone, N(g_i M + b_i, g_i^2 V + s^2) by coefficient; (B, Nt)."""
         mean, variance = self.posterior(context)
-        gain, seen = observed(self.process, self.basis, targets)
+        gain, y = observed(self.process, self.basis, targets)
         total = gain**2 * variance[:, None] + self.noise_std**2
-        logs = -0.5 * ((seen - gain * mean[:, None]) ** 2 / total + (2 * math.pi * total).log())
+        logs = -0.5 * ((y - gain * mean[:, None]) ** 2 / total + (2 * math.pi * total).log())
         return torch.where(targets.mask, logs.flatten(2).sum(2), 0.0)
-
-    def pixels(self, context: Frames, targets: Frames) -> Tensor:
-        """The exact log-density of each pixel of each target alone in nats, (B, Nt, C, H, W)."""
-        times = targets.times.where(targets.mask, 0)
-        return independent(targets, self.mean(context, times), self.variance(context, times), self.noise_std)
-
-    factorised = pixels
 
     def moments(self, context: Frames, times: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variance of each pixel of the clean u_t given the context, (B, Nt, C, H, W) each."""
@@ -131,10 +123,10 @@ class GaussianTrajectory:
         gain = by_frame(self.process.gain, times, self.shape)
         return pixel_variance(self.basis, gain**2 * self.posterior(context)[1][:, None])
 
-    def sample(self, context: Frames, times: Tensor, noise: Noise) -> Tensor:
+    def sample(self, context: Frames, times: Tensor, rng: Noise) -> Tensor:
         """A draw of the clean trajectory given the context, (B, Nt, C, H, W): one u_0, moved to all times."""
         mean, variance = self.posterior(context)
-        return self._move(mean + variance.sqrt() * noise.normal_like(mean), times)
+        return self._move(mean + variance.sqrt() * rng.normal_like(mean), times)
 
     def _move(self, coefficients: Tensor, times: Tensor) -> Tensor:
         """A(t) u_0 + b(t) for the coefficients of u_0, (B, Nt, C, H, W)."""
@@ -147,13 +139,6 @@ def noise_ceiling(noise_std: float) -> float:
     return -math.log(noise_std) - 0.5 * math.log(2 * math.pi) - 0.5
 
 
-def keeps_coefficients(process: Any, basis: Basis) -> bool:
-    """Whether A of the process is diagonal in `basis` (Cosine, Fourier or Pixel): it is its own, or A is a number."""
-    if not process.is_diagonal:
-        return False
-    return type(process.basis) is type(basis) or (isinstance(process.basis, Pixel) and process.is_scalar)
-
-
 def by_frame(function: Callable[[Tensor], Tensor], times: Tensor, shape: tuple[int, ...]) -> Tensor:
     """function(t) -> broadcastable to (B, *shape) at the times (B, N) of all frames, (B, N, *shape) float64."""
     result = torch.empty(*times.shape, *shape, dtype=torch.float64, device=times.device)
@@ -162,25 +147,18 @@ def by_frame(function: Callable[[Tensor], Tensor], times: Tensor, shape: tuple[i
     return result
 
 
-def offsets(process: Any, times: Tensor, shape: tuple[int, ...]) -> Tensor:
+def offsets(process: ForwardProcess, times: Tensor, shape: tuple[int, ...]) -> Tensor:
     """b(t) as a field, (B, N, C, H, W)."""
     zero = torch.zeros(len(times), *shape, dtype=torch.float64, device=times.device)
     return by_frame(lambda t: process.mean(zero, t), times, shape)
 
 
-def observed(process: Any, basis: Basis, frames: Frames) -> tuple[Tensor, Tensor]:
+def observed(process: ForwardProcess, basis: Basis, frames: Frames) -> tuple[Tensor, Tensor]:
     """g_i and y_i - b(t_i) over the coefficients, (B, N, C, H, W) float64 each; 0 for frames that are not there."""
     there, shape = frames.mask[:, :, None, None, None], tuple(frames.values.shape[2:])
     times = frames.times.where(frames.mask, 0)
-    seen = basis(frames.values.double() - offsets(process, times, shape))
-    return torch.where(there, by_frame(process.gain, times, shape), 0.0), torch.where(there, seen, 0.0)
-
-
-def independent(targets: Frames, mean: Tensor, variance: Tensor, noise_std: float) -> Tensor:
-    """log N(y; mean, variance + s^2) of each pixel in nats, (B, Nt, C, H, W); 0 for frames that are not there."""
-    total = variance + noise_std**2
-    logs = -0.5 * ((targets.values.double() - mean) ** 2 / total + (2 * math.pi * total).log())
-    return torch.where(targets.mask[:, :, None, None, None], logs, 0.0)
+    y = basis(frames.values.double() - offsets(process, times, shape))
+    return torch.where(there, by_frame(process.gain, times, shape), 0.0), torch.where(there, y, 0.0)
 
 
 def pixel_variance(basis: Basis, variance: Tensor) -> Tensor:
