@@ -462,11 +462,11 @@ def test_a_reverse_noise_is_refused_by_a_model_without_one(field_run: Path, refu
 
 def test_the_options_of_a_sampler_are_part_of_its_samples_name_and_of_its_result(own_run: Path) -> None:
     for noise in ("true", "false"):
-        words = ["sampler=ancestral", f"sampler.noise={noise}", "trainer.accelerator=cpu"]
+        words = ["sampler=ancestral", f"sampler.stochastic={noise}", "trainer.accelerator=cpu"]
         assert call("sample", f"run={own_run}", "n=2", *words) == 0
         assert call("evaluate", f"run={own_run}", "mode=reconstruction", "n=2", "metric.draws=1", *words) == 0
     names = [path.name for path in (own_run / "samples").iterdir() if path.is_dir()]
-    assert sorted(name.split("_seed_0_")[1] for name in names) == ["ancestral", "ancestral_noise=False"]
+    assert sorted(name.split("_seed_0_")[1] for name in names) == ["ancestral", "ancestral_stochastic=False"]
     results = [json.loads(path.read_text()) for path in sorted((own_run / "evaluation").glob("reconstruction_*.json"))]
-    assert [result["variant"] for result in results] == ["ancestral", "ancestral noise=False"]
-    assert [result["facts"]["sampler"] for result in results] == ["ancestral", "ancestral noise=False"]
+    assert [result["variant"] for result in results] == ["ancestral", "ancestral stochastic=False"]
+    assert [result["facts"]["sampler"] for result in results] == ["ancestral", "ancestral stochastic=False"]

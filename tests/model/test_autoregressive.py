@@ -121,7 +121,7 @@ def test_the_best_network_without_noise_ends_in_the_posterior_mean(spacing):
     process, u = chain(spacing=spacing), fields(3)
     net = Waves(process)
     net.weights = best(process)
-    end = ancestral(make(net, process), u, process.times, noise=False)
+    end = ancestral(make(net, process), u, process.times, stochastic=False)
     assert_close(end, exact(process).posterior_mean(u, process.times[-1:]), atol=1e-10, rtol=0)
 
 
@@ -181,7 +181,7 @@ def test_a_training_can_be_sampled_with_and_without_noise(tmp_path, refused):
     drawn = []
     for options, name in (
         ([], "delta_own_seed_0"),
-        (["sampler=ancestral", "sampler.noise=false"], "delta_own_seed_0_ancestral_noise=False"),
+        (["sampler=ancestral", "sampler.stochastic=false"], "delta_own_seed_0_ancestral_stochastic=False"),
     ):
         assert call("sample", f"run={folder}", "n=2", "trainer.accelerator=cpu", *options) == 0
         drawn.append(torch.load(folder / "samples" / name / "samples.pt", weights_only=True))
@@ -189,6 +189,6 @@ def test_a_training_can_be_sampled_with_and_without_noise(tmp_path, refused):
     assert torch.equal(drawn[0]["initial"], drawn[1]["initial"])
     assert not torch.isclose(drawn[0]["samples"], drawn[1]["samples"]).all()
     times = model.process.times
-    assert_close(ancestral(model, drawn[1]["initial"], times, noise=False).detach(), drawn[1]["samples"], atol=1e-5, rtol=0)
+    assert_close(ancestral(model, drawn[1]["initial"], times, stochastic=False).detach(), drawn[1]["samples"], atol=1e-5, rtol=0)
     sentence = refused("sample", f"run={folder}", "n=2", "sampler=ode", "trainer.accelerator=cpu")
     assert sentence == "Error: sampler=ode needs score, which model=autoregressive lacks; use sampler=ancestral."

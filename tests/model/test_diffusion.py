@@ -426,16 +426,6 @@ def test_auto_chooses_by_the_map(name):
             "heat",
             {"prediction_type": "eps"},
         ),
-        (
-            "model.prediction_type=score divides by A.*forward=random_velocity may lose",
-            "random_velocity",
-            {"prediction_type": "score"},
-        ),
-        (
-            "model.prediction_type=score divides by A.*forward=constant_velocity",
-            "constant_velocity",
-            {"prediction_type": "score"},
-        ),
         ("model.prediction_type=eps divides by A.*forward=random_matrix", "random_matrix", {"prediction_type": "eps"}),
         (
             "model.prediction_type=preconditioned needs a diagonal map; forward=random_matrix",

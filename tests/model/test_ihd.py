@@ -146,19 +146,16 @@ def test_an_initial_state_is_the_mean_of_the_last_level_plus_noise(prior_std, ex
     assert_close(state, model.process.mean(u0, model.process.times[[K] * 3]) + expected * eps, atol=1e-14, rtol=0)
 
 
-def test_reconstructions_are_reproducible_draws_by_item():
+def test_draws_of_u_0_given_a_state_belong_to_the_sample_and_differ_by_their_noise():
     model, u_last = make(), images(3)
-    draws = model.reconstruct(u_last, 2, seed=5)
-    assert draws.shape == (2, 3, *SHAPE)
-    assert torch.equal(draws, model.reconstruct(u_last, 2, seed=5))
-    assert_close(draws[:, :2], model.reconstruct(u_last[:2], 2, seed=5), atol=1e-12, rtol=0)
-    assert not torch.isclose(draws[0], draws[1]).any()
-    assert not torch.isclose(draws, model.reconstruct(u_last, 2, seed=6)).any()
+    first, other = (model.generate(u_last, SampleNoise(range(3), seed)) for seed in (5, 6))
+    assert first.shape == (3, *SHAPE) and not torch.isclose(first, other).any()
+    assert_close(first[:2], model.generate(u_last[:2], SampleNoise(range(2), 5)), atol=1e-12, rtol=0)
 
 
-def test_reconstructions_without_noise_are_one_estimate():
-    draws = make(delta=0).reconstruct(images(2), 3)
-    assert torch.equal(draws, draws[:1].expand_as(draws))
+def test_without_noise_in_the_steps_there_is_one_estimate():
+    first, other = (make(delta=0).generate(images(2), SampleNoise(range(2), seed)) for seed in (5, 6))
+    assert torch.equal(first, other)
 
 
 @pytest.mark.parametrize(

@@ -133,7 +133,7 @@ def test_without_noise_the_best_corrections_end_in_the_posterior_mean(scheme, sp
     u = fields(3)
     expected = exact(model.process).posterior_mean(u, model.process.times[-1:])
     levels = model.process.times
-    assert_close(ancestral(model, u, levels, noise=False), expected, atol=1e-10, rtol=0)
+    assert_close(ancestral(model, u, levels, stochastic=False), expected, atol=1e-10, rtol=0)
     assert_close(ode(model, u, levels, factor=1.0), expected, atol=1e-10, rtol=0)
 
 

@@ -53,9 +53,9 @@ def test_ancestral_steps_of_the_exact_model_are_exact_however_long_they_are(name
 def test_without_noise_the_ancestral_steps_end_in_the_posterior_mean():
     model = make("stochastic_heat", 7)
     u, times = fields(), model.process.times
-    out = ancestral(model, u, times, noise=False)
+    out = ancestral(model, u, times, stochastic=False)
     assert_close(out, model.exactly.posterior_mean(u, times[-1:]), atol=1e-9, rtol=0)
-    assert torch.equal(out, ancestral(model, u, times, normal(3), noise=False))
+    assert torch.equal(out, ancestral(model, u, times, normal(3), stochastic=False))
     assert not torch.isclose(out, ancestral(model, u, times, normal(3))).any()
 
 

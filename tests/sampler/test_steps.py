@@ -116,7 +116,7 @@ def test_the_precision_of_the_state_is_kept(sampler):
     ("sampler", "options", "draws"),
     [
         (ancestral, {}, K),  # the exact model has noise at the end
-        (ancestral, {"noise": False}, 0),
+        (ancestral, {"stochastic": False}, 0),
         (exact, {}, 2),
         (exact, {"answer": "mean"}, 0),
         (exact, {"answer": "flow"}, 0),

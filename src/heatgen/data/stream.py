@@ -6,7 +6,7 @@ the same steps.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor
@@ -16,19 +16,27 @@ from heatgen.data.images import ImageSet, shuffled
 from heatgen.noise import mix
 
 
-def as_batch(pixels: Tensor, indices: Sequence[int], keys: Sequence[int]) -> dict[str, Tensor]:
-    """{"u0": (B, C, H, W) float32, "index": (B,) the sample's number, "key": (B,) its noise's number}; bytes in [0, 1]."""
+class Batch(TypedDict):
+    """u0: (B, C, H, W) float32; index: (B,) the samples' own numbers; key: (B,) those of their noise."""
+
+    u0: Tensor
+    index: Tensor
+    key: Tensor
+
+
+def as_batch(pixels: Tensor, indices: Sequence[int], keys: Sequence[int]) -> Batch:
+    """A batch of images; bytes become numbers in [0, 1]."""
     u0 = pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels.float()
     return {"u0": u0, "index": torch.as_tensor(indices), "key": torch.as_tensor(keys)}
 
 
-class Items(Dataset[dict[str, Tensor]]):
+class Items(Dataset[Batch]):
     """Batches by the samples' own numbers, in order: {"u0", "index", "key" = index}."""
 
     def __init__(self, images: ImageSet):
         self.images = images
 
-    def __getitems__(self, indices: Sequence[int]) -> dict[str, Tensor]:
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
         return as_batch(self.images.pixels(indices), indices, indices)
 
 
@@ -57,7 +65,7 @@ class Stream(Items):
             self._orders = kept | {epoch: shuffled(len(self.images), self.seed, "order", epoch)}
         return self._orders[epoch]
 
-    def __getitems__(self, positions: Sequence[int]) -> dict[str, Tensor]:
+    def __getitems__(self, positions: Sequence[int]) -> Batch:
         n = len(self.images)
         indices = [self.order(p // n)[p % n] for p in positions]
         pixels = self.images.pixels(indices, [mix(self.seed, "crop", p) for p in positions])

@@ -1,19 +1,22 @@
-"""What every model that knows E[u_0 | u_t] has in common: its score, and Gaussian reverse steps, over any linear map."""
+"""What every method that knows E[u_0 | u_t] has in common: its score, and Gaussian reverse steps, over any linear map."""
 
-from typing import Any
+from typing import Self
 
 import torch
 from torch import Tensor
 
-from heatgen.model.module import Method, inverse
+from heatgen.data.module import DataModule
+from heatgen.model.module import inverse
+from heatgen.model.score import ScoreMethod
 
 
-class Denoiser(Method):
+class DenoisingMethod(ScoreMethod):
     """A method that writes `denoise(u, t)`, an estimate v of u_0, and `denoise_variance(t)`, its error by coefficient.
 
     With the noise estimate eps = L(t)^-1 (u - A(t) v - b(t)):  score = -L(t)^-1 eps, and the reverse step from t to s
     has mean A(s) v + b(s) + rho eps and variance L(s)^2 - rho^2 + (A(s) - rho A(t) / L(t))^2 * denoise_variance(t), with the
     map's `coupling` rho. With exact estimates and Gaussian data these steps are exact, however long they are.
+
     Source: Song et al. 2021 (DDIM), eqs. 7 and 12, with operators in place of numbers; Bao et al. 2022 for the variance.
     """
 
@@ -22,7 +25,7 @@ class Denoiser(Method):
     errors: Tensor | None = None  # of the estimate at each level by coefficient, (K + 1, C, H, W), where measured
 
     def denoise(self, u: Tensor, t: Tensor) -> Tensor:
-        """An estimate of E[u_0 | u_t = u], (B, C, H, W)."""
+        """An estimate of E[u_0 | u_t = u], (B, C, H, W), for times t, (B,)."""
         raise NotImplementedError
 
     def denoise_variance(self, t: Tensor) -> Tensor | None:
@@ -30,34 +33,35 @@ class Denoiser(Method):
         return None
 
     @torch.no_grad()
-    def measure(self, data: Any, images: int) -> None:
-        """Measure the error of the estimate on validation images at every level, for `measured_variance`."""
+    def measure(self, data: DataModule, images: int) -> None:
+        """Measure the error of the estimate on so many validation images at every level, for `measured_variance`."""
 
-        def gap(model: Any, u0: Tensor, u: Tensor, k: int) -> Tensor:
+        def gap(model: Self, u0: Tensor, u: Tensor, k: int) -> Tensor:
             return u0 - model.denoise(u, model.process.times[k].expand(len(u0)))
 
         self.errors = self.measure_errors(data, images, gap)
 
     def measured_variance(self, t: Tensor) -> Tensor:
-        """The measured error of the estimate by coefficient, linear between levels, (B, C, H, W)."""
+        """The measured error of the estimate by coefficient, linear between levels, (B, C, H, W) float64."""
         assert self.errors is not None, "call calibrate(data) first"
         level = self.process.level(t).clamp(0, self.process.num_levels)
         low = level.floor().long().clamp(max=self.process.num_levels - 1)
         return torch.lerp(self.errors[low], self.errors[low + 1], self.process.column(level - low).to(self.errors))
 
     def score(self, u: Tensor, t: Tensor) -> Tensor:
-        """An estimate of the gradient of log p_t(u), (B, C, H, W); Tweedie's formula."""
+        """An estimate of the gradient of log p_t(u), (B, C, H, W), by Tweedie's formula; 0 where L is."""
         return -self.process.scale_coefficients(self.noise_estimate(u, t, self.denoise(u, t)), inverse(self.process.std(t)))
 
     def reverse_mean(self, u: Tensor, t: Tensor, s: Tensor) -> Tensor:
-        """The mean of u_s given u_t = u for times t > s, (B, C, H, W)."""
+        """The mean of u_s given u_t = u, (B, C, H, W), for times t > s, (B,)."""
         return self.target_mean(self.denoise(u, t), u, t, s)
 
     def reverse_std(self, t: Tensor, s: Tensor) -> Tensor:
         """The noise of the reverse step from t to s over the coefficients, broadcastable to (B, C, H, W), float64."""
         return (self.target_std(t, s) ** 2 + self._spread(t, s)).sqrt()
 
-    def _spread(self, t: Tensor, s: Tensor) -> Any:
+    def _spread(self, t: Tensor, s: Tensor) -> Tensor | float:
+        """What the error of the estimate adds to the variance of the step."""
         error = self.denoise_variance(t)
         if error is None:
             return 0.0

@@ -1,37 +1,54 @@
 """model=diffusion: denoising score matching with the exact marginals of any forward map."""
 
-from collections.abc import Callable
-from typing import Any
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
 
 from heatgen import check
 from heatgen.check import ConfigError
-from heatgen.model.denoiser import Denoiser
-from heatgen.model.module import rms
+from heatgen.data.module import DataModule
+from heatgen.data.stream import Batch
+from heatgen.forward.process import ForwardProcess
+from heatgen.model.denoiser import DenoisingMethod
+from heatgen.model.module import MethodSettings, Optimizer, rms
 from heatgen.noise import SampleNoise, batches
+from heatgen.sampler.interface import Sampler
 
-HEADS = ("auto", "preconditioned", "x0", "eps", "score")
+PREDICTION_TYPES = ("auto", "preconditioned", "x0", "eps", "score")
 VARIANCES = ("measured", "small")
 MEASURED = 10_000  # training images at most that the spectrum is measured on
 TINY = 1e-10  # the least variance of a coefficient, in units of the mean one
+LOST = 1e-6  # the least gain that A^-1 is taken of
 
 
-class Diffusion(Denoiser):
-    """E[u_0 | u_t] learned at every t, from u_t = A u_0 + b + L eps with t continuous; score and steps derived from it.
+class Diffusion(DenoisingMethod):
+    """E[u_0 | u_t] or the score learned at every t, from u_t = A u_0 + b + L eps with t continuous; steps derived from it.
 
-    prediction_type: what the network gives. preconditioned: with c the coefficients of u_t - b - A m and v = A^2 S + L^2,
+    The loss of a sample is |F - F*|^2 a pixel, F what the network gives and F* what `prediction_type` asks for:
 
-        u_0 = m + (A S / v) c + L sqrt(S / v) F(c / sqrt(v)),   loss |F - F*|^2 a pixel,
+        preconditioned    u_0 = m + (A S / v) c + L sqrt(S / v) F(c / sqrt(v)),    c = u_t - b - A m, v = A^2 S + L^2,
 
-    whose target F* has unit variance in every coefficient. m, S: mean and variance of each coefficient, measured on training
-    images (preconditioning=coefficient), or of all of them together (scalar). x0: F = u_0; eps: F = eps; score:
-    F = rms(L) times the score; their networks see u / rms(v), and the loss is |F - F*|^2 too. auto: preconditioned where
-    the map is diagonal, else x0. reverse_variance: of the reverse steps, measured (with the error of the estimate by
-    coefficient, on calibration_images validation images) or small (as if the estimate were u_0 itself).
-    ConfigError for a value out of range or a prediction_type that the map forbids.
-    Source: Vincent 2011; Karras et al. 2022, section 5, with operators for numbers.
+    by coefficient, whose F* has unit variance; m, S: the mean and variance of each coefficient of training images;
+
+        x0    F* = u_0,        eps    F* = eps,        score    F* = -sigma L^-1 eps = sigma * score,    sigma = rms(L),
+
+    whose networks see u / rms(u_t), or u itself with scale_input=false. The minimiser of score is that of
+    sigma^2 / D |s(u_t, t) - grad log p_t(u_t)|^2; its `score` is F / sigma, and where the map loses part of u_0 it is all
+    there is: neither `denoise` nor reverse steps.
+
+    Args:
+        prediction_type: auto: preconditioned where the map is diagonal, else x0.
+        preconditioning: coefficient: m and S by coefficient; scalar: of all of them together.
+        scale_input: whether networks of x0, eps and score see states of unit size.
+        reverse_variance: of reverse steps: measured, with the error of the estimate by coefficient; small, without.
+        calibration_images: validation images that this error is measured on.
+        settings: see `Method`.
+
+    Raises:
+        ConfigError: a value is out of range, or the map forbids the prediction_type.
+
+    Source: Vincent 2011; Song et al. 2021, eq. 7; Karras et al. 2022, section 5, with operators for numbers.
     """
 
     mean: Tensor
@@ -39,48 +56,61 @@ class Diffusion(Denoiser):
 
     def __init__(
         self,
-        process: nn.Module,
+        process: ForwardProcess,
         net: nn.Module,
-        sampler: Callable[..., Tensor],
-        optimizer: Callable[..., torch.optim.Optimizer],
+        sampler: Sampler | None,
+        optimizer: Optimizer | None,
         prediction_type: str = "auto",
         preconditioning: str = "coefficient",
+        scale_input: bool = True,
         reverse_variance: str = "measured",
         calibration_images: int = 256,
-        **settings: Any,
+        **settings: Unpack[MethodSettings],
     ):
         super().__init__(process, net, sampler, optimizer, **settings)
-        if self.process.withholds_cond:
-            raise ConfigError("model=diffusion uses T, which forward.conditional=false hides; use model=ihd.")
-        self.prediction_type = self._choose(check.choice("model.prediction_type", prediction_type, HEADS))
+        self.scale_input = check.boolean("model.scale_input", scale_input)
+        self.prediction_type = self._choose(check.choice("model.prediction_type", prediction_type, PREDICTION_TYPES))
         self.preconditioning = check.choice("model.preconditioning", preconditioning, ("coefficient", "scalar"))
         self.reverse_variance = check.choice("model.reverse_variance", reverse_variance, VARIANCES)
         self.calibration_images = check.integer("model.calibration_images", calibration_images, minimum=2)
         for name in ("mean", "spectrum"):
-            self.register_buffer(name, torch.full(self.process.shape, float(name == "spectrum"), dtype=torch.float64))
+            self.register_buffer(name, torch.full(process.shape, float(name == "spectrum"), dtype=torch.float64))
 
     def _choose(self, wanted: str) -> str:
+        process = self.process
         if wanted == "auto":
-            wanted = self.chosen["prediction_type"] = "x0" if self.matrices else "preconditioned"
-        if wanted == "preconditioned" and self.matrices:
+            wanted = self.chosen["prediction_type"] = "preconditioned" if process.is_diagonal else "x0"
+        if process.withholds_cond and (wanted != "score" or self.scale_input):
+            raise ConfigError("model=diffusion uses T, which forward.conditional=false hides; use model=ihd.")
+        if wanted == "preconditioned" and not process.is_diagonal:
             raise ConfigError(
-                f"model.prediction_type=preconditioned needs a diagonal map; forward={self.process.name} is not: use x0."
+                f"model.prediction_type=preconditioned needs a diagonal map; forward={process.name} is not: use x0."
             )
-        lost = self.matrices or self.process.is_random or self.process.gain(self.process.times).abs().min() < 1e-6
-        if wanted in ("eps", "score") and lost:
+        lost = not process.is_diagonal or process.is_random or bool(process.gain(process.times).abs().min() < LOST)
+        if wanted == "eps" and lost:
             raise ConfigError(
-                f"model.prediction_type={wanted} divides by A(t), which forward={self.process.name} may lose; "
-                "use preconditioned or x0."
+                f"model.prediction_type=eps divides by A(t), which forward={process.name} may lose; use preconditioned or "
+                "x0."
             )
+        if wanted == "score":
+            if not (process.std(process.times[1:]) > 0).all():
+                raise ConfigError(
+                    f"model.prediction_type=score needs noise at each level of forward={process.name}; raise forward.sigma "
+                    "(or forward.g)."
+                )
+            if lost:  # to the protocols of samplers and metrics, a method that is None is missing
+                self.denoise = self.reverse_mean = None  # type: ignore[method-assign, assignment]
         return wanted
 
     @torch.no_grad()
-    def prepare(self, data: Any) -> None:
-        """Measure mean and variance of each coefficient of training images, in the map's basis."""
+    def prepare(self, data: DataModule) -> None:
+        """Measure mean and variance of each coefficient of training images, in the map's basis, if they are used."""
+        if self.prediction_type != "preconditioned" and not self.scale_input:
+            return
         n = min(MEASURED, len(data.images("train")))
         total = torch.zeros(2, *self.process.shape, dtype=torch.float64, device=self.mean.device)
-        for samples in batches(range(n), 1024):
-            c = self.process.basis(data.get("train", samples).to(self.mean.device).double())
+        for indices in batches(range(n), 1024):
+            c = self.process.basis(data.get("train", indices).to(self.mean.device).double())
             total += torch.stack([c.sum(0), c.square().sum(0)])
         self.mean.copy_(total[0] / n)
         self.spectrum.copy_((total[1] / n - self.mean**2).clamp(min=0))
@@ -94,15 +124,12 @@ class Diffusion(Denoiser):
             return torch.zeros_like(self.mean), (self.spectrum + self.mean**2).mean().expand_as(self.spectrum)
         return self.mean, self.spectrum.clamp(min=TINY * float(overall) + 1e-30)
 
-    def _network(self, u: Tensor, t: Tensor) -> Tensor:
-        cond = self.process.cond(t, t)
-        return self.net(u, self.process.level(t).to(u), None if cond is None else cond.to(u)).to(u)
-
     def _scale(self, t: Tensor) -> Tensor:
-        """1 / rms(v), (B, 1, 1, 1): the size of the states of level t."""
+        """1 / rms(u_t), (B, 1, 1, 1)."""
         signal = (self.spectrum + self.mean**2).mean()
-        gain = 1.0 if self.matrices else self.process.gain(t).double().square().mean((1, 2, 3), keepdim=True)
-        return (gain * signal + self.process.std(t).double().square().mean((1, 2, 3), keepdim=True)).rsqrt()
+        process = self.process
+        gain = process.gain(t).double().square().mean((1, 2, 3), keepdim=True) if process.is_diagonal else 1.0
+        return (gain * signal + process.std(t).double().square().mean((1, 2, 3), keepdim=True)).rsqrt()
 
     def _coefficients(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """A, L, v and S over the coefficients at t."""
@@ -115,11 +142,11 @@ class Diffusion(Denoiser):
         return self.process.basis(u.double()) - self.process.offset(t) - self.process.gain(t) * mean
 
     def _output(self, u: Tensor, t: Tensor) -> Tensor:
-        """F: what the network says of u."""
+        """F, (B, C, H, W)."""
         if self.prediction_type == "preconditioned":
             _, _, variance, _ = self._coefficients(t)
-            return self._network(self.process.basis.inverse(self._centred(u, t) * variance.rsqrt()).to(u), t)
-        return self._network((u * self._scale(t)).to(u), t)
+            return self.network(self.process.basis.inverse(self._centred(u, t) * variance.rsqrt()).to(u), t)
+        return self.network((u * self._scale(t)).to(u) if self.scale_input else u, t)
 
     def denoise(self, u: Tensor, t: Tensor) -> Tensor:
         """The estimate of E[u_0 | u_t = u], (B, C, H, W)."""
@@ -135,9 +162,15 @@ class Diffusion(Denoiser):
         noiseless = process.basis((u - process.scale_coefficients(eps, std)).double()) - process.offset(t)
         return process.basis.inverse(noiseless / gain).to(u)
 
+    def score(self, u: Tensor, t: Tensor) -> Tensor:
+        """An estimate of the gradient of log p_t(u), (B, C, H, W), for times t > 0, (B,)."""
+        if self.prediction_type == "score":
+            return self._output(u, t) / rms(self.process.std(t)).to(u)
+        return super().score(u, t)
+
     def denoise_variance(self, t: Tensor) -> Tensor | None:
         """The measured error of the estimate by coefficient, (B, C, H, W); None where it is left out."""
-        if self.reverse_variance == "small" or self.matrices:
+        if self.reverse_variance == "small" or not self.process.is_diagonal:
             return None
         return self.measured_variance(t)
 
@@ -145,18 +178,18 @@ class Diffusion(Denoiser):
         """Which variance the reverse steps have, as a word."""
         return self.reverse_variance
 
-    def calibrate(self, data: Any) -> None:
+    def calibrate(self, data: DataModule) -> None:
         """Measure the error of the estimate on validation images at every level, if reverse_variance needs it."""
-        if self.reverse_variance == "measured" and not self.matrices:
+        if self.reverse_variance == "measured" and self.process.is_diagonal and self.denoise is not None:
             self.measure(data, self.calibration_images)
 
     # training -----------------------------------------------------------------------------------------------------------
 
-    def loss(self, batch: dict[str, Tensor], noise: SampleNoise) -> Tensor:
+    def loss(self, batch: Batch, rng: SampleNoise) -> Tensor:
         """|F(u_t) - F*|^2 a pixel, (B,)."""
-        u0, model = batch["u0"], self.bound(noise)
-        t = self.times_for(noise).to(model.process.times)
-        eps = noise.normal_like(u0)
+        u0, model = batch["u0"], self.bound(rng)
+        t = self.times_for(rng).to(model.process.times)
+        eps = rng.normal_like(u0)
         u = model.process.perturb(u0, t, eps)
         return (model._output(u, t) - model._target(u0, u, eps, t).to(u)).square().flatten(1).mean(1)
 
@@ -168,6 +201,7 @@ class Diffusion(Denoiser):
             return -self.process.scale_coefficients(eps, rms(std) / std)
         gain, std, variance, spectrum = self._coefficients(t)
         mean, _ = self._prior()
-        clean, noise = self.process.basis(u0.double()) - mean, self.process.basis(eps.double())
+        u0_coefficients, eps_coefficients = self.process.basis(u0.double()) - mean, self.process.basis(eps.double())
         # (u_0 - m - A S / v c) / (L sqrt(S / v)), without a difference of near numbers
-        return self.process.basis.inverse((std / spectrum.sqrt() * clean - gain * spectrum.sqrt() * noise) / variance.sqrt())
+        target = std / spectrum.sqrt() * u0_coefficients - gain * spectrum.sqrt() * eps_coefficients
+        return self.process.basis.inverse(target / variance.sqrt())

@@ -1,30 +1,33 @@
 """model=ihd: inverse heat dissipation, learning one step back along any forward map."""
 
 import math
-from collections.abc import Callable
-from typing import Any
+from typing import Self, Unpack
 
 import torch
 from torch import Tensor, nn
 
 from heatgen import check
 from heatgen.check import ConfigError
-from heatgen.forward.process import TYPICAL_STD
-from heatgen.model.module import Method
+from heatgen.data.module import DataModule
+from heatgen.data.stream import Batch
+from heatgen.forward.process import TYPICAL_STD, ForwardProcess
+from heatgen.model.module import Method, MethodSettings, Optimizer
 from heatgen.noise import SampleNoise
+from heatgen.sampler.interface import Sampler
 
 PARAMETRISATIONS = ("auto", "residual", "ratio", "x0", "direct")
 DELTA_MODES = ("constant", "per_step", "spectral")
 DELTA_RATIO = 1.25  # delta over the forward's noise, the paper's best for both FID and pictures
 
 
-def untrained_errors(process: Any) -> dict[str, float]:
-    """By parametrisation: the expected |target - mu|^2 of a network that says 0, for white images, mean over the levels.
+def untrained_errors(process: ForwardProcess) -> dict[str, float]:
+    """By parametrisation: the expected |target - mu|^2 of a network that gives 0, for white images, mean over the levels.
 
     With images of standard deviation tau: residual tau^2 |A(s) - A(t)|_F^2 + |b(s) - b(t)|^2 + |L(t)|_F^2; x0
-    tau^2 |A(s)|_F^2; ratio r^2 |L(t)|_F^2 with r = A(s) / A(t), and tau^2 |A(s)|_F^2 where A(t) = 0; it is left out for maps
-    that are not a number.
+    tau^2 |A(s)|_F^2; ratio r^2 |L(t)|_F^2 with r = A(s) / A(t), and tau^2 |A(s)|_F^2 where A(t) = 0; it is left out where
+    A(t) is not one number, or drawn at random: it may come near 0 anywhere.
     """
+    has_ratio = not process.is_random and process.is_scalar
     dimensions, total = math.prod(process.shape), {"residual": 0.0, "ratio": 0.0, "x0": 0.0}
     for t, s in zip(process.times[1:].split(1), process.times[:-1].split(1), strict=True):
         noise = process.std(t).double().square().mean().item() * dimensions
@@ -32,25 +35,15 @@ def untrained_errors(process: Any) -> dict[str, float]:
         signal = (TYPICAL_STD * process.frobenius(s)) ** 2
         total["residual"] += (TYPICAL_STD * process.frobenius(t, s)) ** 2 + shift + noise
         total["x0"] += signal
-        if scales_by_a_number(process):
+        if has_ratio:
             ratio = safe_ratio(process, t, s).item()
             total["ratio"] += ratio**2 * noise if ratio else signal
-    if not scales_by_a_number(process):
+    if not has_ratio:
         del total["ratio"]
     return {name: error / process.num_levels for name, error in total.items()}
 
 
-def scales_by_a_number(process: Any) -> bool:
-    """Whether A(t) is one number for all coefficients, and known: a drawn one may come near 0 anywhere."""
-    if process.is_random:
-        return False
-    try:
-        return process.gain(process.times[-1:]).numel() == 1
-    except ConfigError:  # a map without a basis
-        return False
-
-
-def safe_ratio(process: Any, t: Tensor, s: Tensor) -> Tensor:
+def safe_ratio(process: ForwardProcess, t: Tensor, s: Tensor) -> Tensor:
     """A(s) / A(t), and 0 where A(t) = 0: nothing of the image is left to scale."""
     before, after = process.gain(s), process.gain(t)
     return torch.where(after == 0, torch.zeros_like(after), before / after)
@@ -60,28 +53,37 @@ class IHD(Method):
     """p(u_{k-1} | u_k) = N(mu(u_k, k), delta^2), trained on the next less-degraded, noise-free state.
 
     Loss of a sample: sum over pixels of (A(t_{k-1}) u_0 + b(t_{k-1}) - mu(u_k, k))^2, k uniform on 1 .. K.
-    parametrisation: residual mu = u_k + f(u_k, k); ratio mu = b_{k-1} + A_{k-1} / A_k (u_k - b_k) + f, for maps that are a
-    number; x0 mu = A(t_{k-1}) f + b(t_{k-1}); direct mu = f; auto takes that of the first three whose untrained network is
-    nearest to the target (`untrained_errors`), residual where the map is random and not told.
-    train_top_level: false draws k from 1 .. K-1, as the original code does (its first sampling step is then untrained).
-    delta_mode: constant, delta at each step, None meaning 1.25 times the forward's noise at level k-1 (at least level 1);
-    per_step, delta_k^2 = sigma^2 + MSE_k / D; spectral, the same for each coefficient of the map's basis. The errors MSE_k
-    are measured by `calibrate` on calibration_images validation images.
-    ConfigError for a value out of range. Source: Rissanen et al. 2023, eqs. 9 and 10, Algorithms 1 and 2.
+
+    Args:
+        parametrisation: residual mu = u_k + f(u_k, k); ratio mu = b_{k-1} + A_{k-1} / A_k (u_k - b_k) + f, where A is one
+            number; x0 mu = A(t_{k-1}) f + b(t_{k-1}); direct mu = f; auto takes that of the first three whose untrained
+            network is nearest to the target (`untrained_errors`), residual where `cond` of a random map is withheld.
+        train_top_level: false draws k from 1 .. K-1, as the original code does (its first sampling step is then untrained).
+        delta: the noise of each reverse step with delta_mode=constant, in units of a pixel; None: 1.25 times the map's noise
+            at level k-1 (at least level 1).
+        delta_mode: constant; per_step, delta_k^2 = sigma^2 + MSE_k / D; spectral, the same for each coefficient of the map's
+            basis. The errors MSE_k are measured by `calibrate`.
+        calibration_images: validation images that it measures them on.
+        settings: see `Method`.
+
+    Raises:
+        ConfigError: a value is out of range, or the parametrisation does not suit the map.
+
+    Source: Rissanen et al. 2023, eqs. 9 and 10, Algorithms 1 and 2.
     """
 
     def __init__(
         self,
-        process: nn.Module,
+        process: ForwardProcess,
         net: nn.Module,
-        sampler: Callable[..., Tensor],
-        optimizer: Callable[..., torch.optim.Optimizer],
+        sampler: Sampler | None,
+        optimizer: Optimizer | None,
         parametrisation: str = "auto",
         train_top_level: bool = True,
         delta: float | None = None,
         delta_mode: str = "constant",
         calibration_images: int = 128,
-        **settings: Any,
+        **settings: Unpack[MethodSettings],
     ):
         super().__init__(process, net, sampler, optimizer, **settings)
         self.parametrisation = self._choose(check.choice("model.parametrisation", parametrisation, PARAMETRISATIONS))
@@ -98,9 +100,9 @@ class IHD(Method):
     def _choose(self, wanted: str) -> str:
         if self.process.withholds_cond and wanted in ("ratio", "x0"):
             raise ConfigError(f"model.parametrisation={wanted} uses T, which forward.conditional=false hides; use residual.")
-        if wanted == "ratio" and not scales_by_a_number(self.process):
+        if wanted == "ratio" and (self.process.is_random or not self.process.is_scalar):
             raise ConfigError(
-                f"model.parametrisation=ratio needs a map that is a number; forward={self.process.name} is not."
+                f"model.parametrisation=ratio needs a map with one number for A(t); forward={self.process.name} has none."
             )
         if wanted != "auto":
             return wanted
@@ -112,9 +114,7 @@ class IHD(Method):
     # the reverse step -----------------------------------------------------------------------------------------------
 
     def _mean(self, u: Tensor, t: Tensor, s: Tensor) -> Tensor:
-        process = self.process
-        cond = process.cond(t, s)
-        output = self.net(u, process.level(t).to(u), None if cond is None else cond.to(u)).to(u)
+        process, output = self.process, self.network(u, t, s)
         if self.parametrisation == "x0":
             return process.mean(output, s)
         if self.parametrisation == "ratio":
@@ -167,12 +167,12 @@ class IHD(Method):
         return f"{values.max():g}" if values.min() == values.max() else f"{DELTA_RATIO:g}x"
 
     @torch.no_grad()
-    def calibrate(self, data: Any) -> None:
+    def calibrate(self, data: DataModule) -> None:
         """Measure MSE_k, the mean over validation images of (A(t_{k-1}) u_0 + b(t_{k-1}) - mu)^2, if delta_mode needs it."""
         if self.delta_mode == "constant":
             return
 
-        def gap(model: Any, u0: Tensor, u: Tensor, k: int) -> Tensor:
+        def gap(model: Self, u0: Tensor, u: Tensor, k: int) -> Tensor:
             t, s = (model.process.times[i].expand(len(u0)) for i in (k, k - 1))
             return model.process.mean(u0, s) - model.reverse_mean(u, t, s)
 
@@ -181,10 +181,10 @@ class IHD(Method):
 
     # training -------------------------------------------------------------------------------------------------------
 
-    def loss(self, batch: dict[str, Tensor], noise: SampleNoise) -> Tensor:
+    def loss(self, batch: Batch, rng: SampleNoise) -> Tensor:
         """sum over pixels of (A(t_{k-1}) u_0 + b(t_{k-1}) - mu(u_k, k))^2, (B,)."""
-        u0, model = batch["u0"], self.bound(noise)
-        k = noise.integers(1, self.top_level).to(u0.device)
+        u0, model = batch["u0"], self.bound(rng)
+        k = rng.integers(1, self.top_level).to(u0.device)
         t, s = self.process.times[k], self.process.times[k - 1]
-        u = model.process.perturb(u0, t, noise.normal_like(u0))
+        u = model.process.perturb(u0, t, rng.normal_like(u0))
         return (model.process.mean(u0, s) - model._mean(u, t, s)).square().flatten(1).sum(1)

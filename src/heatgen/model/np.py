@@ -3,20 +3,23 @@
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
 
 from heatgen import check
 from heatgen.check import ConfigError
+from heatgen.data.stream import Batch
+from heatgen.forward.process import ForwardProcess
 from heatgen.frames import Context, Frames, Representation, concatenate
 from heatgen.model import objectives
-from heatgen.model.module import Method, OnStep
+from heatgen.model.module import Method, MethodSettings, Optimizer
 from heatgen.model.objectives import OBJECTIVES, normal_log_prob
 from heatgen.model.prediction import Prediction
 from heatgen.model.tasks import Task, make_task, observation_noise
 from heatgen.noise import Noise, SampleNoise
+from heatgen.sampler.interface import OnStep, Sampler
 
 COUNTED = ("auto", "all", "targets")
 HINTS = ("none", "facts", "zero", "shuffled", "oracle")
@@ -45,17 +48,17 @@ class NeuralProcessMethod(Method):
 
     def __init__(
         self,
-        process: nn.Module,
+        process: ForwardProcess,
         net: nn.Module,
-        sampler: Callable[..., Tensor],
-        optimizer: Callable[..., torch.optim.Optimizer],
+        sampler: Sampler | None,
+        optimizer: Optimizer | None,
         regime: Callable[..., Any],
         objective: str = "auto",
         counted: str = "auto",
         draws: int = 4,
         noise_std: float | None = None,
         privileged: str = "none",
-        **settings: Any,
+        **settings: Unpack[MethodSettings],
     ):
         super().__init__(process, net, sampler, optimizer, **settings)
         if not hasattr(net, "represent"):
@@ -128,7 +131,7 @@ class NeuralProcessMethod(Method):
 
     # training ------------------------------------------------------------------------------------------------------------
 
-    def loss(self, batch: dict[str, Tensor], noise: SampleNoise) -> Tensor:
+    def loss(self, batch: Batch, noise: SampleNoise) -> Tensor:
         """Minus the objective, in nats a dimension of the frames that it counts, (B,)."""
         task = self.make_task(batch["u0"], self.regime, noise)
         whole = concatenate(task.context, task.target)

@@ -1,13 +1,15 @@
 """model=oracle: the exact answers for Gaussian data and mixtures, in the place of a trained model."""
 
 import copy
-from typing import Any
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from heatgen.check import ConfigError
-from heatgen.model.denoiser import Denoiser
+from heatgen.data.module import DataModule
+from heatgen.data.stream import Batch
+from heatgen.model.denoiser import DenoisingMethod
 from heatgen.noise import Noise, SampleNoise
 from heatgen.oracle.find import exact_answers
 from heatgen.oracle.gaussian import GaussianOracle
@@ -16,20 +18,21 @@ from heatgen.oracle.mixture import MixtureOracle
 MEASURED = 1024  # validation samples that the spread of a mixture's posterior is measured on
 
 
-class Oracle(Denoiser):
+class Oracle(DenoisingMethod):
     """E[u_0 | u_t], score, reverse steps and posterior of u_0 under the forward map, in closed form.
 
     For u_0 ~ N(0, C) (data=grf) and mixtures of round Gaussians (data=gaussian_mixture, point, two_points). Gaussian reverse
     steps are exact for N(0, C); of a mixture they have the exact mean, and the mean posterior variance, which is measured on
     validation samples. It has no weights: train.py writes a run at once, and every sampler and metric takes it like any
-    other model. It answers with float64 arithmetic. ConfigError for other data and for maps that are drawn at random.
+    other model. It answers with float64 arithmetic. `calibrate` raises ConfigError for data whose law is not known and for
+    maps that are drawn at random.
     """
 
     trainable = False
     oracle: GaussianOracle | MixtureOracle | None = None
     white: float | None = None
 
-    def calibrate(self, data: Any) -> None:
+    def calibrate(self, data: DataModule) -> None:
         """Read the law of the data."""
         if self.process.is_random:
             raise ConfigError(f"model=oracle has no closed form for forward={self.process.name}, which is drawn at random.")
@@ -45,11 +48,11 @@ class Oracle(Denoiser):
         assert self.oracle is not None, "call calibrate(data) first"
         return self.oracle
 
-    def observed(self, white: float) -> "Oracle":
+    def observed(self, white: float) -> Self:
         """The model that knows its states at level K to be A u_0 + b + white noise of this deviation."""
-        view = copy.copy(self)
-        view.white = white
-        return view
+        informed = copy.copy(self)
+        informed.white = white
+        return informed
 
     def denoise(self, u: Tensor, t: Tensor) -> Tensor:
         """E[u_0 | u_t = u], (B, C, H, W)."""
@@ -66,7 +69,7 @@ class Oracle(Denoiser):
         return self.exactly.posterior_variance(t)
 
     def reverse_noise(self, eps: Tensor, t: Tensor, s: Tensor) -> Tensor:
-        """The noise of the reverse step from t to s, coloured in the basis of the exact answers."""
+        """The noise of the reverse step from t to s, scaled in the basis of the exact answers, (B, C, H, W)."""
         basis = self.exactly.basis
         return basis.inverse(self.reverse_std(t, s) * basis(eps.double())).to(eps)
 
@@ -74,14 +77,21 @@ class Oracle(Denoiser):
         """The gradient of log p_t(u), (B, C, H, W)."""
         return self.exactly.score(u, t)
 
-    def exact(self, u: Tensor, t: Tensor, answer: str, noise: Noise | None) -> Tensor:
-        """A draw of u_0 given u_t = u ("sample"), its "mean", or the end of the probability "flow"."""
+    def exact(self, u: Tensor, t: Tensor, answer: str, rng: Noise | None) -> Tensor:
+        """u_0 given u_t = u, (B, C, H, W), in closed form.
+
+        Args:
+            u: states at t, (B, C, H, W).
+            t: times, (B,).
+            answer: "sample", a draw of the posterior; "mean"; or "flow", the end of the probability flow.
+            rng: of the draw; None: a stream of the model's own for each row.
+        """
         if answer == "mean":
             return self.exactly.posterior_mean(u, t, self.white)
         if answer == "flow":
             return self.exactly.flow(u, t, white=self.white)
-        return self.exactly.posterior_sample(u, t, noise or SampleNoise(range(len(u)), self.seed, "exact"), self.white)
+        return self.exactly.posterior_sample(u, t, rng or SampleNoise(range(len(u)), self.seed, "exact"), self.white)
 
-    def loss(self, batch: dict[str, Tensor], noise: SampleNoise) -> Tensor:
+    def loss(self, batch: Batch, rng: SampleNoise) -> Tensor:
         """Nothing to learn: 0 for each sample, (B,)."""
         return torch.zeros(len(batch["u0"]), device=batch["u0"].device)

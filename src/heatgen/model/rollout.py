@@ -2,26 +2,57 @@
 
 import itertools
 from collections.abc import Callable
-from typing import Any
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
 
 from heatgen import check
 from heatgen.check import ConfigError
-from heatgen.model.module import Method, rms
+from heatgen.data.stream import Batch
+from heatgen.forward.process import ForwardProcess
+from heatgen.model.module import Method, MethodSettings, Optimizer, rms
 from heatgen.noise import SampleNoise
+from heatgen.sampler.interface import Sampler
+
+Step = Callable[[Tensor, Tensor, Tensor], Tensor]  # (u, from, to) -> u
+
+
+class RolloutSettings(MethodSettings, total=False):
+    """The options of every method that is trained along trajectories; `Rollout` explains them."""
+
+    window_start: int
+    window_add: int
+    window_every: int
+    window_stages: int
+    window_final: int | None
+    jitter: bool
+    noise_in_rollout: bool
+    gradient_cut: int
+    training_noise: float
 
 
 class Rollout(Method):
     """A method that steps from level to level, its own states fed back, against a trajectory of the forward map.
 
     Each sample draws a window of S + 1 neighbouring times, 0 and t_K included, and the map's trajectory on it. S grows in
-    training: window_start, + window_add every window_every optimizer steps, window_stages sizes, then window_final; None
-    keeps the last of these (validation uses S = 1). jitter: inner times move by up to half a step either way.
-    noise_in_rollout: the map's noise is added to each predicted state. gradient_cut: steps after which gradients stop.
-    training_noise: of the trajectories, in units of the map's own. A subclass writes `rollout`.
-    ConfigError for values out of range, and for maps without a noisy step between all neighbouring levels.
+    training; validation uses S = 1. A subclass writes `rollout`.
+
+    Args:
+        window_start: S at first, in steps.
+        window_add: what S grows by, every `window_every` optimizer steps.
+        window_every: see there.
+        window_stages: how many sizes there are before the final one.
+        window_final: S at last; None: the last stage's.
+        jitter: inner times move by up to half a step either way.
+        noise_in_rollout: the map's noise is added to each predicted state.
+        gradient_cut: steps after which gradients stop.
+        training_noise: of the trajectories, in units of the map's own.
+        settings: see `Method`.
+
+    Raises:
+        ConfigError: a value is out of range, or the map has no noisy step between all neighbouring levels.
+
     Source: Holzschuh et al. 2023, section 2 and appendix.
     """
 
@@ -29,10 +60,10 @@ class Rollout(Method):
 
     def __init__(
         self,
-        process: nn.Module,
+        process: ForwardProcess,
         net: nn.Module,
-        sampler: Callable[..., Tensor],
-        optimizer: Callable[..., torch.optim.Optimizer],
+        sampler: Sampler | None,
+        optimizer: Optimizer | None,
         window_start: int = 6,
         window_add: int = 2,
         window_every: int = 1000,
@@ -42,7 +73,7 @@ class Rollout(Method):
         noise_in_rollout: bool = False,
         gradient_cut: int = 32,
         training_noise: float = 1.0,
-        **settings: Any,
+        **settings: Unpack[MethodSettings],
     ):
         super().__init__(process, net, sampler, optimizer, **settings)
         self.window_start = check.integer("model.window_start", window_start, minimum=1)
@@ -58,14 +89,14 @@ class Rollout(Method):
 
     def _check_steps(self) -> None:
         name = type(self).__module__.rsplit(".", 1)[-1]
-        times, hint = self.process.times, "use forward=stochastic_heat or heat"
+        times, fix = self.process.times, "use forward=stochastic_heat or heat"
         if self.process.is_random:
             raise ConfigError(
-                f"model={name} needs one map for all, and forward={self.process.name} is drawn at random: {hint}."
+                f"model={name} needs one map for all, and forward={self.process.name} is drawn at random: {fix}."
             )
         if not (rms(self.process.step_std(times[:-1], times[1:])) > 0).all():  # ConfigError without steps
             raise ConfigError(
-                f"model={name} needs a map with noise in every step; forward={self.process.name} has none: {hint}."
+                f"model={name} needs a map with noise in every step; forward={self.process.name} has none: {fix}."
             )
 
     def window(self) -> int:
@@ -78,41 +109,56 @@ class Rollout(Method):
             size = self.window_final
         return min(size, self.process.num_levels)
 
-    def trajectory(self, u0: Tensor, size: int, noise: SampleNoise) -> tuple[Tensor, list[Tensor]]:
-        """Times, (S + 1, B), ascending, and the states of the map at them, (B, C, H, W) each, of one window."""
+    def trajectory(self, u0: Tensor, size: int, rng: SampleNoise) -> tuple[Tensor, list[Tensor]]:
+        """One window of a trajectory for each sample.
+
+        Args:
+            u0: where the trajectories start, (B, C, H, W).
+            size: S, the steps of a window.
+            rng: of the window, of the jitter and of the map's noise.
+
+        Returns:
+            The times, (S + 1, B), ascending, and the states of the map at them, (B, C, H, W) each.
+        """
         process, batch = self.process, len(u0)
-        first = noise.integers(0, process.num_levels - size)
-        numbers = first[:, None] + torch.arange(size + 1)
-        levels = numbers.double()
+        first = rng.integers(0, process.num_levels - size)
+        indices = first[:, None] + torch.arange(size + 1)  # of levels, (B, S + 1)
+        levels = indices.double()
         if self.jitter:
-            inner = (numbers > 0) & (numbers < process.num_levels)
-            shift = noise.uniform_like(torch.empty(batch, process.num_levels + 1)).double() - 0.5
-            levels = levels + shift.gather(1, numbers) * inner
+            inner = (indices > 0) & (indices < process.num_levels)
+            shift = rng.uniform_like(torch.empty(batch, process.num_levels + 1)).double() - 0.5
+            levels = levels + shift.gather(1, indices) * inner
         low = levels.long().clamp(max=process.num_levels - 1)
         grid = process.times.cpu()
         times = torch.lerp(grid[low], grid[low + 1], levels - low).mT.to(process.times)
-        eps = self.training_noise * noise.normal_like(u0)
+        eps = self.training_noise * rng.normal_like(u0)
         states = [process.perturb(u0, times[0], eps)]
         for s, t in itertools.pairwise(times):
-            states.append(process.step(states[-1], s, t, self.training_noise * noise.normal_like(u0)))
+            states.append(process.step(states[-1], s, t, self.training_noise * rng.normal_like(u0)))
         return times, states
 
-    def disturb(self, u: Tensor, s: Tensor, t: Tensor, noise: SampleNoise) -> Tensor:
+    def disturb(self, u: Tensor, s: Tensor, t: Tensor, rng: SampleNoise) -> Tensor:
         """u with the noise of the step between s and t, where noise_in_rollout asks for it."""
         if not self.noise_in_rollout:
             return u
-        return u + self.process.scale_coefficients(
-            noise.normal_like(u), self.training_noise * self.process.step_std(s, t)
-        ).to(u)
+        std = self.training_noise * self.process.step_std(s, t)
+        return u + self.process.scale_coefficients(rng.normal_like(u), std).to(u)
 
-    def rollout(self, times: Tensor, states: list[Tensor], noise: SampleNoise) -> Tensor:
-        """The loss of each sample over a window, (B,)."""
+    def rollout(self, times: Tensor, states: list[Tensor], rng: SampleNoise) -> Tensor:
+        """The loss of each sample over a window, (B,); times and states as in `trajectory`."""
         raise NotImplementedError
 
-    def unroll(self, step: Callable[..., Tensor], times: Tensor, states: list[Tensor], noise: SampleNoise) -> Tensor:
-        """sum over the steps of |predicted - true|^2 a pixel, in units of the step's own noise; (B,).
+    def unroll(self, step: Step, times: Tensor, states: list[Tensor], rng: SampleNoise) -> Tensor:
+        """sum over the steps of |predicted - true|^2 a pixel, in units of the step's own noise; predictions are fed back.
 
-        step(u, from, to) -> u; times and states in the order of the steps. Predicted states are fed back.
+        Args:
+            step: step(u, from, to) -> u.
+            times: (S + 1, B), in the order of the steps.
+            states: the true ones at these times, (B, C, H, W) each.
+            rng: of the noise on predicted states.
+
+        Returns:
+            The loss of each sample, (B,).
         """
         u, total = states[0], torch.zeros(len(states[0])).to(states[0])
         for i, (start, end, truth) in enumerate(zip(times[:-1], times[1:], states[1:], strict=True), 1):
@@ -120,12 +166,12 @@ class Rollout(Method):
             early, late = torch.minimum(start, end), torch.maximum(start, end)
             scale = rms(self.training_noise * self.process.step_std(early, late)).flatten().to(u)
             total = total + (u - truth).square().flatten(1).mean(1) / scale**2
-            u = self.disturb(u, early, late, noise)
+            u = self.disturb(u, early, late, rng)
             if i % self.gradient_cut == 0:
                 u = u.detach()
         return total
 
-    def loss(self, batch: dict[str, Tensor], noise: SampleNoise) -> Tensor:
+    def loss(self, batch: Batch, rng: SampleNoise) -> Tensor:
         """The loss of each sample over a random window of the present size, (B,)."""
-        times, states = self.trajectory(batch["u0"], self.window(), noise)
-        return self.rollout(times, states, noise)
+        times, states = self.trajectory(batch["u0"], self.window(), rng)
+        return self.rollout(times, states, rng)

@@ -1,52 +1,59 @@
 """model=smdp: score matching via differentiable physics, a learned score beside the reversed physics."""
 
-from collections.abc import Callable
-from typing import Any
+from typing import Unpack
 
-import torch
 from torch import Tensor, nn
 
 from heatgen import check
+from heatgen.forward.process import ForwardProcess
 from heatgen.model.inputs import check_inputs, show, unit
-from heatgen.model.module import rms
-from heatgen.model.rollout import Rollout
+from heatgen.model.module import Optimizer, rms
+from heatgen.model.rollout import Rollout, RolloutSettings
+from heatgen.model.score import ScoreMethod
 from heatgen.noise import SampleNoise
+from heatgen.sampler.interface import Sampler
 
 LOSSES = ("backward", "both", "backward_and_zero")
 
 
-class SMDP(Rollout):
+class SMDP(Rollout, ScoreMethod):
     """The network is the score, always: s_theta(u, t) = net / q, q the noise of the map's last step (root mean square).
 
     Step back from t to s, in training and inference: u - P + f Q^2 s_theta(u, t); and forward: u + P - f Q^2 s_theta(u, s),
-    with the map's `increment` P and its step's variance Q^2. losses: backward, the window back from its end; both, and the
-    window forward from its start; backward_and_zero, with |f Q^2 s_theta|^2 in place of the latter. In training f is 1 for
-    backward and 1/2 for the others: the optimum is then the same s_theta (of both, for equal steps), for Gaussian data
+    with the map's `increment` P and its step's variance Q^2. In training f is 1 for losses=backward and 1/2 for the others:
+    the optimum is then the same s_theta (of both, for equal steps), for Gaussian data
 
         (a V(s) / V(t) - (2 - a)) / Q^2 * u,    a = A(t) / A(s), which tends to the score -u / V as the step shrinks.
 
     In inference f = 1 with noise is the reverse SDE (sampler=sde), f = 1/2 without the probability flow (sampler=ode), f = 1
-    without the mean path, which is what the paper's ODE is. inputs: 1, the network sees u; 2, also P / q.
+    without the mean path, which is what the paper's ODE is.
+
+    Args:
+        losses: backward, the window back from its end; both, and the window forward from its start; backward_and_zero, with
+            |f Q^2 s_theta|^2 in place of the latter.
+        inputs: what the network sees: 1, u; 2, also P / q.
+        settings: see `Rollout` and `Method`.
+
     Source: Holzschuh et al. 2023, sections 2 and 3.2.
     """
 
     def __init__(
         self,
-        process: nn.Module,
+        process: ForwardProcess,
         net: nn.Module,
-        sampler: Callable[..., Tensor],
-        optimizer: Callable[..., torch.optim.Optimizer],
+        sampler: Sampler | None,
+        optimizer: Optimizer | None,
         losses: str = "backward",
         inputs: int = 1,
-        **settings: Any,
+        **settings: Unpack[RolloutSettings],
     ):
         super().__init__(process, net, sampler, optimizer, **settings)
         self.losses = check.choice("model.losses", losses, LOSSES)
-        self.inputs, self.unit = check_inputs(inputs, self.process), unit(self.process)
+        self.inputs, self.unit = check_inputs(inputs, process), unit(process)
 
     def score(self, u: Tensor, t: Tensor) -> Tensor:
         """s_theta(u, t), (B, C, H, W)."""
-        return self.net(show(self.process, u, t, self.inputs), self.process.level(t).to(u)).to(u) / self.unit
+        return self.network(show(self.process, u, t, self.inputs), t) / self.unit
 
     def _correction(self, u: Tensor, at: Tensor, s: Tensor, t: Tensor, factor: float) -> Tensor:
         variance = (self.training_noise * self.process.step_std(s, t)) ** 2
@@ -64,14 +71,14 @@ class SMDP(Rollout):
         """Q, the noise of trajectories between s and t, broadcastable to (B, C, H, W)."""
         return self.training_noise * self.process.step_std(s, t)
 
-    def rollout(self, times: Tensor, states: list[Tensor], noise: SampleNoise) -> Tensor:
+    def rollout(self, times: Tensor, states: list[Tensor], rng: SampleNoise) -> Tensor:
         """The losses of a window, (B,)."""
         factor = 1.0 if self.losses == "backward" else 0.5
-        back = self.unroll(lambda u, t, s: self.physics_step(u, t, s, factor), times.flip(0), states[::-1], noise)
+        back = self.unroll(lambda u, t, s: self.physics_step(u, t, s, factor), times.flip(0), states[::-1], rng)
         if self.losses == "backward":
             return back
         if self.losses == "both":
-            return back + self.unroll(lambda u, s, t: self._forward(u, s, t, factor), times, states, noise)
+            return back + self.unroll(lambda u, s, t: self._forward(u, s, t, factor), times, states, rng)
         for s, t, u in zip(times[:-1], times[1:], states[1:], strict=True):
             scale = rms(self.training_noise * self.process.step_std(s, t)).flatten().to(u)
             back = back + self._correction(u, t, s, t, factor).square().flatten(1).mean(1) / scale**2

@@ -1,64 +1,72 @@
 """model=ssm: sliced score matching, the score without knowledge of the noise that made u_t."""
 
-from collections.abc import Callable
-from typing import Any
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from heatgen.check import ConfigError
+from heatgen.data.stream import Batch
+from heatgen.forward.process import ForwardProcess
 from heatgen.model.inputs import check_inputs, show
-from heatgen.model.module import Method
+from heatgen.model.module import MethodSettings, Optimizer
+from heatgen.model.score import ScoreMethod
 from heatgen.noise import SampleNoise
+from heatgen.sampler.interface import Sampler
 
 
-class SSM(Method):
+class SSM(ScoreMethod):
     """s(u, t) = net(u, k) / sigma_t, an estimate of the gradient of log p_t(u), with sigma_t^2 = |L(t)|_F^2 / D.
 
     Loss of a sample: sigma_t^2 / D (1/2 |s|^2 + v^T (ds/du) v), D pixels, v uniform on {-1, 1}^D, k uniform on 1 .. K; the
     factor weighs the levels alike. Its expectation is sigma_t^2 / (2 D) E |s - grad log p_t|^2 and a constant. It may be
-    negative. The directional derivative is taken forward, in the precision of u with autocast off. inputs: 1, the network
-    sees u; 2, also the map's increment.
-    ConfigError for a map that has a level without noise.
+    negative. The directional derivative is taken forward, in the precision of u with autocast off.
+
+    Args:
+        inputs: what the network sees: 1, u; 2, also the map's increment.
+        settings: see `Method`.
+
+    Raises:
+        ConfigError: the map has a level without noise.
+
     Source: Song et al. 2019, "Sliced Score Matching", eq. 8 (variance reduced), as a baseline of Holzschuh et al. 2023.
     """
 
     def __init__(
         self,
-        process: nn.Module,
+        process: ForwardProcess,
         net: nn.Module,
-        sampler: Callable[..., Tensor],
-        optimizer: Callable[..., torch.optim.Optimizer],
+        sampler: Sampler | None,
+        optimizer: Optimizer | None,
         inputs: int = 1,
-        **settings: Any,
+        **settings: Unpack[MethodSettings],
     ):
         super().__init__(process, net, sampler, optimizer, **settings)
-        self.inputs = check_inputs(inputs, self.process)
-        if not (self.sigma(self.process.times[1:]) > 0).all():
-            name = self.process.name
-            raise ConfigError(f"model=ssm needs noise at each level of forward={name}; raise forward.sigma (or forward.g).")
+        self.inputs = check_inputs(inputs, process)
+        if not (self.sigma(process.times[1:]) > 0).all():
+            raise ConfigError(
+                f"model=ssm needs noise at each level of forward={process.name}; raise forward.sigma (or forward.g)."
+            )
 
     def sigma(self, t: Tensor) -> Tensor:
         """The noise at time t, root mean square over the coefficients, (B, 1, 1, 1) float64."""
         return self.process.column(self.process.std(t).double().square().flatten(1).mean(1).sqrt())
 
     def _output(self, u: Tensor, t: Tensor) -> Tensor:
-        cond = self.process.cond(t, t)
-        seen = show(self.process, u, t, self.inputs)
-        return self.net(seen, self.process.level(t).to(u), None if cond is None else cond.to(u)).to(u)
+        return self.network(show(self.process, u, t, self.inputs), t)
 
     def score(self, u: Tensor, t: Tensor) -> Tensor:
-        """An estimate of the gradient of log p_t(u) for times t > 0, (B, C, H, W)."""
+        """An estimate of the gradient of log p_t(u), (B, C, H, W), for times t > 0, (B,)."""
         return self._output(u, t) / self.sigma(t).to(u)
 
-    def loss(self, batch: dict[str, Tensor], noise: SampleNoise) -> Tensor:
+    def loss(self, batch: Batch, rng: SampleNoise) -> Tensor:
         """sigma_t^2 (1/2 |s|^2 + v^T (ds/du) v), mean over pixels, (B,)."""
-        u0, model = batch["u0"], self.bound(noise)
-        t = self.process.times[noise.integers(1, self.process.num_levels).to(u0.device)]
-        u = model.process.perturb(u0, t, noise.normal_like(u0))
-        v = 1 - 2 * (noise.uniform_like(u) < 0.5).to(u)
-        plain = torch.autocast(u.device.type, enabled=False)
-        with plain, sdpa_kernel(SDPBackend.MATH):  # the attention that has a forward derivative
+        u0, model = batch["u0"], self.bound(rng)
+        t = self.process.times[rng.integers(1, self.process.num_levels).to(u0.device)]
+        u = model.process.perturb(u0, t, rng.normal_like(u0))
+        v = 1 - 2 * (rng.uniform_like(u) < 0.5).to(u)
+        no_autocast = torch.autocast(u.device.type, enabled=False)
+        with no_autocast, sdpa_kernel(SDPBackend.MATH):  # the attention that has a forward derivative
             f, slope = torch.func.jvp(lambda state: model._output(state, t), (u,), (v,))[:2]
         return (f.square() / 2 + self.sigma(t).to(u) * v * slope).flatten(1).mean(1)

@@ -14,20 +14,31 @@ def ancestral(
     times: Tensor,
     rng: Noise | None = None,
     on_step: OnStep | None = None,
-    noise: bool = True,
+    stochastic: bool = True,
 ) -> Tensor:
-    """u_0 from u_K = u, (B, C, H, W): u_{k-1} = reverse_mean(u_k) + reverse_noise(eps).
+    """u_0 from u_K: u_{k-1} = reverse_mean(u_k) + reverse_noise(eps); the last step is the bare mean.
 
-    The last step is the bare mean unless the model has `noise_at_end`. noise=False: every step is (the mean path).
-    model: needs `reverse_mean` and `reverse_noise`. levels: (K+1,) ascending times. generator: where eps comes from, torch's
-    own generator if None. on_step(k, u_k) is called for k = K-1 .. 0. Source: Rissanen et al. 2023, Algorithm 2.
+    With the model's `noise_last_step` the last step has noise too.
+
+    Args:
+        model: its reverse steps are taken.
+        u: states u_K at the last of the times, (B, C, H, W).
+        times: (K + 1,) ascending, on the map's clock.
+        rng: where eps comes from; None: torch's own generator.
+        on_step: called with (k, u_k) for k = K-1 .. 0.
+        stochastic: false: every step is the bare mean, a deterministic path.
+
+    Returns:
+        u_0, (B, C, H, W).
+
+    Source: Rissanen et al. 2023, Algorithm 2.
     """
-    check.boolean("sampler.noise", noise)
+    check.boolean("sampler.stochastic", stochastic)
     last = 0 if model.noise_last_step else 1  # the lowest level whose step from above has noise
     for k in range(len(times) - 1, 0, -1):
         t, s = times[k].expand(len(u)), times[k - 1].expand(len(u))
         u = model.reverse_mean(u, t, s)
-        if noise and k > last:
+        if stochastic and k > last:
             u = u + model.reverse_noise(draw(u, rng), t, s)
         if on_step is not None:
             on_step(k - 1, u)

@@ -17,9 +17,21 @@ def exact(
     on_step: OnStep | None = None,
     answer: str = "sample",
 ) -> Tensor:
-    """u_0 from u_K = u, (B, C, H, W): a draw of the posterior, its mean, or the end of the probability flow.
+    """u_0 from u_K: a draw of the posterior, its mean, or the end of the probability flow.
 
-    model: needs `exact(u, t, answer, generator)`. on_step(0, u_0) is called once. ConfigError for an unknown answer.
+    Args:
+        model: its exact answers are taken.
+        u: states u_K at the last of the times, (B, C, H, W).
+        times: ascending, on the map's clock; only the last one is used.
+        rng: of the draw; None: the model's own.
+        on_step: called once, with (0, u_0).
+        answer: sample | mean | flow.
+
+    Returns:
+        u_0, (B, C, H, W).
+
+    Raises:
+        ConfigError: the answer is none of these.
     """
     check.choice("sampler.answer", answer, ANSWERS)
     u0 = model.exact(u, times[-1:].expand(len(u)), answer, rng)

@@ -18,13 +18,28 @@ def ode(
     factor: float = 0.5,
     step: str = "physics",
 ) -> Tensor:
-    """u_0 from u_K = u, (B, C, H, W), by steps with `factor` times the score and no noise.
+    """u_0 from u_K by steps with `factor` times the score and no noise; of first order.
 
-    factor 1/2: the probability flow, whose end is distributed like the data. factor 1: the mean path, which for Gaussian
+    Factor 1/2: the probability flow, whose end is distributed like the data. Factor 1: the mean path, which for Gaussian
     data ends in the posterior mean: as the step shrinks for a true score, with any step for what model=smdp should learn.
-    step: physics, u <- physics_step(u, t, s), the map's own step reversed, which no mode makes stiff; euler,
-    u <- u - (t - s) (f - factor g^2 score) with the map's drift f and diffusion g at t. Both are of first order.
-    model: needs `score`, and a map with steps (physics) or with a drift (euler). ConfigError for another step.
+
+    Args:
+        model: its score is taken, and a map with steps (physics) or with a drift (euler).
+        u: states u_K at the last of the times, (B, C, H, W).
+        times: (K + 1,) ascending, on the map's clock.
+        rng: not used: the flow has no noise.
+        on_step: called with (k, u_k) for k = K-1 .. 0.
+        substeps: equal steps from one level to the next.
+        factor: of the score, at least 0.
+        step: physics, u <- physics_step(u, t, s), the map's own step reversed, which no mode makes stiff; euler,
+            u <- u - (t - s) (f - factor g^2 score) with the map's drift f and diffusion g at t.
+
+    Returns:
+        u_0, (B, C, H, W).
+
+    Raises:
+        ConfigError: an option is out of range, or the map has no such step.
+
     Source: Song et al. 2021, eq. 13; Holzschuh et al. 2023, eq. 7.
     """
     factor, back = check.number("sampler.factor", factor, minimum=0), step_of(model, step)

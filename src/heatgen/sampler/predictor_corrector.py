@@ -24,12 +24,28 @@ def predictor_corrector(
     corrections: int = 1,
     rate: float = 0.1,
 ) -> Tensor:
-    """u_0 from u_K = u, (B, C, H, W): the steps of sampler=ancestral, and after each but the last, `corrections` times
+    """u_0 from u_K by the steps of sampler=ancestral, and after each but the last, `corrections` times
 
         u <- u + r L^2 score(u, s) + sqrt(2 r) L z,   r = rate, L = the map's noise at that level, by coefficient,
 
-    which leaves p_s as it is for small r, and repairs what the predictor got wrong. model: needs `reverse_mean`,
-    `reverse_noise` and `score`. Source: Song et al. 2021, Algorithm 1, with a step for each coefficient.
+    which leaves p_s as it is for small r, and repairs what the predictor got wrong.
+
+    Args:
+        model: its reverse steps and its score are taken.
+        u: states u_K at the last of the times, (B, C, H, W).
+        times: (K + 1,) ascending, on the map's clock.
+        rng: where all noise comes from; None: torch's own generator.
+        on_step: called with (k, u_k) for k = K-1 .. 0.
+        corrections: Langevin steps a level.
+        rate: r, in units of the noise's variance.
+
+    Returns:
+        u_0, (B, C, H, W).
+
+    Raises:
+        ConfigError: an option is out of range.
+
+    Source: Song et al. 2021, Algorithm 1, with a step for each coefficient.
     """
     corrections = check.integer("sampler.corrections", corrections, minimum=0)
     rate = check.number("sampler.rate", rate, above=0)

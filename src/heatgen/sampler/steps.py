@@ -13,9 +13,18 @@ STEPS = ("physics", "euler")
 
 
 def steps(times: Tensor, substeps: int, batch: int) -> Iterator[tuple[int | None, Tensor, Tensor]]:
-    """(k, t, s) of each step from t down to s, (batch,) each; k is the level that s is, None between levels.
+    """The steps from the last of the times down to the first.
 
-    substeps: equal steps from one level to the next; ConfigError unless at least 1.
+    Args:
+        times: (K + 1,) ascending.
+        substeps: equal steps from one level to the next.
+        batch: B.
+
+    Yields:
+        (k, t, s) of each step from t down to s, (B,) each; k is the level of s, None between levels.
+
+    Raises:
+        ConfigError: substeps is not at least 1.
     """
     check.integer("sampler.substeps", substeps, minimum=1)
     for k in range(len(times) - 1, 0, -1):
@@ -30,5 +39,5 @@ def step_of(model: ScoreModel, step: str) -> Callable[[Tensor, Tensor, Tensor, f
 
 
 def draw(u: Tensor, rng: Noise | None) -> Tensor:
-    """White noise like u, from `generator` or torch's own."""
+    """White noise like u, from `rng` or torch's own generator."""
     return torch.randn_like(u) if rng is None else rng.normal_like(u)
