@@ -84,7 +84,7 @@ def test_the_loss_is_that_by_hand():
 
 
 def test_the_loss_of_a_silent_network_is_the_mean_change_in_units_of_the_noise():
-    n, model = 1600, make(lambda u, k: torch.zeros_like(u), jitter=False)
+    n, model = 1600, make(lambda u, k, cond: torch.zeros_like(u), jitter=False)
     process, oracle = model.process, exact(model.process)
     values = model.loss({"u0": fields(n)}, InTurn(range(n), 0))
     for k in range(K):
@@ -189,6 +189,8 @@ def test_a_training_can_be_sampled_with_and_without_noise(tmp_path, refused):
     assert torch.equal(drawn[0]["initial"], drawn[1]["initial"])
     assert not torch.isclose(drawn[0]["samples"], drawn[1]["samples"]).all()
     times = model.process.times
-    assert_close(ancestral(model, drawn[1]["initial"], times, stochastic=False).detach(), drawn[1]["samples"], atol=1e-5, rtol=0)
+    assert_close(
+        ancestral(model, drawn[1]["initial"], times, stochastic=False).detach(), drawn[1]["samples"], atol=1e-5, rtol=0
+    )
     sentence = refused("sample", f"run={folder}", "n=2", "sampler=ode", "trainer.accelerator=cpu")
     assert sentence == "Error: sampler=ode needs score, which model=autoregressive lacks; use sampler=ancestral."

@@ -16,7 +16,7 @@ from heatgen.forward.heat_kernel import HeatKernel
 from heatgen.forward.random_matrix import RandomMatrix
 from heatgen.model.diffusion import Diffusion
 from heatgen.noise import SampleNoise
-from heatgen.sampler.interface import Denoiser, ReverseModel, ScoreModel, suitable
+from heatgen.sampler.ancestral import ancestral
 from heatgen.sampler.sde import sde
 
 SHAPE = (1, 1, 3)
@@ -34,9 +34,9 @@ class Exact(nn.Module):
         return -self.a * u / self.process.std(t).to(u)
 
 
-def make(process, net, scale_input=False):
+def make(process, net, scale_input=False, sampler=sde):
     adam = functools.partial(torch.optim.Adam, lr=1e-3)
-    return Diffusion(process, net, sde, adam, prediction_type="score", scale_input=scale_input, reverse_variance="small")
+    return Diffusion(process, net, sampler, adam, prediction_type="score", scale_input=scale_input, reverse_variance="small")
 
 
 def batch(n, u0=None):
@@ -97,11 +97,16 @@ def test_a_map_that_loses_the_image_has_a_score_and_nothing_that_divides_by_it()
     kept, lost = HeatKernel(SHAPE, 5), ConstantVelocity(SHAPE, 5, sigma=0.2)
     hidden = shipped_map("random_velocity", SHAPE, 5, conditional=False)
     for process in (kept, lost, RandomMatrix(SHAPE, 5, sigma=0.2), hidden):
-        model = make(process, nn.Identity())
-        assert isinstance(model, ScoreModel)
-        assert isinstance(model, Denoiser) == isinstance(model, ReverseModel) == (process is kept)
-        assert ("ancestral" in suitable(model)) == (process is kept) and {"ode", "sde"} <= set(suitable(model))
+        model, u, t = make(process, nn.Identity()), torch.ones(1, *SHAPE), process.times[1:2]
         model.calibrate(None)  # nothing to measure
+        if process is kept:
+            make(process, nn.Identity(), sampler=ancestral)
+            assert make(process, Exact(process)).denoise(u, t).isfinite().all()
+            continue
+        with pytest.raises(ConfigError, match=r"sampler=ode or sde"):
+            make(process, nn.Identity(), sampler=ancestral)
+        with pytest.raises(ConfigError, match=f"forward={process.name}"):
+            model.denoise(u, t)
 
 
 def test_a_scaled_input_needs_to_know_the_map():

@@ -115,7 +115,7 @@ def test_the_score_is_the_network_in_units_of_the_noise_of_the_last_step():
 @pytest.mark.parametrize("spacing", ["uniform", "quadratic"])
 def test_with_two_inputs_the_network_also_sees_the_physics_of_the_longest_step(spacing):
     process, seen = chain(spacing=spacing, scheme="euler_maruyama", euler_steps=K), []
-    model = make(lambda x, k: seen.append(x) or x[:, :1], process, inputs=2)
+    model = make(lambda x, k, cond: seen.append(x) or x[:, :1], process, inputs=2)
     u, t = fields(K), process.times[1:]
     score = model.score(u, t)
     k2 = process.eigenvalues
@@ -239,7 +239,7 @@ def test_the_loss_of_a_longer_window_is_flat_at_the_same_network():
     best, z = Averages(process).net.weights, []
     for factor in (1.0, 0.8):
         weights = (factor * best).expand(n, -1, -1, -1, -1).clone().requires_grad_()  # each sample's own, for its slope
-        net = lambda u, k, w=weights: process.basis.inverse(w[range(n), k.round().long()] * process.basis(u))  # noqa: E731
+        net = lambda u, k, cond, w=weights: process.basis.inverse(w[range(n), k.round().long()] * process.basis(u))  # noqa: E731
         model = make(net, process, window_start=K, jitter=False)
         model._trainer = SimpleNamespace(global_step=0)
         loss = model.loss({"u0": fields(n)}, SampleNoise(range(n), 0)).sum()

@@ -81,9 +81,9 @@ def test_under_a_map_that_is_not_diagonal_in_the_basis_of_the_data_it_is_the_rec
 
 def test_its_noise_is_scaled_as_asked_and_refused_below_0():
     model = exact_model()
-    laws = {noise: end_law(sde, model, model.process.times, 64, noise=noise) for noise in (0.0, 1.0, 2.0)}
+    laws = {noise: end_law(sde, model, model.process.times, 64, noise_scale=noise) for noise in (0.0, 1.0, 2.0)}
     assert not laws[0.0][1][0].any() and laws[1.0][1][0].any()
     assert torch.allclose(laws[2.0][1][0], 4 * laws[1.0][1][0])
     assert all(torch.equal(law[0][0], laws[1.0][0][0]) for law in laws.values())
-    with pytest.raises(ConfigError, match=r"^sampler\.noise must be a number of at least 0, not -1"):
-        sde(model, torch.zeros(1, 1, 8, 8), model.process.times, noise=-1.0)
+    with pytest.raises(ConfigError, match=r"^sampler\.noise_scale must be a number of at least 0, not -1"):
+        sde(model, torch.zeros(1, 1, 8, 8), model.process.times, noise_scale=-1.0)

@@ -11,7 +11,7 @@ from gaussian_toys import normal
 
 from heatgen.forward.levels import power
 from heatgen.forward.process import ForwardProcess
-from heatgen.model.module import Method
+from heatgen.model.score import ScoreMethod
 from heatgen.sampler.ode import ode
 from heatgen.sampler.sde import sde
 
@@ -45,7 +45,7 @@ def score(process, u, t):
 
 def model(process):
     toy = SimpleNamespace(process=process, score=lambda u, t: score(process, u, t))
-    toy.physics_step = lambda *arguments: Method.physics_step(toy, *arguments)
+    toy.physics_step = lambda *arguments: ScoreMethod.physics_step(toy, *arguments)
     return toy
 
 

@@ -13,7 +13,7 @@ from heatgen.forward.process import ForwardProcess
 from heatgen.model.denoiser import DenoisingMethod
 from heatgen.model.module import MethodSettings, Optimizer, rms
 from heatgen.noise import SampleNoise, batches
-from heatgen.sampler.interface import Sampler
+from heatgen.sampler.interface import Sampler, members_of, protocol_of
 
 PREDICTION_TYPES = ("auto", "preconditioned", "x0", "eps", "score")
 VARIANCES = ("measured", "small")
@@ -34,8 +34,8 @@ class Diffusion(DenoisingMethod):
         x0    F* = u_0,        eps    F* = eps,        score    F* = -sigma L^-1 eps = sigma * score,    sigma = rms(L),
 
     whose networks see u / rms(u_t), or u itself with scale_input=false. The minimiser of score is that of
-    sigma^2 / D |s(u_t, t) - grad log p_t(u_t)|^2; its `score` is F / sigma, and where the map loses part of u_0 it is all
-    there is: neither `denoise` nor reverse steps.
+    sigma^2 / D |s(u_t, t) - grad log p_t(u_t)|^2; its `score` is F / sigma, and where the map loses part of u_0 that is all
+    there is: neither `denoise` nor reverse steps, so sampler=ode or sde.
 
     Args:
         prediction_type: auto: preconditioned where the map is diagonal, else x0.
@@ -46,7 +46,7 @@ class Diffusion(DenoisingMethod):
         settings: see `Method`.
 
     Raises:
-        ConfigError: a value is out of range, or the map forbids the prediction_type.
+        ConfigError: a value is out of range, or the map forbids the prediction_type or the sampler.
 
     Source: Vincent 2011; Song et al. 2021, eq. 7; Karras et al. 2022, section 5, with operators for numbers.
     """
@@ -70,6 +70,9 @@ class Diffusion(DenoisingMethod):
         super().__init__(process, net, sampler, optimizer, **settings)
         self.scale_input = check.boolean("model.scale_input", scale_input)
         self.prediction_type = self._choose(check.choice("model.prediction_type", prediction_type, PREDICTION_TYPES))
+        self.score_only = self.prediction_type == "score" and self._loses_u0()
+        if sampler is not None:
+            self._check_sampler(sampler)
         self.preconditioning = check.choice("model.preconditioning", preconditioning, ("coefficient", "scalar"))
         self.reverse_variance = check.choice("model.reverse_variance", reverse_variance, VARIANCES)
         self.calibration_images = check.integer("model.calibration_images", calibration_images, minimum=2)
@@ -86,21 +89,36 @@ class Diffusion(DenoisingMethod):
             raise ConfigError(
                 f"model.prediction_type=preconditioned needs a diagonal map; forward={process.name} is not: use x0."
             )
-        lost = not process.is_diagonal or process.is_random or bool(process.gain(process.times).abs().min() < LOST)
-        if wanted == "eps" and lost:
+        if wanted == "eps" and self._loses_u0():
             raise ConfigError(
                 f"model.prediction_type=eps divides by A(t), which forward={process.name} may lose; use preconditioned or "
                 "x0."
             )
-        if wanted == "score":
-            if not (process.std(process.times[1:]) > 0).all():
-                raise ConfigError(
-                    f"model.prediction_type=score needs noise at each level of forward={process.name}; raise forward.sigma "
-                    "(or forward.g)."
-                )
-            if lost:  # to the protocols of samplers and metrics, a method that is None is missing
-                self.denoise = self.reverse_mean = None  # type: ignore[method-assign, assignment]
+        if wanted == "score" and not (process.std(process.times[1:]) > 0).all():
+            raise ConfigError(
+                f"model.prediction_type=score needs noise at each level of forward={process.name}; raise forward.sigma (or "
+                "forward.g)."
+            )
         return wanted
+
+    def _loses_u0(self) -> bool:
+        """Whether some level of the map keeps next to nothing of some coefficient of u_0, so that A(t)^-1 is not known."""
+        process = self.process
+        return not process.is_diagonal or process.is_random or bool(process.gain(process.times).abs().min() < LOST)
+
+    def _check_sampler(self, sampler: Sampler) -> None:
+        """ConfigError where it needs more than a score and there is no more."""
+        needs = members_of(protocol_of(sampler) or object)
+        if self.score_only and not {"denoise", "reverse_mean"}.isdisjoint(needs):
+            raise ConfigError(self.refusal)
+
+    @property
+    def refusal(self) -> str:
+        """Why there is no estimate of u_0 where there is a score only."""
+        return (
+            f"model.prediction_type=score divides by A(t) to estimate u_0, which forward={self.process.name} may lose; use "
+            "sampler=ode or sde, or model.prediction_type=auto."
+        )
 
     @torch.no_grad()
     def prepare(self, data: DataModule) -> None:
@@ -149,7 +167,9 @@ class Diffusion(DenoisingMethod):
         return self.network((u * self._scale(t)).to(u) if self.scale_input else u, t)
 
     def denoise(self, u: Tensor, t: Tensor) -> Tensor:
-        """The estimate of E[u_0 | u_t = u], (B, C, H, W)."""
+        """The estimate of E[u_0 | u_t = u], (B, C, H, W), for times t, (B,). ConfigError where only the score is known."""
+        if self.score_only:
+            raise ConfigError(self.refusal)
         output, process = self._output(u, t), self.process
         if self.prediction_type == "x0":
             return output
@@ -180,7 +200,7 @@ class Diffusion(DenoisingMethod):
 
     def calibrate(self, data: DataModule) -> None:
         """Measure the error of the estimate on validation images at every level, if reverse_variance needs it."""
-        if self.reverse_variance == "measured" and self.process.is_diagonal and self.denoise is not None:
+        if self.reverse_variance == "measured" and self.process.is_diagonal and not self.score_only:
             self.measure(data, self.calibration_images)
 
     # training -----------------------------------------------------------------------------------------------------------

@@ -134,7 +134,7 @@ class Sampler(Protocol):
         ...
 
 
-def protocol_of(sampler: Callable[..., Tensor]) -> type | None:
+def protocol_of(sampler: Callable[..., object]) -> type | None:
     """The protocol that the first parameter of a sampler is annotated with; None where it is none."""
     function = sampler.func if isinstance(sampler, functools.partial) else sampler
     first = next(iter(inspect.signature(function).parameters))
@@ -159,7 +159,7 @@ def suitable(model: object) -> list[str]:
     return names
 
 
-def check_pair(sampler: Callable[..., Tensor], model: object) -> None:
+def check_pair(sampler: Callable[..., object], model: object) -> None:
     """Check that a model has what a sampler needs of it.
 
     Args:
