@@ -6,6 +6,7 @@ the input is, with autocast off.
 """
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,11 @@ def upcast(u: Tensor) -> Tensor:
 
 
 class Basis(nn.Module):
-    """An orthonormal change of basis; `forward` analyses a field, `inverse` puts it together again."""
+    """An orthonormal change of basis; `forward` analyses a field, `inverse` synthesises it again."""
+
+    if TYPE_CHECKING:  # nn.Module's own is untyped
+
+        def __call__(self, u: Tensor) -> Tensor: ...
 
     def forward(self, u: Tensor) -> Tensor:
         """Coefficients of the field u, (B, C, H, W) -> (B, C, H, W)."""
@@ -131,7 +136,8 @@ class Fourier(Basis):
         u = upcast(u)
         with torch.autocast(u.device.type, enabled=False):
             waves = torch.fft.fft2(u, norm="ortho")
-        return waves.real - waves.imag
+        hartley: Tensor = waves.real - waves.imag
+        return hartley
 
     def inverse(self, c: Tensor) -> Tensor:
         return self.forward(c)
@@ -171,4 +177,5 @@ class Orthogonal(Basis):
 def haar_rotation(size: int, generator: torch.Generator) -> Tensor:
     """An orthogonal matrix drawn uniformly (Haar), (size, size) float64: QR of a Gaussian matrix, signs of R fixed."""
     q, r = torch.linalg.qr(torch.randn(size, size, generator=generator, dtype=torch.float64))
-    return q * r.diagonal().sign()
+    rotation: Tensor = q * r.diagonal().sign()
+    return rotation

@@ -332,8 +332,8 @@ def test_an_empty_folder_and_a_broken_image_get_one_sentence(refused: Refused, t
         Image.new("L", (9, 9), i).save(folder / f"{i:02d}.png")
     content = (folder / "07.png").read_bytes()
     (folder / "07.png").write_bytes(content[: len(content) // 2])
-    assert "07.png is not a whole image" in refused("train", *options)
-    assert "07.png is not a whole image" in refused("train", *options, "data.num_workers=1", "data.cache_limit=0")
+    assert "07.png is not a complete image" in refused("train", *options)
+    assert "07.png is not a complete image" in refused("train", *options, "data.num_workers=1", "data.cache_limit=0")
 
 
 def test_a_missing_or_truncated_checkpoint_gets_one_sentence(refused: Refused, own_run: Path) -> None:

@@ -129,9 +129,9 @@ def test_a_file_that_is_missing_cut_short_or_not_hdf5_is_refused_by_name(tmp_pat
     whole = put(tmp_path / "a.h5").read_bytes()
     for size in (len(whole) - 100, len(whole) // 2, 60, 0):
         (tmp_path / "a.h5").write_bytes(whole[:size])
-        refused(tmp_path / "a.h5", "is not a whole HDF5 file")
+        refused(tmp_path / "a.h5", "is not a complete HDF5 file")
     (tmp_path / "a.h5").write_text("fields\n1 2 3\n" * 100)
-    refused(tmp_path / "a.h5", "is not a whole HDF5 file")
+    refused(tmp_path / "a.h5", "is not a complete HDF5 file")
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "published"])
@@ -167,7 +167,7 @@ def test_a_field_that_is_broken_is_refused_when_it_is_read(tmp_path):
     refused(path, "cannot be read to its end")
     file = FieldFile(put(tmp_path / "d.h5"), N)
     file.path.write_bytes(file.path.read_bytes()[:3000])
-    with pytest.raises(ConfigError, match=r"d\.h5 is not a whole HDF5 file"):
+    with pytest.raises(ConfigError, match=r"d\.h5 is not a complete HDF5 file"):
         file.raw([COUNT - 1])
 
 

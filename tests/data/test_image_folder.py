@@ -243,7 +243,7 @@ def test_a_broken_file_is_named_in_one_sentence(tmp_path, suffix, kept):
     path.write_bytes(content[: int(kept * len(content))])
     with pytest.raises(ConfigError) as caught:
         read(path, (1, 8, 8))
-    assert str(caught.value).startswith(f"{path} is not a whole image") and "\n" not in str(caught.value)
+    assert str(caught.value).startswith(f"{path} is not a complete image") and "\n" not in str(caught.value)
 
 
 def test_a_file_that_breaks_while_a_loading_process_reads_it_is_named_in_one_sentence(tmp_path):
@@ -256,5 +256,5 @@ def test_a_file_that_breaks_while_a_loading_process_reads_it_is_named_in_one_sen
     with pytest.raises(ConfigError) as caught:
         list(loader)
     sentence = explain(caught.value, "train")
-    assert sentence.startswith(str(tmp_path)) and "is not a whole image" in sentence
-    assert sentence.endswith("mend or remove it.") and "\n" not in sentence
+    assert sentence.startswith(str(tmp_path)) and "is not a complete image" in sentence
+    assert sentence.endswith("repair or remove it.") and "\n" not in sentence

@@ -125,7 +125,7 @@ def test_a_damaged_file_of_labels_is_named_in_one_sentence(tmp_path):
     data = folder_of_numbers(tmp_path, suffix="")
     path = tmp_path / "MNIST" / "raw" / "train-labels-idx1-ubyte"
     damage(path, 0.8)
-    with pytest.raises(ConfigError, match="train-labels-idx1-ubyte is not a whole IDX file"):
+    with pytest.raises(ConfigError, match="train-labels-idx1-ubyte is not a complete IDX file"):
         data.images("train")
 
 
@@ -160,7 +160,7 @@ def test_a_damaged_idx_file_is_named_in_one_sentence(tmp_path, name, how):
     path = tmp_path / "MNIST" / "raw" / name
     put(path, idx(bytes_of(12, (28, 28)) // 50))
     damage(path, how)
-    with pytest.raises(ConfigError, match="is not a whole IDX file") as caught:
+    with pytest.raises(ConfigError, match="is not a complete IDX file") as caught:
         grey(MNIST, tmp_path).images("test")
     assert str(caught.value).startswith(str(path)) and "\n" not in str(caught.value)
 

@@ -1,11 +1,14 @@
 """data=cifar10: 50,000 + 10,000 colour images in ten classes, 32x32 pixels."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from heatgen.data.torchvision import TorchvisionImages, download
+
+if TYPE_CHECKING:
+    from torchvision.datasets import VisionDataset
 
 
 class CIFAR10(TorchvisionImages):
@@ -17,6 +20,6 @@ class CIFAR10(TorchvisionImages):
     def read_labels(self, train: bool) -> torch.Tensor:
         return torch.tensor(self._part(train).targets)
 
-    def _part(self, train: bool) -> Any:
+    def _part(self, train: bool) -> "VisionDataset":
         files = "cifar-10-python.tar.gz (the Python version of CIFAR-10)"
         return download("CIFAR10", Path(self.data_dir), files, train=train)

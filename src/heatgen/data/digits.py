@@ -1,20 +1,23 @@
 """data=digits: scikit-learn's handwritten digits, 1,797 grey images of 8x8 pixels. They need no download."""
 
-from typing import Any
+from typing import Unpack
 
 import torch
 
 from heatgen.data.images import ImageSet, Pixels, hold_out
-from heatgen.data.module import DataModule
+from heatgen.data.module import DataModule, DataSettings
 
 
 class Digits(DataModule):
     """The digits, (1, 8, 8): 17 grey levels, stored as bytes round(255 v / 16).
 
-    val_size and test_size images are held out. Source: scikit-learn's `load_digits` (UCI optical digits, test part).
+    Args:
+        val_size, test_size: images that are held out.
+        settings: those of `DataModule`.
+    Source: scikit-learn's `load_digits` (UCI optical digits, test part).
     """
 
-    def __init__(self, val_size: int = 180, test_size: int = 180, **settings: Any):
+    def __init__(self, val_size: int = 180, test_size: int = 180, **settings: Unpack[DataSettings]):
         super().__init__(**settings)
         self.val_size, self.test_size = val_size, test_size
 

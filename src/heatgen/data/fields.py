@@ -10,7 +10,7 @@ import math
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 from weakref import WeakSet
 
 import h5py
@@ -26,6 +26,8 @@ LAYOUTS = ("contiguous", "published")
 DTYPES = ("float64", "float32")
 FIX = "write it with python -m heatgen.data.grf out=FOLDER"
 BLOCK = 256  # fields at a time, where all are read
+
+Facts = dict[str, float | int | str]  # what a file says of itself: its attributes
 
 
 class Moments:
@@ -91,10 +93,16 @@ class FieldArray:
 
 
 class FieldFile:
-    """The fields of an HDF5 file of either layout, read when they are asked for.
+    """The fields of an HDF5 file of either layout, read when they are needed.
 
     The file is opened when it is needed, by each process for itself: it is closed before a process forks, and left out of
-    pickles. ConfigError names a file that is missing, cut short, of another kind or of fields of another resolution.
+    pickles.
+
+    Args:
+        path: the file.
+        resolution: N of its fields, (N, N).
+    Raises:
+        ConfigError: names a file that is missing, truncated, of another kind or of fields of another resolution.
     """
 
     def __init__(self, path: Path, resolution: int):
@@ -103,7 +111,7 @@ class FieldFile:
         self.names: list[str] | None = None  # of the published layout's datasets
         try:
             shape, kind = self._head()
-            self.facts = dict(self.file.attrs)
+            self.facts: Facts = dict(self.file.attrs)
         finally:
             self.close()
         if len(shape) != 3 or shape[0] < 1 or shape[1] != shape[2] or kind != "f":
@@ -118,19 +126,19 @@ class FieldFile:
     def __len__(self) -> int:
         return self.count
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         return self.__dict__ | {"_file": None}
 
     @property
     def file(self) -> h5py.File:
-        """The open file."""
+        """The file, opened where it is not."""
         if self._file is None:
             if not self.path.is_file():
                 raise ConfigError(f"{self.path} does not exist; {FIX}.")
             try:
                 self._file = h5py.File(self.path, "r")
             except OSError as error:
-                raise ConfigError(f"{self.path} is not a whole HDF5 file ({error}); {FIX}.") from error
+                raise ConfigError(f"{self.path} is not a complete HDF5 file ({error}); {FIX}.") from error
             OPEN.add(self)
         return self._file
 
@@ -157,7 +165,8 @@ class FieldFile:
         return measured(self)
 
     def _field(self, index: int) -> np.ndarray:
-        return self.file["fields"][index] if self.names is None else self.file[self.names[index]][()]
+        field: np.ndarray = self.file["fields"][index] if self.names is None else self.file[self.names[index]][()]
+        return field
 
     def _head(self) -> tuple[tuple[int, ...], str]:
         """The shape (count, N, N) and the kind of number of the file; published files are judged by their first field."""
@@ -220,12 +229,22 @@ def write_fields(
     resolution: int,
     layout: str = "contiguous",
     dtype: str = "float64",
-    facts: dict[str, Any] | None = None,
+    facts: Facts | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Write `count` fields (N, N) beside `path`, then rename; `facts` and the mean and std become the file's attributes.
+    """Write a file of fields, complete or not at all; `facts`, the mean and the std become its attributes.
 
-    ConfigError for an unknown layout or dtype, and for a file that is there unless `overwrite`.
+    Args:
+        path: the file.
+        fields: `count` arrays (N, N).
+        count: how many.
+        resolution: N.
+        layout: contiguous | published.
+        dtype: float64 | float32, of the numbers in the file.
+        facts: further attributes.
+        overwrite: replace a file that is there.
+    Raises:
+        ConfigError: for an unknown layout or dtype, and for a file that is there unless `overwrite`.
     """
     check.choice("layout", layout, LAYOUTS)
     check.choice("dtype", dtype, DTYPES)

@@ -7,8 +7,9 @@ resolution=32 train=2500 val=500 test=500 seed=0 layout=contiguous (or published
 import functools
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 import numpy as np
 import torch
@@ -17,24 +18,12 @@ from tqdm import tqdm
 
 from heatgen import check
 from heatgen.check import ConfigError
-from heatgen.data.fields import DTYPES, LAYOUTS, FieldArray, FieldFile, Normalised, Source, check_free, write_fields
+from heatgen.data.fields import DTYPES, LAYOUTS, Facts, FieldArray, FieldFile, Normalised, Source, check_free, write_fields
 from heatgen.data.images import ImageSet
-from heatgen.data.module import SPLITS, DataModule, DataSpec
+from heatgen.data.module import SPLITS, DataModule, DataSettings, DataSpec
 from heatgen.noise import generator
 
 PUBLISHED_SUFFIX = {"train": "", "val": "_val", "test": "_test"}
-DEFAULTS: dict[str, Any] = {  # of the command
-    "out": None,
-    "n": 4.0,
-    "resolution": 32,
-    "train": 2500,
-    "val": 500,
-    "test": 500,
-    "seed": 0,
-    "layout": "contiguous",
-    "dtype": "float64",
-    "overwrite": False,
-}
 
 
 @functools.lru_cache
@@ -43,7 +32,7 @@ def power(n: float, resolution: int) -> np.ndarray:
     k = np.fft.fftfreq(resolution)
     size = np.hypot(k[:, None], k[None, :])
     size[0, 0] = 1
-    result = size**-n
+    result: np.ndarray = size**-n
     result[0, 0] = 0
     return result
 
@@ -63,9 +52,18 @@ def draw_field(n: float, resolution: int, seed: int, split: str, index: int) -> 
 class GRF(DataModule):
     """Gaussian random fields, (1, N, N), less the mean and over the standard deviation of all pixels of the train fields.
 
-    P(k) = |k|^-n, periodic. path: a folder of train.h5, val.h5 and test.h5 (or 2d_gaussian_random_field_4.h5, ..._val.h5
-    and ..._test.h5, where n = 4), of as many fields as they hold; None: train_size, val_size and test_size fields are made
-    in memory when they are first asked for, from data_seed. ConfigError for values out of range and files that do not fit.
+    P(k) = |k|^-n, periodic. Fields come from files or are made in memory when a split is first read.
+
+    Args:
+        n: the exponent of the power law, at least 0.
+        resolution: N.
+        train_size, val_size, test_size: fields of each split that are made in memory.
+        data_seed: of those fields.
+        path: a folder of train.h5, val.h5 and test.h5 (or 2d_gaussian_random_field_4.h5, ..._val.h5 and ..._test.h5, where
+            n = 4), of as many fields as they hold; None: fields are made in memory.
+        settings: those of `DataModule`.
+    Raises:
+        ConfigError: for values out of range and files that do not fit.
     """
 
     def __init__(
@@ -77,7 +75,7 @@ class GRF(DataModule):
         test_size: int = 500,
         data_seed: int = 0,
         path: str | None = None,
-        **settings: Any,
+        **settings: Unpack[DataSettings],
     ):
         super().__init__(**settings)
         self.n = check.number("data.n", n, minimum=0)
@@ -108,7 +106,7 @@ class GRF(DataModule):
         """The mean and standard deviation of all pixels of the train fields, which normalise every split."""
         mean, std = self.source("train").moments()
         if not (std > 0 and np.isfinite([mean, std]).all()):
-            raise ConfigError(f"The train fields of data.path = {self.path} are all equal or not finite; give others.")
+            raise ConfigError(f"The train fields of data.path = {self.path} are all equal or not finite; use other fields.")
         return mean, std
 
     def variances(self) -> Tensor:
@@ -120,8 +118,8 @@ class GRF(DataModule):
         return torch.from_numpy(power(self.n, self.resolution) / (self.resolution * self.statistics[1]) ** 2)[None]
 
     def _made(self, split: str) -> Source:
-        numbers = tqdm(range(self.sizes[split]), f"{split} fields", unit="field", leave=False, delay=2)
-        return FieldArray(np.stack([draw_field(self.n, self.resolution, self.data_seed, split, i) for i in numbers]))
+        indices = tqdm(range(self.sizes[split]), f"{split} fields", unit="field", leave=False, delay=2)
+        return FieldArray(np.stack([draw_field(self.n, self.resolution, self.data_seed, split, i) for i in indices]))
 
     def _stored(self, split: str, folder: Path) -> Source:
         if not folder.is_dir():
@@ -142,7 +140,23 @@ class GRF(DataModule):
 # the command -------------------------------------------------------------------------------------------------------------
 
 
-def parsed(text: str) -> Any:
+@dataclass(frozen=True)
+class FileRequest:
+    """The keys of the command line: the files to write."""
+
+    out: str = ""  # the folder
+    n: float = 4.0
+    resolution: int = 32
+    train: int = 2500  # fields of each split
+    val: int = 500
+    test: int = 500
+    seed: int = 0
+    layout: str = "contiguous"
+    dtype: str = "float64"
+    overwrite: bool = False
+
+
+def parsed(text: str) -> bool | int | float | str:
     """A word of the command line as true, false, a number or itself."""
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
@@ -154,52 +168,58 @@ def parsed(text: str) -> Any:
     return text
 
 
-def read_arguments(arguments: Sequence[str]) -> dict[str, Any]:
-    """The settings of key=value words, checked. ConfigError for an unknown key or a value out of range."""
-    settings = dict(DEFAULTS)
+def read_arguments(arguments: Sequence[str]) -> FileRequest:
+    """The request of key=value words. ConfigError for an unknown key or a value out of range."""
+    values: dict[str, object] = {field.name: field.default for field in fields(FileRequest)}
     for word in arguments:
         key, equals, value = word.partition("=")
         if not equals:
             raise ConfigError(f"{word} cannot be read; write key=value, such as out=FOLDER.")
-        if key not in DEFAULTS:
-            raise ConfigError(f"{key} is not a key{check.did_you_mean(key, DEFAULTS)} (keys: {', '.join(DEFAULTS)}).")
-        settings[key] = value if key == "out" else parsed(value)
-    if not settings["out"]:
+        if key not in values:
+            raise ConfigError(f"{key} is not a key{check.did_you_mean(key, values)} (keys: {', '.join(values)}).")
+        values[key] = value if key == "out" else parsed(value)
+    if not values["out"]:
         raise ConfigError("out is missing; give the folder for the files as out=FOLDER.")
-    settings["n"] = check.number("n", settings["n"], minimum=0)
-    for key, minimum in {"resolution": 2, "train": 1, "val": 1, "test": 1, "seed": 0}.items():
-        settings[key] = check.integer(key, settings[key], minimum=minimum)
-    check.choice("layout", settings["layout"], LAYOUTS)
-    check.choice("dtype", settings["dtype"], DTYPES)
-    check.boolean("overwrite", settings["overwrite"])
-    return settings
+    return FileRequest(
+        out=str(values["out"]),
+        n=check.number("n", values["n"], minimum=0),
+        resolution=check.integer("resolution", values["resolution"], minimum=2),
+        train=check.integer("train", values["train"], minimum=1),
+        val=check.integer("val", values["val"], minimum=1),
+        test=check.integer("test", values["test"], minimum=1),
+        seed=check.integer("seed", values["seed"], minimum=0),
+        layout=check.choice("layout", values["layout"], LAYOUTS),
+        dtype=check.choice("dtype", values["dtype"], DTYPES),
+        overwrite=check.boolean("overwrite", values["overwrite"]),
+    )
 
 
-def write(settings: dict[str, Any]) -> None:
-    """The files of all splits, as `read_arguments` gives the settings; a file that is there stops it before it begins."""
-    folder, n, resolution, seed = Path(settings["out"]), settings["n"], settings["resolution"], settings["seed"]
+def write(request: FileRequest) -> None:
+    """Write the files of all splits; a file that is there stops it before it begins. ConfigError where it cannot."""
+    folder, sizes = Path(request.out), {"train": request.train, "val": request.val, "test": request.test}
     for split in SPLITS:
-        check_free(folder / f"{split}.h5", settings["overwrite"])
+        check_free(folder / f"{split}.h5", request.overwrite)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tqdm(total=sum(settings[split] for split in SPLITS), unit="field") as bar:
-            for split in SPLITS:
+        with tqdm(total=sum(sizes.values()), unit="field") as bar:
+            for split, size in sizes.items():
                 bar.set_description(split)
-
-                def fields(split: str = split) -> Iterator[np.ndarray]:
-                    for i in range(settings[split]):
-                        yield draw_field(n, resolution, seed, split, i)
-                        bar.update()
-
-                facts = {"n": n, "seed": seed, "split": split}
-                options = (settings["layout"], settings["dtype"], facts, settings["overwrite"])
-                write_fields(folder / f"{split}.h5", fields(), settings[split], resolution, *options)
+                facts: Facts = {"n": request.n, "seed": request.seed, "split": split}
+                made = _make(request, split, size, bar)
+                layout = (request.resolution, request.layout, request.dtype)
+                write_fields(folder / f"{split}.h5", made, size, *layout, facts, request.overwrite)
     except OSError as error:
         raise ConfigError(f"{folder} cannot be written ({error}); choose another folder or free space.") from error
-    for split in SPLITS:
+    for split, size in sizes.items():
         path = folder / f"{split}.h5"
-        size = f"{settings[split]} fields of {resolution}x{resolution}, {settings['dtype']}, {settings['layout']}"
-        print(f"written: {path} ({size}, {path.stat().st_size / 1e6:.1f} MB)")
+        fields_of = f"{size} fields of {request.resolution}x{request.resolution}, {request.dtype}, {request.layout}"
+        print(f"written: {path} ({fields_of}, {path.stat().st_size / 1e6:.1f} MB)")
+
+
+def _make(request: FileRequest, split: str, size: int, bar: "tqdm[None]") -> Iterator[np.ndarray]:
+    for i in range(size):
+        yield draw_field(request.n, request.resolution, request.seed, split, i)
+        bar.update()
 
 
 def main(arguments: Sequence[str]) -> int:

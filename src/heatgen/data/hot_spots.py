@@ -4,7 +4,7 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar, Unpack
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from heatgen import check
 from heatgen.basis import cosine_matrix
 from heatgen.check import ConfigError
 from heatgen.data.images import ImageSet, Pixels
-from heatgen.data.module import SPLITS, DataModule, DataSpec
+from heatgen.data.module import SPLITS, DataModule, DataSettings, DataSpec
 from heatgen.noise import generator
 
 Number = TypeVar("Number", int, float)
@@ -33,10 +33,15 @@ class Spot(NamedTuple):
 class HotSpots:
     """The law of a field, (n, n): a sum of hot squares, smoothed.
 
-    Each square is 2 s pixels wide with s uniform on `half_sides` (whole numbers), lies anywhere inside the box with equal
-    probability, (n - 2 s + 1)^2 places, and has a temperature uniform on `amplitudes`, (low, high). Their number is uniform
-    on the whole numbers low .. high of `spots`; all are independent and add up where they overlap, so the law stays that of
-    a sum. smoothing: the width of the Gaussian in units of the side of the box; walls are insulating.
+    Each square is 2 s pixels wide and lies anywhere inside the box with equal probability, (n - 2 s + 1)^2 places. Squares
+    are independent and add up where they overlap, so the law stays that of a sum. Walls are insulating.
+
+    Args:
+        resolution: n.
+        half_sides: the values of s in pixels, each as probable.
+        amplitudes: (low, high); the temperature of a square is uniform between them.
+        smoothing: the width of the Gaussian in units of the side of the box.
+        spots: (low, high); the number of squares is uniform on low .. high.
     """
 
     resolution: int
@@ -57,8 +62,9 @@ class HotSpots:
     def templates(self) -> tuple[Tensor, list[tuple[int, int, int]], Tensor]:
         """Every square there can be, at temperature 1, what it is and how probable: one spot's law but for the amplitude.
 
-        The smoothed fields, (M, n, n) float64; (half side, row, column) of each; prior probabilities, (M,) float64, sum 1:
-        the half side is uniform and given it the place is. M = sum over s of (n - 2 s + 1)^2.
+        Returns:
+            The smoothed fields, (M, n, n) float64 with M = sum over s of (n - 2 s + 1)^2; (half side, row, column) of each;
+            prior probabilities, (M,) float64, sum 1: the half side is uniform and given it the place is.
         """
         fields, names, weights = [], [], []
         for s in self.half_sides:
@@ -110,11 +116,19 @@ def draw_spots(law: HotSpots, seed: int, split: str, index: int) -> list[Spot]:
 class HotSpotFields(DataModule):
     """Temperatures u_0, (1, n, n): hot squares in a cold box, smoothed; nothing is read from a file.
 
-    resolution: n; spots: their number, or [low, high]; half_side: half the side of a square in whole pixels, or
-    [low, high], None: n/8 .. n/4; amplitude: temperature before smoothing, or [low, high]; smoothing: width of the Gaussian
-    in units of the side of the box; train_size, val_size, test_size: fields of each split, made when they are first asked
-    for, field i from (data_seed, split, i) alone. The law is `spec.spots`, a `HotSpots`. ConfigError for values out of
-    range, a shape that is not [1, n, n], and squares that do not fit into the box.
+    Field i of a split is made from (data_seed, split, i) alone, when the split is first read. The law is `spec.spots`.
+
+    Args:
+        resolution: n.
+        spots: their number, or [low, high].
+        half_side: half the side of a square in whole pixels, or [low, high]; None: n/8 .. n/4.
+        amplitude: temperature before smoothing, or [low, high].
+        smoothing: the width of the Gaussian in units of the side of the box.
+        train_size, val_size, test_size: fields of each split.
+        data_seed: of the fields.
+        settings: those of `DataModule`.
+    Raises:
+        ConfigError: for values out of range, a shape that is not [1, n, n], and squares that do not fit into the box.
     """
 
     def __init__(
@@ -128,7 +142,7 @@ class HotSpotFields(DataModule):
         val_size: int = 256,
         test_size: int = 1024,
         data_seed: int = 0,
-        **settings: Any,
+        **settings: Unpack[DataSettings],
     ):
         super().__init__(**settings)
         n = check.integer("data.resolution", resolution, minimum=2)
@@ -150,8 +164,8 @@ class HotSpotFields(DataModule):
         self.spec = DataSpec(self.spec.shape, (0.0, hot), bits=None, spots=self.law)
 
     def read(self, split: str) -> ImageSet:
-        numbers = tqdm(range(self.sizes[split]), f"{split} fields", unit="field", leave=False, delay=2)
-        fields = [self.law.field(draw_spots(self.law, self.data_seed, split, i)) for i in numbers]
+        indices = tqdm(range(self.sizes[split]), f"{split} fields", unit="field", leave=False, delay=2)
+        fields = [self.law.field(draw_spots(self.law, self.data_seed, split, i)) for i in indices]
         return Pixels(torch.stack(fields).float()[:, None])
 
 
@@ -160,18 +174,19 @@ def sides(resolution: int) -> tuple[int, int]:
     return max(1, resolution // 8), max(1, resolution // 4)
 
 
-def positive(key: str, value: Any) -> int:
+def positive(key: str, value: object) -> int:
     """`value` as a whole number of at least 1; ConfigError otherwise."""
     return check.integer(key, value, minimum=1)
 
 
-def pair(key: str, value: Any, checked: Callable[[str, Any], Number]) -> tuple[Number, Number]:
+def pair(key: str, value: object, checked: Callable[[str, object], Number]) -> tuple[Number, Number]:
     """`value` as (low, high), both checked; one number is both. ConfigError unless low <= high."""
     if isinstance(value, str) or not isinstance(value, Sequence):
-        return (number := checked(key, value)), number
+        both = checked(key, value)
+        return both, both
     if len(value) != 2:
         raise ConfigError(f"{key} must be one number or a pair [low, high], not {list(value)}.")
-    low, high = (checked(key, number) for number in value)
+    low, high = (checked(key, end) for end in value)
     if high < low:
         raise ConfigError(f"{key} must be a pair [low, high] that ascends, not {list(value)}.")
     return low, high

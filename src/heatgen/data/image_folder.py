@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from tqdm import tqdm
 from heatgen import check
 from heatgen.check import ConfigError
 from heatgen.data.images import ImageSet, Pixels, hold_out
-from heatgen.data.module import DataModule
+from heatgen.data.module import DataModule, DataSettings
 from heatgen.noise import generator
 
 EXTENSIONS = {".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
@@ -40,10 +40,15 @@ def upright_bytes(image: Image.Image) -> Image.Image:
 
 
 class ImageFiles:
-    """Images read from files when they are asked for, resized and cropped to (C, H, W).
+    """Images read from files when they are needed, resized and cropped to (C, H, W); ConfigError names a broken file.
 
-    resize: shorter scales the shorter side (of the scaled image) to `size` pixels and crops, stretch scales each side to
-    H and W, none only crops. crop: centre, or random (training only; seeded by position). ConfigError names a broken file.
+    Args:
+        paths: the files.
+        shape: (C, H, W).
+        resize: shorter, scale the shorter side to `size` pixels and crop; stretch, scale each side to H and W; none, only
+            crop.
+        crop: centre | random (training only; seeded by position).
+        size: of the shorter side, in pixels.
     """
 
     labels = None
@@ -68,7 +73,7 @@ class ImageFiles:
             with Image.open(path) as file:
                 image = self._resized(upright_bytes(file).convert("L" if self.shape[0] == 1 else "RGB"))
         except (OSError, SyntaxError, ValueError) as error:
-            raise ConfigError(f"{path} is not a whole image ({error}); mend or remove it.") from error
+            raise ConfigError(f"{path} is not a complete image ({error}); repair or remove it.") from error
         height, width = self.shape[1:]
         spare_y, spare_x = image.height - height, image.width - width
         if min(spare_y, spare_x) < 0:
@@ -94,10 +99,18 @@ class ImageFiles:
 class ImageFolder(DataModule):
     """Images under `path`, resized and cropped to shape = [1 or 3, H, W].
 
-    Splits: sub-folders train, val and test where they exist; a missing one is held out of the training images at random
-    (val_fraction, test_fraction of them). resize: shorter | stretch | none; resize_to: the shorter side before the crop,
-    None for just enough; crop: centre | random. Images are kept in memory, as bytes, if they take at most cache_limit
-    MiB and crops are not random. ConfigError for a missing or empty folder or a broken file, by name.
+    Splits: sub-folders train, val and test where they exist; a missing one is held out of the training images at random.
+
+    Args:
+        path: the folder.
+        val_fraction, test_fraction: of the training images, for a split without a folder.
+        resize: shorter | stretch | none, see `ImageFiles`.
+        resize_to: the shorter side before the crop, in pixels; None: just enough.
+        crop: centre | random.
+        cache_limit: MiB; images are kept in memory, as bytes, if they take at most that and crops are not random.
+        settings: those of `DataModule`.
+    Raises:
+        ConfigError: for a missing or empty folder or a broken file, by name.
     """
 
     def __init__(
@@ -109,7 +122,7 @@ class ImageFolder(DataModule):
         resize_to: int | None = None,
         crop: str = "centre",
         cache_limit: float = 2048,
-        **settings: Any,
+        **settings: Unpack[DataSettings],
     ):
         super().__init__(**settings)
         if len(self.spec.shape) != 3 or self.spec.shape[0] not in (1, 3):

@@ -13,17 +13,21 @@ from heatgen.noise import generator
 
 
 class ImageSet(Protocol):
-    """One split of a set of images; labels: (N,) int64, the class of each, None where the set has none."""
+    """One split of a data set."""
 
     @property
-    def labels(self) -> Tensor | None: ...
+    def labels(self) -> Tensor | None:
+        """The class of each image, (N,) int64; None where the set has none."""
+        ...
 
     def __len__(self) -> int: ...
 
     def pixels(self, indices: Sequence[int], keys: Sequence[int] | None = None) -> Tensor:
         """A copy of some images, (B, C, H, W): bytes as uint8, continuous fields as float32 in the unit of a batch.
 
-        `keys` seed random crops where a set has them.
+        Args:
+            indices: B numbers of images.
+            keys: B seeds of random crops where a set has them; None: no crop is random.
         """
         ...
 
@@ -37,9 +41,7 @@ class Pixels:
 
     def __init__(self, array: Tensor, labels: Tensor | None = None):
         if labels is not None and len(labels) != len(array):
-            raise ConfigError(
-                f"There are {len(array)} images but {len(labels)} labels; put the files that go together there."
-            )
+            raise ConfigError(f"There are {len(array)} images but {len(labels)} labels; use the files that belong together.")
         self.array, self.labels = array, labels
 
     def __len__(self) -> int:
@@ -78,7 +80,11 @@ def shuffled(n: int, *keys: int | str) -> list[int]:
 
 
 def hold_out(images: ImageSet, size: int, key: str) -> tuple[ImageSet, ImageSet]:
-    """`images` without `size` of them, and those; which ones never depends on a run's seed. ConfigError if too many."""
+    """`images` without `size` of them, and those `size`; which ones never depends on a run's seed.
+
+    Raises:
+        ConfigError: names `key` where size is not from 1 to below the number of images.
+    """
     check.integer(key, size, minimum=1)
     if size >= len(images):
         raise ConfigError(f"{key} must be smaller than the {len(images)} images there are, not {size}.")

@@ -3,17 +3,17 @@
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Required, TypedDict
 
 import lightning as L
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler
 
 from heatgen import check
 from heatgen.check import ConfigError
 from heatgen.data.images import ImageSet, shuffled
-from heatgen.data.stream import Items, Stream, StreamSteps, as_it_is
+from heatgen.data.stream import Batch, Items, Stream, StreamSteps, as_it_is
 
 if TYPE_CHECKING:
     from heatgen.data.hot_spots import HotSpots
@@ -71,13 +71,33 @@ class DataSpec:
         return (u - low) / (high - low)
 
 
-class DataModule(L.LightningDataModule):
-    """The contract of a data set: batches {"u0": (B, C, H, W) float32, ...} and a `spec`.
+class DataSettings(TypedDict, total=False):
+    """The settings that every data set takes; see `DataModule`."""
 
-    An author writes `read(split)`, and replaces `spec` where the data are not bytes. shape: (C, H, W); batch_size: samples
-    an optimizer step takes over all devices; num_workers: loading processes (0 suits sets in memory); flip: mirror training
-    images at random; augment: turn square ones by quarters and mirror them along both axes at random; data_dir: where files
-    are; seed: of the training order. ConfigError for values out of range.
+    shape: Required[Sequence[int]]
+    batch_size: int
+    num_workers: int
+    flip: bool
+    data_dir: str
+    seed: int
+    augment: bool
+
+
+class DataModule(L.LightningDataModule):
+    """The contract of a data set: batches (`heatgen.data.stream.Batch`) and a `spec`.
+
+    An author writes `read(split)`, and replaces `spec` where the data are not bytes.
+
+    Args:
+        shape: (C, H, W).
+        batch_size: samples an optimizer step takes, over all devices.
+        num_workers: loading processes; 0 suits sets in memory.
+        flip: mirror training images, left to right, at random.
+        data_dir: the folder of downloaded files.
+        seed: of the training order.
+        augment: turn square training images by quarters and mirror them along both axes at random.
+    Raises:
+        ConfigError: for values out of range.
     """
 
     def __init__(
@@ -103,7 +123,7 @@ class DataModule(L.LightningDataModule):
         self._splits: dict[str, ImageSet] = {}
 
     def read(self, split: str) -> ImageSet:
-        """The images of split "train", "val" or "test", each of shape `spec.shape`."""
+        """The images of split "train", "val" or "test", each of shape `spec.shape`; called once a split."""
         raise NotImplementedError
 
     def images(self, split: str) -> ImageSet:
@@ -118,25 +138,41 @@ class DataModule(L.LightningDataModule):
         return self._splits[split]
 
     def get(self, split: str, indices: Sequence[int]) -> Tensor:
-        """u_0 of some images of a split, (B, C, H, W) float32, as in a batch."""
+        """u_0 of some images of a split, as in a batch but never augmented.
+
+        Args:
+            split: "train", "val" or "test".
+            indices: B numbers of images in the split.
+        Returns:
+            (B, C, H, W) float32.
+        """
         return Items(self.images(split)).__getitems__(indices)["u0"]
 
-    def prior_images(self, samples: Sequence[int], seed: int) -> Tensor:
-        """The training images that samples start from, (B, C, H, W): without replacement while they last."""
-        return self.get("train", self.prior_order(samples, seed))
+    def prior_images(self, indices: Sequence[int], seed: int) -> Tensor:
+        """The training images that samples start from where the prior of u_K is a degraded training image.
 
-    def prior_order(self, samples: Sequence[int], seed: int) -> list[int]:
-        """The numbers of those training images."""
+        Without replacement while they last: samples 0 .. N-1 start from all N training images in a random order.
+
+        Args:
+            indices: B numbers of samples, 0, 1, ...
+            seed: of the order.
+        Returns:
+            (B, C, H, W) float32.
+        """
+        return self.get("train", self.prior_order(indices, seed))
+
+    def prior_order(self, indices: Sequence[int], seed: int) -> list[int]:
+        """The numbers, in the training split, of the `prior_images` of these samples."""
         n = len(self.images("train"))
         order = shuffled(n, seed, "prior")
-        return [order[i % n] for i in samples]
+        return [order[i % n] for i in indices]
 
     def prepare_data(self) -> None:
         """Read (and where it must be, download) everything once, in one process."""
         for split in ("train", "val"):
             self.images(split)
 
-    def train_dataloader(self) -> DataLoader[Any]:
+    def train_dataloader(self) -> DataLoader[Batch]:
         """The endless stream, cut to the trainer's `max_steps`."""
         trainer = self.trainer
         assert trainer is not None
@@ -152,7 +188,7 @@ class DataModule(L.LightningDataModule):
         )
         return self._loader(Stream(self.images("train"), self.seed, self.flip, self.augment), steps)
 
-    def val_dataloader(self) -> DataLoader[Any]:
+    def val_dataloader(self) -> DataLoader[Batch]:
         """The validation images in order, this process's share."""
         assert self.trainer is not None
         share = range(self.trainer.global_rank, len(self.images("val")), self.trainer.world_size)
@@ -160,7 +196,7 @@ class DataModule(L.LightningDataModule):
         batches = [list(share[i : i + size]) for i in range(0, len(share), size)]
         return self._loader(Items(self.images("val")), batches)
 
-    def _loader(self, items: Items, batches: Any) -> DataLoader[Any]:
+    def _loader(self, items: Items, batches: Sampler[list[int]] | list[list[int]]) -> DataLoader[Batch]:
         return DataLoader(
             items,
             batch_sampler=batches,

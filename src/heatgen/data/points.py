@@ -1,6 +1,6 @@
 """Points of R^d drawn from a law: what the small vector data sets have in common."""
 
-from typing import Any
+from typing import Unpack
 
 import torch
 from torch import Tensor
@@ -8,16 +8,33 @@ from torch import Tensor
 from heatgen import check
 from heatgen.check import ConfigError
 from heatgen.data.images import ImageSet, Pixels
-from heatgen.data.module import SPLITS, DataModule, DataSpec, Mixture
+from heatgen.data.module import SPLITS, DataModule, DataSettings, DataSpec, Mixture
 from heatgen.noise import generator
+
+
+class PointSettings(DataSettings, total=False):
+    """The settings that every set of points takes; see `Points`."""
+
+    train_size: int
+    val_size: int
+    test_size: int
+    data_seed: int
 
 
 class Points(DataModule):
     """Points of R^d as fields of shape (1, 1, d), drawn from (data_seed, split) alone; nothing is read from a file.
 
-    An author writes `draw(n, generator)`. dimension: d; extent: half the side of the square that pictures show;
-    train_size, val_size, test_size: points of each split; mixture: the law, where it is one of round Gaussians.
-    ConfigError for values out of range, and a shape that is not [1, 1, d].
+    An author writes `draw(n, source)`.
+
+    Args:
+        dimension: d.
+        extent: half the side of the square that pictures show.
+        train_size, val_size, test_size: points of each split.
+        data_seed: of the points.
+        mixture: the law, where it is one of round Gaussians.
+        settings: those of `DataModule`.
+    Raises:
+        ConfigError: for values out of range, and a shape that is not [1, 1, d].
     """
 
     def __init__(
@@ -29,7 +46,7 @@ class Points(DataModule):
         test_size: int = 2_000,
         data_seed: int = 0,
         mixture: Mixture | None = None,
-        **settings: Any,
+        **settings: Unpack[DataSettings],
     ):
         super().__init__(**settings)
         self.dimension = check.integer("data.dimension", dimension, minimum=1)

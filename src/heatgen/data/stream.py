@@ -6,7 +6,7 @@ the same steps.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypedDict
+from typing import TypedDict, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,23 +15,25 @@ from torch.utils.data import Dataset, Sampler
 from heatgen.data.images import ImageSet, shuffled
 from heatgen.noise import mix
 
+Whatever = TypeVar("Whatever")
+
 
 class Batch(TypedDict):
-    """u0: (B, C, H, W) float32; index: (B,) the samples' own numbers; key: (B,) those of their noise."""
+    """What a training or validation step is given; all on the same device."""
 
-    u0: Tensor
-    index: Tensor
-    key: Tensor
+    u0: Tensor  # the clean fields, (B, C, H, W) float32; bytes are scaled to [0, 1]
+    index: Tensor  # the number of each sample in its split, (B,) int64
+    key: Tensor  # what seeds the noise of each sample: its position in the stream, or its index; (B,) int64
 
 
 def as_batch(pixels: Tensor, indices: Sequence[int], keys: Sequence[int]) -> Batch:
-    """A batch of images; bytes become numbers in [0, 1]."""
+    """The batch of these images, (B, C, H, W) bytes or float32, with their numbers and noise keys."""
     u0 = pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels.float()
     return {"u0": u0, "index": torch.as_tensor(indices), "key": torch.as_tensor(keys)}
 
 
 class Items(Dataset[Batch]):
-    """Batches by the samples' own numbers, in order: {"u0", "index", "key" = index}."""
+    """Batches by the samples' own numbers, in order; their noise keys are these numbers."""
 
     def __init__(self, images: ImageSet):
         self.images = images
@@ -40,17 +42,20 @@ class Items(Dataset[Batch]):
         return as_batch(self.images.pixels(indices), indices, indices)
 
 
-def turned(u: Tensor, number: int) -> Tensor:
+def turned(u: Tensor, orientation: int) -> Tensor:
     """A square image (C, H, H) in one of its 8 orientations; each is that of 2 of the numbers 0 .. 15 (modulo 16)."""
-    mirrored = [axis for axis, bit in ((-2, 4), (-1, 8)) if number & bit]
-    return u.rot90(number % 4, (-2, -1)).flip(mirrored)
+    mirrored = [axis for axis, bit in ((-2, 4), (-1, 8)) if orientation & bit]
+    return u.rot90(orientation % 4, (-2, -1)).flip(mirrored)
 
 
 class Stream(Items):
-    """Batches by positions of the endless training stream.
+    """Batches by positions of the endless training stream; their noise keys are these positions.
 
-    flip mirrors half of the images, left to right; augment turns square ones by quarters and mirrors them along both axes,
-    all 8 orientations equally often. Which images, and how, is chosen by position.
+    Args:
+        images: the training split.
+        seed: of the order, and of which images are changed and how, which depends on their position alone.
+        flip: mirror half of the images, left to right.
+        augment: turn square images by quarters and mirror them along both axes, all 8 orientations equally often.
     """
 
     def __init__(self, images: ImageSet, seed: int, flip: bool = False, augment: bool = False):
@@ -78,7 +83,14 @@ class Stream(Items):
 
 
 class StreamSteps(Sampler[list[int]]):
-    """The stream positions of each step from start() to `stop`; with several processes, the share of one of them."""
+    """The stream positions of each step from start() to `stop`.
+
+    Args:
+        batch_size: positions per step, over all processes.
+        start: the first step, asked when the loader starts, so that a resumed run goes on where it was.
+        stop: the step to stop before.
+        rank, world: which of how many processes this one is; it takes every world-th position.
+    """
 
     def __init__(self, batch_size: int, start: Callable[[], int], stop: int, rank: int = 0, world: int = 1):
         self.batch_size, self.start, self.stop, self.rank, self.world = batch_size, start, stop, rank, world
@@ -91,6 +103,6 @@ class StreamSteps(Sampler[list[int]]):
             yield list(range(step * self.batch_size + self.rank, (step + 1) * self.batch_size, self.world))
 
 
-def as_it_is(batch: Any) -> Any:
+def as_it_is(batch: Whatever) -> Whatever:
     """The batch that `__getitems__` made; a named function, so that worker processes can be started any way."""
     return batch

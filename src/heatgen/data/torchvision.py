@@ -3,29 +3,36 @@
 import gzip
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 import torch
 
 from heatgen.check import ConfigError
 from heatgen.data.images import ImageSet, Pixels, hold_out
-from heatgen.data.module import DataModule
+from heatgen.data.module import DataModule, DataSettings
+
+if TYPE_CHECKING:
+    from torchvision.datasets import VisionDataset
 
 
-def download(name: str, folder: Path, files: str, **options: Any) -> Any:
-    """torchvision's data set `name` under `folder`; ConfigError with what to do where it cannot be downloaded."""
+def download(name: str, folder: Path, files: str, train: bool) -> "VisionDataset":
+    """torchvision's data set `name` under `folder`, its train or its test part.
+
+    Raises:
+        ConfigError: where it is not there and cannot be downloaded; says where to put which `files`.
+    """
     import torchvision
 
     try:
-        return getattr(torchvision.datasets, name)(root=str(folder), download=True, **options)
+        return getattr(torchvision.datasets, name)(root=str(folder), download=True, train=train)
     except (OSError, RuntimeError) as error:
         reason = " ".join(str(error).split())[-100:]
         raise ConfigError(f"{name} is not under {folder} and cannot be downloaded ({reason}); put {files} there.") from error
 
 
 def read_idx(path: Path) -> np.ndarray:
-    """The array of an IDX file (the format of MNIST), gzipped or not. ConfigError if the file is cut short or foreign."""
+    """The array of an IDX file (the format of MNIST), gzipped or not. ConfigError if it is truncated or something else."""
     opener = gzip.open if path.suffix == ".gz" else open
     try:
         with opener(path, "rb") as file:
@@ -33,13 +40,20 @@ def read_idx(path: Path) -> np.ndarray:
         sizes = np.frombuffer(content, ">u4", count=content[3], offset=4)
         return np.frombuffer(content, np.uint8, offset=4 + 4 * len(sizes)).reshape(sizes)
     except (EOFError, OSError, ValueError, IndexError, zlib.error) as error:
-        raise ConfigError(f"{path} is not a whole IDX file ({error}); delete it or put the right one there.") from error
+        raise ConfigError(
+            f"{path} is not a complete IDX file ({error}); delete it or replace it by the right one."
+        ) from error
 
 
 class TorchvisionImages(DataModule):
-    """A set with a train and a test part; val_size images of the train part are held out for validation."""
+    """A set with a train and a test part.
 
-    def __init__(self, val_size: int = 5000, **settings: Any):
+    Args:
+        val_size: images of the train part that are held out for validation.
+        settings: those of `DataModule`.
+    """
+
+    def __init__(self, val_size: int = 5000, **settings: Unpack[DataSettings]):
         super().__init__(**settings)
         self.val_size = val_size
 
@@ -48,7 +62,7 @@ class TorchvisionImages(DataModule):
         raise NotImplementedError
 
     def read_labels(self, train: bool) -> torch.Tensor | None:
-        """The class of each image of that part, (N,) int64; None where they are not there."""
+        """The class of each image of that part, (N,) int64; None where they are missing."""
         return None
 
     def read(self, split: str) -> ImageSet:
@@ -60,7 +74,7 @@ class TorchvisionImages(DataModule):
 
 
 class IdxImages(TorchvisionImages):
-    """MNIST and its relatives: IDX files, gzipped or not, in any of the places they are usually put.
+    """MNIST and its relatives: IDX files, gzipped or not, in any of their usual places.
 
     Looked for, in this order: <data_dir>/<name>/raw (torchvision's own), <data_dir>/<name>, `system_dir`.
     """

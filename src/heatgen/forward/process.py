@@ -240,7 +240,7 @@ class ForwardProcess(nn.Module):
     def frobenius(self, t: Tensor, s: Tensor | None = None) -> float:
         """The Frobenius norm of A(t), or of A(t) - A(s), for one time, (1,)."""
         gain = self.gain(t) if s is None else self.gain(t) - self.gain(s)
-        return gain.double().expand(1, *self.shape).norm().item()
+        return float(gain.double().expand(1, *self.shape).norm())
 
     def validate(self) -> None:
         """ConfigError unless the map keeps the law; warns where level K destroys nothing (`validation.validate`)."""

@@ -53,7 +53,8 @@ class RandomProduct(MatrixProcess):
             if factors == "haar":
                 return haar_rotation(size, source)
             gaussian = torch.randn(size, size, generator=source, dtype=torch.float64)
-            return (torch.eye(size, dtype=torch.float64) + epsilon * gaussian / size**0.5) / (1 + epsilon**2) ** 0.5
+            near: Tensor = (torch.eye(size, dtype=torch.float64) + epsilon * gaussian / size**0.5) / (1 + epsilon**2) ** 0.5
+            return near
 
         def build(count: int, size: int, axis: str) -> Tensor:
             product = torch.eye(size, dtype=torch.float64)

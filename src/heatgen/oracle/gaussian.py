@@ -178,7 +178,8 @@ class GaussianOracle:
         cross, total = self._covariance(t, white)
         pixels = torch.eye(len(total)).to(total).reshape(-1, *self.spectrum.shape)
         prior = self.basis.inverse(self.spectrum * self.basis(pixels)).flatten(1)
-        return prior - cross @ torch.linalg.solve(total, cross.mT)
+        posterior: Tensor = prior - cross @ torch.linalg.solve(total, cross.mT)
+        return posterior
 
     def standardise(self, u0: Tensor, u: Tensor, t: Tensor, white: float | None = None) -> Tensor:
         """u_0 given u_t = u in units of the exact posterior's deviations, (B, C, H, W); NaN where nothing is uncertain.

@@ -94,13 +94,13 @@ class MixtureOracle:
         std = process.std(t).double().expand(1, *self.shape).flatten(1)
 
         def into(u: Tensor) -> Tensor:
-            return u.double().flatten(1) @ left
+            return torch.matmul(u.double().flatten(1), left)
 
         def out_of(c: Tensor) -> Tensor:
-            return (c @ left.mT).reshape(-1, *self.shape)
+            return torch.matmul(c, left.mT).reshape(-1, *self.shape)
 
         def back(c: Tensor) -> Tensor:
-            return (c @ right).reshape(-1, *self.shape)
+            return torch.matmul(c, right).reshape(-1, *self.shape)
 
         return Law(into, out_of, back, gain[None], std, offset @ left, self.means.flatten(1) @ right.mT)
 

@@ -171,5 +171,5 @@ def pixel_variance(basis: Basis, variance: Tensor) -> Tensor:
         return basis.rows.to(variance).square().mT @ variance @ basis.columns.to(variance).square()
     height, width = variance.shape[-2:]
     y, x = (2 * torch.arange(n, device=variance.device) % n for n in (height, width))
-    waves = torch.fft.fft2(variance).imag[..., y[:, None], x[None, :]]
+    waves: Tensor = torch.fft.fft2(variance).imag[..., y[:, None], x[None, :]]
     return ((variance.sum((-2, -1), keepdim=True) - waves) / (height * width)).clamp(min=0)
