@@ -3,10 +3,6 @@
 import difflib
 import math
 from collections.abc import Iterable, Sequence
-from pathlib import Path
-from typing import Any
-
-CONF = Path(__file__).resolve().parents[2] / "conf"
 
 
 class ConfigError(ValueError):
@@ -19,24 +15,21 @@ def did_you_mean(word: str, options: Iterable[str]) -> str:
     return f"; did you mean {near[0]}?" if near else ""
 
 
-def options_of(group: str) -> list[str]:
-    """The options of a config group."""
-    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
-
-
-def integer(key: str, value: Any, minimum: int | None = None) -> int:
+def integer(key: str, value: object, minimum: int | None = None) -> int:
     """`value` as an int; ConfigError unless it is a whole number of at least `minimum`."""
     bound = "" if minimum is None else f" of at least {minimum}"
-    whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
-    if not whole or isinstance(value, bool) or (minimum is not None and value < minimum):
-        raise ConfigError(f"{key} must be a whole number{bound}, not {value!r}.")
-    return int(value)
+    whole = isinstance(value, (int, float)) and not isinstance(value, bool) and float(value).is_integer()
+    if isinstance(value, (int, float)) and whole and (minimum is None or value >= minimum):
+        return int(value)
+    raise ConfigError(f"{key} must be a whole number{bound}, not {value!r}.")
 
 
-def number(key: str, value: Any, minimum: float = -math.inf, maximum: float = math.inf, above: float = -math.inf) -> float:
+def number(
+    key: str, value: object, minimum: float = -math.inf, maximum: float = math.inf, above: float = -math.inf
+) -> float:
     """`value` as a float; ConfigError unless it is finite, >= minimum, <= maximum and > above."""
-    ok = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    if ok and minimum <= value <= maximum and value > above:
+    finite = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, (int, float)) and finite and minimum <= value <= maximum and value > above:
         return float(value)
     bounds = [
         f"greater than {above:g}" if above > -math.inf else "",
@@ -47,21 +40,21 @@ def number(key: str, value: Any, minimum: float = -math.inf, maximum: float = ma
     raise ConfigError(f"{key} must be a number{' ' + wanted if wanted else ''}, not {value!r}.")
 
 
-def boolean(key: str, value: Any) -> bool:
+def boolean(key: str, value: object) -> bool:
     """`value` if it is true or false; ConfigError otherwise."""
     if not isinstance(value, bool):
         raise ConfigError(f"{key} must be true or false, not {value!r}.")
     return value
 
 
-def choice(key: str, value: Any, options: Sequence[str]) -> str:
+def choice(key: str, value: object, options: Sequence[str]) -> str:
     """`value` if it is one of `options`; ConfigError otherwise."""
-    if value not in options:
+    if not isinstance(value, str) or value not in options:
         raise ConfigError(f"{key} must be one of {', '.join(options)}, not {value!r}{did_you_mean(str(value), options)}.")
     return value
 
 
-def shape(key: str, value: Any) -> tuple[int, ...]:
+def shape(key: str, value: object) -> tuple[int, ...]:
     """`value` as a tuple of positive whole numbers, (channels, height, width) for images."""
     if isinstance(value, str) or not isinstance(value, Sequence) or not value:
         raise ConfigError(f"{key} must be a list such as [1, 28, 28], not {value!r}.")

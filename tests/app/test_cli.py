@@ -16,7 +16,7 @@ from conftest import ROOT, SMALL, call
 from omegaconf import OmegaConf
 from PIL import Image
 
-from heatgen.app.load import load
+from heatgen.app.api import load
 
 Refused = Callable[..., str]
 

@@ -9,7 +9,8 @@ from scipy.ndimage import gaussian_filter
 from scipy.stats import chisquare, kstest
 from torch.testing import assert_close
 
-from heatgen.check import CONF, ConfigError
+from heatgen.app.options import CONF
+from heatgen.check import ConfigError
 from heatgen.data.hot_spots import HotSpotFields, HotSpots, Spot, draw_spots, smoothing_matrix
 from heatgen.data.module import SPLITS
 from heatgen.forward.neumann_heat import NeumannHeat

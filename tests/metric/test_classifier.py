@@ -7,12 +7,13 @@ import pytest
 import torch
 from feature_toys import CPU, ctx, flat
 
+from heatgen.app import classifier
+from heatgen.app.classifier import make_data
 from heatgen.check import ConfigError
 from heatgen.data.digits import Digits
 from heatgen.data.images import Pixels
 from heatgen.data.module import DataModule
-from heatgen.metric import classifier
-from heatgen.metric.classifier import FEATURES, Classifier, ConvNet, make_data, train, weights_file
+from heatgen.metric.classifier import FEATURES, Classifier, ConvNet, train, weights_file
 from heatgen.metric.fid import FID
 from heatgen.metric.inception_score import InceptionScore
 
@@ -156,7 +157,7 @@ def test_a_missing_classifier_says_how_to_train_it(tmp_path):
     with pytest.raises(ConfigError) as caught:
         Classifier.load(path, "fake", (1, 4, 4), CPU)
     assert str(caught.value) == (
-        f"metric.extractor=classifier needs {path}; train it with python -m heatgen.metric.classifier fake."
+        f"metric.extractor=classifier needs {path}; train it with python -m heatgen.app.classifier fake."
     )
 
 

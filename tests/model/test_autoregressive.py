@@ -9,7 +9,7 @@ from conftest import call
 from gaussian_toys import exact
 from torch.testing import assert_close
 
-from heatgen.app.load import load
+from heatgen.app.api import load
 from heatgen.forward.stochastic_heat import StochasticHeat
 from heatgen.model.autoregressive import Autoregressive
 from heatgen.noise import SampleNoise

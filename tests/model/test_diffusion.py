@@ -11,7 +11,7 @@ from gaussian_toys import gaussian
 from scipy import stats
 from torch.testing import assert_close
 
-from heatgen.app.load import load
+from heatgen.app.api import load
 from heatgen.check import ConfigError
 from heatgen.data.module import DataSpec
 from heatgen.forward.blurring import Blurring

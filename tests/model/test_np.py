@@ -9,7 +9,7 @@ import torch
 from conftest import call
 from torch.testing import assert_close
 
-from heatgen.app.load import load
+from heatgen.app.api import load
 from heatgen.check import ConfigError
 from heatgen.forward.constant_velocity import ConstantVelocity
 from heatgen.forward.random_velocity import RandomVelocity

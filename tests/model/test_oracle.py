@@ -10,7 +10,7 @@ from conftest import call, shipped_map
 from gaussian_toys import exact_model, gaussian
 from torch.testing import assert_close
 
-from heatgen.app.load import load
+from heatgen.app.api import load
 from heatgen.check import ConfigError
 from heatgen.forward.heat import Heat
 from heatgen.forward.random_matrix import RandomMatrix

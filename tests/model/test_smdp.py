@@ -9,7 +9,7 @@ from conftest import call
 from gaussian_toys import exact
 from torch.testing import assert_close
 
-from heatgen.app.load import load
+from heatgen.app.api import load
 from heatgen.check import ConfigError
 from heatgen.forward.heat import Heat
 from heatgen.forward.stochastic_heat import StochasticHeat

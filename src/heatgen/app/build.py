@@ -2,41 +2,95 @@
 
 import inspect
 import logging
-import re
+import pydoc
 import warnings
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import hydra
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from heatgen import check
 from heatgen.check import ConfigError
 from heatgen.runtime import launch
 
+if TYPE_CHECKING:
+    import lightning as L
+    from lightning.pytorch.loggers import Logger
+
+    from heatgen.data.module import DataModule
+    from heatgen.forward.process import ForwardProcess
+    from heatgen.model.module import Method
+    from heatgen.sampler.interface import Sampler
+
 log = logging.getLogger("heatgen")
 
 
-def instantiate(node: DictConfig, **objects: Any) -> Any:
-    """What a config describes; `objects` are arguments that are already built. ConfigError for an unknown option."""
+def instantiate(node: DictConfig, **objects: object) -> Any:
+    """What a node of a config describes.
+
+    Args:
+        node: `_target_` and its options.
+        objects: arguments that are built already.
+
+    Raises:
+        ConfigError: the target cannot be imported, or has no such option; so for the nodes in it.
+    """
+    check_options(node)
     factory = hydra.utils.instantiate(node, _partial_=True, _convert_="all")
+    return factory(**objects)
+
+
+def check_options(node: DictConfig | ListConfig) -> None:
+    """ConfigError for a target that cannot be imported or an option that it does not have, here and in what is inside."""
+    keys = range(len(node)) if isinstance(node, ListConfig) else list(node)
+    for key in keys:
+        if not OmegaConf.is_missing(node, key) and isinstance(node[key], (DictConfig, ListConfig)):
+            check_options(node[key])
+    if not isinstance(node, DictConfig) or "_target_" not in node:
+        return
+    options = options_of_target(locate(node._target_))
+    for key in () if options is None else map(str, node):
+        if key not in options and not (key.startswith("_") and key.endswith("_")):
+            hint = check.did_you_mean(key, options)
+            raise ConfigError(f"{node._target_} has no option {key!r}{hint or '; remove it.'}")
+
+
+def locate(name: str) -> Any:
+    """The class or function of a dotted name. ConfigError where it cannot be imported."""
     try:
-        return factory(**objects)
-    except TypeError as error:
-        unknown = re.search(r"(\w+)\(\) got an unexpected keyword argument '(\w+)'", str(error))
-        if unknown is None:
-            raise
-        options = list(inspect.signature(factory.func).parameters)
-        hint = check.did_you_mean(unknown[2], options)
-        raise ConfigError(f"{node._target_} has no option {unknown[2]!r}{hint or '; remove it.'}") from error
+        target = pydoc.locate(name)
+    except pydoc.ErrorDuringImport as error:
+        raise ConfigError(f"_target_={name} cannot be imported: {error}.") from error
+    if target is None:
+        raise ConfigError(f"_target_={name} does not exist; is its package installed, or in the current folder?")
+    return target
 
 
-def build_data(node: DictConfig) -> Any:
+def options_of_target(target: Any) -> list[str] | None:
+    """The names of the arguments that a class or function takes; None where it takes any.
+
+    A class that passes `**settings` on takes those of the class above it too.
+    """
+    names: list[str] = []
+    for function in [base.__init__ for base in target.__mro__] if inspect.isclass(target) else [target]:
+        try:
+            parameters = list(inspect.signature(function).parameters.values())
+        except ValueError:  # a builtin
+            return None
+        names += [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name != "self"]
+        if not any(p.kind == p.VAR_KEYWORD for p in parameters):
+            return names
+    return None
+
+
+def build_data(node: DictConfig) -> "DataModule":
     """The data of a config's node `data`; what it recommends to other groups is not its own concern."""
     settings: Any = OmegaConf.to_container(node, resolve=True)
     return instantiate(OmegaConf.create({key: value for key, value in settings.items() if key != "recommended"}))
 
 
-def build_process(node: DictConfig) -> Any:
+def build_process(node: DictConfig) -> "ForwardProcess":
     """The forward process of a config's node `forward`, checked; what it warns of is logged."""
     process = instantiate(node)
     with warnings.catch_warnings(record=True) as caught:
@@ -48,22 +102,44 @@ def build_process(node: DictConfig) -> Any:
     return process
 
 
-def build_sampler(node: DictConfig) -> Any:
+def build_sampler(node: DictConfig) -> "Sampler":
     """The sampler of a config's node `sampler` with its options, to be called with (model, u_K, times, ...)."""
+    check_options(node)
     return hydra.utils.instantiate(node, _partial_=True, _convert_="all")
 
 
-def build(cfg: DictConfig) -> tuple[Any, Any]:
+def build(cfg: DictConfig) -> tuple["Method", "DataModule"]:
     """The model and the data of a training config, wired together and checked; what the model chose goes into `cfg`."""
     data, process = build_data(cfg.data), build_process(cfg.forward)
-    sampler = build_sampler(cfg.sampler)
-    model = instantiate(cfg.model, process=process, net=instantiate(cfg.net), sampler=sampler)
+    sampler = None if cfg.get("sampler") is None else build_sampler(cfg.sampler)
+    model: Method = instantiate(cfg.model, process=process, net=instantiate(cfg.net), sampler=sampler)
     if model.uses_sampler:
         from heatgen.sampler.interface import check_pair
 
+        if sampler is None:
+            raise ConfigError(f"{cfg.model._target_} draws with a sampler; choose one with sampler=NAME.")
         check_pair(sampler, model)
     for key, value in model.chosen.items():
         OmegaConf.update(cfg, f"model.{key}", value)
         if launch.rank() == 0:
             log.info("model.%s=auto chose %s for forward=%s", key, value, process.name)
     return model, data
+
+
+def build_callbacks(cfg: DictConfig) -> dict[str, "L.Callback"]:
+    """The callbacks of a training config, by their names in its node `callback`."""
+    return {str(name): instantiate(node) for name, node in (cfg.callback or {}).items() if node is not None}
+
+
+def build_loggers(cfg: DictConfig, run_dir: Path) -> list["Logger"]:
+    """The loggers of a training config, for a run in this folder."""
+    return [instantiate(node, folder=str(run_dir)) for node in (cfg.logger or {}).values() if node is not None]
+
+
+def refuse_unused(cfg: DictConfig) -> None:
+    """ConfigError for a choice of a training config that its model does not use: of a regime or a sampler."""
+    model = locate(cfg.model._target_)
+    if cfg.get("regime") is not None and "regime" not in (options_of_target(model) or ["regime"]):
+        raise ConfigError(f"regime= is not used by {cfg.model._target_}; remove it, or use model=np.")
+    if cfg.get("sampler") is not None and not getattr(model, "uses_sampler", True):
+        raise ConfigError(f"sampler= is not used by {cfg.model._target_}, which draws without one; remove it.")

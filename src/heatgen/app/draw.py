@@ -4,13 +4,15 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
-from omegaconf import OmegaConf
 from torch import Tensor
 
-from heatgen.check import CONF, ConfigError
+from heatgen.app.requests import SampleRequest
+from heatgen.check import ConfigError
+from heatgen.data.module import DataModule
+from heatgen.model.module import Method
+from heatgen.model.prior import start
 from heatgen.noise import Noise, SampleNoise, SharedNoise, SphericalNoise, batches
 from heatgen.picture import Film, grid, is_points, save_gif, save_mp4
 from heatgen.runtime.devices import Devices
@@ -18,7 +20,7 @@ from heatgen.runtime.files import atomic_path, write_text
 
 PICTURED = 100  # images in a grid; of points, all
 IMAGES, POINTS = 36, 2000  # samples that are drawn where nobody says how many
-States = Callable[[Sequence[int]], tuple[Any, Tensor, Noise]]  # samples -> model, initial states, noise
+States = Callable[[Sequence[int]], tuple[Method, Tensor, Noise]]  # sample numbers -> bound model, states at level K, rng
 
 
 def usual_n(shape: Sequence[int]) -> int:
@@ -26,122 +28,126 @@ def usual_n(shape: Sequence[int]) -> int:
     return POINTS if is_points(shape) else IMAGES
 
 
-def random_states(model: Any, data: Any, device: torch.device, seed: int, same_init: bool, share_noise: bool) -> States:
+def random_states(
+    model: Method, data: DataModule, device: torch.device, seed: int, same_init: bool, share_noise: bool
+) -> States:
     """Initial states and noise of given samples: random, with `same_init` one state, with `share_noise` one noise."""
 
-    def states(samples: Sequence[int]) -> tuple[Any, Tensor, Noise]:
-        seeds = [0] * len(samples) if same_init else list(samples)
-        u0 = data.prior_images(seeds, seed).to(device)
-        noise = SampleNoise(samples, seed, "sample")
-        first = SampleNoise(seeds, seed, "prior") if same_init or share_noise else noise
-        drawn = model.bound(first)
-        return drawn, drawn.initial_state(u0, first), SharedNoise(seed, "shared") if share_noise else noise
+    def states(indices: Sequence[int]) -> tuple[Method, Tensor, Noise]:
+        own = [0] * len(indices) if same_init else indices
+        begin = start(model, data, own, seed, device, "prior" if same_init or share_noise else "sample")
+        if share_noise:
+            return begin.model, begin.state, SharedNoise(seed, "shared")
+        return begin.model, begin.state, SampleNoise(indices, seed, "sample") if same_init else begin.rng
 
     return states
 
 
-def interpolated_states(model: Any, data: Any, device: torch.device, seed: int, num_points: int) -> States:
+def interpolated_states(model: Method, data: DataModule, device: torch.device, seed: int, num_points: int) -> States:
     """States between samples 0 and 1: linear in u_K, spherical in the noise of each step.
 
     u_K(j) = w_j a + (1 - w_j) b with w from 1 to 0; noise cos(phi_j) eps1 + sin(phi_j) eps2 with phi from 0 to pi/2.
-    Both ends are the two samples that random sampling gives with the same seed. Source: Rissanen et al. 2023, section 4.
-    ConfigError for a map that is drawn at random: there is no map between two.
+    Both ends are the two samples that random sampling gives with the same seed.
+
+    Raises:
+        ConfigError: the map is drawn at random, so that there is no map between two.
+
+    Source:
+        Rissanen et al. 2023, section 4.
     """
     if model.process.is_random:
         raise ConfigError(
             f"interpolate=true needs one map for both ends, and forward={model.process.name} is drawn at random."
         )
 
-    def states(samples: Sequence[int]) -> tuple[Any, Tensor, Noise]:
-        ends, noises = [], [SampleNoise([i], seed, "sample") for i in (0, 1)]
-        for i, noise in enumerate(noises):
-            ends.append(model.initial_state(data.prior_images([i], seed).to(device), noise))
-        place = torch.tensor([j / max(num_points - 1, 1) for j in samples]).to(ends[0])
-        weight = place.reshape(-1, *[1] * (ends[0].dim() - 1))
-        return model, (1 - weight) * ends[0] + weight * ends[1], SphericalNoise(place * math.pi / 2, *noises)
+    def states(indices: Sequence[int]) -> tuple[Method, Tensor, Noise]:
+        ends = [start(model, data, [i], seed, device) for i in (0, 1)]
+        place = torch.tensor([j / max(num_points - 1, 1) for j in indices]).to(ends[0].state)
+        weight = place.reshape(-1, *[1] * (ends[0].state.dim() - 1))
+        state = (1 - weight) * ends[0].state + weight * ends[1].state
+        return model, state, SphericalNoise(place * math.pi / 2, ends[0].rng, ends[1].rng)
 
     return states
 
 
-def folder_name(cfg: Any, delta: str) -> str:
+def folder_name(request: SampleRequest, delta: str) -> str:
     """What distinguishes one sampling of a run from another."""
-    words = ["interpolation"] if cfg.interpolate else []
-    words += [f"delta_{delta}", f"seed_{cfg.seed}"]
-    words += [f"prior_std_{cfg.prior_std:g}"] if cfg.prior_std is not None else []
-    words += [Path(cfg.checkpoint).stem] if cfg.checkpoint != "last" else []
-    words += [cfg.weights] if cfg.weights != "ema" else []
-    words += sampler_words(cfg)
-    words += [word for word in ("same_init", "share_noise") if cfg[word]]
+    load = request.load
+    words = ["interpolation"] if request.interpolate else []
+    words += [f"delta_{delta}", f"seed_{request.seed}"]
+    words += [f"prior_std_{load.prior_std:g}"] if load.prior_std is not None else []
+    words += [Path(load.checkpoint).stem] if load.checkpoint != "last" else []
+    words += [load.weights] if load.weights != "ema" else []
+    words += load.sampler.words() if load.sampler else []
+    words += [word for word in ("same_init", "share_noise") if getattr(request, word)]
     return "_".join(words)
 
 
-def sampler_words(cfg: Any) -> list[str]:
-    """The sampler that `cfg` asks for in place of the run's own: its name, and key=value where that is not the default."""
-    if not cfg.get("sampler"):
-        return []
-    name = cfg.sampler["_target_"].rsplit(".", 1)[-1]
-    usual = OmegaConf.load(CONF / "sampler" / f"{name}.yaml")
-    return [name, *(f"{key}={value}" for key, value in cfg.sampler.items() if usual.get(key) != value)]
+def draw_samples(
+    model: Method, data: DataModule, devices: Devices, request: SampleRequest, n: int, film: Film | None = None
+) -> tuple[Tensor, Tensor]:
+    """Samples as a request says, drawn by all processes together.
 
+    Args:
+        model: on the device of this process, ready to sample.
+        data: its data, for the initial states.
+        devices: the processes.
+        request: how to sample.
+        n: how many samples, or points of an interpolation.
+        film: sees the states on the way.
 
-def draw(model: Any, data: Any, devices: Devices, root: Path, cfg: Any) -> Path:
-    """Sample as `cfg` (conf/sample.yaml) says, in all processes; the first one writes into a folder under `root`.
-
-    grid.png the first 100 images or all points, initial.png their states at level K, process.gif and process.mp4 the way
-    back (of an interpolation: from one end to the other and back), samples.pt {"samples", "initial": (n, C, H, W) float32,
-    "settings"}.
+    Returns:
+        The samples and their states at level K, (n, C, H, W) float32 each, in order, on every process.
     """
-    if cfg.interpolate and (cfg.same_init or cfg.share_noise):
-        raise ConfigError("interpolate=true has its own states and noise; remove same_init and share_noise.")
-    n = cfg.num_points if cfg.interpolate else cfg.n
-    if cfg.interpolate:
-        states = interpolated_states(model, data, devices.device, cfg.seed, n)
+    if request.interpolate:
+        states = interpolated_states(model, data, devices.device, request.seed, n)
     else:
-        states = random_states(model, data, devices.device, cfg.seed, cfg.same_init, cfg.share_noise)
-    film = Film(model.process.num_levels, n)
-    initial, samples, runs = [], [], batches(devices.share(range(n)), cfg.batch_size)
-    with devices.bar(len(runs) * model.process.num_levels, "sampling") as bar, devices.autocast():
+        states = random_states(model, data, devices.device, request.seed, request.same_init, request.share_noise)
+    empty = torch.empty(0, *model.process.shape)
+    initial, samples, parts = [empty], [empty], batches(devices.share(range(n)), request.batch_size)
+    with devices.bar(len(parts) * model.process.num_levels, "sampling") as bar, devices.autocast():
 
-        def see(k: int, u: Tensor) -> None:
-            film.record(k, u)
+        def on_step(k: int, u: Tensor) -> None:
+            if film is not None:
+                film.record(k, u)
             bar.update()
 
-        for run in runs:
-            drawn, first, noise = states(run)
-            film.begin()
-            film.record(0, first)
-            samples.append(drawn.generate(first, noise, see).float())
-            initial.append(first)
-    empty = torch.empty(0, *model.process.shape)
-    initial_all = devices.gather(torch.cat(initial) if initial else empty)
-    samples_all = devices.gather(torch.cat(samples) if samples else empty)
-    states_all = devices.gather(film.states(empty))[: film.tiles]  # (n, frames, C, H, W)
+        for indices in parts:
+            bound, first, rng = states(indices)
+            if film is not None:
+                film.begin()
+                film.record(0, first)
+            samples.append(bound.generate(first, rng, on_step).float().cpu())
+            initial.append(first.cpu())
+    return devices.gather(torch.cat(samples)), devices.gather(torch.cat(initial))
 
-    folder = root / folder_name(cfg, model.noise_label())
+
+def draw(model: Method, data: DataModule, devices: Devices, root: Path, request: SampleRequest) -> Path:
+    """Sample as a request says, in all processes; the first one writes into a folder under `root`.
+
+    Returns:
+        The folder: grid.png, the first 100 images or all points; initial.png, their states at level K; process.gif and
+        process.mp4, the way back (of an interpolation: from one end to the other and back); samples.pt, {"samples",
+        "initial": (n, C, H, W) float32, "settings"}.
+    """
+    n = request.num_points if request.interpolate else request.n or usual_n(model.process.shape)
+    film = Film(model.process.num_levels, n)
+    samples, initial = draw_samples(model, data, devices, request, n, film)
+    states = devices.gather(film.states(torch.empty(0, *model.process.shape)))[: film.tiles]  # (n, frames, C, H, W)
+
+    folder = root / folder_name(request, model.noise_label())
     if devices.first:
         folder.mkdir(parents=True, exist_ok=True)
-        columns = n if cfg.interpolate else None
+        settings = request.facts() | {"n": n}
+        with atomic_path(folder / "samples.pt") as beside:
+            torch.save({"samples": samples, "initial": initial, "settings": settings}, beside)
+        write_text(folder / "settings.json", json.dumps(settings, indent=2) + "\n")
+        columns = n if request.interpolate else None
         shown = n if is_points(model.process.shape) else PICTURED
         to_unit = data.spec.to_unit
-        grid(to_unit(samples_all[:shown]), columns).save(folder / "grid.png")
-        grid(to_unit(initial_all[:shown]), columns).save(folder / "initial.png")
-        write_film(folder, to_unit(samples_all), to_unit(states_all), cfg.interpolate)
-        keys = (
-            "n",
-            "seed",
-            "delta",
-            "delta_mode",
-            "prior_std",
-            "same_init",
-            "share_noise",
-            "interpolate",
-            "num_points",
-            "weights",
-        )
-        settings = {key: cfg[key] for key in keys} | {"sampler": " ".join(sampler_words(cfg)) or None}
-        with atomic_path(folder / "samples.pt") as beside:
-            torch.save({"samples": samples_all, "initial": initial_all, "settings": settings}, beside)
-        write_text(folder / "settings.json", json.dumps(settings, indent=2) + "\n")
+        grid(to_unit(samples[:shown]), columns).save(folder / "grid.png")
+        grid(to_unit(initial[:shown]), columns).save(folder / "initial.png")
+        write_film(folder, to_unit(samples), to_unit(states), request.interpolate)
     return folder
 
 

@@ -1,23 +1,25 @@
-"""A job of an entry point: the wrapper that explains what fails, its devices, and its several processes."""
+"""A job of an entry point: the wrapper that explains what fails, and its several processes."""
 
 import functools
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from heatgen.app import mistakes, options, resolvers
+from heatgen.app.options import SearchPath
 from heatgen.check import ConfigError
-from heatgen.runtime import directory, explain, launch
+from heatgen.runtime import explain, launch
+from heatgen.runtime.launch import DeviceRequest
 
 log = logging.getLogger("heatgen")
 Result = TypeVar("Result")
-OmegaConf.register_new_resolver("heatgen.run_directory", directory.run_directory, replace=True)
-OmegaConf.register_new_resolver("heatgen.groups", explain.describe_groups, replace=True)
+resolvers.register()  # here, as a launcher's processes import no more than a job
 
 
 def task_wrapper(function: Callable[[DictConfig], Result]) -> Callable[[DictConfig], Result]:
@@ -26,12 +28,12 @@ def task_wrapper(function: Callable[[DictConfig], Result]) -> Callable[[DictConf
     @functools.wraps(function)
     def job(cfg: DictConfig) -> Result:
         try:
-            explain.check_choices(HydraConfig.get().runtime.choices)
+            options.check_choices(HydraConfig.get().runtime.choices)
             return function(cfg)
         except Exception as error:
-            if HydraConfig.get().mode == RunMode.RUN:
-                explain.refuse(error)
-            log.error("failed: %s", explain.explain(error, function.__name__) or repr(error))
+            if not in_sweep():
+                explain.refuse(error, mistakes.sentence(error))
+            log.error("failed: %s", mistakes.sentence(error) or repr(error))
             raise
 
     return job
@@ -42,14 +44,33 @@ def in_sweep() -> bool:
     return bool(HydraConfig.get().mode == RunMode.MULTIRUN)
 
 
-def launched(script: str, cfg: DictConfig, folder: Path, run_dir: Path = Path(".")) -> bool:
-    """Whether the job of a script has been done by several processes that this one started and waited for."""
-    count = launch.count_devices(cfg.trainer.accelerator, cfg.trainer.devices)
-    if count == 1 or launch.is_child():
+def devices_of(cfg: DictConfig) -> DeviceRequest:
+    """The devices that a config asks for in its node `trainer`."""
+    node = cfg.trainer
+    devices = OmegaConf.to_container(node.devices) if OmegaConf.is_list(node.devices) else node.devices
+    return DeviceRequest(node.accelerator, devices, node.num_nodes, node.precision)
+
+
+def launched(verb: str, devices: DeviceRequest, folder: Path, run_dir: Path = Path(".")) -> bool:
+    """Whether the job has been done by several processes that this one started and waited for.
+
+    Args:
+        verb: whose job it is.
+        devices: a process for each of them.
+        folder: where the processes' logs go.
+        run_dir: the folder that Hydra gave the job.
+    """
+    if devices.count == 1 or launch.is_child():
         return False
-    hc = HydraConfig.get()
-    finish(launch.launch(script, [*launch.child_arguments(hc, run_dir), *hc.overrides.task], count, folder))
+    finish(launch.launch(verb, child_arguments(run_dir), devices.count, folder))
     return True
+
+
+def child_arguments(run_dir: Path) -> Sequence[str]:
+    """What makes a process do this job of Hydra's, alone and in this folder."""
+    hc = HydraConfig.get()
+    alone = [f"hydra.run.dir='{run_dir}'", "hydra.output_subdir=null", "hydra.mode=RUN"]
+    return ["--config-name", hc.job.config_name, *SearchPath.current().arguments(), *alone, *hc.overrides.task]
 
 
 def finish(code: int) -> None:
@@ -58,13 +79,3 @@ def finish(code: int) -> None:
         sys.exit(code)
     if code:
         raise ConfigError(f"The processes of a job ended with exit code {code}; it says why above.")
-
-
-def open_devices(cfg: DictConfig) -> Any:
-    """The processes to sample and measure on."""
-    from heatgen.app.trainer import quiet_lightning
-    from heatgen.runtime.devices import Devices
-
-    quiet_lightning()
-    options: Any = OmegaConf.to_container(cfg.trainer, resolve=True)
-    return Devices(**{key: options[key] for key in ("accelerator", "devices", "num_nodes", "precision")})

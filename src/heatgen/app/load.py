@@ -2,64 +2,93 @@
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 
-from heatgen import check
 from heatgen.app.build import build
+from heatgen.app.requests import LoadRequest
 from heatgen.check import ConfigError
 from heatgen.runtime import directory
+
+if TYPE_CHECKING:
+    from heatgen.data.module import DataModule
+    from heatgen.model.module import Method
+    from heatgen.runtime.devices import Devices
 
 log = logging.getLogger("heatgen")
 
 
-def load(run: Path, checkpoint: str = "last", weights: str = "ema", overrides: dict[str, Any] | None = None) -> Any:
-    """The model, data and config of a run, as after training. weights: ema | raw; overrides: values to replace first.
+class Run(NamedTuple):
+    """A trained run: its model, the data it was trained on, and its config."""
 
-    ConfigError for a run that cannot be read or a checkpoint that is missing, cut short or of another model.
+    model: "Method"
+    data: "DataModule"
+    config: DictConfig
+
+
+def read_config(run_dir: Path) -> DictConfig:
+    """The config.yaml of a run. ConfigError if it cannot be read."""
+    try:
+        cfg = OmegaConf.load(run_dir / "config.yaml")
+    except Exception as error:
+        raise ConfigError(f"{run_dir / 'config.yaml'} cannot be read ({type(error).__name__}); give another run.") from error
+    if not isinstance(cfg, DictConfig):
+        raise ConfigError(f"{run_dir / 'config.yaml'} is not the config of a run; give another run.")
+    return cfg
+
+
+def changed(cfg: DictConfig, request: LoadRequest) -> DictConfig:
+    """The config of a run with what a request replaces. ConfigError for what its model does not have."""
+    wanted = {key: getattr(request, key) for key in ("delta", "delta_mode", "prior_std")}
+    wanted = {key: value for key, value in wanted.items() if value is not None}
+    for key in wanted:
+        if key not in cfg.model:
+            raise ConfigError(f"{key} is not a setting of {cfg.model._target_}; remove it.")
+    if "delta" in cfg.model and ("delta" in wanted) != ("delta_mode" in wanted):  # one replaces the other
+        wanted |= {"delta_mode": "constant"} if "delta" in wanted else {"delta": None}
+    for key, value in wanted.items():
+        OmegaConf.update(cfg, f"model.{key}", value, force_add=True)
+    if request.sampler is not None:
+        OmegaConf.update(cfg, "sampler", request.sampler.node, force_add=True, merge=False)
+    return cfg
+
+
+def restore(request: LoadRequest) -> Run:
+    """A run as after training, with what the request replaces.
+
+    Raises:
+        ConfigError: the run cannot be read, its checkpoint is missing, cut short or of another model, or the request
+            replaces what the model does not use.
     """
     from heatgen.callback.ema import EMA
 
-    check.choice("weights", weights, ("ema", "raw"))
-    cfg = directory.read_config(run)
-    for key, value in (overrides or {}).items():
-        OmegaConf.update(cfg, key, value, force_add=True, merge=False)
-    state = directory.read_checkpoint(directory.find_checkpoint(run, checkpoint))
+    run_dir = request.run_dir
+    cfg = changed(read_config(run_dir), request)
+    state = directory.read_checkpoint(directory.find_checkpoint(run_dir, request.checkpoint))
     model, data = build(cfg)
+    if not model.uses_sampler and request.sampler is not None:
+        raise ConfigError(f"The model of {run_dir.name} has its own way back, without a sampler; remove sampler=.")
     try:
         model.load_state_dict(state["state_dict"])
         if not model.trainable:
             pass  # exact answers
-        elif weights == "ema" and "EMA" not in state["callbacks"]:
+        elif request.weights == "ema" and "EMA" not in state["callbacks"]:
             log.warning("Note: the run has no averaged weights (callback.ema was off); its raw weights are used.")
-        elif weights == "ema":
+        elif request.weights == "ema":
             averages = EMA()
             averages.load_state_dict(state["callbacks"]["EMA"])
             averages.copy_to(model)
     except (KeyError, RuntimeError) as error:
-        raise ConfigError(f"The checkpoint of {run} does not fit its config.yaml; was either replaced?") from error
-    return model.eval(), data, cfg
+        raise ConfigError(f"The checkpoint of {run_dir} does not fit its config.yaml; was either replaced?") from error
+    return Run(model.eval(), data, cfg)
 
 
-def load_for(cfg: DictConfig, run: Path, devices: Any) -> tuple[Any, Any, DictConfig]:
-    """The run's model on its device with the reverse noise that was asked for, and its data, ready."""
-    overrides = {f"model.{key}": cfg[key] for key in ("delta", "delta_mode", "prior_std") if cfg[key] is not None}
-    settings = directory.read_config(run).model
-    for key in overrides:
-        if key.removeprefix("model.") not in settings:
-            raise ConfigError(f"{key.removeprefix('model.')} is not a setting of {settings._target_}; remove it.")
-    if "delta" in settings and (cfg.delta is None) != (
-        cfg.delta_mode is None
-    ):  # what is asked for replaces what the run had, whichever it was
-        overrides |= {"model.delta": None} if cfg.delta is None else {"model.delta_mode": "constant"}
-    if cfg.get("sampler") is not None:
-        overrides["sampler"] = OmegaConf.to_container(cfg.sampler, resolve=True)
-    model, data, run_config = load(run, cfg.checkpoint, cfg.weights, overrides)
-    if not model.uses_sampler and "sampler" in overrides:
-        raise ConfigError(f"The model of {run.name} has its own way back, without a sampler; remove sampler=.")
+def open_run(request: LoadRequest, devices: "Devices") -> Run:
+    """A run that is ready to sample: on its device, its data there, and calibrated on them."""
+    run = restore(request)
     with devices.fabric.rank_zero_first():
-        data.prepare_data()
+        run.data.prepare_data()
     with devices.autocast():
-        model.to(devices.device).calibrate(data)
-    return model, data, run_config
+        run.model.to(devices.device).calibrate(run.data)
+    return run

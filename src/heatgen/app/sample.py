@@ -4,10 +4,9 @@ import logging
 
 from omegaconf import DictConfig
 
-from heatgen import check
-from heatgen.app.job import launched, open_devices, task_wrapper
-from heatgen.app.load import load_for
-from heatgen.runtime import directory
+from heatgen.app.job import devices_of, launched, task_wrapper
+from heatgen.app.load import open_run
+from heatgen.app.requests import SampleRequest
 
 log = logging.getLogger("heatgen")
 
@@ -15,19 +14,16 @@ log = logging.getLogger("heatgen")
 @task_wrapper
 def sample(cfg: DictConfig) -> None:
     """Sample from a run; see conf/sample.yaml."""
-    run = directory.find_run(cfg.run, cfg.runs_dir)
-    for key in ("num_points", "batch_size", *(["n"] if cfg.n is not None else [])):
-        check.integer(key, cfg[key], minimum=1)
-    for key in ("same_init", "share_noise", "interpolate"):
-        check.boolean(key, cfg[key])
-    check.integer("seed", cfg.seed, minimum=0)
-    if launched("sample", cfg, run):
+    request = SampleRequest.of(cfg)
+    run_dir, where = request.load.run_dir, devices_of(cfg)
+    if launched("sample", where, run_dir):
         return
-    from heatgen.app import draw
+    from heatgen.app.draw import draw
+    from heatgen.app.trainer import quiet_lightning
 
-    devices = open_devices(cfg)
-    model, data, _ = load_for(cfg, run, devices)
-    cfg.n = draw.usual_n(model.process.shape) if cfg.n is None else cfg.n
-    folder = draw.draw(model, data, devices, run / "samples", cfg)
+    quiet_lightning()
+    devices = where.open()
+    model, data, _ = open_run(request.load, devices)
+    folder = draw(model, data, devices, run_dir / "samples", request)
     if devices.first:
         log.info("samples: %s", folder)

@@ -5,16 +5,18 @@ import math
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from heatgen import check
-from heatgen.app.build import build, instantiate
-from heatgen.app.job import in_sweep, launched, task_wrapper
+from heatgen.app.build import build, build_callbacks, build_loggers, refuse_unused
+from heatgen.app.job import devices_of, in_sweep, launched, task_wrapper
+from heatgen.app.load import read_config
+from heatgen.app.measure import check_evaluate, measure
+from heatgen.app.requests import TrainRequest
 from heatgen.check import ConfigError
 from heatgen.runtime import directory, launch
+from heatgen.runtime.command import call
 
 log = logging.getLogger("heatgen")
 
@@ -23,51 +25,74 @@ log = logging.getLogger("heatgen")
 def train(cfg: DictConfig) -> float | None:
     """Train the model of a config in its run directory; its best validation loss (None where several processes ran)."""
     hc = HydraConfig.get()
-    run, overrides = Path(hc.runtime.output_dir), list(hc.overrides.task)
-    launch.check_evaluate(cfg.evaluate)
+    run_dir, overrides = Path(hc.runtime.output_dir), list(hc.overrides.task)
+    check_evaluate(cfg.evaluate)
     if cfg.resume:
-        cfg = directory.resumed(run, overrides, hc.runtime.choices)
-    if launched("train", cfg, run, run):
-        launch.evaluate(run, cfg, in_sweep())
-        return None
+        cfg = resumed(run_dir, overrides, hc.runtime.choices)
+    request = TrainRequest.of(cfg, run_dir, overrides)
+    done = launched("train", devices_of(cfg), run_dir, run_dir)
+    loss = None if done else fit(cfg, request)
+    measure(run_dir, request.evaluate, request.runs_dir, request.trainer["accelerator"], in_sweep())
+    return loss
 
+
+def resumed(run_dir: Path, overrides: list[str], choices: DictConfig) -> DictConfig:
+    """The config of a run that goes on: its own, with the values (not the groups) of this command line."""
+    directory.find_checkpoint(run_dir, "last")
+    cfg = read_config(run_dir)
+    OmegaConf.set_struct(cfg, True)
+    for override in overrides:
+        key, _, value = override.lstrip("+").partition("=")
+        if key in choices:
+            raise ConfigError(f"resume keeps the run's own {key}; remove {override}, or start a new run with it.")
+        try:
+            OmegaConf.update(cfg, key, OmegaConf.from_dotlist([f"value={value}"]).value)
+        except Exception as error:
+            raise ConfigError(f"{key} is not a key of the resumed run's config; remove {override}.") from error
+    return cfg
+
+
+def fit(cfg: DictConfig, request: TrainRequest) -> float:
+    """Train in this process, alone or as one of several; the best validation loss, infinite where there is none."""
     import lightning as L
 
     from heatgen.app.trainer import make_trainer, quiet_lightning
     from heatgen.callback.checkpoints import AtomicIO
 
     quiet_lightning()
-    L.seed_everything(check.integer("seed", cfg.seed, minimum=0), verbose=False)
+    L.seed_everything(request.seed, verbose=False)
+    run_dir, first = request.run_dir, launch.rank() == 0
+    refuse_unused(cfg)
     model, data = build(cfg)
-    callbacks = {name: instantiate(node) for name, node in cfg.callback.items() if node is not None}
-    if launch.rank() == 0:
+    callbacks = build_callbacks(cfg)
+    if first:
         data.prepare_data()
         if not model.trainable:  # exact answers: refuse now what they cannot do
             model.calibrate(data)
-        if not cfg.resume and (run / "config.yaml").exists():
-            raise ConfigError(f"{run} already holds a run; resume it with resume={run}, or start again.")
-        directory.describe_run(run, OmegaConf.to_yaml(cfg, resolve=True), overrides)
-        log.info("run: %s", run)
-    loggers = [instantiate(node, folder=str(run)) for node in cfg.logger.values()] if launch.rank() == 0 else []
-    options: Any = OmegaConf.to_container(cfg.trainer, resolve=True)
-    trainer = make_trainer(options, run, data, list(callbacks.values()), loggers)
-    if checkpoint := directory.find_checkpoint(run, "last") if cfg.resume else None:
+        if not request.resume and (run_dir / "config.yaml").exists():
+            raise ConfigError(f"{run_dir} already holds a run; resume it with resume={run_dir}, or start again.")
+        directory.describe_run(run_dir, OmegaConf.to_yaml(cfg, resolve=True), request.overrides)
+        log.info("run: %s", run_dir)
+    loggers = build_loggers(cfg, run_dir) if first else []
+    trainer = make_trainer(request.trainer, run_dir, data, list(callbacks.values()), loggers)
+    if checkpoint := directory.find_checkpoint(run_dir, "last") if request.resume else None:
         directory.read_checkpoint(checkpoint)
     started = time.monotonic()
     if model.trainable:
         trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     else:
-        AtomicIO().save_checkpoint({"state_dict": model.state_dict(), "callbacks": {}}, run / "checkpoints" / "last.ckpt")
-    stopped = callbacks["checkpoints"].signal if "checkpoints" in callbacks else 0
-    if stopped:
-        log.info("stopped by a signal at step %d; go on with: python train.py resume=%s", trainer.global_step, run)
+        content = {"state_dict": model.state_dict(), "callbacks": {}}
+        AtomicIO().save_checkpoint(content, run_dir / "checkpoints" / "last.ckpt")
+    saved = callbacks.get("checkpoints")
+    if stopped := saved.signal if saved else 0:
+        again = f"{call('train')} resume={run_dir}"
+        log.info("stopped by a signal at step %d; go on with: %s", trainer.global_step, again)
         sys.exit(128 + stopped)
-    best = callbacks["checkpoints"].best if "checkpoints" in callbacks else math.inf
+    best = float(saved.best if saved else math.inf)
     values = {"val/loss": best, "steps": trainer.global_step, "seconds": round(time.monotonic() - started)}
-    if launch.rank() == 0 and trainer.global_step:
-        directory.write_result(run, "train", {"mode": "train", "values": values, "headline": ["val/loss", "seconds"]})
+    if first and trainer.global_step:
+        directory.write_result(run_dir, "train", {"mode": "train", "values": values, "headline": ["val/loss", "seconds"]})
     done = f"trained {trainer.global_step} steps" if model.trainable else "nothing to train"
     done += f", best val/loss {best:.6g}" if math.isfinite(best) else ""
-    log.info("%s; next: python sample.py run=%s", done, run)
-    launch.evaluate(run, cfg, in_sweep())
-    return float(best)
+    log.info("%s; next: %s run=%s", done, call("sample"), run_dir)
+    return best

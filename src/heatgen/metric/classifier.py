@@ -1,30 +1,23 @@
-"""A small classifier of small images as feature extractor: python -m heatgen.metric.classifier fashion_mnist.
+"""A small classifier of small images as feature extractor; python -m heatgen.app.classifier trains one.
 
-Trains a convolutional network on the labelled training images of a data set and writes its weights to
-<data-dir>/extractors/<data set>.pt, where metric.extractor=classifier looks for them. Inception was made for large colour
-photographs; for 28x28 grey images a network that was trained on them sees more, and costs a hundredth.
+Its weights are in <data-dir>/extractors/<data set>.pt, where metric.extractor=classifier looks for them. Inception was
+made for large colour photographs; for 28x28 grey images a network that was trained on them sees more, and costs a
+hundredth.
 """
 
-import argparse
 import hashlib
-import importlib
-import os
-import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from omegaconf import OmegaConf
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from heatgen import check
-from heatgen.check import CONF, ConfigError, options_of
+from heatgen.check import ConfigError
 from heatgen.data.module import DataModule
 from heatgen.data.stream import Stream, StreamSteps
 from heatgen.runtime.directory import read_checkpoint
-from heatgen.runtime.files import atomic_path
 
 FEATURES = 128
 BATCH = 128
@@ -70,11 +63,11 @@ class Classifier:
         """The classifier in a file. ConfigError where it is missing, or was trained on images of another shape."""
         if not path.is_file():
             raise ConfigError(
-                f"metric.extractor=classifier needs {path}; train it with python -m heatgen.metric.classifier {data_name}."
+                f"metric.extractor=classifier needs {path}; train it with python -m heatgen.app.classifier {data_name}."
             )
         state = read_checkpoint(path)
         if not {"weights", "shape", "classes", "accuracy"} <= set(state):
-            raise ConfigError(f"{path} is not a classifier; train it with python -m heatgen.metric.classifier {data_name}.")
+            raise ConfigError(f"{path} is not a classifier; train it with python -m heatgen.app.classifier {data_name}.")
         if tuple(state["shape"]) != tuple(shape):
             raise ConfigError(f"{path} is for images of shape {state['shape']}, not {list(shape)}; train it again.")
         network = ConvNet(tuple(state["shape"]), state["classes"])
@@ -122,45 +115,3 @@ def train(data: DataModule, epochs: int, seed: int) -> dict[str, Any]:
         ]
     accuracy = torch.cat(right).mean().item()
     return {"weights": network.state_dict(), "shape": list(data.spec.shape), "classes": classes, "accuracy": accuracy}
-
-
-def default_epochs(images: int) -> int:
-    """3, and for small sets as many as make about a thousand steps."""
-    return max(3, -(-1000 * BATCH // images))
-
-
-def make_data(name: str, data_dir: str) -> DataModule:
-    """The data set of conf/data/<name>.yaml. ConfigError for a name that is not one."""
-    check.choice("the data set", name, options_of("data"))
-    cfg = OmegaConf.create({"data_dir": data_dir, "seed": 0, "data": OmegaConf.load(CONF / "data" / f"{name}.yaml")})
-    if "_target_" not in cfg.data:
-        raise ConfigError(f"data={name} has no labels, so no classifier can be trained on it.")
-    options: Any = OmegaConf.to_container(cfg.data, resolve=True)
-    options.pop("recommended", None)
-    module, _, kind = options.pop("_target_").rpartition(".")
-    return getattr(importlib.import_module(module), kind)(**options)
-
-
-def main() -> None:
-    """The command."""
-    parser = argparse.ArgumentParser(prog="python -m heatgen.metric.classifier", description=__doc__.splitlines()[0])
-    parser.add_argument("data", help="the data set, such as fashion_mnist")
-    parser.add_argument("--epochs", type=int, help="passes over the training images (default 3, more for small sets)")
-    parser.add_argument("--seed", type=int, default=0, help="of the weights and the order (default 0)")
-    parser.add_argument("--data-dir", default=os.environ.get("HEATGEN_DATA", "data"), help="where data sets are")
-    options = parser.parse_args()
-    try:
-        data = make_data(options.data, options.data_dir)
-        epochs = default_epochs(len(data.images("train"))) if options.epochs is None else options.epochs
-        state = train(data, check.integer("--epochs", epochs, minimum=1), options.seed)
-    except ConfigError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        sys.exit(1)
-    path = weights_file(options.data_dir, options.data)
-    with atomic_path(path) as beside:
-        torch.save(state, beside)
-    print(f"test accuracy {state['accuracy']:.4f}; written: {path}")
-
-
-if __name__ == "__main__":
-    main()

@@ -17,13 +17,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from heatgen.check import ConfigError
 from heatgen.report.compare_figure import draw, with_error
 from heatgen.report.seeds import groups_of, over_seeds
 from heatgen.runtime import launch
-from heatgen.runtime.directory import command, read_config
+from heatgen.runtime.command import command_line
+from heatgen.runtime.directory import read_settings
 from heatgen.runtime.files import write_text
 
 log = logging.getLogger("heatgen")
@@ -46,7 +45,7 @@ class Comparison:
 
     def on_multirun_end(self, config: Any, **_: Any) -> None:
         folder = Path(config.hydra.sweep.dir)
-        write_text(folder / COMMAND, command() + "\n")
+        write_text(folder / COMMAND, command_line() + "\n")
         try:
             publish = config.get("publish")
             compare([folder], None if publish is None else str(publish), by_sweep=True)
@@ -129,8 +128,8 @@ def rows_of(runs: Sequence[Path]) -> tuple[list[dict[str, Any]], list[str]]:
     several = any(name for variants in by_run for name, _ in variants)
     rows, shown = [], [*(swept or ["run"]), "variant", "parametrisation"]
     for run, setting, variants in zip(runs, settings, by_run, strict=True):
-        config = read_config(run)
-        chosen, own = OmegaConf.select(config, "model.parametrisation"), {"seed": str(config.get("seed", ""))}
+        config = read_settings(run)
+        chosen, own = config.get("model", {}).get("parametrisation"), {"seed": str(config.get("seed", ""))}
         for name, results in variants:
             row: dict[str, Any] = {"run": run.name} | {key: setting.get(key, own.get(key, "")) for key in swept}
             row |= ({"variant": name} if several else {}) | ({"parametrisation": chosen} if chosen else {})

@@ -5,10 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from heatgen.report.seeds import error_over_seeds
-from heatgen.runtime.directory import read_config
+from heatgen.runtime.directory import read_settings
 
 SIDE = 64  # pixels of a cloud of points
 
@@ -86,11 +84,11 @@ def first_samples(run: Path) -> Any:
     grids = sorted((run / "samples").glob("step_*.png"))
     if not grids:
         return None
-    config = read_config(run)
-    count = OmegaConf.select(config, "callback.pictures.n", default=36)
+    config = read_settings(run)
+    count = ((config.get("callback") or {}).get("pictures") or {}).get("n", 36)
     rows = math.ceil(count / math.ceil(math.sqrt(count)))
     with Image.open(grids[-1]) as image:
-        if is_points(OmegaConf.select(config, "data.shape", default=())):
+        if is_points(config.get("data", {}).get("shape", ())):
             thumbnail = image.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BOX)
             return ImageOps.pad(thumbnail, (6 * SIDE, SIDE), color=PAPER, centering=(0, 0))
         return image.convert("RGB").crop((0, 0, image.width, image.height // rows + 1))

@@ -15,6 +15,7 @@ from rich.table import Table
 from heatgen.metric.metric import Result
 from heatgen.picture import save_gif
 from heatgen.runtime import directory
+from heatgen.runtime.command import command_line
 
 SHOWN = 11  # rows of a series on the screen; the JSON has them all
 FILM = 150  # milliseconds that each picture of a film is seen
@@ -84,7 +85,7 @@ def report(
         "run": "/".join(run.parts[-2:]),
         "mode": mode,
         "facts": "; ".join(f"{key}: {fact}" for key, fact in result.facts.items()),
-        "command": directory.command(),
+        "command": command_line(),
     }
     rows = [
         common | swept | {"metric": key, "value": value, "standard_error": result.errors.get(key)}

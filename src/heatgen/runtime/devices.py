@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
@@ -13,11 +13,27 @@ from tqdm import tqdm
 
 from heatgen.runtime import launch
 
+if TYPE_CHECKING:
+    from lightning.fabric.connector import _PRECISION_INPUT
+
 
 class Devices:
-    """The processes that `trainer.*` asks for; sample i belongs to process i mod world."""
+    """The processes that a DeviceRequest asks for, this one among them; sample i belongs to process i mod world.
 
-    def __init__(self, accelerator: str = "auto", devices: Any = 1, num_nodes: int = 1, precision: Any = "32-true"):
+    Args:
+        accelerator: auto, cpu, gpu, as Lightning names them.
+        devices: how many on each machine, a list of them, or auto.
+        num_nodes: machines.
+        precision: of `autocast`, as Lightning names it.
+    """
+
+    def __init__(
+        self,
+        accelerator: str = "auto",
+        devices: int | str | list[int] = 1,
+        num_nodes: int = 1,
+        precision: "_PRECISION_INPUT" = "32-true",
+    ):
         many = devices not in (1, "1", [0])
         self.fabric = Fabric(
             accelerator=launch.pick_accelerator(accelerator),
@@ -35,7 +51,7 @@ class Devices:
         """Whether this process is the one that writes and prints."""
         return self.rank == 0
 
-    def autocast(self) -> AbstractContextManager[Any]:
+    def autocast(self) -> AbstractContextManager[object]:
         """The precision that was asked for."""
         return self.fabric.autocast()
 
@@ -48,7 +64,7 @@ class Devices:
         mine = mine.cpu()
         if self.world == 1:
             return mine
-        parts: list[Any] = [None] * self.world
+        parts: list[Tensor] = [mine] * self.world
         dist.all_gather_object(parts, mine)
         full = max(parts, key=len)  # a process without samples does not know the shape of a row
         whole = torch.empty(sum(len(part) for part in parts), *full.shape[1:], dtype=full.dtype)

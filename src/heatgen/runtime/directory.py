@@ -6,18 +6,15 @@ import json
 import math
 import os
 import platform
-import shlex
 import subprocess
-import sys
 from collections.abc import Sequence
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-
 from heatgen.check import ConfigError
+from heatgen.runtime.command import call
 from heatgen.runtime.files import write_text
 
 PACKAGES = ("heatgen", "torch", "lightning", "hydra-core", "omegaconf", "numpy", "torchvision")
@@ -35,13 +32,13 @@ def find_run(run: str, runs_dir: str) -> Path:
     if run == "latest":
         configs = sorted(Path(runs_dir).rglob("config.yaml"), key=lambda p: p.stat().st_mtime)
         if not configs:
-            raise ConfigError(f"There is no run under runs_dir = {runs_dir}; start one with python train.py.")
+            raise ConfigError(f"There is no run under runs_dir = {runs_dir}; start one with {call('train')}.")
         return configs[-1].parent.resolve()
     folder = Path(run)
     if not folder.is_dir():
         raise ConfigError(f"The run directory {run} does not exist; give a directory under {runs_dir}, or `latest`.")
     if not (folder / "config.yaml").is_file():
-        raise ConfigError(f"The run directory {run} has no config.yaml; give the directory that train.py made.")
+        raise ConfigError(f"The run directory {run} has no config.yaml; give the directory of a training.")
     return folder.resolve()
 
 
@@ -83,27 +80,17 @@ def write_result(folder: Path, mode: str, content: dict[str, Any]) -> Path:
     while path.exists():
         number += 1
         path = target / f"{stem}_{number}.json"
-    write_text(path, json.dumps(finite(content), indent=2) + "\n")
+    write_text(path, json.dumps(nan_to_none(content), indent=2) + "\n")
     return path
 
 
-def finite(content: Any) -> Any:
+def nan_to_none(content: Any) -> Any:
     """Plain containers with null for every number that is not finite, which JSON does not know."""
     if isinstance(content, dict):
-        return {key: finite(value) for key, value in content.items()}
+        return {key: nan_to_none(value) for key, value in content.items()}
     if isinstance(content, (list, tuple)):
-        return [finite(value) for value in content]
+        return [nan_to_none(value) for value in content]
     return None if isinstance(content, float) and not math.isfinite(content) else content
-
-
-def typed() -> str:
-    """The arguments of this process as one would type them."""
-    return shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]])
-
-
-def command() -> str:
-    """The command that the user typed, wherever the launcher of a sweep runs its job."""
-    return os.environ.get("HEATGEN_COMMAND", typed())
 
 
 def append_results(runs_dir: str, experiment: str, rows: Sequence[dict[str, Any]]) -> Path:
@@ -120,30 +107,14 @@ def append_results(runs_dir: str, experiment: str, rows: Sequence[dict[str, Any]
     return path
 
 
-def read_config(run: Path) -> DictConfig:
-    """The config.yaml of a run. ConfigError if it cannot be read."""
+def read_settings(run: Path) -> dict[str, Any]:
+    """The config of a run as plain data. ConfigError if it cannot be read."""
+    import yaml
+
     try:
-        cfg = OmegaConf.load(run / "config.yaml")
-    except Exception as error:
+        return dict(yaml.safe_load((run / "config.yaml").read_text()))
+    except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
         raise ConfigError(f"{run / 'config.yaml'} cannot be read ({type(error).__name__}); give another run.") from error
-    assert isinstance(cfg, DictConfig)
-    return cfg
-
-
-def resumed(run: Path, overrides: list[str], choices: Any) -> DictConfig:
-    """The config of a run that goes on: its own, with the values (not the groups) of this command line."""
-    find_checkpoint(run, "last")
-    cfg = read_config(run)
-    OmegaConf.set_struct(cfg, True)
-    for override in overrides:
-        key, _, value = override.lstrip("+").partition("=")
-        if key in choices:
-            raise ConfigError(f"resume keeps the run's own {key}; remove {override}, or start a new run with it.")
-        try:
-            OmegaConf.update(cfg, key, OmegaConf.from_dotlist([f"value={value}"]).value)
-        except Exception as error:
-            raise ConfigError(f"{key} is not a key of the resumed run's config; remove {override}.") from error
-    return cfg
 
 
 def find_checkpoint(run: Path, checkpoint: str) -> Path:

@@ -1,31 +1,55 @@
 """Several processes on one machine: start one a device, wait for them, end them together.
 
-Each process runs the same script with the same overrides and the same directory, and finds its rank in the environment,
-where Lightning looks for it. The process that the user started only waits. So each job of a sweep gets processes of its
-own, nothing of one job leaks into the next, and nothing private of Lightning is touched.
+Each process does the same verb with the same arguments, and finds its rank in the environment, where Lightning looks for
+it. The process that the user started only waits. So each job of a sweep gets processes of its own, nothing of one job
+leaks into the next, and nothing private of Lightning is touched.
 """
 
-import logging
 import os
-import shlex
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import TYPE_CHECKING
 
-from heatgen.check import CONF, ConfigError, choice, options_of
+from heatgen.check import ConfigError
 
-log = logging.getLogger("heatgen")
+if TYPE_CHECKING:
+    from lightning.fabric.connector import _PRECISION_INPUT
+
+    from heatgen.runtime.devices import Devices
+
 TAIL = 15  # lines of a failed process's output that are shown
-IN_A_SWEEP = ("mode=forward", "mode=memorisation n=200")  # what is measured of each run of a sweep, unless it says
 OWN_CHILD = "HEATGEN_CHILD"  # set in the processes that `launch` starts
 
 
-def count_devices(accelerator: str, devices: Any) -> int:
+@dataclass(frozen=True)
+class DeviceRequest:
+    """The devices that conf/trainer asks for, on each of `num_nodes` machines; a process for each of them."""
+
+    accelerator: str = "auto"
+    devices: int | str | list[int] = 1
+    num_nodes: int = 1
+    precision: "_PRECISION_INPUT" = "32-true"
+
+    @property
+    def count(self) -> int:
+        """How many processes that means on this machine. ConfigError for `devices` that are no devices."""
+        return count_devices(self.accelerator, self.devices)
+
+    def open(self) -> "Devices":
+        """The processes, to sample and measure on; this one is one of them."""
+        from heatgen.runtime.devices import Devices
+
+        return Devices(self.accelerator, self.devices, self.num_nodes, self.precision)
+
+
+def count_devices(accelerator: str, devices: object) -> int:
     """How many processes `trainer.devices` means on this machine. ConfigError for what is neither number, list nor auto."""
     if isinstance(devices, (list, tuple)):
         return len(devices)
@@ -35,7 +59,7 @@ def count_devices(accelerator: str, devices: Any) -> int:
         return max(1, torch.cuda.device_count()) if accelerator in ("auto", "gpu", "cuda") else 1
     if isinstance(devices, bool) or not str(devices).isdigit() or int(devices) < 1:
         raise ConfigError(f"trainer.devices must be a number of at least 1, a list or auto, not {devices!r}.")
-    return int(devices)
+    return int(str(devices))
 
 
 def pick_accelerator(name: str) -> str:
@@ -52,6 +76,11 @@ def is_child() -> bool:
     return "LOCAL_RANK" in os.environ or int(os.environ.get("SLURM_NTASKS", 1)) > 1
 
 
+def is_own_child() -> bool:
+    """Whether it was started by `launch`."""
+    return OWN_CHILD in os.environ
+
+
 def rank() -> int:
     """This process's number among those of all machines; 0 where it is the only one."""
     return int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", os.environ.get("LOCAL_RANK", 0))))
@@ -64,48 +93,37 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def child_arguments(hc: Any, run: Path) -> list[str]:
-    """What makes a process of several do the job of Hydra's config `hc`, alone and in this directory."""
-    flags = ["--config-name", hc.job.config_name]
-    return [*flags, f"hydra.run.dir='{run}'", "hydra.output_subdir=null", "hydra.mode=RUN"]
+def command_of(verb: str, arguments: Sequence[str]) -> list[str]:
+    """The words that do a verb in a process of its own."""
+    return [sys.executable, "-m", "heatgen.app", verb, *arguments]
 
 
-def check_evaluate(asked: Any) -> None:
-    """ConfigError unless it is None or a list of evaluate.py's arguments, each with a mode that exists."""
-    if asked is None:
-        return
-    if isinstance(asked, str):
-        raise ConfigError(f"evaluate must be a list such as ['mode=forward'], not {asked!r}.")
-    for words in asked:
-        mode = dict(word.split("=", 1) for word in shlex.split(str(words)) if "=" in word).get("mode", "elbo")
-        choice("mode in evaluate", mode, options_of("mode"))
+def environment() -> dict[str, str]:
+    """The environment of such a process, which finds the packages that this one finds."""
+    places = [sys.path[0], os.environ.get("PYTHONPATH", "")]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(place for place in places if place)}
 
 
-def evaluate(run: Path, cfg: Any, in_sweep: bool) -> None:
-    """Call evaluate.py for a finished run, once for each entry of `cfg.evaluate`. ConfigError where one fails.
-
-    In one of several processes it is left to the process that waits for them, or under torchrun and SLURM to the user.
-    """
-    asked = cfg.get("evaluate")  # a run of before there was this key has none
-    if is_child():
-        if asked and rank() == 0 and OWN_CHILD not in os.environ:
-            log.warning("Note: evaluate is not done under torchrun or SLURM; call evaluate.py run=%s afterwards.", run)
-        return
-    wanted = asked if asked is not None else IN_A_SWEEP if in_sweep else ()
-    for words in wanted:
-        where = [f"run='{run}'", f"runs_dir='{cfg.runs_dir}'", f"trainer.accelerator={cfg.trainer.accelerator}"]
-        done = subprocess.run([sys.executable, str(CONF.with_name("evaluate.py")), *where, *shlex.split(str(words))])
-        if done.returncode:
-            raise ConfigError(f"evaluate={words} failed and says why above; the training is whole, in {run}.")
+def call(verb: str, arguments: Sequence[str]) -> int:
+    """Do a verb in a process of its own; its exit code."""
+    return subprocess.run(command_of(verb, arguments), env=environment()).returncode
 
 
-def launch(script: str, arguments: Sequence[str], count: int, folder: Path) -> int:
-    """Run `script` (train, ...) `count` times with `arguments`; the exit code of the first process that fails, else 0.
+def launch(verb: str, arguments: Sequence[str], count: int, folder: Path) -> int:
+    """Do a verb in several processes together.
 
     The first process talks to the terminal, the others to <folder>/process_<rank>.log. SIGTERM, SIGUSR1 and Ctrl-C
     reach all of them.
+
+    Args:
+        verb: train, sample or evaluate.
+        arguments: of its command line.
+        count: how many processes.
+        folder: where their logs go.
+
+    Returns:
+        The exit code of the first process that fails, else 0.
     """
-    path = str(CONF.with_name(f"{script}.py"))
     threads = os.environ.get("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
     common = {
         "OMP_NUM_THREADS": threads,
@@ -119,13 +137,14 @@ def launch(script: str, arguments: Sequence[str], count: int, folder: Path) -> i
     logs = [folder / f"process_{i}.log" for i in range(count)]
     children = []
     for i in range(count):
-        environment = {**os.environ, **common, "LOCAL_RANK": str(i), "RANK": str(i)}
+        ranks = {"LOCAL_RANK": str(i), "RANK": str(i)}
         output = None if i == 0 else logs[i].open("ab")
-        children.append(subprocess.Popen([sys.executable, path, *arguments], env=environment, stdout=output, stderr=output))
+        command, variables = command_of(verb, arguments), environment() | common | ranks
+        children.append(subprocess.Popen(command, env=variables, stdout=output, stderr=output))
         if output:
             output.close()
 
-    def forward(number: int, frame: Any) -> None:
+    def forward(number: int, frame: FrameType | None) -> None:
         for child in children:
             child.send_signal(number)
 

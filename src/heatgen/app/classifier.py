@@ -1,0 +1,53 @@
+"""Train the classifier that metric.extractor=classifier uses: python -m heatgen.app.classifier fashion_mnist.
+
+A small convolutional network learns the labels of a data set; its weights go to <data-dir>/extractors/<data set>.pt.
+"""
+
+import argparse
+import os
+import sys
+
+import torch
+
+from heatgen import check
+from heatgen.app.build import build_data
+from heatgen.app.compose import compose
+from heatgen.check import ConfigError
+from heatgen.data.module import DataModule
+from heatgen.metric.classifier import BATCH, train, weights_file
+from heatgen.runtime.files import atomic_path
+
+
+def make_data(name: str, data_dir: str) -> DataModule:
+    """The data set of conf/data/<name>.yaml. ConfigError for a name that is not one."""
+    return build_data(compose(f"data={name}", f"data_dir='{data_dir}'").data)
+
+
+def default_epochs(images: int) -> int:
+    """3, and for small sets as many as make about a thousand steps."""
+    return max(3, -(-1000 * BATCH // images))
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="python -m heatgen.app.classifier", description=str(__doc__).splitlines()[0])
+    parser.add_argument("data", help="the data set, such as fashion_mnist")
+    parser.add_argument("--epochs", type=int, help="passes over the training images (default 3, more for small sets)")
+    parser.add_argument("--seed", type=int, default=0, help="of the weights and the order (default 0)")
+    parser.add_argument("--data-dir", default=os.environ.get("HEATGEN_DATA", "data"), help="where data sets are")
+    options = parser.parse_args()
+    try:
+        data = make_data(options.data, options.data_dir)
+        epochs = default_epochs(len(data.images("train"))) if options.epochs is None else options.epochs
+        state = train(data, check.integer("--epochs", epochs, minimum=1), options.seed)
+    except ConfigError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        sys.exit(1)
+    path = weights_file(options.data_dir, options.data)
+    with atomic_path(path) as beside:
+        torch.save(state, beside)
+    print(f"test accuracy {state['accuracy']:.4f}; written: {path}")
+
+
+if __name__ == "__main__":
+    main()

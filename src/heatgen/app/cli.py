@@ -1,0 +1,52 @@
+"""The command line: `heatgen train|sample|evaluate ...`, and the three files of the repository that do the same."""
+
+import functools
+import importlib
+import os
+import sys
+
+import hydra
+
+from heatgen import __version__
+from heatgen.app import mistakes
+from heatgen.app.options import CONF
+from heatgen.check import did_you_mean
+from heatgen.runtime import explain
+from heatgen.runtime.command import NAME
+
+VERBS = {
+    "train": "train a model; writes a run into runs/",
+    "sample": "draw samples from a run",
+    "evaluate": "measure a run, or a data set",
+}
+
+
+def main() -> None:
+    """`heatgen VERB ...`: VERB's arguments are those of VERB.py; packages in the current folder can be named in them."""
+    verb, arguments = (sys.argv[1], sys.argv[2:]) if len(sys.argv) > 1 else ("--help", [])
+    if verb in ("-h", "--help", "--version"):
+        print(__version__ if verb == "--version" else usage())
+        return
+    if verb not in VERBS:
+        hint = did_you_mean(verb, VERBS) or f"; use {', '.join(VERBS)}."
+        print(f"Error: {verb} is not a command of {NAME}{hint}", file=sys.stderr)
+        sys.exit(1)
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    sys.argv = [f"{NAME} {verb}", *arguments]
+    run(verb)
+
+
+def usage() -> str:
+    """What `heatgen --help` shows."""
+    lines = [f"  {NAME} {verb:<9} {what}" for verb, what in VERBS.items()]
+    return "\n".join(
+        ["Generative models that undo a linear degradation.", "", *lines, "", f"{NAME} train --help shows more."]
+    )
+
+
+def run(verb: str) -> None:
+    """Do a verb with the arguments in sys.argv; a user's mistake ends in one sentence and exit code 1."""
+    task = getattr(importlib.import_module(f"heatgen.app.{verb}"), verb)
+    start = hydra.main(version_base="1.3", config_path=str(CONF), config_name=verb)(task)
+    explain.entry(start, functools.partial(mistakes.of_command_line, verb))

@@ -1,0 +1,53 @@
+"""What evaluate measures of a run when its training ends: the key `evaluate` of conf/train.yaml."""
+
+import logging
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from omegaconf import DictConfig, ListConfig
+
+from heatgen.app.options import SearchPath, options_of
+from heatgen.check import ConfigError, choice
+from heatgen.runtime import launch
+from heatgen.runtime.command import call
+
+log = logging.getLogger("heatgen")
+IN_A_SWEEP = ("mode=forward", "mode=memorisation n=200")  # what is measured of each run of a sweep, unless it says
+
+
+def check_evaluate(wanted: ListConfig | str | None) -> None:
+    """ConfigError unless it is None or a list of evaluate's arguments, each with a mode that exists."""
+    if wanted is None:
+        return
+    if isinstance(wanted, (str, DictConfig)) or not isinstance(wanted, Sequence):
+        raise ConfigError(f"evaluate must be a list such as ['mode=forward'], not {wanted!r}.")
+    for words in wanted:
+        mode = dict(word.split("=", 1) for word in shlex.split(str(words)) if "=" in word).get("mode", "elbo")
+        choice("mode in evaluate", mode, options_of("mode"))
+
+
+def measure(run_dir: Path, wanted: Sequence[str] | None, runs_dir: str, accelerator: str, in_sweep: bool) -> None:
+    """Evaluate a finished run, each time in a process of its own.
+
+    In one of several processes it is left to the process that waits for them, or under torchrun and SLURM to the user.
+
+    Args:
+        run_dir: the run.
+        wanted: evaluate's arguments, an entry for each measurement; None: two quick modes in a sweep, else nothing.
+        runs_dir: where runs and tables of results are.
+        accelerator: of the training, to measure on.
+        in_sweep: whether the training is a job of a sweep.
+
+    Raises:
+        ConfigError: a measurement failed; those behind it are not done.
+    """
+    if launch.is_child():
+        if wanted and launch.rank() == 0 and not launch.is_own_child():
+            again = f"{call('evaluate')} run={run_dir}"
+            log.warning("Note: evaluate is not done under torchrun or SLURM; call %s afterwards.", again)
+        return
+    where = [*SearchPath.current().arguments(), f"run='{run_dir}'", f"runs_dir='{runs_dir}'"]
+    for words in wanted if wanted is not None else IN_A_SWEEP if in_sweep else ():
+        if launch.call("evaluate", [*where, f"trainer.accelerator={accelerator}", *shlex.split(words)]):
+            raise ConfigError(f"evaluate={words} failed and says why above; the training is whole, in {run_dir}.")

@@ -1,0 +1,196 @@
+"""What a verb is asked to do, in small frozen dataclasses: read off the config here, and checked."""
+
+import inspect
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from heatgen import check
+from heatgen.check import ConfigError
+from heatgen.runtime import directory
+
+Options = dict[str, Any]  # the options of one node of a config, as plain data; what they are is for their owner to check
+
+
+@dataclass(frozen=True)
+class SamplerRequest:
+    """A sampler in place of the run's own: its node of the config, as plain data."""
+
+    node: Options
+
+    def words(self) -> list[str]:
+        """Its name, and key=value for each option that is not the default."""
+        from heatgen.app.build import locate
+
+        function = locate(self.node["_target_"])
+        defaults = {name: parameter.default for name, parameter in inspect.signature(function).parameters.items()}
+        changed = {key: value for key, value in self.node.items() if key != "_target_" and value != defaults.get(key)}
+        return [function.__name__, *(f"{key}={value}" for key, value in changed.items())]
+
+
+@dataclass(frozen=True)
+class LoadRequest:
+    """A run, and what to replace of it; None keeps the run's own."""
+
+    run_dir: Path
+    checkpoint: str = "last"  # last | best | a file
+    weights: str = "ema"  # ema | raw
+    delta: float | None = None
+    delta_mode: str | None = None
+    prior_std: float | None = None
+    sampler: SamplerRequest | None = None
+
+    @classmethod
+    def of(cls, cfg: DictConfig) -> "LoadRequest":
+        """That of a config of sample or evaluate."""
+        check.choice("weights", cfg.weights, ("ema", "raw"))
+        sampler = None if cfg.get("sampler") is None else SamplerRequest(plain(cfg.sampler))
+        delta = None if OmegaConf.is_list(cfg.delta) else cfg.delta
+        run_dir = directory.find_run(str(cfg.run), cfg.runs_dir)
+        return cls(run_dir, str(cfg.checkpoint), cfg.weights, delta, cfg.delta_mode, cfg.prior_std, sampler)
+
+    @property
+    def label(self) -> str | None:
+        """The sampler that replaces the run's own, with its options, as words; None: the run's own."""
+        return None if self.sampler is None else " ".join(self.sampler.words())
+
+
+@dataclass(frozen=True)
+class SampleRequest:
+    """Samples of a run; see conf/sample.yaml."""
+
+    load: LoadRequest
+    n: int | None = None  # None: as many as make a good picture
+    seed: int = 0
+    batch_size: int = 128
+    same_init: bool = False
+    share_noise: bool = False
+    interpolate: bool = False
+    num_points: int = 20  # of an interpolation
+
+    def __post_init__(self) -> None:
+        """ConfigError for a value that is out of range, or that nothing uses."""
+        for key in ("num_points", "batch_size", *(["n"] if self.n is not None else [])):
+            check.integer(key, getattr(self, key), minimum=1)
+        for key in ("same_init", "share_noise", "interpolate"):
+            check.boolean(key, getattr(self, key))
+        check.integer("seed", self.seed, minimum=0)
+        if self.interpolate and (self.same_init or self.share_noise):
+            raise ConfigError("interpolate=true has its own states and noise; remove same_init and share_noise.")
+        if self.interpolate and self.n is not None:
+            raise ConfigError("interpolate=true does not use n; remove it, or give num_points.")
+
+    @classmethod
+    def of(cls, cfg: DictConfig) -> "SampleRequest":
+        """That of conf/sample.yaml."""
+        keys = ("n", "seed", "batch_size", "same_init", "share_noise", "interpolate", "num_points")
+        return cls(LoadRequest.of(cfg), **{key: cfg[key] for key in keys})
+
+    def facts(self) -> Options:
+        """What is written beside the samples."""
+        own = ("n", "seed", "same_init", "share_noise", "interpolate", "num_points")
+        of_run = ("delta", "delta_mode", "prior_std", "weights")
+        facts = {key: getattr(self, key) for key in own} | {key: getattr(self.load, key) for key in of_run}
+        return facts | {"sampler": self.load.label}
+
+
+@dataclass(frozen=True)
+class EvaluateRequest:
+    """A measurement of a run, or of a data set alone; see conf/evaluate.yaml."""
+
+    load: LoadRequest | None  # None: a data set alone
+    folder: Path  # whose results they are: the run, or a folder for the data set
+    mode: str
+    data_name: str | None  # of a data set alone
+    n: int | None
+    seed: int
+    batch_size: int
+    deltas: tuple[float, ...]  # each is measured with; none: the run's own, or that of `load`
+    parameter: tuple[str, Any] | None  # a key and its value, which stand beside the results
+    runs_dir: str
+    experiment_name: str | None
+    variant: str | None
+    picture: str | None
+
+    @classmethod
+    def of(cls, cfg: DictConfig, choices: DictConfig) -> "EvaluateRequest":
+        """That of conf/evaluate.yaml and Hydra's choices. ConfigError for a value that is wrong, or that nothing uses."""
+        alone = cfg.run is None
+        if alone and cfg.get("data") is None:
+            raise ConfigError("run=null measures a data set alone; say which with data=NAME.")
+        if not alone and (cfg.get("data") or cfg.get("forward")):
+            raise ConfigError(
+                "A run has its own data and forward; remove data= and forward=, or measure them with run=null."
+            )
+        for key in ("delta", "delta_mode", "prior_std", "sampler") if alone else ():
+            if cfg.get(key) is not None:
+                raise ConfigError(f"run=null has no model, which {key} is for; remove {key}=.")
+        many = OmegaConf.is_list(cfg.delta)
+        deltas = tuple(cfg.delta) if many else ()
+        if many and not (deltas and all(isinstance(delta, (int, float)) for delta in deltas)):
+            raise ConfigError(f"delta={list(deltas)} must be a list of numbers, such as [0.01,0.0125].")
+        if cfg.picture is not None and Path(cfg.picture).suffix not in (".png", ".jpg"):
+            raise ConfigError(f"picture={cfg.picture} must end in .png or .jpg.")
+        name = None if choices.get("data") is None else str(choices["data"])
+        load = None if alone else LoadRequest.of(cfg)
+        return cls(
+            load=load,
+            folder=Path(cfg.runs_dir) / f"data-{name}" if load is None else load.run_dir,
+            mode=str(choices["mode"]),
+            data_name=name,
+            n=cfg.n,
+            seed=check.integer("seed", cfg.seed, minimum=0),
+            batch_size=check.integer("batch_size", cfg.batch_size, minimum=1),
+            deltas=deltas,
+            parameter=parameter_of(cfg),
+            runs_dir=cfg.runs_dir,
+            experiment_name=None if cfg.experiment_name is None else str(cfg.experiment_name),
+            variant=None if cfg.variant is None else str(cfg.variant),
+            picture=cfg.picture,
+        )
+
+
+@dataclass(frozen=True)
+class TrainRequest:
+    """A training; see conf/train.yaml."""
+
+    run_dir: Path
+    overrides: tuple[str, ...]  # what the user typed
+    resume: bool
+    seed: int
+    runs_dir: str
+    trainer: Options  # of lightning.Trainer
+    evaluate: tuple[str, ...] | None  # the arguments of the measurements that follow it; None: nothing was said
+
+    @classmethod
+    def of(cls, cfg: DictConfig, run_dir: Path, overrides: list[str]) -> "TrainRequest":
+        """That of the config of a run, in a folder, started with these overrides."""
+        wanted = cfg.get("evaluate")  # a run of before there was this key has none
+        return cls(
+            run_dir=run_dir,
+            overrides=tuple(overrides),
+            resume=bool(cfg.resume),
+            seed=check.integer("seed", cfg.seed, minimum=0),
+            runs_dir=str(cfg.runs_dir),
+            trainer=plain(cfg.trainer),
+            evaluate=None if wanted is None else tuple(map(str, wanted)),
+        )
+
+
+def parameter_of(cfg: DictConfig) -> tuple[str, Any] | None:
+    """The name and value of `param_name`, which stands beside the results in the experiment's table."""
+    if cfg.param_name is None:
+        return None
+    value = OmegaConf.select(cfg, cfg.param_name)
+    if value is None:
+        raise ConfigError(f"param_name={cfg.param_name} is not a key that has a value; give one, such as delta.")
+    return cfg.param_name, OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+
+
+def plain(node: DictConfig) -> Options:
+    """A node of a config as plain data."""
+    options = OmegaConf.to_container(node, resolve=True)
+    assert isinstance(options, dict)
+    return {str(key): value for key, value in options.items()}
