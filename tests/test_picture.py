@@ -199,7 +199,7 @@ def test_a_run_of_points_is_drawn_as_clouds_and_samples_2000_unless_it_is_told(d
         kind = "interpolation_" if "interpolate=true" in options else ""
         (folder,) = (run / "samples").glob(f"{kind}delta_*")
         content = torch.load(folder / "samples.pt", weights_only=True)
-        assert len(content["samples"]) == n and content["settings"]["n"] == (2000 if kind else n)
+        assert len(content["samples"]) == n and content["settings"]["n"] == n
         for name in ("grid.png", "initial.png", "process.gif"):
             with Image.open(folder / name) as picture:
                 assert picture.size == (320, 320)

@@ -110,8 +110,8 @@ def test_the_command_trains_a_data_set_by_name(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("digit",), "Error: the data set must be one of .*; did you mean digits?"),
-        (("ffhq",), "Error: data=ffhq has no labels"),
+        (("digit",), "Error: data=digit is not an option; did you mean digits?"),
+        (("ffhq",), "Error: data.path = .* is not a folder"),
         (("digits", "--epochs", "0"), "Error: --epochs must be a whole number of at least 1"),
     ],
 )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from heatgen import check
@@ -141,5 +142,6 @@ def refuse_unused(cfg: DictConfig) -> None:
     model = locate(cfg.model._target_)
     if cfg.get("regime") is not None and "regime" not in (options_of_target(model) or ["regime"]):
         raise ConfigError(f"regime= is not used by {cfg.model._target_}; remove it, or use model=np.")
-    if cfg.get("sampler") is not None and not getattr(model, "uses_sampler", True):
+    chosen = any(word.startswith("sampler=") for word in HydraConfig.get().overrides.task)
+    if chosen and cfg.get("sampler") is not None and not getattr(model, "uses_sampler", True):
         raise ConfigError(f"sampler= is not used by {cfg.model._target_}, which draws without one; remove it.")
