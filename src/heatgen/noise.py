@@ -34,12 +34,15 @@ class Noise(Protocol):
 class SampleNoise:
     """One independent stream of random numbers for each sample of a batch.
 
-    samples: the B numbers that name the samples; keys: what else the stream depends on (a seed, a purpose).
     Numbers are drawn on the CPU in float32 and moved, so they are the same on every device.
+
+    Args:
+        indices: B numbers that name the samples.
+        keys: what else the streams depend on: a seed, a purpose.
     """
 
-    def __init__(self, samples: Iterable[int] | Tensor, *keys: int | str):
-        names = samples.tolist() if isinstance(samples, Tensor) else samples
+    def __init__(self, indices: Iterable[int] | Tensor, *keys: int | str):
+        names = indices.tolist() if isinstance(indices, Tensor) else indices
         self.generators = [generator(*keys, int(name)) for name in names]
 
     def normal_like(self, u: Tensor) -> Tensor:
@@ -56,7 +59,11 @@ class SampleNoise:
 
 
 class SharedNoise:
-    """The same noise for every sample of the batch, fresh at each draw (`share_noise`)."""
+    """The same noise for every sample of the batch, fresh at each draw (`share_noise`).
+
+    Args:
+        keys: what the stream depends on: a seed, a purpose.
+    """
 
     def __init__(self, *keys: int | str):
         self.source = SampleNoise([0], *keys)
@@ -69,7 +76,10 @@ class SharedNoise:
 class SphericalNoise:
     """Noise between two streams: cos(phi_j) eps1 + sin(phi_j) eps2, of unit variance at every angle phi_j.
 
-    angles: (B,) in radians. Source: Rissanen et al. 2023, interpolation of samples.
+    Args:
+        angles: (B,), in radians.
+        first, second: streams of one sample each.
+    Source: Rissanen et al. 2023, interpolation of samples.
     """
 
     def __init__(self, angles: Tensor, first: SampleNoise, second: SampleNoise):
@@ -81,6 +91,6 @@ class SphericalNoise:
         return angles.cos() * self.first.normal_like(u[:1]) + angles.sin() * self.second.normal_like(u[:1])
 
 
-def batches(samples: Sequence[int], size: int) -> list[Sequence[int]]:
-    """`samples` cut into runs of at most `size`."""
-    return [samples[i : i + size] for i in range(0, len(samples), size)]
+def batches(indices: Sequence[int], size: int) -> list[Sequence[int]]:
+    """`indices` cut into parts of at most `size`, in order."""
+    return [indices[i : i + size] for i in range(0, len(indices), size)]

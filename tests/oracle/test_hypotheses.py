@@ -14,7 +14,8 @@ from heatgen.check import ConfigError
 from heatgen.forward.process import ObservedProcess
 from heatgen.forward.random_matrix import RandomMatrix
 from heatgen.frames import Frames, concatenate
-from heatgen.oracle.hypotheses import HypothesesTrajectory, log_average, tilted_moments
+from heatgen.oracle.hypotheses import HypothesesTrajectory
+from heatgen.oracle.integrals import log_average, tilted_moments
 from heatgen.oracle.trajectory import noise_ceiling
 
 S = 0.2

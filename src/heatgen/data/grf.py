@@ -18,7 +18,8 @@ from tqdm import tqdm
 
 from heatgen import check
 from heatgen.check import ConfigError
-from heatgen.data.fields import DTYPES, LAYOUTS, Facts, FieldArray, FieldFile, Normalised, Source, check_free, write_fields
+from heatgen.data.field_files import DTYPES, LAYOUTS, Facts, FieldFile, check_free, write_fields
+from heatgen.data.fields import FieldArray, Normalised, Source
 from heatgen.data.images import ImageSet
 from heatgen.data.module import SPLITS, DataModule, DataSettings, DataSpec
 from heatgen.noise import generator

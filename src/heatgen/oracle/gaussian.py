@@ -3,8 +3,8 @@
     u_0 ~ N(0, C),  u_t = A u_0 + b + L eps,  V(t) = A C A^T + L L^T
     E[u_0 | u_t] = C A^T V^-1 (u_t - b),  score = -V^-1 (u_t - b)
 
-Where the map is diagonal in the basis of the data (or a number), every coefficient is on its own: `Diagonal`. Any other
-map is a matrix over all pixels: `Dense`. All numbers are float64.
+Where the map is diagonal in the basis of the data (or a number), every coefficient is on its own. Any other map is a matrix
+over all pixels. All numbers are float64.
 """
 
 import math
