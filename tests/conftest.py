@@ -41,13 +41,21 @@ def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     GlobalHydra.instance().clear()
 
 
-FORWARDS = sorted(path.stem for path in (ROOT / "conf" / "forward").glob("*.yaml"))
+FORWARDS = sorted(path.stem for path in (ROOT / "conf" / "forward").glob("[!_]*.yaml"))
+
+
+def shipped(group: str, name: str) -> Any:
+    """conf/<group>/<name>.yaml on top of its bases."""
+    node = OmegaConf.load(ROOT / "conf" / group / f"{name}.yaml")
+    return OmegaConf.merge(*(shipped(group, base) for base in node.pop("defaults", [])), node)
 
 
 def shipped_map(name: str, shape: tuple[int, ...], num_levels: int, **options: Any) -> Any:
     """The forward process of conf/forward/<name>.yaml, for fields of a shape, with its own defaults otherwise."""
-    node = OmegaConf.load(ROOT / "conf" / "forward" / f"{name}.yaml")
-    return instantiate(OmegaConf.merge(node, {"shape": list(shape), "num_levels": num_levels, **options}), _convert_="all")
+    return instantiate(
+        OmegaConf.merge(shipped("forward", name), {"shape": list(shape), "num_levels": num_levels, **options}),
+        _convert_="all",
+    )
 
 
 def call(script: str, *arguments: str) -> int:

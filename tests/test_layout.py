@@ -115,17 +115,3 @@ def test_an_experiment_says_what_it_is_and_only_overrides_other_groups() -> None
         assert first == "# @package _global_", path
         assert second.startswith("# ") and second.endswith("."), path
         assert not targets(OmegaConf.load(path)), path
-
-
-def test_every_key_of_a_config_is_explained() -> None:
-    silent = []
-    for path in YAMLS:
-        if path.relative_to(CONF).parts[0] == "experiment" or OmegaConf.load(path).get("defaults"):
-            continue  # a preset: its keys are explained where they are first written
-        for line in path.read_text().splitlines():
-            plumbing = line.strip().startswith(("shape: $", "seed: $", "data_dir: $", "#", "_partial_", "metric:"))
-            deep = line.startswith("  ") and path.parent.name not in ("mode", "logger", "callback")
-            bare = line.rstrip().endswith(":")
-            if line.strip() and not (plumbing or deep or bare) and " # " not in line:
-                silent.append(f"{path.parent.name}/{path.stem}: {line}")
-    assert not silent

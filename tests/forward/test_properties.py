@@ -3,10 +3,10 @@
 import functools
 import itertools
 import warnings
-from pathlib import Path
 
 import pytest
 import torch
+from conftest import FORWARDS, shipped
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch.testing import assert_close
@@ -14,7 +14,6 @@ from torch.testing import assert_close
 from heatgen.check import ConfigError
 from heatgen.noise import SampleNoise
 
-CONFIGS = sorted(Path(__file__).parents[2].joinpath("conf", "forward").glob("*.yaml"))
 SHAPE = (2, 6, 9)
 METHODS = {  # what gives a field from a field and a time
     "mean": lambda process, u, t: process.mean(u, t),
@@ -31,8 +30,8 @@ VARIANTS = {  # of a shipped map: other options that change what is computed
 @functools.cache
 def settings(name):
     parent = {"seed": 0, "data": {"shape": SHAPE, "recommended": {"num_levels": 7}}}
-    shipped = OmegaConf.load(CONFIGS[0].with_name(f"{name.partition(':')[0]}.yaml"))
-    config = OmegaConf.create({**parent, "forward": OmegaConf.merge(shipped, VARIANTS.get(name, {}))})
+    node = shipped("forward", name.partition(":")[0])
+    config = OmegaConf.create({**parent, "forward": OmegaConf.merge(node, VARIANTS.get(name, {}))})
     OmegaConf.resolve(config)
     return config.forward
 
@@ -47,7 +46,7 @@ def noise(process, eps, t):
 
 
 built = functools.cache(make)  # maps are pure, so that tests may share them
-MAPS = [*(path.stem for path in CONFIGS), *VARIANTS]
+MAPS = [*FORWARDS, *VARIANTS]
 DIAGONAL = [name for name in MAPS if built(name).is_diagonal]
 
 

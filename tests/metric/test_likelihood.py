@@ -168,7 +168,14 @@ def test_other_models_and_too_few_tasks_are_refused():
 @pytest.mark.slow
 def test_from_the_command_line(tmp_path):
     folder = tmp_path / "runs" / "own"
-    words = ["model=grid_conv_cnp", "data=hot_spots", "forward=neumann_heat", "data.resolution=8", "data.test_size=16"]
+    words = [
+        "model=np",
+        "net=grid_conv_cnp",
+        "data=hot_spots",
+        "forward=neumann_heat",
+        "data.resolution=8",
+        "data.test_size=16",
+    ]
     few = ["trainer.max_steps=3", "trainer.accelerator=cpu", "callback.pictures.every=0", "net.channels=4"]
     assert call("train", *words, *few, f"hydra.run.dir={folder}") == 0
     assert call("evaluate", f"run={folder}", "mode=likelihood", "n=8", "trainer.accelerator=cpu") == 0

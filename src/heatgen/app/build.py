@@ -109,11 +109,18 @@ def build_sampler(node: DictConfig) -> "Sampler":
     return hydra.utils.instantiate(node, _partial_=True, _convert_="all")
 
 
+def build_optimizer(node: DictConfig) -> Any:
+    """The optimizer of a config's node `optimizer` with its options, to be called with the parameters."""
+    check_options(node)
+    return hydra.utils.instantiate(node, _partial_=True, _convert_="all")
+
+
 def build(cfg: DictConfig) -> tuple["Method", "DataModule"]:
     """The model and the data of a training config, wired together and checked; what the model chose goes into `cfg`."""
     data, process = build_data(cfg.data), build_process(cfg.forward)
     sampler = None if cfg.get("sampler") is None else build_sampler(cfg.sampler)
-    model: Method = instantiate(cfg.model, process=process, net=instantiate(cfg.net), sampler=sampler)
+    optimizer = None if cfg.get("optimizer") is None else build_optimizer(cfg.optimizer)
+    model: Method = instantiate(cfg.model, process=process, net=instantiate(cfg.net), sampler=sampler, optimizer=optimizer)
     if model.uses_sampler:
         from heatgen.sampler.interface import check_pair
 

@@ -240,7 +240,7 @@ class Method(L.LightningModule):
         try:
             optimizer = self.make_optimizer([p for p in self.parameters() if p.requires_grad])
         except (TypeError, ValueError) as error:
-            raise ConfigError(f"model.optimizer cannot be built ({error}); check its values.") from error
+            raise ConfigError(f"optimizer cannot be built ({error}); check its values.") from error
         factor = functools.partial(warmup_factor, warmup_steps=self.warmup_steps)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: factor(step))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
