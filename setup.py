@@ -13,7 +13,9 @@ class BuildWithConf(build_py):
     def run(self) -> None:
         super().run()
         if not self.editable_mode:
-            shutil.copytree("conf", Path(self.build_lib, "heatgen", "conf"), dirs_exist_ok=True)
+            target = Path(self.build_lib, "heatgen", "conf")
+            shutil.rmtree(target, ignore_errors=True)  # of an earlier build
+            shutil.copytree("conf", target)
 
 
 setup(cmdclass={"build_py": BuildWithConf})

@@ -4,6 +4,7 @@ import functools
 import importlib
 import os
 import sys
+from collections.abc import Sequence
 
 import hydra
 
@@ -47,6 +48,13 @@ def usage() -> str:
 
 def run(verb: str) -> None:
     """Do a verb with the arguments in sys.argv; a user's mistake ends in one sentence and exit code 1."""
+    sys.argv[1:] = flags_first(sys.argv[1:])
     task = getattr(importlib.import_module(f"heatgen.app.{verb}"), verb)
     start = hydra.main(version_base="1.3", config_path=str(CONF), config_name=verb)(task)
     explain.entry(start, functools.partial(mistakes.of_command_line, verb))
+
+
+def flags_first(arguments: Sequence[str]) -> list[str]:
+    """Arguments with the flags before the overrides, as Hydra wants them; a user may mix them."""
+    overrides = [word for word in arguments if not word.startswith("-") and ("=" in word or word.startswith("~"))]
+    return [*(word for word in arguments if word not in overrides), *overrides]
