@@ -15,6 +15,11 @@ def did_you_mean(word: str, options: Iterable[str]) -> str:
     return f"; did you mean {near[0]}?" if near else ""
 
 
+def option_name(thing: object) -> str:
+    """What a config calls an object: the stem of the file of its class, such as elbo."""
+    return type(thing).__module__.rsplit(".", 1)[-1]
+
+
 def integer(key: str, value: object, minimum: int | None = None) -> int:
     """`value` as an int; ConfigError unless it is a whole number of at least `minimum`."""
     bound = "" if minimum is None else f" of at least {minimum}"

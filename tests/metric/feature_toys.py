@@ -8,7 +8,7 @@ from torch import nn
 
 from heatgen.data.images import Pixels
 from heatgen.data.module import DataModule
-from heatgen.metric.metric import EvalContext
+from heatgen.metric.context import EvalContext
 from heatgen.runtime.devices import Devices
 
 CPU = torch.device("cpu")

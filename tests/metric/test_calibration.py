@@ -12,8 +12,8 @@ from test_likelihood import DATA, REGIME, Exact, ctx, make
 from heatgen.check import ConfigError
 from heatgen.forward.neumann_heat import NeumannHeat
 from heatgen.metric.calibration import BINS, Calibration, repeated, uniform_distance
+from heatgen.metric.context import EvalContext
 from heatgen.metric.likelihood import Likelihood
-from heatgen.metric.metric import EvalContext
 from heatgen.metric.neural_process_tasks import moments
 from heatgen.metric.pictures.calibration import coverages
 from heatgen.metric.scoring_rules import coverage, histogram
@@ -107,19 +107,19 @@ def test_the_best_gaussians_have_the_exact_numbers():
     model = Exact(base.process, base.net, None, None, REGIME).eval()
     result = Calibration(contexts=[0, 3], targets=4, draws=4)(ctx(model))
     for number in (0, 3):
-        for name in ("CRPS", "energy score", "KS distance", "coverage 50 %", "coverage 90 %", "coverage 95 %"):
-            key = f"{name}, {number} context"
-            assert result.values[key] == pytest.approx(result.values[f"exact {key}"], abs=2e-3)
+        for name in ("crps", "energy_score", "ks_distance", "coverage_50", "coverage_90", "coverage_95"):
+            key = f"{name}_context_{number}"
+            assert result.values[key] == pytest.approx(result.values[f"exact_{key}"], abs=2e-3)
             assert result.errors[key] >= 0
-    assert result.values["coverage 90 %, 3 context"] == pytest.approx(0.9, abs=0.03)
-    assert result.values["KS distance, 3 context"] < 0.05
-    assert result.values["exact CRPS, 3 context"] == pytest.approx(0.05 / math.sqrt(math.pi), rel=0.1)  # noise alone
-    assert result.values["exact CRPS, 3 context"] < result.values["exact CRPS, 0 context"]
+    assert result.values["coverage_90_context_3"] == pytest.approx(0.9, abs=0.03)
+    assert result.values["ks_distance_context_3"] < 0.05
+    assert result.values["exact_crps_context_3"] == pytest.approx(0.05 / math.sqrt(math.pi), rel=0.1)  # noise alone
+    assert result.values["exact_crps_context_3"] < result.values["exact_crps_context_0"]
     assert result.headline == (
-        "CRPS, 3 context",
-        "energy score, 3 context",
-        "KS distance, 3 context",
-        "coverage 90 %, 3 context",
+        "crps_context_3",
+        "energy_score_context_3",
+        "ks_distance_context_3",
+        "coverage_90_context_3",
     )
     assert set(result.pictures) == {"pit", "reliability"} and any("best independent" in note for note in result.notes)
 
@@ -129,15 +129,15 @@ def test_an_untrained_network_is_worse_than_the_exact_answer_however_tasks_are_c
     found = metric(ctx(model))
     again = metric(EvalContext(model, DATA, "hot_spots", Devices("cpu", 1), 20, 7, 0, model.process))
     assert found.values == pytest.approx(again.values, rel=1e-4, abs=1e-4)
-    assert found.values["CRPS, 1 context"] > 2 * found.values["exact CRPS, 1 context"]
-    assert found.values["KS distance, 1 context"] > 0.1 and found.facts["draws"] == 4
+    assert found.values["crps_context_1"] > 2 * found.values["exact_crps_context_1"]
+    assert found.values["ks_distance_context_1"] > 0.1 and found.facts["draws"] == 4
     assert len({len(x) for x in found.series.values()}) == 1
 
 
 def test_a_map_that_is_told_has_no_exact_numbers():
     process = NeumannHeat((1, 8, 8), 9, diffusivity=[0.01, 0.1], diffusivities=4, conditional=True)
     result = Calibration(contexts=[1], targets=4, draws=2)(ctx(make(process=process, conditional=True), n=4))
-    assert "exact CRPS, 1 context" not in result.values
+    assert "exact_crps_context_1" not in result.values
     assert any(note.startswith("no exact calibration: forward=neumann_heat") for note in result.notes)
 
 
@@ -183,8 +183,8 @@ def test_both_modes_from_the_command_line(tmp_path):
     few = ["trainer.max_steps=3", "trainer.accelerator=cpu", "callback.pictures.every=0", "net.channels=4"]
     assert call("train", *words, *few, f"hydra.run.dir={folder}") == 0
     for mode, name, pictures in (
-        ("calibration", "exact CRPS, 3 context", {"pit", "reliability"}),
-        ("physics", "exact energy drift, 3 context", {"physics"}),
+        ("calibration", "exact_crps_context_3", {"pit", "reliability"}),
+        ("physics", "exact_energy_drift_context_3", {"physics"}),
     ):
         assert call("evaluate", f"run={folder}", f"mode={mode}", "n=8", "trainer.accelerator=cpu") == 0
         (path,) = (folder / "evaluation").glob(f"{mode}_*.json")

@@ -17,8 +17,9 @@ from heatgen.forward.heat import Heat
 from heatgen.forward.random_matrix import RandomMatrix
 from heatgen.forward.random_velocity import RandomVelocity
 from heatgen.forward.stochastic_heat import StochasticHeat
-from heatgen.metric.elbo import ELBO, balanced_levels, clustered_sum, gaussian_kl, gaussian_nll, level_errors, prior_kl
-from heatgen.metric.metric import EvalContext
+from heatgen.metric.bound import balanced_levels, clustered_sum, gaussian_kl, gaussian_nll, level_errors, prior_kl
+from heatgen.metric.context import EvalContext
+from heatgen.metric.elbo import ELBO
 from heatgen.model.ihd import IHD
 from heatgen.noise import SampleNoise
 from heatgen.runtime.devices import Devices
@@ -59,6 +60,7 @@ def model(process, mean, delta=DELTA, prior_std=None):
     toy = SimpleNamespace(
         process=process, reverse_mean=mean, reverse_std=steps, noise_label=lambda: "toy", has_markov_forward=False
     )
+    toy.noise_last_step, toy.reverse_noise = False, None
     toy.target_mean = lambda u0, u, t, s: process.mean(u0, s)
     toy.target_std = lambda t, s: process.std(torch.maximum(s, process.times[1]))
     toy.initial_std = lambda: steps(*last) if prior_std is None else coefficients(prior_std)
@@ -254,23 +256,23 @@ def test_every_term_of_a_linear_gaussian_model_is_its_closed_form(levels, delta)
     toy = optimal(heat(), by_level(delta) if delta is not DELTA and delta.dim() == 3 else delta)
     result = ELBO(levels=levels)(ctx(toy, train, draws(n, seed=2)))
     kl, variances, zeroth, last = closed_form(train, delta)
-    for name, (expected, variance) in (("L_0 [nats]", zeroth), ("L_K [nats]", last)):
+    for name, (expected, variance) in (("l_first_nats", zeroth), ("l_last_nats", last)):
         error = (variance / n) ** 0.5
         assert abs(result.values[name] - expected) < 4 * error
         assert result.errors[name] == pytest.approx(error, rel=0.15)
 
     evaluations = n * (levels or K - 1) / (K - 1)
     assert result.series["k"] == [2, 3, 4]
-    columns = (result.series[name] for name in ("k", "L_{k-1} [nats]", "its standard error [nats]"))
+    columns = (result.series[name] for name in ("k", "l_k", "l_k_se"))
     for k, value, error in zip(*columns, strict=True):
         expected = (variances[int(k) - 1].item() / evaluations) ** 0.5
         assert abs(value - kl[int(k) - 1]) < 4 * expected
         assert error == pytest.approx(expected, rel=0.25)
-    total, error = result.values["L_1..K-1 [nats]"], result.errors["L_1..K-1 [nats]"]
+    total, error = result.values["l_middle_nats"], result.errors["l_middle_nats"]
     assert abs(total - kl[1:].sum()) < 4 * error
     assert error == pytest.approx((variances[1:].sum() / evaluations).item() ** 0.5, rel=0.25)
-    parts = ("L_K [nats]", "L_1..K-1 [nats]", "L_0 [nats]")
-    assert result.values["nll_bound [nats]"] == pytest.approx(sum(result.values[part] for part in parts), rel=1e-12)
+    parts = ("l_last_nats", "l_middle_nats", "l_first_nats")
+    assert result.values["nll_bound_nats"] == pytest.approx(sum(result.values[part] for part in parts), rel=1e-12)
 
 
 def test_matched_deltas_make_every_term_half_the_log_of_one_plus_the_error_over_the_noise():
@@ -285,13 +287,13 @@ def test_compat_is_the_originals_sum_which_takes_the_first_step_for_the_last(lev
     measured = ctx(optimal(heat()), train, draws(n, seed=2))
     bound, compat = (ELBO(levels=levels, compat=flag)(measured) for flag in (False, True))
     kl, variances, *_ = closed_form(train)
-    gap = compat.values["nll_bound [nats]"] - bound.values["nll_bound [nats]"]
+    gap = compat.values["nll_bound_nats"] - bound.values["nll_bound_nats"]
     error = (2 * variances.sum() * (K - 1) / (n * (levels or K - 1))).sqrt()
     assert abs(gap - (kl[0] - kl[-1])) < 4 * error
     assert abs(kl[0] - kl[-1]) > 10 * error
-    assert all(compat.values[name] == bound.values[name] for name in ("L_0 [nats]", "L_K [nats]"))
+    assert all(compat.values[name] == bound.values[name] for name in ("l_first_nats", "l_last_nats"))
     assert compat.series["k"] == [1, 2, 3]
-    for k, value in zip((1, 2, 3), compat.series["L_{k-1} [nats]"], strict=True):
+    for k, value in zip((1, 2, 3), compat.series["l_k"], strict=True):
         assert abs(value - kl[k - 1]) < 4 * (variances[k - 1] * (K - 1) / (n * (levels or K - 1))).sqrt()
     assert any("not a bound" in note for note in compat.notes) and not any("not a bound" in note for note in bound.notes)
 
@@ -311,21 +313,21 @@ def test_bounds_of_two_deltas_are_of_the_same_noise_and_differ_by_their_closed_f
         return D * math.log(d * math.sqrt(2 * math.pi))
 
     expected = {
-        "L_K": moved(first["L_K [nats]"], width),
-        "L_1..K-1": moved(first["L_1..K-1 [nats]"], lambda d: (K - 1) * width(d)),
-        "L_0": moved(first["L_0 [nats]"], density),
+        "l_last": moved(first["l_last_nats"], width),
+        "l_middle": moved(first["l_middle_nats"], lambda d: (K - 1) * width(d)),
+        "l_first": moved(first["l_first_nats"], density),
     }
     for name, value in expected.items():
-        assert second[f"{name} [nats]"] == pytest.approx(value, rel=1e-9), name
-    difference = sum(expected.values()) - first["nll_bound [nats]"]
-    assert second["nll_bound [nats]"] - first["nll_bound [nats]"] == pytest.approx(difference, rel=1e-9)
+        assert second[f"{name}_nats"] == pytest.approx(value, rel=1e-9), name
+    difference = sum(expected.values()) - first["nll_bound_nats"]
+    assert second["nll_bound_nats"] - first["nll_bound_nats"] == pytest.approx(difference, rel=1e-9)
 
 
 def test_the_bound_is_above_the_entropy_of_gaussian_images():
     """No density has a smaller expected NLL than the data's own, D/2 ln(2 pi e) + 1/2 sum ln s^2."""
     result = ELBO(levels=None)(ctx(optimal(heat()), draws(500, seed=1), draws(1000, seed=2)))
     entropy = 0.5 * (D * math.log(2 * math.pi * math.e) + SPECTRUM.log().sum().item())
-    assert entropy + 4 * result.errors["nll_bound [nats]"] < result.values["nll_bound [nats]"]
+    assert entropy + 4 * result.errors["nll_bound_nats"] < result.values["nll_bound_nats"]
 
 
 def test_the_standard_error_of_the_bound_counts_that_an_images_terms_go_together():
@@ -334,10 +336,10 @@ def test_the_standard_error_of_the_bound_counts_that_an_images_terms_go_together
     d = process.gain(process.times).squeeze(1)
     energies = (d * process.basis(test)).square().sum((2, 3)) / (2 * DELTA**2)  # what 0 misses of levels 0 .. K, (40, K + 1)
     last = (d[-1] * process.basis(test - train)).square().sum((1, 2, 3)) / 2
-    terms = {"L_0": energies[:, 0], "L_1..K-1": energies[:, 1:K].sum(1), "L_K": last}
+    terms = {"l_first": energies[:, 0], "l_middle": energies[:, 1:K].sum(1), "l_last": last}
     terms["nll_bound"] = energies[:, :K].sum(1) + last
     for name, values in terms.items():
-        assert result.errors[f"{name} [nats]"] == pytest.approx(values.std().item() / 40**0.5, rel=1e-5), name
+        assert result.errors[f"{name}_nats"] == pytest.approx(values.std().item() / 40**0.5, rel=1e-5), name
 
 
 def test_batches_and_blocks_and_the_order_of_training_images_change_nothing():
@@ -347,7 +349,7 @@ def test_batches_and_blocks_and_the_order_of_training_images_change_nothing():
     assert cut.values == pytest.approx(whole.values, rel=1e-6)
     states, centres = (process.mean(u, process.times[-1:].expand(len(u))).flatten(1) for u in (test, train))
     expected = (math.log(2100) - torch.logsumexp(-kls(states, centres), 1)).mean().item()
-    assert whole.values["L_K [nats]"] == pytest.approx(expected, rel=1e-6)
+    assert whole.values["l_last_nats"] == pytest.approx(expected, rel=1e-6)
     assert whole.facts["training images in the prior"] == 2100
 
 
@@ -356,28 +358,28 @@ def test_the_prior_may_be_wider_than_the_reverse_steps():
     wide = optimal(process, prior_std=0.2)
     states, centres = (process.mean(u, process.times[-1:].expand(len(u))).flatten(1) for u in (test, train))
     expected = (math.log(5) - torch.logsumexp(-kls(states, centres, 0.2), 1)).mean().item()
-    assert ELBO()(ctx(wide, train, test)).values["L_K [nats]"] == pytest.approx(expected, rel=1e-6)
+    assert ELBO()(ctx(wide, train, test)).values["l_last_nats"] == pytest.approx(expected, rel=1e-6)
 
 
 def test_the_prior_of_a_map_that_forgets_everything_costs_its_width_alone():
     process = ConstantVelocity(SHAPE, num_levels=K, sigma=SIGMA)
     result = ELBO()(ctx(lazy(process), draws(7, seed=1), draws(5, seed=2)))
     expected = D * (0.5 * (SIGMA**2 / DELTA**2 - 1) + math.log(DELTA / SIGMA))
-    assert result.values["L_K [nats]"] == pytest.approx(expected, rel=1e-9)
-    assert result.errors["L_K [nats]"] < 1e-9
+    assert result.values["l_last_nats"] == pytest.approx(expected, rel=1e-9)
+    assert result.errors["l_last_nats"] < 1e-9
 
 
 def test_a_single_level_has_no_terms_in_between():
     process = ConstantVelocity(SHAPE, num_levels=1, sigma=SIGMA)
     values = ELBO()(ctx(lazy(process), draws(7, seed=1), draws(5, seed=2))).values
-    assert values["L_1..K-1 [nats]"] == 0
-    assert values["nll_bound [nats]"] == pytest.approx(values["L_0 [nats]"] + values["L_K [nats]"])
+    assert values["l_middle_nats"] == 0
+    assert values["nll_bound_nats"] == pytest.approx(values["l_first_nats"] + values["l_last_nats"])
 
 
 def test_which_images_are_drawn_depends_on_the_seed_and_none_twice():
     test = draws(20, seed=2)
     few = [ELBO()(ctx(lazy(heat()), draws(1, seed=1), test, n=15, seed=seed)).values for seed in (0, 0, 1)]
-    assert few[0] == few[1] and few[0]["L_K [nats]"] != few[2]["L_K [nats]"]
+    assert few[0] == few[1] and few[0]["l_last_nats"] != few[2]["l_last_nats"]
     every, more = (ELBO()(ctx(lazy(heat()), draws(1, seed=1), test, n=n)).values for n in (20, 99))
     assert every == more
 
@@ -392,12 +394,12 @@ def test_a_map_without_a_basis_has_the_divergences_of_its_matrices():
     train, test = draws(30, seed=1).float(), draws(8, seed=2).float()
     result = ELBO(levels=None)(ctx(model(process, lambda u, t, s: torch.zeros_like(u)), train, test))
     middle = [kls(flattened(k - 1, process, test), torch.zeros(1, D).double()).mean().item() for k in (2, 3)]
-    assert result.series["L_{k-1} [nats]"] == pytest.approx(middle, rel=1e-9)
+    assert result.series["l_k"] == pytest.approx(middle, rel=1e-9)
     states, centres = flattened(3, process, test), flattened(3, process, train)
     gaps = (states[:, None] - centres).square().sum(2) / (2 * DELTA**2)
     last = math.log(30) - torch.logsumexp(-gaps, 1) + D * (0.5 * (SIGMA**2 / DELTA**2 - 1) + math.log(DELTA / SIGMA))
-    assert result.values["L_K [nats]"] == pytest.approx(last.mean().item(), rel=1e-9)
-    assert result.errors["L_K [nats]"] == pytest.approx(last.std().item() / 8**0.5, rel=1e-9)
+    assert result.values["l_last_nats"] == pytest.approx(last.mean().item(), rel=1e-9)
+    assert result.errors["l_last_nats"] == pytest.approx(last.std().item() / 8**0.5, rel=1e-9)
 
 
 # a map that is drawn at random ------------------------------------------------------------------------------------------
@@ -423,12 +425,12 @@ def test_the_bound_of_a_random_map_is_given_each_images_own_draw():
     width = D * (0.5 * (SIGMA**2 / DELTA**2 - 1) + math.log(DELTA / SIGMA))
     energy = test.square().sum((1, 2, 3)) / (2 * DELTA**2)
     middle = (gain[:, 1:K] ** 2 * energy[:, None]).mean(0) + width
-    assert result.series["L_{k-1} [nats]"] == pytest.approx(middle.tolist(), rel=1e-5)
+    assert result.series["l_k"] == pytest.approx(middle.tolist(), rel=1e-5)
     gaps = (test[:, None] - train).square().sum((2, 3, 4)) * gain[:, K:] ** 2 / (2 * DELTA**2)
     last = math.log(5) - torch.logsumexp(-gaps, 1) + width
     assert torch.allclose(last[forgets], torch.tensor(width).double()) and (last[~forgets] > width).all()
-    assert result.values["L_K [nats]"] == pytest.approx(last.mean().item(), rel=1e-6)
-    assert result.errors["L_K [nats]"] == pytest.approx(last.std().item() / 24**0.5, rel=1e-5)
+    assert result.values["l_last_nats"] == pytest.approx(last.mean().item(), rel=1e-6)
+    assert result.errors["l_last_nats"] == pytest.approx(last.std().item() / 24**0.5, rel=1e-5)
 
 
 def test_the_network_of_a_random_map_is_told_the_draw_of_each_image():
@@ -442,9 +444,9 @@ def test_the_network_of_a_random_map_is_told_the_draw_of_each_image():
     values = ELBO(levels=None)(ctx(ihd(net, random_velocity()), images, images)).values
     width = D * (0.5 * (SIGMA**2 / DELTA**2 - 1) + math.log(DELTA / SIGMA))
     kept, error = D * SIGMA**2 / (2 * DELTA**2), (2 * D / n) ** 0.5 * SIGMA**2 / (2 * DELTA**2)
-    assert abs(values["L_1..K-1 [nats]"] - (K - 1) * (width + kept)) < 4 * (K - 1) ** 0.5 * error
-    assert abs(values["L_0 [nats]"] - kept - D * math.log(DELTA * math.sqrt(2 * math.pi))) < 4 * error
-    assert values["L_K [nats]"] == pytest.approx(width, abs=1e-8)
+    assert abs(values["l_middle_nats"] - (K - 1) * (width + kept)) < 4 * (K - 1) ** 0.5 * error
+    assert abs(values["l_first_nats"] - kept - D * math.log(DELTA * math.sqrt(2 * math.pi))) < 4 * error
+    assert values["l_last_nats"] == pytest.approx(width, abs=1e-8)
 
 
 def test_the_first_step_of_a_random_map_is_as_long_as_each_images_own_draw_makes_it():
@@ -454,7 +456,7 @@ def test_the_first_step_of_a_random_map_is_as_long_as_each_images_own_draw_makes
     steps = process.draw(SampleNoise(range(n), 0, "elbo map")).flatten() / K * 0.5
     missed = D * (steps.square().mean().item() + SIGMA**2) / (2 * DELTA**2)
     blurred = D * (steps.mean().item() ** 2 + SIGMA**2) / (2 * DELTA**2)  # of the mean velocity
-    value = found.values["L_0 [nats]"] - D * math.log(DELTA * math.sqrt(2 * math.pi))
+    value = found.values["l_first_nats"] - D * math.log(DELTA * math.sqrt(2 * math.pi))
     error = (D * SIGMA**2 * (2 * SIGMA**2 + 4 * steps.square().mean().item()) / n) ** 0.5 / (2 * DELTA**2)
     assert abs(value - missed) < 4 * error < abs(missed - blurred)
 
@@ -466,7 +468,7 @@ def test_bytes_are_spread_evenly_over_the_unit_interval():
     """Every byte equally often: then u_0 is uniform, of variance 1/12; byte / 255 alone would have 0.0840."""
     images = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16).expand(20, -1, -1, -1)
     middling = model(ConstantVelocity((1, 16, 16), 2, SIGMA), lambda u, t, s: torch.full_like(u, 0.5), delta=0.5)
-    found = ELBO()(byte_subject(middling, images)).values["L_0 [nats]"]
+    found = ELBO()(byte_subject(middling, images)).values["l_first_nats"]
     variance = (found / 256 - math.log(0.5 * math.sqrt(2 * math.pi))) * 2 * 0.5**2
     assert variance == pytest.approx(1 / 12, abs=5e-5)
 
@@ -477,11 +479,11 @@ def test_bits_are_nats_in_base_two_for_each_pixel_and_eight_more_for_bytes():
     of_bytes = ELBO()(byte_subject(lazy(heat()), images))
     continuous = ELBO()(ctx(lazy(heat()), draws(9, seed=1), draws(9, seed=2)))
     for result, extra in ((of_bytes, 8), (continuous, 0)):
-        for name in ("L_0", "L_1..K-1", "L_K", "nll_bound"):
-            bits = result.values[f"{name} [nats]"] / (D * math.log(2)) + (extra if name == "nll_bound" else 0)
-            assert result.values[f"{name} [bits/dim]"] == pytest.approx(bits, rel=1e-12)
-            error = result.errors[f"{name} [nats]"] / (D * math.log(2))
-            assert result.errors[f"{name} [bits/dim]"] == pytest.approx(error, rel=1e-12)
+        for name in ("l_first", "l_middle", "l_last", "nll_bound"):
+            bits = result.values[f"{name}_nats"] / (D * math.log(2)) + (extra if name == "nll_bound" else 0)
+            assert result.values[name] == pytest.approx(bits, rel=1e-12)
+            error = result.errors[f"{name}_nats"] / (D * math.log(2))
+            assert result.errors[name] == pytest.approx(error, rel=1e-12)
 
 
 # refusals ---------------------------------------------------------------------------------------------------------------
@@ -545,5 +547,5 @@ def test_exact_reverse_steps_make_the_bound_the_likelihood_but_for_the_prior(nam
         q, v = process.std(last) ** 2, exactly.exactly.variance(last)
         latent = 0.5 * ((q + process.gain(last) ** 2 * spec.spectrum) / v - 1 + (v / q).log()).sum().item()
         surprise = 0.5 * (1 + (2 * math.pi * spec.spectrum).log()).sum().item()
-        found, error = nats["L_1..K-1 [nats]"] + nats["L_0 [nats]"], math.sqrt(64 / 2 / 300)
+        found, error = nats["l_middle_nats"] + nats["l_first_nats"], math.sqrt(64 / 2 / 300)
         assert found == pytest.approx(surprise - latent, abs=5 * error)

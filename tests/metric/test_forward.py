@@ -77,38 +77,38 @@ def test_a_map_that_fades_evenly_takes_equal_steps_and_forgets_all(tmp_path):
     result = measure(tmp_path, ConstantVelocity(SHAPE, K, SIGMA))
     series, gain = result.series, [1 - k / K for k in range(K + 1)]
     assert series["k"] == list(range(K + 1))
-    assert series["rms step of A"] == pytest.approx([0] + [1 / K] * K, abs=1e-12)
+    assert series["step_map"] == pytest.approx([0] + [1 / K] * K, abs=1e-12)
     rms = (images().double() / 255).square().mean().item() ** 0.5
-    assert series["rms step of images"] == pytest.approx([0] + [rms / K] * K, abs=1e-6)
+    assert series["step_images"] == pytest.approx([0] + [rms / K] * K, abs=1e-6)
     for name in ("largest", "median", "smallest"):
-        assert series[f"singular value, {name}"] == pytest.approx(gain, abs=1e-12)
-    assert series["condition number"] == [pytest.approx(1, rel=1e-12)] * K + [math.inf]
-    assert series["singular values above the noise"] == [float(0.25 * a > (SIGMA if k else 0)) for k, a in enumerate(gain)]
+        assert series[f"singular_{name}"] == pytest.approx(gain, abs=1e-12)
+    assert series["condition"] == [pytest.approx(1, rel=1e-12)] * K + [math.inf]
+    assert series["above_noise"] == [float(0.25 * a > (SIGMA if k else 0)) for k, a in enumerate(gain)]
     x = images().flatten(1).double() / 255
     bits = [information(a * x / SIGMA) for a in gain[1:]]
-    assert math.isnan(series["information [bits]"][0])
-    assert series["information [bits]"][1:] == pytest.approx(bits, rel=1e-4, abs=1e-9)
+    assert math.isnan(series["information"][0])
+    assert series["information"][1:] == pytest.approx(bits, rel=1e-4, abs=1e-9)
 
     values = result.values
-    assert values["information at K [bits]"] == pytest.approx(0, abs=1e-9)
-    assert values["bits to name a training image"] == pytest.approx(math.log2(N), rel=1e-12)
-    assert values["|A(0) u - u|"] == 0
-    assert values["condition number at K"] == values["condition number, largest"] == math.inf
-    assert values["singular values above the noise at K"] == 0
-    assert values["rms step, largest"] == pytest.approx(rms / K, rel=1e-6)
+    assert values["information_last"] == pytest.approx(0, abs=1e-9)
+    assert values["information_needed"] == pytest.approx(math.log2(N), rel=1e-12)
+    assert values["identity_error"] == 0
+    assert values["condition_last"] == values["condition_largest"] == math.inf
+    assert values["above_noise_last"] == 0
+    assert values["step_largest"] == pytest.approx(rms / K, rel=1e-6)
     assert result.facts["map"] == "constant_velocity" and result.facts["levels"] == K
     assert result.facts["noise at K"] == SIGMA and result.facts["images"] == f"{N} of fake train"
-    assert result.notes == [] and result.headline == ("information at K [bits]",)
+    assert result.notes == [] and result.headline == ("information_last",)
 
 
 def test_a_map_that_does_nothing_takes_no_step_and_may_hold_an_image(tmp_path):
     result = measure(tmp_path, Identity(SHAPE, K, SIGMA))
-    for name in ("rms step of A", "rms step of images"):
+    for name in ("step_map", "step_images"):
         assert result.series[name] == [0] * (K + 1)
-    assert result.series["condition number"] == result.series["singular values above the noise"] == [1] * (K + 1)
+    assert result.series["condition"] == result.series["above_noise"] == [1] * (K + 1)
     bits = information(images().flatten(1).double() / 255 / SIGMA)
     assert bits > math.log2(N)
-    assert result.values["information at K [bits]"] == pytest.approx(bits, rel=1e-4)
+    assert result.values["information_last"] == pytest.approx(bits, rel=1e-4)
     assert len(result.notes) == 1 and "may still hold a training image" in result.notes[0]
 
 
@@ -117,17 +117,17 @@ def test_heat_has_the_gains_of_its_modes(tmp_path):
     series = measure(tmp_path, process).series
     n, m = torch.meshgrid(torch.arange(4.0).double() / 4, torch.arange(5.0).double() / 5, indexing="ij")
     gains = (-(math.pi**2) * (n**2 + m**2) * process.times[:, None, None]).exp().flatten(1)  # (K + 1, D)
-    assert series["singular value, largest"] == [1] * (K + 1)
-    assert series["singular value, smallest"] == pytest.approx(gains.min(1).values.tolist(), rel=1e-9)
-    assert series["singular value, median"] == pytest.approx(gains.median(1).values.tolist(), rel=1e-9)
-    assert series["condition number"] == pytest.approx((1 / gains.min(1).values).tolist(), rel=1e-9)
+    assert series["singular_largest"] == [1] * (K + 1)
+    assert series["singular_smallest"] == pytest.approx(gains.min(1).values.tolist(), rel=1e-9)
+    assert series["singular_median"] == pytest.approx(gains.median(1).values.tolist(), rel=1e-9)
+    assert series["condition"] == pytest.approx((1 / gains.min(1).values).tolist(), rel=1e-9)
     steps = gains.diff(dim=0).square().mean(1).sqrt().tolist()
-    assert series["rms step of A"] == pytest.approx([0, *steps], rel=1e-9, abs=1e-12)
+    assert series["step_map"] == pytest.approx([0, *steps], rel=1e-9, abs=1e-12)
     shares = [(0.25 * row > (SIGMA if k else 0)).double().mean().item() for k, row in enumerate(gains)]
-    assert series["singular values above the noise"] == pytest.approx(shares) and 0 < shares[-1] < shares[5] < 1
+    assert series["above_noise"] == pytest.approx(shares) and 0 < shares[-1] < shares[5] < 1
     x = process.basis(images().double() / 255).flatten(1)
     bits = [information(row * x / SIGMA) for row in gains[1:]]
-    assert series["information [bits]"][1:] == pytest.approx(bits, rel=1e-4)
+    assert series["information"][1:] == pytest.approx(bits, rel=1e-4)
 
 
 def test_the_largest_condition_number_and_step_may_be_of_any_level(tmp_path):
@@ -135,12 +135,12 @@ def test_the_largest_condition_number_and_step_may_be_of_any_level(tmp_path):
     result = measure(tmp_path, process, levels=7)
     conditions = [torch.linalg.cond(matrix).item() for matrix in process.left]
     assert max(conditions) != conditions[-1]
-    assert result.values["condition number, largest"] == pytest.approx(max(conditions), rel=1e-6)
-    assert result.values["condition number at K"] == pytest.approx(conditions[-1], rel=1e-6)
+    assert result.values["condition_largest"] == pytest.approx(max(conditions), rel=1e-6)
+    assert result.values["condition_last"] == pytest.approx(conditions[-1], rel=1e-6)
     x = images().double().flatten(1) / 255
     steps = [(x @ step.T).square().mean().sqrt().item() for step in process.left.diff(dim=0)]
-    assert result.series["rms step of images"] == pytest.approx([0, *steps], rel=1e-5, abs=1e-12)
-    assert result.values["rms step, largest"] == pytest.approx(max(steps), rel=1e-5)
+    assert result.series["step_images"] == pytest.approx([0, *steps], rel=1e-5, abs=1e-12)
+    assert result.values["step_largest"] == pytest.approx(max(steps), rel=1e-5)
 
 
 def test_a_random_map_is_drawn_for_each_image_and_its_matrices_are_of_the_mean(tmp_path):
@@ -149,14 +149,14 @@ def test_a_random_map_is_drawn_for_each_image_and_its_matrices_are_of_the_mean(t
     velocity = process.draw(SampleNoise(range(N), 0, "map"))
     x = images().double().flatten(1) / 255
     steps = (velocity / K * x).square().mean().sqrt().item()
-    assert series["rms step of images"] == pytest.approx([0] + [steps] * K, rel=1e-5, abs=1e-12)
-    assert series["rms step of A"] == pytest.approx([0] + [0.5 / K] * K, rel=1e-9, abs=1e-12)
-    assert series["information [bits]"][-1] == pytest.approx(information((1 - velocity) * x / SIGMA), rel=1e-4)
+    assert series["step_images"] == pytest.approx([0] + [steps] * K, rel=1e-5, abs=1e-12)
+    assert series["step_map"] == pytest.approx([0] + [0.5 / K] * K, rel=1e-9, abs=1e-12)
+    assert series["information"][-1] == pytest.approx(information((1 - velocity) * x / SIGMA), rel=1e-4)
 
 
 def test_no_information_is_known_without_noise(tmp_path):
     result = measure(tmp_path, ConstantVelocity(SHAPE, K, sigma=0))
-    assert all(math.isnan(bits) for bits in result.series["information [bits]"]) and result.notes == []
+    assert all(math.isnan(bits) for bits in result.series["information"]) and result.notes == []
 
 
 # levels, images, picture ------------------------------------------------------------------------------------------------
@@ -177,8 +177,8 @@ def test_there_are_no_more_levels_than_the_map_has(tmp_path):
 def test_as_many_images_as_asked_for_are_measured_and_all_are_to_be_named(tmp_path):
     result = measure(tmp_path, Identity(SHAPE, K, SIGMA), images=12)
     bits = information(images()[:12].flatten(1).double() / 255 / SIGMA)
-    assert result.values["information at K [bits]"] == pytest.approx(bits, rel=1e-4)
-    assert result.values["bits to name a training image"] == pytest.approx(math.log2(N))
+    assert result.values["information_last"] == pytest.approx(bits, rel=1e-4)
+    assert result.values["information_needed"] == pytest.approx(math.log2(N))
     assert result.facts["images"] == "12 of fake train"
 
 

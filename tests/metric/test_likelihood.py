@@ -14,8 +14,8 @@ from heatgen.data.grf import GRF
 from heatgen.data.hot_spots import HotSpotFields
 from heatgen.forward.neumann_heat import NeumannHeat
 from heatgen.forward.stochastic_heat import StochasticHeat
+from heatgen.metric.context import EvalContext
 from heatgen.metric.likelihood import Likelihood
-from heatgen.metric.metric import EvalContext
 from heatgen.model.np import NeuralProcessMethod
 from heatgen.model.prediction import Prediction
 from heatgen.net.neural_process import NeuralProcess
@@ -57,20 +57,20 @@ def test_the_best_gaussians_have_the_factorised_likelihood_and_the_exact_error()
     found = Likelihood(contexts=[0, 3], targets=4, draws=3)(ctx(model)).values
     for number in (0, 3):
         for kind in ("joint", "frame", "pixel"):
-            exact = found[f"exact factorised, {number} context"]
-            assert found[f"{kind}, {number} context"] == pytest.approx(exact, abs=1e-6)
-        assert found[f"RMSE, {number} context"] == pytest.approx(found[f"exact RMSE, {number} context"], rel=1e-5)
-        assert found[f"exact joint, {number} context"] >= found[f"exact frame, {number} context"] - 1e-6
-        assert found[f"gap [nats a frame], {number} context"] > 0
-    assert found["exact frame, 3 context"] > found["exact frame, 0 context"] + 0.05
+            exact = found[f"exact_factorised_context_{number}"]
+            assert found[f"{kind}_context_{number}"] == pytest.approx(exact, abs=1e-6)
+        assert found[f"rmse_context_{number}"] == pytest.approx(found[f"exact_rmse_context_{number}"], rel=1e-5)
+        assert found[f"exact_joint_context_{number}"] >= found[f"exact_frame_context_{number}"] - 1e-6
+        assert found[f"gap_context_{number}"] > 0
+    assert found["exact_frame_context_3"] > found["exact_frame_context_0"] + 0.05
 
 
 def test_no_model_is_above_the_exact_one_and_more_draws_give_more():
     few, many = (Likelihood(contexts=[1], targets=4, draws=k)(ctx(make())) for k in (1, 32))
-    assert few.values["joint, 1 context"] < many.values["joint, 1 context"] < many.values["exact joint, 1 context"]
-    assert few.values["effective draws, 1 context"] == pytest.approx(1) and many.values["effective draws, 1 context"] > 1
-    assert few.values["joint, 1 context"] == pytest.approx(few.values["frame, 1 context"], abs=1e-6)
-    assert few.values["pixel, 1 context"] == pytest.approx(few.values["frame, 1 context"], abs=1e-6)
+    assert few.values["joint_context_1"] < many.values["joint_context_1"] < many.values["exact_joint_context_1"]
+    assert few.values["effective_draws_context_1"] == pytest.approx(1) and many.values["effective_draws_context_1"] > 1
+    assert few.values["joint_context_1"] == pytest.approx(few.values["frame_context_1"], abs=1e-6)
+    assert few.values["pixel_context_1"] == pytest.approx(few.values["frame_context_1"], abs=1e-6)
 
 
 def test_numbers_do_not_depend_on_how_tasks_are_cut_and_have_their_facts():
@@ -78,11 +78,11 @@ def test_numbers_do_not_depend_on_how_tasks_are_cut_and_have_their_facts():
     result = metric(ctx(model))
     again = metric(EvalContext(model, DATA, "hot_spots", Devices("cpu", 1), 20, 7, 0, model.process))
     assert result.values == pytest.approx(again.values, rel=1e-5)
-    wanted = ("frame, 1 context", "frame, 2 context", "gap [nats a frame], 2 context", "RMSE, 2 context")
+    wanted = ("frame_context_1", "frame_context_2", "gap_context_2", "rmse_context_2")
     assert result.headline == wanted
     facts = {"n": 20, "split": "hot_spots test", "regime": "random", "target frames": 4, "draws": 4, "min_std": 0.01}
     assert facts.items() <= result.facts.items() and result.facts["noise ceiling"] == "1.57679"
-    assert result.series["context frames"] == [1.0, 2.0] and len({len(x) for x in result.series.values()}) == 1
+    assert result.series["num_context"] == [1.0, 2.0] and len({len(x) for x in result.series.values()}) == 1
     assert set(result.pictures) == {"likelihoods", "frames", "film"}
     film = result.pictures["film"]
     assert len(film) == 10 and len({page.size for page in film}) == 1 and film[0].tobytes() != film[-1].tobytes()
@@ -93,16 +93,16 @@ def test_what_is_known_exactly_has_rows_of_its_own():
     names = ["exact", "exact, independent pixels", "noise ceiling"]
     exact, best, ceiling = (result.references[name] for name in names)
     assert list(result.references) == names
-    for end in (", 1 context", ", 2 context"):
-        assert exact[f"frame{end}"] == result.values[f"exact frame{end}"] and exact[f"gap [nats a frame]{end}"] == 0
+    for end in ("_context_1", "_context_2"):
+        assert exact[f"frame{end}"] == result.values[f"exact_frame{end}"] and exact[f"gap{end}"] == 0
         gap = (exact[f"frame{end}"] - best[f"frame{end}"]) * N * N
-        assert best[f"gap [nats a frame]{end}"] == pytest.approx(gap) and gap > 0
-        assert exact[f"RMSE{end}"] == best[f"RMSE{end}"] == result.values[f"exact RMSE{end}"] and f"RMSE{end}" not in ceiling
-        assert exact[f"joint{end}"] == result.values[f"exact joint{end}"] and f"pixel{end}" not in exact
+        assert best[f"gap{end}"] == pytest.approx(gap) and gap > 0
+        assert exact[f"rmse{end}"] == best[f"rmse{end}"] == result.values[f"exact_rmse{end}"] and f"rmse{end}" not in ceiling
+        assert exact[f"joint{end}"] == result.values[f"exact_joint{end}"] and f"pixel{end}" not in exact
         for kind in ("joint", "frame", "pixel"):
-            assert best[f"{kind}{end}"] == result.values[f"exact factorised{end}"]
+            assert best[f"{kind}{end}"] == result.values[f"exact_factorised{end}"]
             assert ceiling[f"{kind}{end}"] == pytest.approx(1.57679, abs=1e-5)
-        assert ceiling[f"gap [nats a frame]{end}"] == (exact[f"frame{end}"] - ceiling[f"frame{end}"]) * N * N
+        assert ceiling[f"gap{end}"] == (exact[f"frame{end}"] - ceiling[f"frame{end}"]) * N * N
 
 
 def test_the_bound_is_the_objective_and_what_facts_add_to_it_is_seen_in_training_mode():
@@ -111,13 +111,13 @@ def test_the_bound_is_the_objective_and_what_facts_add_to_it_is_seen_in_training
     torch.nn.init.normal_(net.merge[-1].weight)
     model = NeuralProcessMethod(make().process, net, None, None, REGIME, privileged="facts").eval()
     values = Likelihood(contexts=[1], targets=4, draws=2)(ctx(model)).values
-    names = [f"bound{told}, {split}" for split in ("train", "test") for told in ("", ", told facts")]
+    names = [f"bound{privileged}_{split}" for split in ("train", "test") for privileged in ("", "_privileged")]
     assert len({values[name] for name in names}) == 4 and not model.training
     run = list(range(8))
     loss = model.loss({"u0": DATA.get("train", run)}, SampleNoise(run, 0, "bound", "train"))
     chosen = torch.randperm(40, generator=generator(0, "likelihood"))[:20].sort().values
     few = [i for i in chosen.tolist() if i < 8]
-    assert values["bound, train"] == pytest.approx(-loss[few].mean().item(), rel=1e-5)
+    assert values["bound_train"] == pytest.approx(-loss[few].mean().item(), rel=1e-5)
     plain = Likelihood(contexts=[1], targets=4, draws=2)(ctx(make(path="deterministic"))).values
     assert not any("bound" in name for name in plain)
 
@@ -126,20 +126,20 @@ def test_gaussian_fields_have_an_exact_line_and_told_maps_have_none():
     data = GRF(resolution=N, shape=[1, N, N], train_size=32, val_size=4, test_size=8)
     model = make(process=StochasticHeat((1, N, N), 9, g=0.0))
     result = Likelihood(contexts=[1], targets=4, draws=2)(ctx(model, data, 8, "grf"))
-    assert result.values["gap [nats a frame], 1 context"] > 0
+    assert result.values["gap_context_1"] > 0
     driven = make(process=StochasticHeat((1, N, N), 9, g=0.1))
     result = Likelihood(contexts=[1], targets=4, draws=2)(ctx(driven, data, 8, "grf"))
     assert any("forward=stochastic_heat is driven by noise between frames" in note for note in result.notes)
     process = NeumannHeat((1, N, N), 9, diffusivity=[0.01, 0.1], diffusivities=4, conditional=True)
     told = make(process=process, conditional=True)
     result = Likelihood(contexts=[1], targets=4, draws=2)(ctx(told))
-    assert "exact joint, 1 context" not in result.values and not result.references
+    assert "exact_joint_context_1" not in result.values and not result.references
     assert any(note.startswith("no exact likelihood: forward=neumann_heat is drawn at random") for note in result.notes)
 
 
 def test_a_regime_of_its_own_context_is_measured_once():
     result = Likelihood(targets=4, draws=2)(ctx(make(functools.partial(first_frame, targets=4))))
-    assert result.facts["regime"] == "first_frame" and math.isnan(result.series["context frames"][0])
+    assert result.facts["regime"] == "first_frame" and math.isnan(result.series["num_context"][0])
     assert result.headline[0] == "frame"
 
 
@@ -181,7 +181,7 @@ def test_from_the_command_line(tmp_path):
     assert call("evaluate", f"run={folder}", "mode=likelihood", "n=8", "trainer.accelerator=cpu") == 0
     (path,) = (folder / "evaluation").glob("likelihood_*.json")
     content = json.loads(path.read_text())
-    assert content["values"]["gap [nats a frame], 3 context"] > 0
+    assert content["values"]["gap_context_3"] > 0
     assert len(list(path.parent.glob(f"{path.stem}_*.png"))) == 2
     with Image.open(path.with_name(f"{path.stem}_film.gif")) as film:
         assert film.n_frames == 20 and film.width > 4 * film.height

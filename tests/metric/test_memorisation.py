@@ -11,7 +11,7 @@ from heatgen.metric.memorisation import Memorisation, nearest
 from heatgen.picture import cloud, grid, side_by_side
 
 SHAPE = (2, 3, 4)
-RATIO, NEARER, OWN = "nearest / held out", "closer than 99 % of held out", "nearest is the own"
+RATIO, NEARER, OWN = "nearest_over_held_out", "closer_than_held_out", "nearest_is_own"
 
 
 def images(n, seed):
@@ -50,14 +50,14 @@ def test_a_model_that_gives_its_own_training_images_copies(tmp_path, batch_size)
     assert result.values[RATIO] == pytest.approx(0, abs=1e-6)
     assert result.values[NEARER] == result.values[OWN] == 1
     assert result.errors[NEARER] == result.errors[OWN] == 0
-    assert result.values["own, median"] == 0 and result.values["nearest, median"] == pytest.approx(0, abs=1e-6)
+    assert result.values["own_median"] == 0 and result.values["nearest_median"] == pytest.approx(0, abs=1e-6)
     assert len(result.notes) == 1 and "the model copies" in result.notes[0]
 
 
 def test_a_model_that_gives_other_training_images_copies_but_not_its_own(tmp_path):
     result = Memorisation()(measured(tmp_path, lambda u: u.roll(1, 0)))  # within batches of 4
     assert result.values[RATIO] == pytest.approx(0, abs=1e-6) and result.values[NEARER] == 1
-    assert result.values[OWN] == 0 and result.values["own, median"] > 0.2
+    assert result.values[OWN] == 0 and result.values["own_median"] > 0.2
 
 
 def test_a_model_that_gives_new_images_is_about_as_far_as_held_out_ones(tmp_path):
@@ -94,9 +94,9 @@ def test_every_number_is_the_one_of_brute_force(tmp_path):
         RATIO: median(close) / median(held),
         NEARER: copies.mean(),
         OWN: same.mean(),
-        "own, median": median(far[range(21), start]),
-        "nearest, median": median(close),
-        "held out, median": median(held),
+        "own_median": median(far[range(21), start]),
+        "nearest_median": median(close),
+        "held_out_median": median(held),
     }
     assert result.values == pytest.approx(expected, rel=1e-5)
     shares = {NEARER: copies, OWN: same}
@@ -109,7 +109,7 @@ def test_every_number_is_the_one_of_brute_force(tmp_path):
 def test_samples_are_measured_within_the_range_of_images(tmp_path):
     black_and_white = 255 * (TRAIN > 127).to(torch.uint8)
     over = Memorisation()(measured(tmp_path, lambda u: 3 * u - 1, train=black_and_white))
-    assert over.values["own, median"] == 0 and over.values["nearest, median"] == pytest.approx(0, abs=1e-6)
+    assert over.values["own_median"] == 0 and over.values["nearest_median"] == pytest.approx(0, abs=1e-6)
 
 
 def test_the_distance_of_a_near_copy_is_exact(tmp_path):
@@ -125,7 +125,7 @@ def test_more_samples_than_held_out_images_are_compared_with_all_of_them(tmp_pat
     assert many.facts["held out"] == "30 of fake test" and few.facts["held out"] == "5 of fake test"
     assert many.values[OWN] == 1  # samples 40 .. 79 start from the training images again
     held = np.sort(distances(TEST, TRAIN).min(1))
-    assert many.values["held out, median"] == pytest.approx(held[14], rel=1e-6)
+    assert many.values["held_out_median"] == pytest.approx(held[14], rel=1e-6)
 
 
 def test_the_picture_shows_samples_their_starts_and_their_nearest(tmp_path):

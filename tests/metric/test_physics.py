@@ -7,7 +7,7 @@ from test_likelihood import DATA, REGIME, ctx, make
 from heatgen.check import ConfigError
 from heatgen.forward.neumann_heat import NeumannHeat
 from heatgen.metric import neural_process_tasks
-from heatgen.metric.metric import EvalContext
+from heatgen.metric.context import EvalContext
 from heatgen.metric.physics import LAWS, Physics, laws, summary
 from heatgen.model.np import NeuralProcessMethod
 from heatgen.model.prediction import Prediction
@@ -42,11 +42,11 @@ def test_a_model_that_knows_the_truth_keeps_every_law():
     result = Physics(contexts=[0, 2], targets=4, draws=3)(ctx(knowing(), n=6))
     for number in (0, 2):
         for law in LAWS:
-            assert result.values[f"{law}, {number} context"] == pytest.approx(0, abs=1e-6)
-            assert result.values[f"true {law}, {number} context"] == pytest.approx(0, abs=1e-6)
-        assert result.values[f"exact energy drift, {number} context"] == pytest.approx(0, abs=1e-9)
-        assert f"energy drift of draws, {number} context" not in result.values
-    assert set(result.pictures) == {"physics"} and result.headline[0] == "energy drift, 2 context"
+            assert result.values[f"{law}_context_{number}"] == pytest.approx(0, abs=1e-6)
+            assert result.values[f"true_{law}_context_{number}"] == pytest.approx(0, abs=1e-6)
+        assert result.values[f"exact_energy_drift_context_{number}"] == pytest.approx(0, abs=1e-9)
+        assert f"energy_drift_draws_context_{number}" not in result.values
+    assert set(result.pictures) == {"physics"} and result.headline[0] == "energy_drift_context_2"
     assert result.facts["levels"] == 9 and result.facts["tolerance"] == 0.01
     assert any("several diffusivities" in note for note in result.notes)
 
@@ -54,32 +54,32 @@ def test_a_model_that_knows_the_truth_keeps_every_law():
 def test_the_exact_mean_of_one_known_diffusivity_keeps_every_law():
     found = measure(knowing(process=NeumannHeat((1, 8, 8), 9, diffusivity=0.05)), contexts=[2])
     for law in LAWS:
-        assert found[f"exact {law}, 2 context"] == pytest.approx(0, abs=1e-9)
+        assert found[f"exact_{law}_context_2"] == pytest.approx(0, abs=1e-9)
 
 
 @pytest.mark.parametrize(
     ("spoil", "broken", "kept"),
     [
-        (lambda u, t: u + 5 * t, {"energy drift", "overshoot"}, {"undershoot"}),
-        (lambda u, t: u - 5 * t, {"energy drift", "undershoot"}, {"overshoot"}),
-        (lambda u, t: u * (1 - 0.5 * t), {"energy drift"}, {"entropy decrease", "overshoot"}),
-        (lambda u, t: u.flip(1), {"entropy decrease", "overshoot", "violations"}, {"energy drift"}),
+        (lambda u, t: u + 5 * t, {"energy_drift", "overshoot"}, {"undershoot"}),
+        (lambda u, t: u - 5 * t, {"energy_drift", "undershoot"}, {"overshoot"}),
+        (lambda u, t: u * (1 - 0.5 * t), {"energy_drift"}, {"entropy_decrease", "overshoot"}),
+        (lambda u, t: u.flip(1), {"entropy_decrease", "overshoot", "violations"}, {"energy_drift"}),
     ],
 )
 def test_what_breaks_a_law_is_found_by_it_and_the_truth_beside_it_is_not(spoil, broken, kept):
     found = measure(knowing(spoil))
     for law in broken:
-        assert found[f"{law}, 1 context"] > 1e-3
+        assert found[f"{law}_context_1"] > 1e-3
     for law in kept:
-        assert found[f"{law}, 1 context"] == pytest.approx(0, abs=1e-6)
+        assert found[f"{law}_context_1"] == pytest.approx(0, abs=1e-6)
     for law in LAWS:
-        assert found[f"true {law}, 1 context"] == pytest.approx(0, abs=1e-6)
+        assert found[f"true_{law}_context_1"] == pytest.approx(0, abs=1e-6)
 
 
 def test_the_drift_of_a_leak_is_its_root_mean_square():
     found = measure(knowing(lambda u, t: u + 0.1 * t))
     times = torch.arange(1, 10) / 9
-    assert found["energy drift, 1 context"] == pytest.approx(0.1 * times.square().mean().sqrt().item(), rel=1e-4)
+    assert found["energy_drift_context_1"] == pytest.approx(0.1 * times.square().mean().sqrt().item(), rel=1e-4)
 
 
 def test_laws_are_those_of_a_trajectory_by_hand():
@@ -93,7 +93,7 @@ def test_laws_are_those_of_a_trajectory_by_hand():
 def test_draws_of_an_untrained_network_stand_beside_its_mean_however_levels_are_cut(monkeypatch):
     model, metric = make(), Physics(contexts=[1], targets=4, draws=4)
     found = metric(ctx(model, n=5))
-    assert found.values["energy drift of draws, 1 context"] > 1e-4
+    assert found.values["energy_drift_draws_context_1"] > 1e-4
     assert len({len(x) for x in found.series.values()}) == 1
     monkeypatch.setattr(neural_process_tasks, "FRAMES", 3)
     again = metric(EvalContext(model, DATA, "hot_spots", Devices("cpu", 1), 5, 2, 0, model.process))

@@ -15,8 +15,9 @@ from heatgen.data.module import DataSpec
 from heatgen.forward.random_matrix import RandomMatrix
 from heatgen.forward.random_velocity import RandomVelocity
 from heatgen.forward.stochastic_heat import StochasticHeat
-from heatgen.metric.metric import EvalContext
-from heatgen.metric.reconstruction import HEADLINE, Reconstruction, wave_numbers
+from heatgen.metric.context import EvalContext
+from heatgen.metric.posterior import wave_numbers
+from heatgen.metric.reconstruction import HEADLINE, Reconstruction
 from heatgen.model.module import Method
 from heatgen.noise import SampleNoise
 from heatgen.oracle.gaussian import GaussianOracle
@@ -87,14 +88,14 @@ def agrees(result, name, expected):
     assert error < 0.1 * abs(expected) + 1e-12, name
 
 
-@pytest.mark.parametrize(("suffix", "q"), [("", Q), (" [white]", torch.full_like(Q, WHITE**2))])
+@pytest.mark.parametrize(("suffix", "q"), [("", Q), ("_white", torch.full_like(Q, WHITE**2))])
 def test_exact_draws_have_the_errors_of_the_closed_form(exact, suffix, q):
     variance = posterior(q)[1]
-    agrees(exact, f"recon MSE vs noisy{suffix}", (A**2 * variance + q**2 / (A**2 * S + q)).mean().item())
-    agrees(exact, f"recon MSE vs clean{suffix}", (2 * A**2 * variance).mean().item())
-    agrees(exact, f"MSE of u_0{suffix}", 2 * variance.mean().item())
-    agrees(exact, f"MSE of mean{suffix}", (1 + 1 / DRAWS) * variance.mean().item())
-    agrees(exact, f"CRPS{suffix}", math.sqrt(variance.mean().item() / math.pi))  # the posterior is the same at every pixel
+    agrees(exact, f"recon_mse_vs_noisy{suffix}", (A**2 * variance + q**2 / (A**2 * S + q)).mean().item())
+    agrees(exact, f"recon_mse_vs_clean{suffix}", (2 * A**2 * variance).mean().item())
+    agrees(exact, f"mse_u0{suffix}", 2 * variance.mean().item())
+    agrees(exact, f"mse_mean{suffix}", (1 + 1 / DRAWS) * variance.mean().item())
+    agrees(exact, f"crps{suffix}", math.sqrt(variance.mean().item() / math.pi))  # the posterior is the same at every pixel
 
 
 def test_the_noise_of_the_posterior_adds_up_to_that_of_the_state():
@@ -102,61 +103,61 @@ def test_the_noise_of_the_posterior_adds_up_to_that_of_the_state():
     assert torch.allclose(A**2 * variance + Q**2 / (A**2 * S + Q), Q, rtol=1e-12)
 
 
-@pytest.mark.parametrize("suffix", ["", " [white]"])
+@pytest.mark.parametrize("suffix", ["", "_white"])
 def test_exact_draws_are_calibrated(exact, suffix):
     for level in (50, 90, 95):
-        agrees(exact, f"coverage {level} %{suffix}", level / 100)
-    agrees(exact, f"z-score std{suffix}", 1.0)
-    agrees(exact, f"MSE of u_0 / oracle sampler{suffix}", 1.0)
-    value, error = (numbers[f"excess MSE of mean{suffix}"] for numbers in (exact.values, exact.errors))
+        agrees(exact, f"coverage_{level}{suffix}", level / 100)
+    agrees(exact, f"z_score_std{suffix}", 1.0)
+    agrees(exact, f"mse_u0_over_oracle{suffix}", 1.0)
+    value, error = (numbers[f"excess_mse_mean{suffix}"] for numbers in (exact.values, exact.errors))
     assert abs(value) < 5 * error < 0.05 * posterior(Q)[1].mean()
-    rings = exact.series[f"rms z-score{suffix}"]
-    assert math.isnan(rings[0]) and exact.series["|k|"] == [0, 1, 2, 3, 4, 5]  # k = 0 is certain
+    rings = exact.series[f"z_score_rms{suffix}"]
+    assert math.isnan(rings[0]) and exact.series["wave_number"] == [0, 1, 2, 3, 4, 5]  # k = 0 is certain
     assert rings[1:] == pytest.approx([1] * 5, abs=0.05)
 
 
 def test_the_energy_score_is_nearly_that_of_its_dimension(exact):
     """E|x - y| - E|x - x'| / 2 is half of E|x - x'| for exact draws; about sqrt(2 V) / 2 a pixel in many dimensions."""
-    assert exact.values["energy score"] == pytest.approx(math.sqrt(posterior(Q)[1].mean().item() / 2), rel=0.15)
-    assert exact.errors["energy score"] < 0.05 * exact.values["energy score"]
+    assert exact.values["energy_score"] == pytest.approx(math.sqrt(posterior(Q)[1].mean().item() / 2), rel=0.15)
+    assert exact.errors["energy_score"] < 0.05 * exact.values["energy_score"]
 
 
 def test_the_posterior_mean_is_half_as_far_and_has_neither_spread_nor_spectrum(mean, exact):
     variance = posterior(Q)[1]
-    agrees(mean, "recon MSE vs noisy", (Q**2 / (A**2 * S + Q)).mean().item())
-    agrees(mean, "recon MSE vs clean", (A**2 * variance).mean().item())
-    agrees(mean, "MSE of u_0", variance.mean().item())
-    agrees(mean, "MSE of u_0 / oracle sampler", 0.5)
-    assert mean.values["MSE of mean"] == pytest.approx(mean.values["MSE of u_0"], rel=1e-9)
-    assert mean.values["excess MSE of mean"] == pytest.approx(0, abs=1e-12)
-    assert mean.values["z-score std"] == pytest.approx(0, abs=1e-4)
-    for name in ("spectral error", "spectral error, power"):
+    agrees(mean, "recon_mse_vs_noisy", (Q**2 / (A**2 * S + Q)).mean().item())
+    agrees(mean, "recon_mse_vs_clean", (A**2 * variance).mean().item())
+    agrees(mean, "mse_u0", variance.mean().item())
+    agrees(mean, "mse_u0_over_oracle", 0.5)
+    assert mean.values["mse_mean"] == pytest.approx(mean.values["mse_u0"], rel=1e-9)
+    assert mean.values["excess_mse_mean"] == pytest.approx(0, abs=1e-12)
+    assert mean.values["z_score_std"] == pytest.approx(0, abs=1e-4)
+    for name in ("spectral_error", "spectral_error_power"):
         assert mean.values[name] > 1.5 * exact.values[name]
 
 
 def test_equal_draws_have_no_coverage_and_say_so(mean):
     assert not [key for key in mean.values if key.startswith("coverage")] and "ranks" not in mean.pictures
     assert mean.notes == [f"all draws of {N} fields are identical (process input): no coverage and no ranks."]
-    assert mean.headline == ("recon MSE vs noisy", "spectral error", "MSE of u_0", "CRPS")
+    assert mean.headline == ("recon_mse_vs_noisy", "spectral_error", "mse_u0", "crps")
 
 
 def test_too_wide_draws_are_found_out():
     wide = Reconstruction(draws=4)(ctx(Exact(spread=1.5)))
-    agrees(wide, "z-score std", 1.5)
-    agrees(wide, "MSE of u_0 / oracle sampler", (1 + 1.5**2) / 2)
-    assert wide.values["coverage 90 %"] > 0.93
-    assert abs(wide.values["excess MSE of mean"]) < 5 * wide.errors["excess MSE of mean"]
+    agrees(wide, "z_score_std", 1.5)
+    agrees(wide, "mse_u0_over_oracle", (1 + 1.5**2) / 2)
+    assert wide.values["coverage_90"] > 0.93
+    assert abs(wide.values["excess_mse_mean"]) < 5 * wide.errors["excess_mse_mean"]
 
 
 def test_draws_that_diverge_are_not_left_out():
     model = Exact()
     model.generate = lambda u, noise, on_step=None: torch.full_like(u, torch.inf)
     result = Reconstruction(draws=2)(ctx(model, n=5))
-    assert result.values["MSE of u_0"] == math.inf and not math.isfinite(result.values["z-score std"])
+    assert result.values["mse_u0"] == math.inf and not math.isfinite(result.values["z_score_std"])
 
 
 def test_the_headline_facts_and_notes(exact):
-    assert exact.headline == (*HEADLINE, *(f"{name} [white]" for name in HEADLINE[:3]))
+    assert exact.headline == (*HEADLINE, *(f"{name}_white" for name in HEADLINE[:3]))
     assert set(exact.headline) <= set(exact.values) == set(exact.errors)
     facts = {
         "n": N,
@@ -231,7 +232,7 @@ def test_a_map_without_a_closed_form_says_so(monkeypatch):
     monkeypatch.setattr("heatgen.oracle.gaussian.LARGEST", 10)
     model = Exact(RandomMatrix(SHAPE, num_levels=2))
     result = Reconstruction(draws=2)(ctx(model, n=5))
-    assert "z-score std" not in result.values
+    assert "z_score_std" not in result.values
     assert [note for note in result.notes if note.startswith("no gap to the exact posterior: forward=random_matrix is not")]
 
 
@@ -241,8 +242,8 @@ def test_a_map_that_is_a_matrix_has_z_scores_but_no_rings():
     oracle, model = GaussianOracle(process, spec), Exact(process)
     model.generate = lambda u, noise, on_step=None: oracle.posterior_sample(u, process.times[-1:].expand(len(u)), noise)
     result = Reconstruction(draws=2)(ctx(model, n=100))
-    agrees(result, "z-score std", 1.0)
-    agrees(result, "MSE of u_0 / oracle sampler", 1.0)
+    agrees(result, "z_score_std", 1.0)
+    agrees(result, "mse_u0_over_oracle", 1.0)
     assert not result.series
 
 
@@ -257,7 +258,7 @@ def test_a_map_that_is_drawn_at_random_is_the_same_on_the_way_back():
         model = Inverse(process, nn.Identity(), sampler=None, optimizer=None)
         return Reconstruction(draws=2)(ctx(model, n=10, batch_size=4)).values
 
-    assert measured()["MSE of u_0"] < 1e-9 and "z-score std" not in measured()
+    assert measured()["mse_u0"] < 1e-9 and "z_score_std" not in measured()
 
 
 def test_wave_numbers_are_those_of_the_basis():
@@ -269,9 +270,9 @@ def test_wave_numbers_are_those_of_the_basis():
 def test_one_draw_has_errors_and_z_scores_but_nothing_that_compares_draws():
     result = Reconstruction(draws=[4, 1], inputs=["process", "white"], noise_std=WHITE)(ctx(Exact()))
     assert result.facts["draws"] == "4 and 1"
-    assert {"CRPS", "coverage 90 %"} <= set(result.values)
-    assert {"MSE of u_0 [white]", "z-score std [white]", "spectral error [white]"} <= set(result.values)
-    assert not {"CRPS [white]", "coverage 90 % [white]", "energy score [white]"} & set(result.values)
+    assert {"crps", "coverage_90"} <= set(result.values)
+    assert {"mse_u0_white", "z_score_std_white", "spectral_error_white"} <= set(result.values)
+    assert not {"crps_white", "coverage_90_white", "energy_score_white"} & set(result.values)
     assert set(result.pictures) == {"fields", "spectra", "ranks", "fields_white", "spectra_white"}
 
 
@@ -326,10 +327,10 @@ def test_images_from_the_command_line(own_run, capsys):
     assert call("evaluate", *words, "trainer.accelerator=cpu") == 0
     (path,) = (own_run / "evaluation").glob("reconstruction_*.json")
     content = json.loads(path.read_text())
-    assert content["headline"] == [*HEADLINE, *(f"{name} [white]" for name in HEADLINE[:3])]
+    assert content["headline"] == [*HEADLINE, *(f"{name}_white" for name in HEADLINE[:3])]
     assert content["facts"]["input"] == "process and white 0.01" and content["series"] == {}
     assert all(math.isfinite(content["values"][key]) for key in content["headline"])
     names = {file.name.removeprefix(f"{path.stem}_") for file in path.parent.glob(f"{path.stem}_*.png")}
     kinds = ("fields", "spectra", "ranks")
     assert names == {f"{kind}.png" for kind in kinds} | {f"{kind}_white.png" for kind in kinds}
-    assert "spectral error, power" in capsys.readouterr().out
+    assert "spectral error, power, white" in capsys.readouterr().out

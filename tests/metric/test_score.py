@@ -17,8 +17,9 @@ from heatgen.forward.heat_kernel import HeatKernel
 from heatgen.forward.random_matrix import RandomMatrix
 from heatgen.forward.random_velocity import RandomVelocity
 from heatgen.metric import distances
-from heatgen.metric.metric import EvalContext
-from heatgen.metric.score import Reference, Score
+from heatgen.metric.context import EvalContext
+from heatgen.metric.reference import Reference
+from heatgen.metric.score import Score
 from heatgen.model.ihd import IHD
 from heatgen.model.module import Method
 from heatgen.model.oracle import Oracle
@@ -149,16 +150,16 @@ def test_ks_with_single_points_takes_both_limits():
 def test_w1_is_that_of_scipy(name, samples):
     expected = scipy.stats.wasserstein_distance(samples[:, 0].numpy(), quantiles(name).numpy())
     std = distances.moments(*LAWS[name])[1].item()
-    assert distances.wasserstein(samples, *LAWS[name]).item() == pytest.approx(expected, abs=1e-3 * std)
+    assert distances.compare(samples, *LAWS[name]).w1.item() == pytest.approx(expected, abs=1e-3 * std)
 
 
 def test_w1_of_a_shift_is_the_shift_and_of_scaling_the_mean_size():
     x = quantiles("normal")[:, None]
     for shift in (-3.0, 0.01, 20.0):
-        assert distances.wasserstein(x + shift, *LAWS["normal"]).item() == pytest.approx(abs(shift), abs=1e-3)
+        assert distances.compare(x + shift, *LAWS["normal"]).w1.item() == pytest.approx(abs(shift), abs=1e-3)
     wider = 0.3 + 2 * (x - 0.3)
-    assert distances.wasserstein(wider, *LAWS["normal"]).item() == pytest.approx(1.2 * math.sqrt(2 / math.pi), abs=1e-3)
-    assert distances.wasserstein(torch.cat([x, x * math.inf]), *LAWS["normal"]).isinf()
+    assert distances.compare(wider, *LAWS["normal"]).w1.item() == pytest.approx(1.2 * math.sqrt(2 / math.pi), abs=1e-3)
+    assert distances.compare(torch.cat([x, x * math.inf]), *LAWS["normal"]).w1.isinf()
 
 
 def test_columns_are_on_their_own():
@@ -193,12 +194,12 @@ def test_the_exact_score_has_no_error_and_its_samples_the_exact_laws(sampler):
     data = mixture(stds=[0.4, 0.3, 0.6], means=[[-1.5], [0.0], [1.5]])
     n = 600
     result = Score(levels=8)(ctx(oracle_model(data, sampler, spacing="quadratic"), data, n=n))
-    assert abs(result.values["score error"]) < 1e-20 and abs(result.values["score error, relative"]) < 1e-20
-    assert max(result.series["KS"]) < 1.63 / n**0.5 + 0.02  # the 1 % bound of one test, and the sampler's own error
-    assert result.values["KS, largest over levels"] == max(result.series["KS"])
-    assert result.values["std at 0 / exact"] == pytest.approx(1, abs=0.07)
-    assert result.values["mean gap at 0 [s.e.]"] < 4
-    assert result.headline == ("score error",) and not [note for note in result.notes if "no score error" in note]
+    assert abs(result.values["score_error"]) < 1e-20 and abs(result.values["score_error_relative"]) < 1e-20
+    assert max(result.series["ks"]) < 1.63 / n**0.5 + 0.02  # the 1 % bound of one test, and the sampler's own error
+    assert result.values["ks_over_levels"] == max(result.series["ks"])
+    assert result.values["std_over_exact_at_0"] == pytest.approx(1, abs=0.07)
+    assert result.values["mean_gap_at_0"] < 4
+    assert result.headline == ("score_error",) and not [note for note in result.notes if "no score error" in note]
 
 
 @pytest.mark.usefixtures("plain")
@@ -207,23 +208,23 @@ def test_a_biased_score_of_a_point_has_the_error_of_the_closed_form(d):
     """sigma s* = -eps, so sigma (s - s*) = -a eps + c: its mean square is a^2 + c^2."""
     a, c, data = 0.3, 0.2, point(d)
     result = Score(levels=5)(ctx(Biased(HeatKernel((1, 1, d), num_levels=12), data, a, c), data, n=600))
-    for name in ("score error", "score error, relative"):
+    for name in ("score_error", "score_error_relative"):
         value, error = result.values[name], result.errors[name]
         assert abs(value - (a**2 + c**2)) < 5 * error < 0.02
         assert result.series[name][1:] == pytest.approx([a**2 + c**2] * 7, rel=0.25)
     only = Score(levels=5)(ctx(Biased(HeatKernel((1, 1, d), num_levels=12), data, a), data, n=600))
-    assert only.series["score error, relative"][1:] == pytest.approx([a**2] * 7, rel=1e-4)
+    assert only.series["score_error_relative"][1:] == pytest.approx([a**2] * 7, rel=1e-4)
 
 
 @pytest.mark.usefixtures("plain")
 def test_the_relative_error_is_that_of_the_levels_and_the_standard_error_that_of_points():
     data, process = mixture(), HeatKernel((1, 1, 1), num_levels=6)
     result = Score(levels=6)(ctx(Biased(process, data, 0.5), data, n=600))
-    assert result.series["score error, relative"][1:] == pytest.approx([0.25] * 6, rel=1e-4)
-    assert result.errors["score error, relative"] < 1e-4 < result.errors["score error"]
-    assert result.values["score error"] == pytest.approx(sum(result.series["score error"][1:]) / 6)
+    assert result.series["score_error_relative"][1:] == pytest.approx([0.25] * 6, rel=1e-4)
+    assert result.errors["score_error_relative"] < 1e-4 < result.errors["score_error"]
+    assert result.values["score_error"] == pytest.approx(sum(result.series["score_error"][1:]) / 6)
     first = Score(levels=6)(ctx(Biased(process, data, 0.5), data, n=600, batch_size=37))
-    assert first.values["score error"] == pytest.approx(result.values["score error"], rel=1e-6)
+    assert first.values["score_error"] == pytest.approx(result.values["score_error"], rel=1e-6)
 
 
 @pytest.mark.usefixtures("plain")
@@ -237,8 +238,8 @@ def test_the_levels_are_the_middle_ones_of_equal_parts_and_both_ends():
 @pytest.mark.usefixtures("plain")
 def test_the_value_is_the_mean_over_the_middle_levels():
     result = Score(levels=3)(ctx(Biased(HeatKernel((1, 1, 1), num_levels=12), mixture(), 0.5), mixture(), n=300))
-    series = result.series["score error"][1:]
-    assert result.values["score error"] == pytest.approx(sum(series[1:4]) / 3) and len(series) == 5
+    series = result.series["score_error"][1:]
+    assert result.values["score_error"] == pytest.approx(sum(series[1:4]) / 3) and len(series) == 5
 
 
 # the way back -----------------------------------------------------------------------------------------------------------
@@ -251,9 +252,9 @@ def test_states_are_compared_at_their_own_times():
     right = Score(levels=8)(ctx(Biased(process, data), data, n=600, batch_size=600))
     late = Score(levels=8)(ctx(Biased(process, data, late=1), data, n=600, batch_size=600))
     assert right.series["t"] == process.times.tolist()
-    assert max(right.series["KS, largest"]) < 0.09 and right.series["std / exact"] == pytest.approx([1] * 9, abs=0.12)
-    assert min(late.series["KS"][2:-1]) > 0.1  # only the initial state is where it says
-    assert late.series["KS"][-1] < 0.09
+    assert max(right.series["ks_largest"]) < 0.09 and right.series["std_over_exact"] == pytest.approx([1] * 9, abs=0.12)
+    assert min(late.series["ks"][2:-1]) > 0.1  # only the initial state is where it says
+    assert late.series["ks"][-1] < 0.09
 
 
 @pytest.mark.usefixtures("plain")
@@ -263,24 +264,24 @@ def test_the_states_begin_and_end_as_those_of_subject_sample():
     the = ctx(model, data, n=50, batch_size=20)
     result = Score(levels=5)(the)
     samples = the.sample(50, lambda u: u.flatten(1).double())
-    assert result.series["std of samples"][0] == pytest.approx(samples.std(0).item(), rel=1e-6)
+    assert result.series["std"][0] == pytest.approx(samples.std(0).item(), rel=1e-6)
 
 
 @pytest.mark.usefixtures("plain")
 def test_a_point_has_no_ks_at_the_end_but_a_w1():
     data = point()
     result = Score(levels=4)(ctx(oracle_model(data, sde, num_levels=10), data))
-    assert math.isnan(result.series["KS"][0]) and math.isnan(result.series["std / exact"][0])
-    assert all(map(math.isfinite, result.series["KS"][1:])) and 0 <= result.values["W1 at 0"] < 1e-5
-    assert not {"std at 0 / exact", "mean gap at 0 [s.e.]"} & set(result.values)
-    assert math.isfinite(result.values["KS, largest over levels"])
+    assert math.isnan(result.series["ks"][0]) and math.isnan(result.series["std_over_exact"][0])
+    assert all(map(math.isfinite, result.series["ks"][1:])) and 0 <= result.values["w1_at_0"] < 1e-5
+    assert not {"std_over_exact_at_0", "mean_gap_at_0"} & set(result.values)
+    assert math.isfinite(result.values["ks_over_levels"])
 
 
 @pytest.mark.usefixtures("plain")
 def test_a_sampler_that_leaps_has_laws_at_its_ends_alone():
     data = mixture()
     result = Score(levels=5)(ctx(oracle_model(data, exact, num_levels=10), data, n=100))
-    assert [math.isfinite(x) for x in result.series["W1"]] == [True, *[False] * 5, True]
+    assert [math.isfinite(x) for x in result.series["w1"]] == [True, *[False] * 5, True]
     assert [note for note in result.notes if "says nothing of 5 levels" in note]
 
 
@@ -289,13 +290,13 @@ def test_data_without_a_closed_form_is_compared_with_its_points():
     data = Ring(shape=[1, 1, 2], **SIZES)
     process = HeatKernel((1, 1, 2), num_levels=6)
     result = Score(levels=3)(ctx(Biased(process, data), data, n=300, name="ring"))
-    assert "score error" not in result.values and result.headline == ("KS, largest over levels", "W1 at 0")
+    assert "score_error" not in result.values and result.headline == ("ks_over_levels", "w1_at_0")
     assert any(
         note.startswith("no score error: the score of data=ring has no closed form (data=grf") for note in result.notes
     )
     assert any("600 points of its test split" in note for note in result.notes)
     assert (
-        all(map(math.isfinite, result.series["KS"])) and max(result.series["KS"]) < 1.63 * (1 / 300 + 1 / 600) ** 0.5 + 0.02
+        all(map(math.isfinite, result.series["ks"])) and max(result.series["ks"]) < 1.63 * (1 / 300 + 1 / 600) ** 0.5 + 0.02
     )
     assert list(result.pictures) == ["levels", "densities"]
 
@@ -306,7 +307,7 @@ def test_a_method_without_a_score_has_laws_alone():
     model = IHD(HeatKernel((1, 1, 1), num_levels=4), Zero(), ancestral, None, parametrisation="residual")
     result = Score(levels=4)(ctx(model, data, n=50, name="gaussian_mixture"))
     assert "no score error: model=ihd gives no score." in result.notes
-    assert "score error" not in result.values and result.values["W1 at 0"] > 0.1
+    assert "score_error" not in result.values and result.values["w1_at_0"] > 0.1
     assert list(result.pictures) == ["levels", "densities"]
 
 
@@ -316,7 +317,7 @@ def test_samples_that_diverge_are_infinitely_far():
     model = Biased(HeatKernel((1, 1, 1), num_levels=3), data)
     model.generate = lambda u, noise, on_step=None: torch.full_like(u, torch.nan)
     result = Score(levels=3)(ctx(model, data, n=50))
-    assert result.values["W1 at 0"] == math.inf and result.values["KS, largest over levels"] == pytest.approx(1)
+    assert result.values["w1_at_0"] == math.inf and result.values["ks_over_levels"] == pytest.approx(1)
 
 
 @pytest.mark.parametrize("d", [1, 2, 5])
@@ -337,8 +338,8 @@ def test_a_map_that_is_a_matrix_has_scores_and_laws():
     process = RandomMatrix((1, 1, 3), num_levels=3, sigma=0.2)
     torch.manual_seed(0)
     result = Score(levels=3)(ctx(Biased(process, data, 0.5), data, n=300, batch_size=300))
-    assert result.series["score error, relative"][1:] == pytest.approx([0.25] * 3, rel=1e-3)
-    assert max(result.series["KS"]) < 0.1
+    assert result.series["score_error_relative"][1:] == pytest.approx([0.25] * 3, rel=1e-3)
+    assert max(result.series["ks"]) < 0.1
 
 
 @pytest.mark.usefixtures("plain")
@@ -350,9 +351,9 @@ def test_gaussian_fields_that_the_map_mixes_have_no_laws_but_a_score_error():
     process = RandomMatrix((1, 1, 4), num_levels=3, sigma=0.2)
     model = Biased(process, data, 0.5)
     result = Score(levels=3)(ctx(model, data, n=20))
-    assert result.series["score error, relative"][1:] == pytest.approx([0.25] * 3, rel=1e-3)
+    assert result.series["score_error_relative"][1:] == pytest.approx([0.25] * 3, rel=1e-3)
     assert any("is not diagonal in the basis of the data" in note for note in result.notes)
-    assert "W1" not in result.series and list(result.pictures) == ["score"]
+    assert "w1" not in result.series and list(result.pictures) == ["score"]
     bare = IHD(process, Zero(), ancestral, None, parametrisation="residual")
     with pytest.raises(ConfigError, match=r"^mode=score has nothing to compare: model=ihd gives no score; forward=random_m"):
         Score(levels=3)(ctx(bare, data, n=20))
@@ -413,7 +414,7 @@ def test_from_the_command_line(tmp_path, capsys):
     assert call("evaluate", *words) == 0
     (path,) = (tmp_path / "runs" / "a" / "evaluation").glob("score_*.json")
     content = json.loads(path.read_text())
-    assert content["headline"] == ["score error"] and content["values"]["score error"] < 1e-20
+    assert content["headline"] == ["score_error"] and content["values"]["score_error"] < 1e-20
     names = {file.name.removeprefix(f"{path.stem}_") for file in path.parent.glob(f"{path.stem}_*.png")}
     assert names == {"score.png", "levels.png", "densities.png"}
     assert "KS, largest over levels" in capsys.readouterr().out

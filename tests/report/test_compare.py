@@ -13,10 +13,15 @@ from conftest import SMALL, call
 from omegaconf import OmegaConf
 from PIL import Image
 
+from heatgen.app.comparison import Comparison
 from heatgen.check import ConfigError
 from heatgen.report import compare, compare_figure
+from heatgen.report.rows import find_runs, rows_of
 
-BITS = "nll_bound [bits/dim]"
+BITS, KEPT = "nll_bound", "information_last"
+BITS_HEADING = "NLL bound [bits/dim]"
+
+LABELS = {BITS: "NLL bound", KEPT: "information at K"}
 
 
 def make_run(folder, name, overrides, parametrisation="residual", pictures=4):
@@ -35,6 +40,7 @@ def measure(run, file, mode, values, when, errors=None, headline=None, **more):
     path = run / "evaluation" / f"{file}.json"
     headline = headline or list(values)[:1]
     content = {"mode": mode, "values": values, "standard_errors": errors or {}, "headline": headline}
+    content |= {"units": {BITS: "bits/dim"} if BITS in values else {}, "labels": LABELS}
     path.write_text(json.dumps(content | more))
     os.utime(path, (when, when))
 
@@ -54,10 +60,10 @@ def sweep(tmp_path):
     two = make_run(folder, "2-ihd-heat-digits", "forward=heat seed=0 net.multipliers='[1,2]'")
     ten = make_run(folder, "10-ihd-identity-digits", "forward=identity seed=0 model.delta=0.02", "x0")
     for run, bits in ((two, 3.5), (ten, 4.5)):
-        measure(run, "train_a", "train", {"val/loss": bits / 100, "steps": 12}, 100)
-        measure(run, "elbo_b", "elbo", {BITS: bits, "L_K [nats]": 7.0}, 200, {BITS: 0.25})
+        measure(run, "train_a", "train", {"val_loss": bits / 100, "steps": 12}, 100)
+        measure(run, "elbo_b", "elbo", {BITS: bits, "l_last_nats": 7.0}, 200, {BITS: 0.25})
     measure(two, "elbo_a", "elbo", {BITS: 99.0}, 150)  # older, in spite of being written to another name
-    measure(ten, "forward_a", "forward", {"information at K [bits]": 12.0}, 300)
+    measure(ten, "forward_a", "forward", {KEPT: 12.0}, 300)
     (two / "evaluation" / "elbo_delta_c.json").write_text('{"mode": "elbo", "parameter": "delta", "series": {}}')
     paint(two, 4, (0, 0, 255))
     paint(two, 12, (255, 0, 0))
@@ -65,39 +71,39 @@ def sweep(tmp_path):
 
 
 def test_what_differs_between_the_settings_comes_first(sweep):
-    rows, shown = compare.rows_of(compare.find_runs([sweep]))
+    rows, shown = rows_of(find_runs([sweep]))
     swept = ["forward", "net.multipliers", "model.delta"]
-    assert shown == [*swept, "parametrisation", "val/loss", BITS, "information at K [bits]"]
+    assert shown == [*swept, "parametrisation", "val_loss", BITS, KEPT]
     assert [[row[key] for key in swept] for row in rows] == [["heat", "[1,2]", ""], ["identity", "", "0.02"]]
     assert [row["run"] for row in rows] == ["2-ihd-heat-digits", "10-ihd-identity-digits"]
     assert [row["parametrisation"] for row in rows] == ["residual", "x0"]
 
 
 def test_every_number_of_the_newest_result_of_each_mode_is_kept(sweep):
-    first, second = compare.rows_of(compare.find_runs([sweep]))[0]
-    assert first[BITS] == 3.5 and first[f"{BITS} s.e."] == 0.25 and first["L_K [nats]"] == 7.0 and first["steps"] == 12
+    first, second = rows_of(find_runs([sweep]))[0]
+    assert first[BITS] == 3.5 and first[f"{BITS}_se"] == 0.25 and first["l_last_nats"] == 7.0 and first["steps"] == 12
     measure(sweep / "2-ihd-heat-digits", "elbo_c", "elbo", {BITS: 2.5}, 400)
-    first = compare.rows_of(compare.find_runs([sweep]))[0][0]
-    assert first[BITS] == 2.5 and "L_K [nats]" not in first and first["val/loss"] == 0.035
-    assert second["information at K [bits]"] == 12
+    first = rows_of(find_runs([sweep]))[0][0]
+    assert first[BITS] == 2.5 and "l_last_nats" not in first and first["val_loss"] == 0.035
+    assert second[KEPT] == 12
 
 
 def test_runs_without_a_difference_are_known_by_their_names(tmp_path):
     runs = [make_run(tmp_path, name, "seed=0") for name in ("b", "a")]
-    rows, shown = compare.rows_of(runs)
+    rows, shown = rows_of(runs)
     assert shown == ["run", "parametrisation"] and [row["run"] for row in rows] == ["b", "a"]
 
 
 def test_columns_without_a_number_are_not_shown(sweep):
-    measure(sweep / "10-ihd-identity-digits", "forward_b", "forward", {"information at K [bits]": None}, 400)
-    rows, shown = compare.rows_of(compare.find_runs([sweep]))
-    assert "information at K [bits]" not in shown and BITS in shown
-    assert rows[1]["information at K [bits]"] is None  # the JSON has it
+    measure(sweep / "10-ihd-identity-digits", "forward_b", "forward", {KEPT: None}, 400)
+    rows, shown = rows_of(find_runs([sweep]))
+    assert KEPT not in shown and BITS in shown
+    assert rows[1][KEPT] is None  # the JSON has it
 
 
 # variants ---------------------------------------------------------------------------------------------------------------
 
-ERROR = "MSE of u_0"
+ERROR = "mse_u0"
 
 
 @pytest.fixture
@@ -105,39 +111,39 @@ def measured_twice(sweep):
     """The first run of the sweep was reconstructed in two ways, the second in one."""
     two, ten = sweep / "2-ihd-heat-digits", sweep / "10-ihd-identity-digits"
     measure(two, "reconstruction_a", "reconstruction", {ERROR: 0.9}, 400, variant="ode")
-    measure(two, "reconstruction_b", "reconstruction", {ERROR: 0.5, "CRPS": 0.1}, 410, {ERROR: 0.01}, variant="sde")
+    measure(two, "reconstruction_b", "reconstruction", {ERROR: 0.5, "crps": 0.1}, 410, {ERROR: 0.01}, variant="sde")
     measure(two, "reconstruction_c", "reconstruction", {ERROR: 0.7}, 420, variant="ode")  # again
     measure(ten, "reconstruction_a", "reconstruction", {ERROR: 0.8}, 400, variant="sde")
     return sweep
 
 
 def test_every_variant_of_a_run_has_a_row_with_all_that_they_share(measured_twice):
-    rows, shown = compare.rows_of(compare.find_runs([measured_twice]))
+    rows, shown = rows_of(find_runs([measured_twice]))
     assert shown[:5] == ["forward", "net.multipliers", "model.delta", "variant", "parametrisation"]
     assert [(row["run"][:2], row["variant"], row[ERROR], row[BITS], row["steps"]) for row in rows] == [
         ("2-", "ode", 0.7, 3.5, 12),
         ("2-", "sde", 0.5, 3.5, 12),
         ("10", "sde", 0.8, 4.5, 12),
     ]
-    assert "CRPS" not in rows[0] and rows[1]["CRPS"] == 0.1 and f"{ERROR} s.e." not in rows[0]
+    assert "crps" not in rows[0] and rows[1]["crps"] == 0.1 and f"{ERROR}_se" not in rows[0]
 
 
 def test_runs_without_variants_have_no_such_column(sweep):
-    rows, shown = compare.rows_of(compare.find_runs([sweep]))
+    rows, shown = rows_of(find_runs([sweep]))
     assert "variant" not in shown and not any("variant" in row for row in rows)
 
 
 def test_a_run_without_variants_beside_others_has_one_row(measured_twice):
     (measured_twice / "10-ihd-identity-digits" / "evaluation" / "reconstruction_a.json").unlink()
-    rows, _ = compare.rows_of(compare.find_runs([measured_twice]))
+    rows, _ = rows_of(find_runs([measured_twice]))
     assert [(row["variant"], row.get(ERROR)) for row in rows] == [("ode", 0.7), ("sde", 0.5), ("", None)]
 
 
 def test_a_mode_that_was_measured_with_and_without_a_variant_has_a_row_for_both(measured_twice):
     ten = measured_twice / "10-ihd-identity-digits"
-    measure(ten, "reconstruction_0", "reconstruction", {ERROR: 0.6, "CRPS": 0.2}, 390)
-    rows, _ = compare.rows_of(compare.find_runs([ten]))
-    assert [(row["variant"], row[ERROR], row.get("CRPS"), row[BITS]) for row in rows] == [
+    measure(ten, "reconstruction_0", "reconstruction", {ERROR: 0.6, "crps": 0.2}, 390)
+    rows, _ = rows_of(find_runs([ten]))
+    assert [(row["variant"], row[ERROR], row.get("crps"), row[BITS]) for row in rows] == [
         ("", 0.6, 0.2, 4.5),
         ("sde", 0.8, None, 4.5),
     ]
@@ -176,9 +182,9 @@ def test_the_figure_has_a_bar_for_every_row(measured_twice, monkeypatch):
 def test_without_samples_the_figure_is_bars_alone_on_a_log_scale_where_they_span(tmp_path, monkeypatch):
     for i, value in enumerate((1e-4, 3e-1)):
         run = make_run(tmp_path, f"{i}-oracle", f"forward.num_levels={8 + i}", None)
-        measure(run, "reconstruction_a", "reconstruction", {"recon MSE vs noisy": value}, 100)
+        measure(run, "reconstruction_a", "reconstruction", {"recon_mse_vs_noisy": value}, 100)
     (panel,) = axes_of(tmp_path, monkeypatch)
-    assert panel.get_title() == "recon MSE vs noisy" and panel.get_xscale() == "log"
+    assert panel.get_title() == "recon_mse_vs_noisy" and panel.get_xscale() == "log"
     assert [label.get_text() for label in panel.get_yticklabels()] == ["8", "9"]
     assert panel.get_ylim() == (1.5, -0.5)  # the first row on top
 
@@ -194,22 +200,25 @@ def test_runs_with_nothing_to_draw_are_named(tmp_path, monkeypatch):
 
 def test_single_runs_and_folders_of_runs_may_be_mixed(sweep, tmp_path):
     alone = make_run(tmp_path, "alone", "forward=heat")
-    assert compare.find_runs([alone, sweep]) == [alone, sweep / "2-ihd-heat-digits", sweep / "10-ihd-identity-digits"]
+    assert find_runs([alone, sweep]) == [alone, sweep / "2-ihd-heat-digits", sweep / "10-ihd-identity-digits"]
 
 
-def test_the_table_is_written_as_plain_keys_and_as_markdown_with_its_commands(sweep, tmp_path, capsys):
+def test_the_table_is_written_with_names_as_json_and_with_units_as_markdown(sweep, tmp_path, capsys):
     (sweep / "command.txt").write_text("python train.py -m forward=heat,identity\n")
     docs = tmp_path / "docs"
     rows = compare.compare([sweep], "maps", docs)
     content = json.loads((sweep / "comparison.json").read_text())
     assert content == json.loads((docs / "maps.json").read_text())
     assert len(content) == len(rows) == 2
-    assert content[0]["nll_bound_bits_dim"] == 3.5 and content[0]["nll_bound_bits_dim_s_e"] == 0.25
-    assert all(re.fullmatch(r"[a-z0-9_]+", key) for row in content for key in row)
+    assert content[0]["nll_bound"] == 3.5 and content[0]["nll_bound_se"] == 0.25
+    assert all(re.fullmatch(r"[a-z0-9_.]+", key) for row in content for key in row)  # a name, or the key of a setting
     command = f"    python -m heatgen.report.compare {os.path.relpath(sweep)} --publish maps\n"
     for text in ((sweep / "comparison.md").read_text(), (docs / "maps.md").read_text()):
         assert f"    python train.py -m forward=heat,identity\n{command}" in text
-        assert f"| forward | net.multipliers | model.delta | parametrisation | val/loss | {BITS} | information at K" in text
+        assert (
+            f"| forward | net.multipliers | model.delta | parametrisation | val_loss | {BITS_HEADING} | information at K"
+            in text
+        )
         assert "\n| identity |  | 0.02 | x0 | 0.045 | 4.5 | 12 |\n" in text
     assert "![maps](maps.png)" in (docs / "maps.md").read_text()
     for picture in (sweep / "comparison.png", docs / "maps.png"):
@@ -256,8 +265,7 @@ def test_the_command_publishes_beside_the_results(sweep, tmp_path, monkeypatch):
 def test_a_sweep_without_a_finished_run_ends_with_a_note(tmp_path, caplog):
     config = OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}})
     with caplog.at_level(logging.WARNING, "heatgen"):
-        compare.Comparison().on_multirun_end(config=config)
-        compare.Comparison().on_job_start(config=config)  # of no concern
+        Comparison().on_multirun_end(config=config)
     assert [record.getMessage().split(": ")[:2] for record in caplog.records] == [["Note", "the runs cannot be compared"]]
 
 
@@ -271,7 +279,8 @@ def test_a_sweep_ends_with_its_comparison(tmp_path: Path) -> None:
         ("heat", "residual", 2),
         ("identity", "residual", 2),
     ]
-    assert "| forward | parametrisation | seconds |\n" in (folder / "comparison.md").read_text()  # too short for a val/loss
+    page = (folder / "comparison.md").read_text()
+    assert "| forward | parametrisation | training time [s] |\n" in page  # too short for a validation loss
     assert (folder / "command.txt").read_text().startswith("python train.py -m data.recommended")
     assert (folder / "comparison.png").stat().st_size > 0
     assert not list(folder.glob("*/evaluation/forward_*"))  # evaluate=[] measures nothing
@@ -281,7 +290,7 @@ def test_a_sweep_publishes_its_comparison_under_its_own_command_alone(sweep, tmp
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["/there/train.py", "-m", "forward=heat,identity", "publish=maps"])
     config = OmegaConf.create({"publish": "maps", "hydra": {"sweep": {"dir": str(sweep)}}})
-    callback = compare.Comparison()
+    callback = Comparison()
     callback.on_multirun_start(config=config)
     callback.on_multirun_end(config=config)
     results = tmp_path / "docs" / "results"
@@ -294,9 +303,9 @@ def test_a_sweep_publishes_its_comparison_under_its_own_command_alone(sweep, tmp
 def test_a_sweep_that_does_not_publish_leaves_the_documentation_alone(sweep, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     config = OmegaConf.create({"publish": None, "hydra": {"sweep": {"dir": str(sweep)}}})
-    compare.Comparison().on_multirun_start(config=config)
-    compare.Comparison().on_run_start(config=config)
-    compare.Comparison().on_multirun_end(config=config)
+    Comparison().on_multirun_start(config=config)
+    Comparison().on_run_start(config=config)
+    Comparison().on_multirun_end(config=config)
     assert (sweep / "comparison.md").is_file() and not (tmp_path / "docs").exists()
 
 
@@ -306,7 +315,7 @@ def test_publish_without_a_sweep_and_a_publish_that_is_no_name_are_refused(refus
     wrong = refused("train", "-m", *SMALL, "seed=0,1", "publish=../maps")
     assert wrong == "Error: publish must be a name such as my_maps, not '../maps'."
     monkeypatch.setenv("LOCAL_RANK", "0")  # a process of a sweep's job has the sweep's publish
-    compare.Comparison().on_run_start(config=OmegaConf.create({"publish": "maps"}))
+    Comparison().on_run_start(config=OmegaConf.create({"publish": "maps"}))
 
 
 def test_a_variant_goes_from_the_command_line_into_the_comparison(own_run, capsys):
@@ -315,6 +324,6 @@ def test_a_variant_goes_from_the_command_line_into_the_comparison(own_run, capsy
     assert "forward: own, fine" in capsys.readouterr().out
     contents = [json.loads(path.read_text()) for path in sorted((own_run / "evaluation").glob("forward_*.json"))]
     assert [content["variant"] for content in contents] == ["fine", "2"]
-    rows, shown = compare.rows_of([own_run])
+    rows, shown = rows_of([own_run])
     assert [row["variant"] for row in rows] == ["fine", "2"] and shown[:3] == ["run", "variant", "parametrisation"]
-    assert all("val/loss" in row and "information at K [bits]" in row for row in rows)
+    assert all("val_loss" in row and KEPT in row for row in rows)

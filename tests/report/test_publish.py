@@ -15,7 +15,14 @@ def test_a_table_has_one_row_a_measurement_and_the_newest_of_equal_ones(
 ) -> None:
     def row(time: str, value: float, command: str) -> dict:
         head = {"time": time, "run": "a/b", "mode": "elbo", "param_name": "delta", "param_value": 0.01, "facts": "n: 3"}
-        return head | {"metric": "nll", "value": value, "standard_error": 0.5, "command": command}
+        return head | {
+            "metric": "nll",
+            "value": value,
+            "standard_error": 0.5,
+            "unit": "nats",
+            "label": "NLL",
+            "command": command,
+        }
 
     rows = [
         row("1", 7.0, "python evaluate.py"),
@@ -26,9 +33,10 @@ def test_a_table_has_one_row_a_measurement_and_the_newest_of_equal_ones(
     monkeypatch.setattr(sys, "argv", ["publish", "trial", "--runs-dir", str(tmp_path), "--folder", str(tmp_path / "docs")])
     publish.main()
     data = json.loads((tmp_path / "docs" / "trial.json").read_text())
-    assert [(r["nll"], r["nll s.e."], r["delta"]) for r in data] == [(8.0, 0.5, "0.01"), (9.0, 0.5, "0.01")]
+    assert [(r["nll"], r["nll_se"], r["delta"]) for r in data] == [(8.0, 0.5, "0.01"), (9.0, 0.5, "0.01")]
     text = (tmp_path / "docs" / "trial.md").read_text()
-    assert "| a/b | 0.01 | 8 ± 0.5 |" in text and "`python evaluate.py n=3` (n: 3)" in text
+    assert "| run | delta | NLL [nats] |" in text and "| a/b | 0.01 | 8 ± 0.5 |" in text
+    assert "`python evaluate.py n=3` (n: 3)" in text
 
 
 def test_results_that_are_not_there_get_one_sentence(

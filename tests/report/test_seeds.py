@@ -9,10 +9,10 @@ from test_compare import axes_of, make_run, measure, paint
 
 from heatgen.check import ConfigError
 from heatgen.report import compare
-from heatgen.report.compare_figure import with_error
-from heatgen.report.seeds import groups_of, over_seeds
+from heatgen.report import rows as reading
+from heatgen.report.seeds import groups_of, over_seeds, with_error
 
-LL = "frame, 3 context"
+LL = "frame_context_3"
 ERROR = (((4 / 3) ** 2 + (1 / 3) ** 2 + (5 / 3) ** 2) / 2 / 3) ** 0.5  # of 1, 2 and 4
 
 
@@ -23,9 +23,9 @@ def several(tmp_path):
     jobs = [("np", 0, 1.0), ("np", 1, 2.0), ("np", 2, 4.0), ("cnp", 0, 3.0)]
     for number, (model, seed, value) in enumerate(jobs):
         run = make_run(folder, f"{number}-{model}", f"model={model} seed={seed}")
-        measure(run, "train_a", "train", {"val/loss": -value, "seconds": 10 * value}, 100)
+        measure(run, "train_a", "train", {"val_loss": -value, "seconds": 10 * value}, 100)
         more = {"references": {"exact": {LL: 5.0 + 1e-7 * value}, "own": {LL: value}}}
-        measure(run, "likelihood_a", "likelihood", {LL: value, "RMSE": 0.1}, 200, {LL: 0.5}, **more)
+        measure(run, "likelihood_a", "likelihood", {LL: value, "rmse": 0.1}, 200, {LL: 0.5}, **more)
     return folder
 
 
@@ -34,17 +34,17 @@ def rows_of(*seeds, **more):
 
 
 def test_a_row_is_the_mean_over_seeds_with_the_error_over_seeds(several):
-    rows, shown = over_seeds(*compare.rows_of(compare.find_runs([several])))
-    assert shown == ["model", "parametrisation", "seeds", "val/loss", LL]
+    rows, shown = over_seeds(*reading.rows_of(reading.find_runs([several])))
+    assert shown == ["model", "parametrisation", "seeds", "val_loss", LL]
     assert [(row["model"], row["seeds"], row["run"]) for row in rows] == [("np", 3, "np"), ("cnp", 1, "3-cnp")]
-    assert rows[0][LL] == pytest.approx(7 / 3) and rows[0][f"{LL} s.e."] == pytest.approx(ERROR)
-    assert rows[0]["seconds s.e."] == pytest.approx(10 * ERROR)
-    assert "seed" not in rows[0] and not any(key.endswith(" seeds") for row in rows for key in row)
+    assert rows[0][LL] == pytest.approx(7 / 3) and rows[0][f"{LL}_se"] == pytest.approx(ERROR)
+    assert rows[0]["seconds_se"] == pytest.approx(10 * ERROR)
+    assert "seed" not in rows[0] and not any(key.endswith("_seeds") for row in rows for key in row)
 
 
 def test_one_seed_keeps_the_error_of_its_measurement_which_is_not_shown_as_one_over_seeds(several):
-    _, row = over_seeds(*compare.rows_of(compare.find_runs([several])))[0]
-    assert row[f"{LL} s.e."] == 0.5 and "seconds s.e." not in row and with_error(row, LL) == "3"
+    _, row = over_seeds(*reading.rows_of(reading.find_runs([several])))[0]
+    assert row[f"{LL}_se"] == 0.5 and "seconds_se" not in row and with_error(row, LL) == "3"
 
 
 def test_without_two_seeds_of_the_same_settings_nothing_changes(several):
@@ -74,18 +74,18 @@ def test_variants_have_a_row_each():
 def test_a_seed_without_any_number_does_not_count_and_one_without_some_is_told():
     failed, *rows = rows_of(0, 1, 2, 3)
     del failed["x"]
-    rows[2]["x"], rows[0]["y"], rows[0]["y s.e."] = None, 7.0, 0.25
+    rows[2]["x"], rows[0]["y"], rows[0]["y_se"] = None, 7.0, 0.25
     rows[2]["z"] = rows[1]["z"] = 1.0
     (row,), _ = over_seeds([failed, *rows], ["seed", "x"])
-    assert row["seeds"] == 3 and (row["x"], row["x seeds"], row["x s.e."]) == (1.5, 2, 0.5)
-    assert (row["y"], row["y seeds"], row["y s.e."]) == (7.0, 1, 0.25)
+    assert row["seeds"] == 3 and (row["x"], row["x_seeds"], row["x_se"]) == (1.5, 2, 0.5)
+    assert (row["y"], row["y_seeds"], row["y_se"]) == (7.0, 1, 0.25)
     assert [with_error(row, key) for key in ("x", "y", "z")] == ["1.5 ± 0.5 (seeds: 2)", "7 (seeds: 1)", "1 ± 0 (seeds: 2)"]
 
 
 def test_a_seed_that_stands_twice_is_refused(tmp_path):
     runs = [make_run(tmp_path, name, words) for name, words in (("a", "n=1 seed=0"), ("b", "n=1"), ("c", "n=1 seed=1"))]
     for run in runs:
-        measure(run, "train_a", "train", {"val/loss": 1.0}, 100)
+        measure(run, "train_a", "train", {"val_loss": 1.0}, 100)
         OmegaConf.save(OmegaConf.merge(OmegaConf.load(run / "config.yaml"), {"seed": 0}), run / "config.yaml")  # b's own
     with pytest.raises(ConfigError, match=r"^seed=0 stands twice with the same settings, in a and b; give one of them\.$"):
         compare.compare(runs, None)
@@ -101,8 +101,8 @@ def test_the_page_has_means_and_names_the_file_of_every_run(several, tmp_path, c
     assert "| np | residual | 3 | -2.3333 ± 0.88 | 2.3333 ± 0.88 |\n| cnp | residual | 1 | -3 | 3 |\n" in page
     grouped, every = (json.loads((tmp_path / "docs" / f"{name}.json").read_text()) for name in ("np", "np_seeds"))
     assert len(grouped) == 3 and grouped[0]["seeds"] == 3
-    assert grouped[0]["frame_3_context_s_e"] == pytest.approx(ERROR)
-    assert [(row["model"], row["seed"], row["frame_3_context"]) for row in every] == [
+    assert grouped[0]["frame_context_3_se"] == pytest.approx(ERROR)
+    assert [(row["model"], row["seed"], row["frame_context_3"]) for row in every] == [
         ("np", "0", 1.0),
         ("np", "1", 2.0),
         ("np", "2", 4.0),
@@ -132,7 +132,7 @@ def test_what_is_known_exactly_has_a_row_if_it_is_the_same_for_all(several, tmp_
     assert "\n| exact |  |  |  | 5 |\n\n" in (several / "comparison.md").read_text()
     compare.compare([several / "0-np"], None)
     text = (several / "0-np" / "comparison.md").read_text()
-    assert "\n| exact |  |  | 5 |\n| own |  |  | 1 |\n\n" in text and "| run | parametrisation | val/loss |" in text
+    assert "\n| exact |  |  | 5 |\n| own |  |  | 1 |\n\n" in text and "| run | parametrisation | val_loss |" in text
 
 
 def test_every_mode_has_its_own_references_and_a_run_without_does_not_matter(tmp_path):

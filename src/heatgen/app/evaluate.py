@@ -12,7 +12,7 @@ from heatgen.app.load import open_run
 from heatgen.app.requests import EvaluateRequest, LoadRequest
 
 if TYPE_CHECKING:
-    from heatgen.metric.metric import EvalContext
+    from heatgen.metric.context import EvalContext
     from heatgen.runtime.devices import Devices
 
 
@@ -49,7 +49,7 @@ def evaluate(cfg: DictConfig) -> None:
 
 def context_of_run(load: LoadRequest, request: EvaluateRequest, devices: "Devices") -> tuple["EvalContext", str | None]:
     """A run to be measured, and the experiment that it says it belongs to."""
-    from heatgen.metric.metric import EvalContext
+    from heatgen.metric.context import EvalContext
 
     model, data, config = open_run(load, devices)
     name = config.name.rsplit("-", 1)[-1]
@@ -59,7 +59,7 @@ def context_of_run(load: LoadRequest, request: EvaluateRequest, devices: "Device
 
 def context_of_data(cfg: DictConfig, request: EvaluateRequest, devices: "Devices") -> "EvalContext":
     """A data set to be measured, with a forward map where one is chosen."""
-    from heatgen.metric.metric import EvalContext
+    from heatgen.metric.context import EvalContext
 
     data = build_data(cfg.data)
     with devices.fabric.rank_zero_first():

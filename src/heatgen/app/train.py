@@ -15,6 +15,7 @@ from heatgen.app.load import read_config
 from heatgen.app.measure import check_evaluate, measure
 from heatgen.app.requests import TrainRequest
 from heatgen.check import ConfigError
+from heatgen.metric.result import Result, Value
 from heatgen.runtime import directory, launch
 from heatgen.runtime.command import call
 
@@ -89,10 +90,20 @@ def fit(cfg: DictConfig, request: TrainRequest) -> float:
         log.info("stopped by a signal at step %d; go on with: %s", trainer.global_step, again)
         sys.exit(128 + stopped)
     best = float(saved.best if saved else math.inf)
-    values = {"val/loss": best, "steps": trainer.global_step, "seconds": round(time.monotonic() - started)}
     if first and trainer.global_step:
-        directory.write_result(run_dir, "train", {"mode": "train", "values": values, "headline": ["val/loss", "seconds"]})
+        result = training_result(best, trainer.global_step, round(time.monotonic() - started))
+        directory.write_result(run_dir, "train", {"mode": "train"} | result.content())
     done = f"trained {trainer.global_step} steps" if model.trainable else "nothing to train"
     done += f", best val/loss {best:.6g}" if math.isfinite(best) else ""
     log.info("%s; next: %s run=%s", done, call("sample"), run_dir)
     return best
+
+
+def training_result(best: float, steps: int, seconds: int) -> Result:
+    """What a training found, which stands beside the results of metrics: its best validation loss, steps and seconds."""
+    values = [
+        Value("val_loss", best, label="validation loss"),
+        Value("steps", steps),
+        Value("seconds", seconds, unit="s", label="training time"),
+    ]
+    return Result(values, headline=("val_loss", "seconds"))

@@ -1,22 +1,27 @@
 """mode=calibration: whether a neural process knows how uncertain it is."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from heatgen import check
 from heatgen.metric import scoring_rules
-from heatgen.metric.metric import EvalContext, Result
-from heatgen.metric.neural_process_tasks import TaskMetric, best_gaussians, double, label, point
+from heatgen.metric.context import EvalContext
+from heatgen.metric.neural_process_tasks import TaskMetric, add, best_gaussians, double, ending
 from heatgen.metric.pictures import calibration as pictures
+from heatgen.metric.result import Result, Value
 from heatgen.model.prediction import Prediction
 from heatgen.noise import SampleNoise
+from heatgen.oracle.trajectory import Trajectory
 
 COVERAGES = (50, 90, 95)
-NAMES = ("CRPS", "energy score", *(f"coverage {level} %" for level in COVERAGES))
-DISTANCE = "KS distance"
+COLUMNS = {  # name -> label
+    "crps": "CRPS",
+    "energy_score": "energy score",
+    **{f"coverage_{level}": f"coverage {level} %" for level in COVERAGES},
+}
+HEADLINE = ("crps", "energy_score", "ks_distance", "coverage_90")
 BINS = 1000  # of the PIT; the distance is the largest over their edges
 
 
@@ -37,63 +42,66 @@ class Calibration(TaskMetric):
     def __init__(self, split: str = "test", contexts: Sequence[int] = (1, 3, 5), targets: int = 10, draws: int = 64):
         super().__init__(split, contexts, targets, check.integer("metric.draws", draws, minimum=2))
 
-    def columns(self, ctx: EvalContext, oracle: Any, number: int | None, run: Sequence[int]) -> Tensor:
+    def columns(
+        self, ctx: EvalContext, oracle: Trajectory | None, num_context: int | None, indices: Sequence[int]
+    ) -> Tensor:
         """The scores and the histogram of the PIT, of the model and then of the best Gaussians, (B, 1005 or 2010)."""
-        task = self.task(ctx, number, run)
-        voices = [self.predict(ctx, task, run)]
+        task = self.task(ctx, num_context, indices)
+        predictions = [self.predict(ctx, task, indices)]
         if oracle is not None:
-            voices.append(best_gaussians(oracle, double(task.context), task.target.times.double()))
-        return torch.cat([self.measure(said, task.target.values, self._noise(ctx, run)) for said in voices], dim=1)
+            predictions.append(best_gaussians(oracle, double(task.context), task.target.times.double()))
+        y = task.target.values
+        rows = [self.measure(each, y, SampleNoise(indices, ctx.seed, "calibration draws")) for each in predictions]
+        return torch.cat(rows, dim=1)
 
-    @staticmethod
-    def _noise(ctx: EvalContext, run: Sequence[int]) -> SampleNoise:
-        return SampleNoise(run, ctx.seed, "calibration draws")
-
-    def measure(self, said: Prediction, y: Tensor, noise: SampleNoise) -> Tensor:
+    def measure(self, prediction: Prediction, y: Tensor, rng: SampleNoise) -> Tensor:
         """CRPS, energy score, coverages and the histogram of the PIT of frames y (B, M, C, H, W), (B, 1005)."""
-        transform = scoring_rules.mixture_pit(said.mean, said.std, y)
-        frames = repeated(said, self.draws).sample(noise).flatten(1, 2)
+        transform = scoring_rules.mixture_pit(prediction.mean, prediction.std, y)
+        frames = repeated(prediction, self.draws).sample(rng).flatten(1, 2)
         energy = scoring_rules.energy_score(frames, y.flatten(0, 1)).reshape(y.shape[:2]).mean(1)
         covered = [scoring_rules.coverage(transform, level / 100) for level in COVERAGES]
-        columns = [scoring_rules.mixture_crps(said.mean, said.std, y), energy, *covered]
+        columns = [scoring_rules.mixture_crps(prediction.mean, prediction.std, y), energy, *covered]
         return torch.cat([torch.stack(columns, dim=1), scoring_rules.histogram(transform, BINS)], dim=1)
 
     def report(
         self,
         ctx: EvalContext,
-        oracle: Any,
+        oracle: Trajectory | None,
         rows: Sequence[tuple[int | None, Tensor]],
         chosen: Sequence[int],
         result: Result,
     ) -> None:
         """The means over tasks, the distances and the two pictures."""
-        voices = ("", "exact ") if oracle is not None else ("",)
-        found: dict[str, list[Tensor]] = {voice: [] for voice in voices}
-        for number, table in rows:
-            for voice, own in zip(voices, table.chunk(len(voices), dim=1), strict=True):
-                columns, counts = own[:, : len(NAMES)], own[:, len(NAMES) :]
-                self.tell(result, number, {f"{voice}{name}": x for name, x in zip(NAMES, columns.unbind(1), strict=True)})
-                point(result, number, f"{voice}{DISTANCE}", *uniform_distance(counts))
-                found[voice].append(counts.mean(0))
-        end = label(self.middle(ctx.model))
-        result.headline = tuple(f"{name}{end}" for name in ("CRPS", "energy score", DISTANCE, "coverage 90 %"))
+        sources = ("model", "exact") if oracle is not None else ("model",)
+        shares: dict[str, list[Tensor]] = {source: [] for source in sources}
+        for num_context, table in rows:
+            for source, own in zip(sources, table.chunk(len(sources), dim=1), strict=True):
+                columns, counts = own[:, : len(COLUMNS)], own[:, len(COLUMNS) :]
+                start, word = ("", "") if source == "model" else ("exact_", "exact ")
+                for (name, label), column in zip(COLUMNS.items(), columns.unbind(1), strict=True):
+                    add(result, num_context, Value.mean(start + name, column, label=word + label))
+                distance, error = uniform_distance(counts)
+                add(result, num_context, Value(f"{start}ks_distance", distance, error, label=f"{word}KS distance"))
+                shares[source].append(counts.mean(0))
+        result.headline = tuple(name + ending(self.middle(self.model(ctx))) for name in HEADLINE)
         result.notes.append("of noisy targets, none of which is in the context; a calibrated law has KS distance 0.")
         if oracle is not None:
             result.notes.append(
                 "exact: the best independent Gaussians, with the exact mean and variance of each pixel; where the data is "
                 "not Gaussian they need not be calibrated either."
             )
-        numbers = [number for number, _ in rows]
-        result.pictures["pit"] = pictures.pit(numbers, found)
-        result.pictures["reliability"] = pictures.reliability(numbers, found)
+        num_contexts = [num_context for num_context, _ in rows]
+        result.pictures["pit"] = pictures.pit(num_contexts, shares)
+        result.pictures["reliability"] = pictures.reliability(num_contexts, shares)
 
 
-def repeated(said: Prediction, draws: int) -> Prediction:
+def repeated(prediction: Prediction, draws: int) -> Prediction:
     """The prediction as it is, or where it has one draw of the latent alone, `draws` times the same."""
-    if len(said.mean) > 1:
-        return said
-    factor = None if said.factor is None else said.factor.expand(draws, *[-1] * (said.factor.dim() - 1))
-    mean, own = (x.expand(draws, *[-1] * (x.dim() - 1)) for x in (said.mean, said.own))
+    if len(prediction.mean) > 1:
+        return prediction
+    factor = prediction.factor
+    factor = None if factor is None else factor.expand(draws, *[-1] * (factor.dim() - 1))
+    mean, own = (x.expand(draws, *[-1] * (x.dim() - 1)) for x in (prediction.mean, prediction.own))
     return Prediction(mean, own, factor)
 
 

@@ -14,10 +14,17 @@ CHUNK = 2**16  # numbers in the largest intermediate result
 KNOTS = 2048  # places at which the law is evaluated, besides the samples
 REACH = 6.5  # standard deviations to either side of a component that they cover
 ATOM = 0.01  # the heaviest single point of a law that a Kolmogorov-Smirnov distance is given for
-SUMMARY = (  # the names of `Distances.summary`
-    *("|mean gap|", "std of samples", "std, exact", "std / exact", "KS", "KS, largest"),
-    *("W1", "W1, largest", "W1, exact draws"),
-)
+SUMMARY = {  # of `Distances.summary`: name -> label
+    "mean_gap": "|mean gap|",
+    "std": "std of samples",
+    "std_exact": "std, exact",
+    "std_over_exact": "std / exact",
+    "ks": "KS",
+    "ks_largest": "KS, largest",
+    "w1": "W1",
+    "w1_largest": "W1, largest",
+    "w1_exact_draws": "W1, exact draws",
+}
 EXACT_KS = 0.8687  # E KS of n exact draws of a law without atoms, times sqrt(n), for large n
 
 
@@ -140,11 +147,6 @@ def compare(samples: Tensor, weights: Tensor, means: Tensor, stds: Tensor) -> Di
         w1.masked_fill(~x.isfinite().all(0), torch.inf),
         (width * (2 / (math.pi * n) * middle * (1 - middle)).sqrt()).sum(0),
     )
-
-
-def wasserstein(samples: Tensor, weights: Tensor, means: Tensor, stds: Tensor) -> Tensor:
-    """The Wasserstein-1 distance of samples to the law of each column, (D,); see `compare`."""
-    return compare(samples, weights, means, stds).w1
 
 
 def _mean_gap(a: Tensor, b: Tensor) -> Tensor:

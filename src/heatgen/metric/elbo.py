@@ -9,73 +9,21 @@ eqs. 5 to 10 and appendix A.3. Unlike the original code, the step 1 -> 0 is coun
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from heatgen import check
 from heatgen.check import ConfigError
-from heatgen.metric.metric import EvalContext, Result
-from heatgen.noise import SampleNoise, batches, generator
+from heatgen.metric.bound import balanced_levels, clustered_sum, gaussian_kl, gaussian_nll, level_errors, prior_kl
+from heatgen.metric.context import EvalContext
+from heatgen.metric.result import Result, Series, Value
+from heatgen.model.module import Method
+from heatgen.noise import SampleNoise, batches
+from heatgen.sampler.interface import ReverseModel
 
+TERMS = {"l_last": "L_K", "l_middle": "L_1..K-1", "l_first": "L_0", "nll_bound": "NLL bound"}  # name -> label
 CERTAIN = 1e-6  # of the noise of a level: a reverse step with less knows a coefficient, but for rounding
-
-
-def gaussian_kl(gap: Tensor, variance: Tensor, std: Tensor) -> Tensor:
-    """KL(N(m, diag v) || N(m', diag std^2)) in nats, (B,), from gap = (m - m')^2 by coefficient, (B, D).
-
-    1/2 sum [ v / std^2 + gap / std^2 - 1 - ln(v / std^2) ]; v and std broadcast to (B, D). In float64.
-    """
-    precision, ratio = std.double() ** -2, variance.double() / std.double() ** 2
-    return 0.5 * (gap.double() * precision + (ratio - 1 - ratio.log())).sum(1)
-
-
-def gaussian_nll(gap: Tensor, std: Tensor) -> Tensor:
-    """-ln N(u; m, diag std^2) in nats, (B,), from gap = (u - m)^2 by coefficient, (B, D); std broadcasts to it."""
-    return (gap.double() / (2 * std.double() ** 2) + (std.double() * math.sqrt(2 * math.pi)).log()).sum(1)
-
-
-def prior_kl(states: Tensor, centres: Tensor, variance: Tensor, std: Tensor) -> Tensor:
-    """L_K, (B,) nats: an upper bound of KL(q(u_K | u_0) || p), p the kernel density (1/N) sum_i N(centre_i, diag std^2).
-
-    ln N - logsumexp_i(-KL_i), the bound of appendix A.3 at its optimum. states: (B, D) means of q, variance: its diagonal,
-    broadcasts to (B, D); std: of the kernels, (1, 1) or (1, D); centres: (N, D). In float64, where the distances' product
-    form loses nothing that matters for images in [0, 1].
-    """
-    states, centres, std = states.double(), centres.double(), std.double()
-    gaps = torch.cdist(states / std, centres / std).square()  # (B, N)
-    widths = gaussian_kl(torch.zeros_like(states), variance, std)
-    return math.log(len(centres)) - torch.logsumexp(-(widths[:, None] + gaps / 2), dim=1)
-
-
-def clustered_sum(values: Tensor, levels: Tensor, num_levels: int) -> tuple[Tensor, Tensor]:
-    """Means by level, and each image's part in the error of their sum. values, levels: (n images, m), of 0 .. num_levels-1.
-
-    Values of one image are dependent, so images are clusters: the part of an image is the sum of its residuals, each over
-    sqrt(c (c - 1)) for a level measured c times, and the squared standard error is the sum of the squared parts.
-    """
-    flat = levels.flatten()
-    counts = torch.bincount(flat, minlength=num_levels).double()
-    means = torch.zeros(num_levels, dtype=torch.float64).index_add_(0, flat, values.double().flatten()) / counts
-    weights = (counts * (counts - 1)).rsqrt()
-    return means, ((values.double() - means[levels]) * weights[levels]).sum(1)
-
-
-def level_errors(values: Tensor, levels: Tensor, num_levels: int) -> Tensor:
-    """The standard error of each level's mean over the images that were measured there, (num_levels,)."""
-    flat, x = levels.flatten(), values.double().flatten()
-    zero = torch.zeros(num_levels, dtype=torch.float64)
-    counts = torch.bincount(flat, minlength=num_levels).double()
-    means = zero.index_add(0, flat, x) / counts
-    return (zero.index_add(0, flat, (x - means[flat]).square()) / (counts * (counts - 1))).sqrt()
-
-
-def balanced_levels(n: int, per_image: int, num_levels: int, seed: int) -> Tensor:
-    """Levels of each of n images, (n, per_image) of 0 .. num_levels-1: all equally often, none twice an image."""
-    order = torch.randperm(num_levels, generator=generator(seed, "levels"))
-    images = torch.randperm(n, generator=generator(seed, "images"))
-    return order[(images[:, None] * per_image + torch.arange(per_image)) % num_levels]
 
 
 class ELBO:
@@ -94,30 +42,25 @@ class ELBO:
         self.compat = check.boolean("metric.compat", compat)
 
     def __call__(self, ctx: EvalContext) -> Result:
-        self._check(ctx)
-        images = ctx.data.images(self.split)
-        n = len(images) if ctx.n is None else min(check.integer("n", ctx.n, minimum=2), len(images))
-        chosen = torch.randperm(len(images), generator=generator(ctx.seed, "elbo"))[:n].sort().values.tolist()
-        num_terms = ctx.model.process.num_levels - 1
+        model = self._check(ctx)
+        chosen = ctx.choose("elbo", self.split, "elbo")
+        n = len(chosen)
+        num_terms = model.process.num_levels - 1
         per_image = num_terms if self.levels is None else min(self.levels, num_terms)
-        if n < 2:
-            raise ConfigError(
-                f"mode=elbo needs at least 2 images, and metric.split={self.split} has {n}; use another split."
-            )
         if n * per_image < 2 * num_terms:
             raise ConfigError(f"n x metric.levels = {n * per_image} must reach twice the {num_terms} terms; raise either.")
         design = balanced_levels(n, per_image, num_terms, ctx.seed)
 
-        rows = {image: row for image, row in zip(chosen, design, strict=True)}
-        middle = ctx.each(chosen, lambda run: self._middle(ctx, run, torch.stack([rows[i] for i in run])), "L_k")
-        first = ctx.each(chosen, lambda run: self._first(ctx, run), "L_0")
-        last = ctx.each(chosen, lambda run: self._last(ctx, run), "L_K")
+        terms = dict(zip(chosen, design, strict=True))
+        middle = ctx.each(chosen, lambda batch: self._middle(ctx, batch, torch.stack([terms[i] for i in batch])), "L_k")
+        first = ctx.each(chosen, lambda batch: self._first(ctx, batch), "L_0")
+        last = ctx.each(chosen, lambda batch: self._last(ctx, batch), "L_K")
         return self._result(ctx, first, middle, design, last)
 
     @staticmethod
-    def _check(ctx: EvalContext) -> None:
+    def _check(ctx: EvalContext) -> Method:
         model = ctx.model
-        if model is None or not hasattr(model, "reverse_mean"):
+        if model is None or not isinstance(model, ReverseModel):
             raise ConfigError("mode=elbo needs a run whose model has Gaussian reverse steps, such as model=ihd.")
         times = model.process.times
         if model.process.withholds_cond:
@@ -132,27 +75,25 @@ class ELBO:
                 "mode=elbo needs noise wherever the forward steps have it: delta and prior_std greater than 0, or "
                 "model.reverse_variance=measured, and data without a coefficient that never varies."
             )
+        return model
 
-    def _clean(self, ctx: EvalContext, run: Sequence[int]) -> Tensor:
+    def _images(self, ctx: EvalContext, indices: Sequence[int]) -> Tensor:
         """Dequantised images, (B, C, H, W)."""
-        u0 = ctx.data.get(self.split, run)
-        if ctx.data.spec.bits is not None:
-            noise = SampleNoise(run, ctx.seed, "dequantise").uniform_like(u0)
-            u0 = ((255 * u0.double() + noise) / 256).float().clamp(max=1 - 2**-24)  # in [0, 1), rounding or not
-        return u0.to(ctx.devices.device)
+        return ctx.dequantised(self.split, indices, torch.float32)
 
     @staticmethod
-    def _model(ctx: EvalContext, run: Sequence[int]) -> Any:
+    def _model(ctx: EvalContext, indices: Sequence[int]) -> Method:
         """The model, given the draws of its map for these images."""
-        return ctx.model.bound(ELBO._map_noise(ctx, run))
+        return ctx.trained("elbo").bound(ELBO._map_rng(ctx, indices))
 
     @staticmethod
-    def _map_noise(ctx: EvalContext, run: Sequence[int]) -> SampleNoise:
-        return SampleNoise(run, ctx.seed, "elbo map")
+    def _map_rng(ctx: EvalContext, indices: Sequence[int]) -> SampleNoise:
+        return SampleNoise(indices, ctx.seed, "elbo map")
 
     @staticmethod
-    def _gap(ctx: EvalContext, model: Any, u0: Tensor, eps: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+    def _gap(ctx: EvalContext, model: Method, u0: Tensor, eps: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
         """(mu(u_k, k) - target)^2 for a draw of u_k, by coefficient, (B, D); and the step's delta, (B, 1 or D)."""
+        assert isinstance(model, ReverseModel)
         process = model.process
         t, s = process.times[k], process.times[k - 1]
         with ctx.devices.autocast(), torch.no_grad():
@@ -161,14 +102,14 @@ class ELBO:
         gap = process.basis(mean.double() - model.target_mean(u0.double(), u.double(), t, s)).square()
         return gap.flatten(1), model.reverse_std(t, s).flatten(1)
 
-    def _middle(self, ctx: EvalContext, run: Sequence[int], terms: Tensor) -> Tensor:
+    def _middle(self, ctx: EvalContext, indices: Sequence[int], terms: Tensor) -> Tensor:
         """L_{k-1} of each image at its levels, (B, m); term j is k = j + 2, or j + 1 as the original code has it."""
-        model, u0 = self._model(ctx, run), self._clean(ctx, run)
-        noises = SampleNoise(run, ctx.seed, "elbo")
+        model, u0 = self._model(ctx, indices), self._images(ctx, indices)
+        rng = SampleNoise(indices, ctx.seed, "elbo")
         columns = [torch.empty(len(u0), 0, dtype=torch.float64)]
         for term in terms.to(u0.device).unbind(1):
             k = term + (1 if self.compat else 2)
-            gap, delta = self._gap(ctx, model, u0, noises.normal_like(u0), k)
+            gap, delta = self._gap(ctx, model, u0, rng.normal_like(u0), k)
             times = model.process.times
             sigma = model.target_std(times[k], times[(k - 1).clamp(min=1)]).flatten(1)
             least = CERTAIN * model.process.std(times[k]).flatten(1)
@@ -177,23 +118,23 @@ class ELBO:
             columns.append(gaussian_kl(gap.masked_fill(certain, 0), sigma**2, delta).cpu()[:, None])
         return torch.cat(columns, dim=1)
 
-    def _first(self, ctx: EvalContext, run: Sequence[int]) -> Tensor:
+    def _first(self, ctx: EvalContext, indices: Sequence[int]) -> Tensor:
         """L_0, (B,)."""
-        model, u0 = self._model(ctx, run), self._clean(ctx, run)
-        eps = SampleNoise(run, ctx.seed, "elbo first").normal_like(u0)
+        model, u0 = self._model(ctx, indices), self._images(ctx, indices)
+        eps = SampleNoise(indices, ctx.seed, "elbo first").normal_like(u0)
         gap, delta = self._gap(ctx, model, u0, eps, torch.ones(len(u0), dtype=torch.long, device=u0.device))
         return gaussian_nll(gap, delta)
 
-    def _last(self, ctx: EvalContext, run: Sequence[int]) -> Tensor:
+    def _last(self, ctx: EvalContext, indices: Sequence[int]) -> Tensor:
         """L_K, (B,): in blocks of training images, joined by their log-sum-exp."""
-        model, u0 = ctx.model, self._clean(ctx, run)
+        model, u0 = ctx.trained("elbo"), self._images(ctx, indices)
         if not model.process.is_random:
             return self._prior(ctx, model, u0)
-        drawn = model.process.draw(self._map_noise(ctx, run))  # the training images go through each image's own draw
-        return torch.cat([self._prior(ctx, model.bind(d[None]), u[None]) for d, u in zip(drawn, u0, strict=True)])
+        draws = model.process.draw(self._map_rng(ctx, indices))  # the training images go through each image's own draw
+        return torch.cat([self._prior(ctx, model.bind(d[None]), u[None]) for d, u in zip(draws, u0, strict=True)])
 
     @staticmethod
-    def _prior(ctx: EvalContext, model: Any, u0: Tensor) -> Tensor:
+    def _prior(ctx: EvalContext, model: Method, u0: Tensor) -> Tensor:
         process, last = model.process, model.process.times[-1:]
         std, variance = model.initial_std().flatten(1), process.std(last).flatten(1) ** 2
 
@@ -207,27 +148,53 @@ class ELBO:
         return math.log(total) - torch.logsumexp(torch.stack(parts), dim=0)
 
     def _result(self, ctx: EvalContext, first: Tensor, middle: Tensor, design: Tensor, last: Tensor) -> Result:
-        n, dimensions, num_terms = len(first), math.prod(ctx.data.spec.shape), ctx.model.process.num_levels - 1
+        num_terms = ctx.trained("elbo").process.num_levels - 1
         means, parts = clustered_sum(middle, design, num_terms)
-        nats = {"L_K": last.mean().item(), "L_1..K-1": means.sum().item(), "L_0": first.mean().item()}
-        errors = {"L_K": last.std().item() / n**0.5, "L_1..K-1": parts.norm().item(), "L_0": first.std().item() / n**0.5}
+        first_k = 1 if self.compat else 2
+        curves = [
+            Series("k", [float(k) for k in range(first_k, first_k + num_terms)]),
+            Series("l_k", means.tolist(), "nats", "L_{k-1}"),
+            Series("l_k_se", level_errors(middle, design, num_terms).tolist(), "nats", "standard error of L_{k-1}"),
+        ]
+        values, facts = self._values(ctx, first, means, parts, last), self._facts(ctx, len(first), design.shape[1])
+        return Result(values, facts, self._notes(ctx), curves, headline=("nll_bound",))
+
+    @staticmethod
+    def _values(ctx: EvalContext, first: Tensor, means: Tensor, parts: Tensor, last: Tensor) -> list[Value]:
+        """Every term and their sum with standard errors, in nats, then in bits per dimension."""
+        n, dimensions = len(first), math.prod(ctx.data.spec.shape)
+        nats = {"l_last": last.mean().item(), "l_middle": means.sum().item(), "l_first": first.mean().item()}
+        errors = {
+            "l_last": last.std().item() / n**0.5,
+            "l_middle": parts.norm().item(),
+            "l_first": first.std().item() / n**0.5,
+        }
         nats["nll_bound"] = sum(nats.values())
         ends = first + last  # of the same images as the parts, so their errors are not independent
         errors["nll_bound"] = (parts + (ends - ends.mean()) / math.sqrt(n * (n - 1))).norm().item()
         unit = 1 / (dimensions * math.log(2))
-        bits = {f"{key} [bits/dim]": value * unit for key, value in nats.items()}
-        bits["nll_bound [bits/dim]"] += ctx.data.spec.bits or 0
-        facts = {
+        bits = {name: value * unit for name, value in nats.items()}
+        bits["nll_bound"] += ctx.data.spec.bits or 0
+        return [
+            *(Value(f"{name}_nats", nats[name], errors[name], "nats", label) for name, label in TERMS.items()),
+            *(Value(name, bits[name], errors[name] * unit, "bits/dim", label) for name, label in TERMS.items()),
+        ]
+
+    def _facts(self, ctx: EvalContext, n: int, per_image: int) -> dict[str, object]:
+        model = ctx.trained("elbo")
+        return {
             "n": n,
             "split": f"{ctx.data_name} {self.split}",
             "training images in the prior": len(ctx.data.images("train")),
-            "levels": ctx.model.process.num_levels,
-            "levels drawn for each image": design.shape[1],
-            "delta": ctx.model.noise_label(),
-            "dimensions": dimensions,
+            "levels": model.process.num_levels,
+            "levels drawn for each image": per_image,
+            "delta": model.noise_label(),
+            "dimensions": math.prod(ctx.data.spec.shape),
         }
+
+    def _notes(self, ctx: EvalContext) -> list[str]:
         notes = []
-        if not ctx.model.has_markov_forward:
+        if not ctx.trained("elbo").has_markov_forward:
             notes.append(
                 "q factorises over levels, so the bound grows with K: compare it at equal K, not with DDPM-like models."
             )
@@ -235,18 +202,4 @@ class ELBO:
             notes.append(
                 "compat: the original's sum over k = 1 .. K-1 in place of 2 .. K; not a bound, for old numbers only."
             )
-        first_k = 1 if self.compat else 2
-        series = {
-            "k": [float(k) for k in range(first_k, first_k + num_terms)],
-            "L_{k-1} [nats]": means.tolist(),
-            "its standard error [nats]": level_errors(middle, design, num_terms).tolist(),
-        }
-        return Result(
-            {f"{key} [nats]": value for key, value in nats.items()} | bits,
-            {f"{key} [nats]": value for key, value in errors.items()}
-            | {f"{key} [bits/dim]": value * unit for key, value in errors.items()},
-            facts,
-            notes,
-            series,
-            headline=("nll_bound [bits/dim]",),
-        )
+        return notes

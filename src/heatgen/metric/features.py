@@ -2,7 +2,6 @@
 
 import hashlib
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -11,8 +10,9 @@ from torch import Tensor
 from heatgen import check
 from heatgen.check import ConfigError
 from heatgen.data.images import shuffled
+from heatgen.metric.context import EvalContext
 from heatgen.metric.extractor import Extractor, make_extractor
-from heatgen.metric.metric import EvalContext, Result
+from heatgen.metric.result import Result
 from heatgen.picture import to_bytes
 from heatgen.runtime.files import atomic_path
 
@@ -49,7 +49,7 @@ class FeatureMetric:
     def __call__(self, ctx: EvalContext) -> Result:
         n = check.integer("n", ctx.n, minimum=2)
         if ctx.data.spec.bits is None:
-            mode = type(self).__module__.rsplit(".", 1)[-1]  # a mode and its file have the same name
+            mode = check.option_name(self)
             raise ConfigError(
                 f"mode={mode} measures images; data={ctx.data_name} has continuous fields; use mode=reconstruction or "
                 "mode=score."
@@ -67,20 +67,20 @@ class FeatureMetric:
         if len(features) < 2 or len(reference) == 1:
             raise ConfigError(f"A split of {ctx.data_name} has one image only; choose another metric.source or reference.")
         if not ctx.devices.first:
-            return Result({})
+            return Result()
         result = self.measure(features, reference, extractor, ctx.seed)
         result.facts = self.facts(ctx, features, reference, extractor) | result.facts
         if self.extractor != "inception":
             result.notes.append("not Inception features: comparable with numbers of the same extractor alone.")
         return result
 
-    def facts(self, ctx: EvalContext, features: Tensor, reference: Tensor, extractor: Extractor) -> dict[str, Any]:
+    def facts(self, ctx: EvalContext, features: Tensor, reference: Tensor, extractor: Extractor) -> dict[str, object]:
         """What a reader must know of the numbers."""
-        facts = {"n": len(features), "source": self.source}
+        facts: dict[str, object] = {"n": len(features), "source": self.source}
         if self.needs_reference:
             facts["reference"] = f"{ctx.data_name} {self.reference}, {len(reference)} images"
         if self.source == "model":
-            facts["delta"] = ctx.model.noise_label()
+            facts["delta"] = ctx.trained(check.option_name(self)).noise_label()
         return facts | {"resolution": "x".join(map(str, ctx.data.spec.shape[-2:])), "extractor": extractor.name}
 
     def make_extractor(self, ctx: EvalContext) -> Extractor:

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from heatgen.metric.extractor import Extractor
 from heatgen.metric.features import FeatureMetric, too_few
-from heatgen.metric.metric import Result
+from heatgen.metric.result import Result, Value
 
 
 def moments(features: Tensor) -> tuple[Tensor, Tensor]:
@@ -17,14 +17,25 @@ def moments(features: Tensor) -> tuple[Tensor, Tensor]:
 def frechet_distance(mean1: Tensor, cov1: Tensor, mean2: Tensor, cov2: Tensor) -> float:
     """|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)), in float64; 0 for equal moments.
 
-    The trace of the root is the sum of the roots of the eigenvalues of R C2 R with R = C1^(1/2), which is symmetric and
-    so exact for covariances without full rank too. means: (D,); covs: (D, D). Source: Heusel et al. 2017, eq. 6.
+    tr (C1 C2)^(1/2) = |R1 R2|_* with the symmetric roots R = C^(1/2): the sum of the singular values, which loses no digits
+    where a covariance has no full rank, as roots of eigenvalues do.
+
+    Args:
+        mean1, mean2: (D,) float64.
+        cov1, cov2: (D, D) float64, symmetric, without negative eigenvalues.
+
+    Source:
+        Heusel et al. 2017, eq. 6.
     """
-    values, vectors = torch.linalg.eigh(cov1)
-    root = (vectors * values.clamp(min=0).sqrt()) @ vectors.mT
-    shared = torch.linalg.eigvalsh(root @ cov2 @ root).clamp(min=0).sqrt().sum()
+    shared = torch.linalg.svdvals(symmetric_root(cov1) @ symmetric_root(cov2)).sum()
     distance = (mean1 - mean2).square().sum() + cov1.trace() + cov2.trace() - 2 * shared
     return max(0.0, distance.item())
+
+
+def symmetric_root(cov: Tensor) -> Tensor:
+    """C^(1/2) of a symmetric C without negative eigenvalues, (D, D)."""
+    values, vectors = torch.linalg.eigh(cov)
+    return (vectors * values.clamp(min=0).sqrt()) @ vectors.mT
 
 
 class FID(FeatureMetric):
@@ -32,4 +43,4 @@ class FID(FeatureMetric):
 
     def measure(self, features: Tensor, reference: Tensor, extractor: Extractor, seed: int) -> Result:
         distance = frechet_distance(*moments(features), *moments(reference))
-        return Result({"fid": distance}, notes=too_few(features, reference))
+        return Result([Value("fid", distance, label="FID")], notes=too_few(features, reference))

@@ -9,30 +9,33 @@ Sources: Song et al. 2021, eqs. 13 and 39, appendix D.2; Grathwohl et al. 2019 (
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from scipy.integrate import DOP853
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from heatgen.check import ConfigError
-from heatgen.forward.process import derivative
+from heatgen.forward.process import ForwardProcess, derivative
+from heatgen.sampler.interface import ScoreModel
 
 TOGETHER = 16  # directions that are taken in one call of the score
+Flat = npt.NDArray[np.float64]
 Field = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # (u, t) -> (du/dt (B, C, H, W), its divergence (B,)), float64
 
 
-def diffusion_squared(process: Any, t: Tensor) -> Tensor:
+def diffusion_squared(process: ForwardProcess, t: Tensor) -> Tensor:
     """G^2 by coefficient, (L^2)' - 2 A' A^-1 L^2: below 0 where no Markov process has these marginals, but the flow does."""
     variance, slope = derivative(lambda time: process.std(time) ** 2, t)
     return slope - 2 * process.rate(t) * variance
 
 
-def precision_of(model: Any) -> torch.dtype:
+def precision_of(model: object) -> torch.dtype:
     """That of the model's weights, float64 where it has none."""
-    return next((parameter.dtype for parameter in model.parameters()), torch.float64)
+    parameters = model.parameters() if isinstance(model, nn.Module) else iter(())
+    return next((parameter.dtype for parameter in parameters), torch.float64)
 
 
 def directional(function: Callable[[Tensor], Tensor], u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
@@ -59,9 +62,9 @@ def divergence(function: Callable[[Tensor], Tensor], u: Tensor, probes: Tensor |
     return value, total if probes is None else total / len(probes)
 
 
-def flow_field(model: Any, probes: Tensor | None) -> Field:
+def flow_field(model: ScoreModel, process: ForwardProcess, probes: Tensor | None) -> Field:
     """The probability flow of a model with `score` and its divergence, that of the drift exact; t: (1,)."""
-    process, dtype = model.process, precision_of(model)
+    dtype = precision_of(model)
 
     def field(u: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         strength = -0.5 * diffusion_squared(process, t)
@@ -89,7 +92,7 @@ def integrate(
     least = np.full((len(u), width + 1), tolerance * scale)
     least[:, -1] = tolerance
 
-    def slope(x: float, flat: Any) -> Any:
+    def slope(x: float, flat: Flat) -> Flat:
         state = torch.from_numpy(flat.reshape(len(u), width + 1)).to(u.device)
         t = torch.full((1,), math.exp(x), dtype=torch.float64, device=u.device)
         value, trace = field(state[:, :-1].reshape(shape), t)

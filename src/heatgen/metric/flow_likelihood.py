@@ -5,25 +5,40 @@
 Source: Song et al. 2021, section 4.3 and appendix D.2; `flow.py` has the equations.
 """
 
+import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Protocol, runtime_checkable
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from heatgen import check
 from heatgen.check import ConfigError
+from heatgen.forward.process import ForwardProcess
+from heatgen.metric.context import EvalContext
 from heatgen.metric.flow import diffusion_squared, flow_field, integrate, kernel_density
-from heatgen.metric.metric import EvalContext, Result
-from heatgen.metric.pictures.reconstruction import as_image, plots
-from heatgen.noise import SampleNoise, batches, generator
+from heatgen.metric.pictures.figure import as_image, plots
+from heatgen.metric.result import Result, Value
+from heatgen.noise import SampleNoise, batches
 from heatgen.oracle.find import exact_answers
+from heatgen.oracle.gaussian import GaussianOracle
+from heatgen.oracle.mixture import MixtureOracle
+from heatgen.sampler.interface import ScoreModel
 
 DIVERGENCES = ("auto", "exact", "hutchinson")
 EXACT_UP_TO = 16  # dimensions that divergence=auto takes one by one
 SHORT = 1e-6  # of t_K, by which the way ends earlier where A(t_K) = 0 and the flow has no value there
 BLOCK = 2048  # training images at a time in the prior
+
+
+@runtime_checkable
+class KnownLaw(Protocol):
+    """A model that has the law of u_t in closed form, as model=oracle has."""
+
+    @property
+    def exactly(self) -> GaussianOracle | MixtureOracle: ...
 
 
 class FlowLikelihood:
@@ -54,14 +69,8 @@ class FlowLikelihood:
 
     def __call__(self, ctx: EvalContext) -> Result:
         self._check(ctx)
-        total = len(ctx.data.images(self.split))
-        n = total if ctx.n is None else min(check.integer("n", ctx.n, minimum=2), total)
-        if n < 2:
-            raise ConfigError(
-                f"mode=flow_likelihood needs at least 2 samples, and metric.split={self.split} has {n}; use another split."
-            )
-        chosen = torch.randperm(total, generator=generator(ctx.seed, "elbo"))[:n].sort().values.tolist()  # as mode=elbo
-        rows = ctx.each(chosen, lambda run: self._rows(ctx, run), "probability flow")
+        chosen = ctx.choose("flow_likelihood", self.split, "elbo", "samples")  # those of mode=elbo
+        rows = ctx.each(chosen, lambda batch: self._rows(ctx, batch), "probability flow")
         return self._result(ctx, rows)
 
     @staticmethod
@@ -69,8 +78,8 @@ class FlowLikelihood:
         model = ctx.model
         if model is None:
             raise ConfigError("mode=flow_likelihood needs a run, of a model with a score such as model=diffusion.")
-        if not hasattr(model, "score"):
-            name = type(model).__module__.rsplit(".", 1)[-1]
+        if not isinstance(model, ScoreModel):
+            name = check.option_name(model)
             raise ConfigError(
                 f"mode=flow_likelihood needs a score, which model={name} lacks; use model=diffusion, ssm or smdp."
             )
@@ -78,12 +87,11 @@ class FlowLikelihood:
         refusal = f"mode=flow_likelihood cannot follow forward={process.name}"
         if process.is_random:
             raise ConfigError(f"{refusal}, which is drawn at random; use a map that is not, such as forward=heat.")
-        try:
-            gains = process.gain(process.times[1:])
-        except ConfigError as error:
+        if not process.is_diagonal:
             raise ConfigError(
                 f"{refusal}, which is a matrix known at its levels alone; use a map with a gain, such as heat."
-            ) from error
+            )
+        gains = process.gain(process.times[1:])
         if (gains < 0).any() or not (gains[:-1].isfinite().all() and process.rate(process.times[1:-1]).isfinite().all()):
             raise ConfigError(f"{refusal}, whose A(t) passes through 0 on the way; use a map that ends there.")
         if not (process.std(process.times[1:]) > 0).all() or not (model.initial_std() > 0).all():
@@ -92,32 +100,25 @@ class FlowLikelihood:
                 "forward.g, or prior_std)."
             )
 
-    def _span(self, process: Any) -> tuple[float, float]:
+    def _span(self, process: ForwardProcess) -> tuple[float, float]:
         """t_0 and T."""
         last = process.times[-1:]
         defined = process.rate(last).isfinite().all() and diffusion_squared(process, last).isfinite().all()
         return self.start * process.times[1].item(), last.item() * (1.0 if defined else 1 - SHORT)
 
-    def _exactly(self, process: Any) -> bool:
+    def _exactly(self, process: ForwardProcess) -> bool:
         return self.divergence == "exact" or (self.divergence == "auto" and math.prod(process.shape) <= EXACT_UP_TO)
 
-    def _clean(self, ctx: EvalContext, run: Sequence[int]) -> Tensor:
-        """Data, bytes dequantised as mode=elbo does it, (B, C, H, W) float64."""
-        u0 = ctx.data.get(self.split, run)
-        if ctx.data.spec.bits is not None:
-            noise = SampleNoise(run, ctx.seed, "dequantise").uniform_like(u0)
-            u0 = ((255 * u0.double() + noise) / 256).clamp(max=1 - 2**-24)
-        return u0.to(ctx.devices.device).double()
-
-    def _rows(self, ctx: EvalContext, run: Sequence[int]) -> Tensor:
+    def _rows(self, ctx: EvalContext, indices: Sequence[int]) -> Tensor:
         """log p_T(u_T), the integral, the exact log p_{t_0} (NaN where unknown) and the evaluations, (B, 4) float64."""
-        model, u = ctx.model, self._clean(ctx, run)
-        noise = SampleNoise(run, ctx.seed, "hutchinson")
-        probes = torch.stack([1 - 2 * (noise.uniform_like(u) < 0.5).double() for _ in range(self.probes)])
+        model, u = ctx.trained("flow_likelihood"), ctx.dequantised(self.split, indices, torch.float64)
+        rng = SampleNoise(indices, ctx.seed, "hutchinson")
+        probes = torch.stack([1 - 2 * (rng.uniform_like(u) < 0.5).double() for _ in range(self.probes)])
         start, end = self._span(model.process)
+        assert isinstance(model, ScoreModel)
         with torch.no_grad():
             scale = min(1.0, model.initial_std().min().item())
-            field = flow_field(model, None if self._exactly(model.process) else probes)
+            field = flow_field(model, model.process, None if self._exactly(model.process) else probes)
             state, integral, evaluations = integrate(field, u, start, end, self.tolerance, scale)
             prior = self._prior(ctx, state, end)
             exact = self._exact(ctx, u, start)
@@ -126,8 +127,8 @@ class FlowLikelihood:
     @staticmethod
     def _prior(ctx: EvalContext, state: Tensor, end: float) -> Tensor:
         """log p_T, (B,): exact with model=oracle, else in blocks of training data, joined by their log-sum-exp."""
-        model, time = ctx.model, torch.full((1,), end, dtype=torch.float64, device=state.device)
-        if hasattr(model, "exactly"):
+        model, time = ctx.trained("flow_likelihood"), torch.full((1,), end, dtype=torch.float64, device=state.device)
+        if isinstance(model, KnownLaw):
             return model.exactly.log_prob(state, time.expand(len(state)))
         process, total, parts = model.process, len(ctx.data.images("train")), []
         states = process.basis(state).flatten(1)
@@ -141,7 +142,7 @@ class FlowLikelihood:
     def _exact(ctx: EvalContext, u: Tensor, start: float) -> Tensor:
         """log p_{t_0} of the data's own law, (B,); NaN where it is not known."""
         try:
-            answers = exact_answers(ctx.model.process, ctx.data.spec)
+            answers = exact_answers(ctx.trained("flow_likelihood").process, ctx.data.spec)
         except ConfigError:  # too large for this map
             answers = None
         if answers is None:
@@ -151,28 +152,32 @@ class FlowLikelihood:
     def _result(self, ctx: EvalContext, rows: Tensor) -> Result:
         prior, integral, exact, evaluations = rows.unbind(1)
         found, dimensions = prior + integral, math.prod(ctx.data.spec.shape)
-        columns = {"log-likelihood [nats]": found, "log-likelihood [nats/dim]": found / dimensions}
+        values = [
+            Value.mean("log_likelihood", found, "nats", "log-likelihood"),
+            Value.mean("log_likelihood_per_dim", found / dimensions, "nats/dim", "log-likelihood"),
+            Value.mean("log_prior", prior, "nats", "log p_T"),
+            Value.mean("divergence_integral", integral, "nats", "integral of the divergence"),
+        ]
         if ctx.data.spec.bits is not None:
-            columns = {"negative log-likelihood [bits/dim]": -found / (dimensions * math.log(2))} | columns
-        columns |= {"log p_T [nats]": prior, "integral of the divergence [nats]": integral}
+            nll = Value.mean("nll", -found / (dimensions * math.log(2)), "bits/dim", "negative log-likelihood")
+            values.insert(0, dataclasses.replace(nll, value=nll.value + ctx.data.spec.bits))
         known = not exact.isnan().any()
         if known:
-            gap = (found - exact).abs()
-            columns |= {"exact log-likelihood [nats]": exact, "mean |gap| to the exact one [nats]": gap}
-        values = {name: column.mean().item() for name, column in columns.items()}
-        if ctx.data.spec.bits is not None:
-            values["negative log-likelihood [bits/dim]"] += ctx.data.spec.bits
+            values += [
+                Value.mean("exact_log_likelihood", exact, "nats", "exact log-likelihood"),
+                Value.mean("log_likelihood_gap", (found - exact).abs(), "nats", "mean |gap| to the exact one"),
+            ]
         return Result(
             values,
-            {name: column.std().item() / len(column) ** 0.5 for name, column in columns.items()},
             self._facts(ctx, len(found), int(evaluations.max())),
             self._notes(ctx),
             pictures={"likelihoods": histogram(found, exact if known else None)},
         )
 
-    def _facts(self, ctx: EvalContext, n: int, evaluations: int) -> dict[str, Any]:
-        process, (start, end) = ctx.model.process, self._span(ctx.model.process)
-        oracle, trained = hasattr(ctx.model, "exactly"), len(ctx.data.images("train"))
+    def _facts(self, ctx: EvalContext, n: int, evaluations: int) -> dict[str, object]:
+        process = ctx.trained("flow_likelihood").process
+        start, end = self._span(process)
+        oracle, trained = isinstance(ctx.model, KnownLaw), len(ctx.data.images("train"))
         exactly = self._exactly(process)
         time = torch.full((1,), start, dtype=torch.float64, device=process.times.device)
         return {
@@ -189,24 +194,24 @@ class FlowLikelihood:
         }
 
     def _notes(self, ctx: EvalContext) -> list[str]:
-        process = ctx.model.process
+        model = ctx.trained("flow_likelihood")
         notes = [
             "the density is p_{t_0}, that of data seen through the noise at t_0, by an ODE solver to the tolerance above; "
             "metric.start and metric.tolerance say how near."
         ]
-        if not self._exactly(process):
+        if not self._exactly(model.process):
             notes.append(
                 "the divergence is estimated: unbiased, and its spread is part of the standard errors; more metric.probes, "
                 "or metric.divergence=exact, for less."
             )
-        if ctx.model.trainable:
+        if model.trainable:
             notes.append(
                 "this is the likelihood of the flow: with a learned score, samples of the SDE have another density."
             )
         return notes
 
 
-def histogram(found: Tensor, exact: Tensor | None) -> Any:
+def histogram(found: Tensor, exact: Tensor | None) -> Image.Image:
     """How the log-likelihoods of samples spread, (n,) each, with the exact ones beside them; a picture."""
     figure, panel = plots().subplots(figsize=(5.2, 3.4), layout="constrained")
     together = found if exact is None else torch.cat([found, exact])

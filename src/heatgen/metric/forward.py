@@ -10,11 +10,22 @@ from heatgen import check
 from heatgen.check import ConfigError
 from heatgen.data.module import DataSpec
 from heatgen.forward.process import ForwardProcess
-from heatgen.metric.metric import EvalContext, Result
+from heatgen.metric.context import EvalContext
+from heatgen.metric.result import Result, Series, Value
 from heatgen.noise import SampleNoise
 from heatgen.picture import cloud, grid, is_points, side_by_side
 
 POINTS = 2000  # in each cloud of the picture
+COLUMNS = {  # by level: name -> label, unit
+    "condition": ("condition number", ""),
+    "singular_largest": ("singular value, largest", ""),
+    "singular_median": ("singular value, median", ""),
+    "singular_smallest": ("singular value, smallest", ""),
+    "above_noise": ("singular values above the noise", ""),
+    "step_images": ("rms step of images", ""),
+    "step_map": ("rms step of A", ""),
+    "information": ("information", "bits"),
+}
 
 
 def information(states: Tensor) -> float:
@@ -49,59 +60,64 @@ class Forward:
             raise ConfigError("mode=forward needs a map; give run=DIR, or run=null with data=NAME and forward=NAME.")
         device, total = ctx.devices.device, len(ctx.data.images("train"))
         process.to(device)
-        samples = range(min(self.images, total))
-        u0 = ctx.data.get("train", samples).to(device)
-        drawn = process.bind(process.draw(SampleNoise(samples, ctx.seed, "map")))
-        count = process.num_levels
-        levels = sorted({1, *(round(i * count / (self.levels - 1)) for i in range(self.levels))})
-        series: dict[str, list[float]] = {"k": [float(k) for k in levels]}
+        indices = range(min(self.images, total))
+        u0 = ctx.data.get("train", indices).to(device)
+        bound = process.bind(process.draw(SampleNoise(indices, ctx.seed, "map")))
+        num_levels = process.num_levels
+        levels = sorted({1, *(round(i * num_levels / (self.levels - 1)) for i in range(self.levels))})
+        rows = []
         with ctx.devices.bar(len(levels), "levels") as bar:
             for k in levels:
-                for name, value in self.at_level(process, drawn, u0, k).items():
-                    series.setdefault(name, []).append(value)
+                rows.append(self.at_level(process, bound, u0, k))
                 bar.update()
+        series = {name: [row[name] for row in rows] for name in COLUMNS}
         start = (process.mean(u0[:8], process.times[:1].expand(len(u0[:8]))) - u0[:8]).abs().max().item()
         need = math.log2(total)
-        values = {
-            "information at K [bits]": series["information [bits]"][-1],
-            "bits to name a training image": need,
-            "|A(0) u - u|": start,
-            "condition number at K": series["condition number"][-1],
-            "condition number, largest": max(series["condition number"]),
-            "singular values above the noise at K": series["singular values above the noise"][-1],
-            "rms step, largest": max(series["rms step of images"]),
-        }
+        kept = series["information"][-1]
+        values = [
+            Value("information_last", kept, unit="bits", label="information at K"),
+            Value("information_needed", need, unit="bits", label="to name a training image"),
+            Value("identity_error", start, label="|A(0) u - u|"),
+            Value("condition_last", series["condition"][-1], label="condition number at K"),
+            Value("condition_largest", max(series["condition"]), label="condition number, largest"),
+            Value("above_noise_last", series["above_noise"][-1], label="singular values above the noise at K"),
+            Value("step_largest", max(series["step_images"]), label="rms step, largest"),
+        ]
         facts = {
             "map": process.name,
-            "levels": count,
+            "levels": num_levels,
             "noise at K": process.std(process.times[-1:]).max().item(),
             "images": f"{len(u0)} of {ctx.data_name} train",
         }
         notes = []
-        if values["information at K [bits]"] > need:
+        if kept > need:
             notes.append("level K may still hold a training image: samples may be copies of it (see mode=memorisation).")
         strip = self.strip(process, u0, ctx.data.spec, ctx.seed)
-        return Result(values, {}, facts, notes, series, {"states": strip}, headline=("information at K [bits]",))
+        curves = [
+            Series("k", [float(k) for k in levels]),
+            *(Series(name, series[name], unit, label) for name, (label, unit) in COLUMNS.items()),
+        ]
+        return Result(values, facts, notes, curves, {"states": strip}, headline=("information_last",))
 
     @staticmethod
-    def at_level(process: ForwardProcess, drawn: ForwardProcess, u0: Tensor, k: int) -> dict[str, float]:
-        """The numbers of one level, by name. process: as it is; drawn: given a draw for each image."""
+    def at_level(process: ForwardProcess, bound: ForwardProcess, u0: Tensor, k: int) -> dict[str, float]:
+        """The numbers of one level, by name. process: as it is; bound: to a draw for each image."""
         time, before = process.times[k : k + 1], process.times[max(k - 1, 0)].reshape(1)
         dimensions = math.prod(process.shape)
         singular = process.singular_values(time)
-        state = drawn.mean(u0, time.expand(len(u0)))
-        step = state - drawn.mean(u0, before.expand(len(u0)))
-        noise = drawn.std(time.expand(len(u0))).to(state)
-        bits = information((drawn.basis(state) / noise).flatten(1)) if (noise > 0).all() else math.nan
+        state = bound.mean(u0, time.expand(len(u0)))
+        step = state - bound.mean(u0, before.expand(len(u0)))
+        noise = bound.std(time.expand(len(u0))).to(state)
+        bits = information((bound.basis(state) / noise).flatten(1)) if (noise > 0).all() else math.nan
         return {
-            "condition number": (singular[0] / singular[-1]).item() if singular[-1] > 0 else math.inf,
-            "singular value, largest": singular[0].item(),
-            "singular value, median": singular.median().item(),
-            "singular value, smallest": singular[-1].item(),
-            "singular values above the noise": process.share_above_noise(time),
-            "rms step of images": step.double().square().mean().sqrt().item(),
-            "rms step of A": process.frobenius(time, before) / dimensions**0.5,
-            "information [bits]": bits,
+            "condition": (singular[0] / singular[-1]).item() if singular[-1] > 0 else math.inf,
+            "singular_largest": singular[0].item(),
+            "singular_median": singular.median().item(),
+            "singular_smallest": singular[-1].item(),
+            "above_noise": process.share_above_noise(time),
+            "step_images": step.double().square().mean().sqrt().item(),
+            "step_map": process.frobenius(time, before) / dimensions**0.5,
+            "information": bits,
         }
 
     @staticmethod
@@ -111,10 +127,10 @@ class Forward:
         """u_0 .. u_K of a few images, a row each, or of up to 2000 points, in one row; noisy, as the network sees them."""
         points = is_points(process.shape)
         u0 = u0[: POINTS if points else images]
-        noise = SampleNoise(range(len(u0)), seed, "strip")
-        drawn = process.bind(process.draw(noise))
+        rng = SampleNoise(range(len(u0)), seed, "strip")
+        bound = process.bind(process.draw(rng))
         levels = sorted({round(i * process.num_levels / (states - 1)) for i in range(states)})
-        columns = [drawn.perturb(u0, process.times[k].expand(len(u0)), noise.normal_like(u0)) for k in levels]
+        columns = [bound.perturb(u0, process.times[k].expand(len(u0)), rng.normal_like(u0)) for k in levels]
         if points:
             return side_by_side([cloud(spec.to_unit(column), size=160) for column in columns])
         return grid(spec.to_unit(torch.stack(columns, dim=1).flatten(0, 1)), columns=len(levels))

@@ -10,7 +10,7 @@ from heatgen import check
 from heatgen.check import ConfigError
 from heatgen.metric.extractor import Extractor
 from heatgen.metric.features import FeatureMetric
-from heatgen.metric.metric import Result
+from heatgen.metric.result import Result, Value
 
 
 def inception_score(probabilities: Tensor) -> float:
@@ -45,4 +45,5 @@ class InceptionScore(FeatureMetric):
             )
         scores = torch.tensor([inception_score(part) for part in probabilities.tensor_split(self.splits)])
         spread = scores.std().item() if self.splits > 1 else float("nan")
-        return Result({"inception_score": scores.mean().item()}, facts={"splits": self.splits, "std_over_splits": spread})
+        value = Value("inception_score", scores.mean().item(), label="Inception score")
+        return Result([value], facts={"splits": self.splits, "std_over_splits": spread})

@@ -8,7 +8,7 @@ from torch import Tensor
 from heatgen import check
 from heatgen.metric.extractor import Extractor
 from heatgen.metric.features import FeatureMetric, too_few
-from heatgen.metric.metric import Result
+from heatgen.metric.result import Result, Value
 from heatgen.noise import generator
 
 
@@ -38,18 +38,18 @@ class KID(FeatureMetric):
 
     def measure(self, features: Tensor, reference: Tensor, extractor: Extractor, seed: int) -> Result:
         size = min(self.subset_size, len(features), len(reference))
-        source = generator(seed, "kid")
+        order = generator(seed, "kid")
         values = torch.tensor(
             [
                 polynomial_mmd(
-                    features[torch.randperm(len(features), generator=source)[:size]],
-                    reference[torch.randperm(len(reference), generator=source)[:size]],
+                    features[torch.randperm(len(features), generator=order)[:size]],
+                    reference[torch.randperm(len(reference), generator=order)[:size]],
                 )
                 for _ in range(self.subsets)
             ],
             dtype=torch.float64,
         )
         spread = values.std().item() if self.subsets > 1 else float("nan")
-        facts = {"subsets": self.subsets, "subset_size": size, "std_over_subsets": spread}
+        facts: dict[str, object] = {"subsets": self.subsets, "subset_size": size, "std_over_subsets": spread}
         few = ["KID is unbiased: few samples widen it only."] * bool(too_few(features, reference))
-        return Result({"kid": values.mean().item()}, facts=facts, notes=few)
+        return Result([Value("kid", values.mean().item(), label="KID")], facts=facts, notes=few)

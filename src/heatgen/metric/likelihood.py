@@ -2,21 +2,23 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from heatgen.metric.metric import EvalContext, Result
-from heatgen.metric.neural_process_tasks import TASKS, TaskMetric, best_gaussians, double, label, moments
+from heatgen.metric.context import EvalContext
+from heatgen.metric.neural_process_tasks import TASKS, TaskMetric, add, best_gaussians, double, ending, for_context, moments
 from heatgen.metric.pictures import likelihood as pictures
+from heatgen.metric.result import Result, Value
 from heatgen.model.objectives import effective_sample_size, marginal
+from heatgen.model.tasks import Task
 from heatgen.noise import SampleNoise, batches
-from heatgen.oracle.trajectory import noise_ceiling
+from heatgen.oracle.trajectory import Trajectory, noise_ceiling
 
 KINDS = ("joint", "frame", "pixel")
-EXACT = ("exact joint", "exact frame", "exact factorised", "exact RMSE")
+EXACT = ("exact_joint", "exact_frame", "exact_factorised", "exact_rmse")
+PLAIN = {"effective_draws": "effective draws", "rmse": "RMSE", "exact_rmse": "exact RMSE"}  # not in nats: name -> label
 
 
 class Likelihood(TaskMetric):
@@ -35,18 +37,20 @@ class Likelihood(TaskMetric):
 
     answer = "likelihood"
 
-    def columns(self, ctx: EvalContext, oracle: Any, number: int | None, run: Sequence[int]) -> Tensor:
+    def columns(
+        self, ctx: EvalContext, oracle: Trajectory | None, num_context: int | None, indices: Sequence[int]
+    ) -> Tensor:
         """joint, frame, pixel [nats a dimension], draws that count, squared error; exact ones behind: (B, 5 or 9)."""
-        task = self.task(ctx, number, run)
-        said, y = self.predict(ctx, task, run), task.target.values
-        whole, by_frame, by_pixel = (x.double() for x in (said.joint(y), said.frames(y), said.pixels(y)))
+        task = self.task(ctx, num_context, indices)
+        prediction, y = self.predict(ctx, task, indices), task.target.values
+        whole, by_frame, by_pixel = (x.double() for x in (prediction.joint(y), prediction.frames(y), prediction.pixels(y)))
         size, frames = y[0, 0].numel(), y.shape[1]
         columns = [
             marginal(whole) / (frames * size),
             marginal(by_frame).mean(1) / size,
             marginal(by_pixel).flatten(1).mean(1),
             effective_sample_size(whole),
-            (said.mean.double().mean(0) - task.target_clean).square().flatten(1).mean(1),
+            (prediction.mean.double().mean(0) - task.target_clean).square().flatten(1).mean(1),
         ]
         if oracle is not None:
             context, target = (double(frames) for frames in (task.context, task.target))
@@ -62,24 +66,27 @@ class Likelihood(TaskMetric):
     def report(
         self,
         ctx: EvalContext,
-        oracle: Any,
+        oracle: Trajectory | None,
         rows: Sequence[tuple[int | None, Tensor]],
         chosen: Sequence[int],
         result: Result,
     ) -> None:
         """The means over tasks, the gap to the exact answer, and pictures."""
-        names = [*KINDS, "effective draws", "RMSE", *(EXACT if oracle is not None else ())]
-        model, size = ctx.model, math.prod(ctx.model.process.shape)
-        for number, table in rows:
+        names = [*KINDS, "effective_draws", "rmse", *(EXACT if oracle is not None else ())]
+        model = self.model(ctx)
+        size = math.prod(model.process.shape)
+        for num_context, table in rows:
             columns = dict(zip(names, table.unbind(1), strict=True))
-            self.tell(result, number, columns, squares=("RMSE", "exact RMSE"))
+            for name, column in columns.items():
+                mean = Value.root_mean if name.endswith("rmse") else Value.mean
+                add(result, num_context, mean(name, column, "" if name in PLAIN else "nats/dim", PLAIN.get(name, "")))
             if oracle is not None:
-                gap, name = (columns["exact frame"] - columns["frame"]) * size, f"gap [nats a frame]{label(number)}"
-                result.values[name], result.errors[name] = gap.mean().item(), gap.std().item() / len(gap) ** 0.5
-                self._refer(result, number, noise_ceiling(model.noise_std), size)
-        result.values |= self._bounds(ctx, chosen)
-        first, middle = label(rows[0][0]), label(self.middle(model))
-        wanted = [f"frame{first}", f"frame{middle}", f"gap [nats a frame]{middle}", f"RMSE{middle}"]
+                gap = Value.mean("gap", (columns["exact_frame"] - columns["frame"]) * size, "nats/frame")
+                result.add(for_context(gap, num_context))
+                self._refer(result, num_context, noise_ceiling(model.noise_std), size)
+        result.add(*self._bounds(ctx, chosen))
+        first, middle = ending(rows[0][0]), ending(self.middle(model))
+        wanted = [f"frame{first}", f"frame{middle}", f"gap{middle}", f"rmse{middle}"]
         result.headline = tuple(name for name in dict.fromkeys(wanted) if name in result.values)
         result.facts |= {
             "noise ceiling": f"{noise_ceiling(model.noise_std):.6g}",
@@ -91,61 +98,62 @@ class Likelihood(TaskMetric):
         result.pictures["film"] = self._film(ctx, oracle, chosen[:1])
 
     @staticmethod
-    def _refer(result: Result, number: int | None, ceiling: float, size: int) -> None:
+    def _refer(result: Result, num_context: int | None, ceiling: float, size: int) -> None:
         """The rows of what is known exactly, for one number of context frames."""
-        end, values = label(number), result.values
-        exact, error = values[f"exact frame{end}"], {"RMSE": values[f"exact RMSE{end}"]}
+        end, values = ending(num_context), result.values
+        exact, error = values[f"exact_frame{end}"], {"rmse": values[f"exact_rmse{end}"]}
         rows = {
-            "exact": {"joint": values[f"exact joint{end}"], "frame": exact} | error,
-            "exact, independent pixels": dict.fromkeys(KINDS, values[f"exact factorised{end}"]) | error,
+            "exact": {"joint": values[f"exact_joint{end}"], "frame": exact} | error,
+            "exact, independent pixels": dict.fromkeys(KINDS, values[f"exact_factorised{end}"]) | error,
             "noise ceiling": dict.fromkeys(KINDS, ceiling),
         }
         for name, row in rows.items():
-            known = row | {"gap [nats a frame]": (exact - row["frame"]) * size}
+            known = row | {"gap": (exact - row["frame"]) * size}
             result.references.setdefault(name, {}).update({f"{key}{end}": value for key, value in known.items()})
 
-    @staticmethod
-    def _bounds(ctx: EvalContext, chosen: Sequence[int]) -> dict[str, float]:
+    def _bounds(self, ctx: EvalContext, chosen: Sequence[int]) -> list[Value]:
         """The objective of a latent model on training and held-out fields, in the regime of training, nats a dimension.
 
-        Its posterior sees the targets; told facts: and the privileged facts too, as in training.
+        Its posterior sees the targets; bound_privileged: and the privileged facts too, as in training.
         """
-        model, found = ctx.model, {}
+        model, found = self.model(ctx), []
         if model.objective not in ("elbo", "iwae"):
-            return {}
-        ways = {"bound": False} | ({"bound, told facts": True} if model.privileged not in ("none", "oracle") else {})
+            return []
+        has_facts = model.privileged not in ("none", "oracle")
         for split in ("train", "test"):
-            run = [i for i in chosen if i < len(ctx.data.images(split))]
-            for name, told in ways.items():
-                values = []
-                for part in batches(run, TASKS):
+            indices = [i for i in chosen if i < len(ctx.data.images(split))]
+            for privileged in (False, True)[: 1 + has_facts]:
+                losses = []
+                for part in batches(indices, TASKS):
                     u0 = ctx.data.get(split, part).to(ctx.devices.device)
-                    loss = model.train(told).loss({"u0": u0}, SampleNoise(part, ctx.seed, "bound", split))
-                    values.append(loss.double())
+                    loss = model.train(privileged).loss({"u0": u0}, SampleNoise(part, ctx.seed, "bound", split))
+                    losses.append(loss.double())
                 model.eval()
-                found[f"{name}, {split}"] = -torch.cat(values).mean().item() if values else math.nan
+                bound = -torch.cat(losses).mean().item() if losses else math.nan
+                name, label = ("bound_privileged", "bound with facts") if privileged else ("bound", "bound")
+                found.append(Value(f"{name}_{split}", bound, unit="nats/dim", label=f"{label}, {split}"))
         return found
 
-    def _frames(self, ctx: EvalContext, oracle: Any, run: Sequence[int]) -> Image.Image:
+    def _frames(self, ctx: EvalContext, oracle: Trajectory | None, indices: Sequence[int]) -> Image.Image:
         """Target, mean and deviation of one task at all its target times, and the exact ones where there are."""
-        task = self.task(ctx, self.middle(ctx.model), run)
-        mean, std = moments(self.predict(ctx, task, run))
+        task = self.task(ctx, self.middle(self.model(ctx)), indices)
+        mean, std = moments(self.predict(ctx, task, indices))
         rows = {"target": task.target.values[0], "clean": task.target_clean[0], "mean": mean[0], "std": std[0]}
         rows |= self._exact(oracle, task)
         order = task.target.times[0].argsort()
         return pictures.frames({name: x[order].cpu() for name, x in rows.items()}, task.target.times[0][order].tolist())
 
-    def _film(self, ctx: EvalContext, oracle: Any, run: Sequence[int]) -> list[Image.Image]:
+    def _film(self, ctx: EvalContext, oracle: Trajectory | None, indices: Sequence[int]) -> list[Image.Image]:
         """The same of that task at all levels in order of time, a picture each."""
-        task = self.everything(ctx, self.middle(ctx.model), run)
-        said = [moments(part) for part in self.predict_all(ctx, task, run)]
-        mean, std = (torch.cat(parts, dim=1)[0] for parts in zip(*said, strict=True))
+        task = self.everything(ctx, self.middle(self.model(ctx)), indices)
+        parts = [moments(part) for part in self.predict_all(ctx, task, indices)]
+        mean, std = (torch.cat(several, dim=1)[0] for several in zip(*parts, strict=True))
         rows = {"target": task.target.values[0], "mean": mean, "std": std, **self._exact(oracle, task)}
-        given = task.context.times[0][task.context.mask[0]].tolist()
-        return pictures.film({name: x.cpu() for name, x in rows.items()}, task.target.times[0].tolist(), given)
+        context = task.context.times[0][task.context.mask[0]].tolist()
+        return pictures.film({name: x.cpu() for name, x in rows.items()}, task.target.times[0].tolist(), context)
 
     @staticmethod
-    def _exact(oracle: Any, task: Any) -> dict[str, Tensor]:
+    def _exact(oracle: Trajectory | None, task: Task) -> dict[str, Tensor]:
         """The exact mean and deviation of the first task's targets, (M, C, H, W) each; nothing without an oracle."""
         if oracle is None:
             return {}

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from heatgen import check
 from heatgen.check import ConfigError
-from heatgen.metric.metric import EvalContext, Result
+from heatgen.metric.context import EvalContext
+from heatgen.metric.result import Result, Value
 from heatgen.noise import batches
 from heatgen.picture import cloud, grid, is_points, side_by_side
 
@@ -61,31 +62,28 @@ class Memorisation:
         held = range(min(n, len(ctx.data.images(self.split))))
         others = ctx.each(held, lambda run: nearest(ctx.data.get(self.split, run).to(device), ctx)[0], "held-out images")
         if not ctx.devices.first:
-            return Result({})
+            return Result()
         bound = others.quantile(0.01)
         copies, same = (close < bound).double(), (index.long() == start).double()
-        values = {
-            "nearest / held out": (close.median() / others.median()).item(),
-            "closer than 99 % of held out": copies.mean().item(),
-            "nearest is the own": same.mean().item(),
-            "own, median": own.median().item(),
-            "nearest, median": close.median().item(),
-            "held out, median": others.median().item(),
-        }
-        errors = {
-            "closer than 99 % of held out": copies.std().item() / n**0.5,
-            "nearest is the own": same.std().item() / n**0.5,
-        }
+        ratio = (close.median() / others.median()).item()
+        values = [
+            Value("nearest_over_held_out", ratio, label="nearest / held out"),
+            Value.mean("closer_than_held_out", copies, label="closer than 99 % of held out"),
+            Value.mean("nearest_is_own", same, label="nearest is its own"),
+            Value("own_median", own.median().item(), label="own, median"),
+            Value("nearest_median", close.median().item(), label="nearest, median"),
+            Value("held_out_median", others.median().item(), label="held out, median"),
+        ]
         facts = {
             "n": n,
             "held out": f"{len(others)} of {ctx.data_name} {self.split}",
             "delta": ctx.model.noise_label(),
         }
         notes = []
-        if values["nearest / held out"] < 0.5:
+        if ratio < 0.5:
             notes.append("samples are far nearer to training images than new images are: the model copies.")
         picture = self.picture(ctx, samples, start, index.long())
-        return Result(values, errors, facts, notes, pictures={"nearest": picture}, headline=("nearest / held out",))
+        return Result(values, facts, notes, pictures={"nearest": picture}, headline=("nearest_over_held_out",))
 
     @staticmethod
     def picture(ctx: EvalContext, samples: Tensor, start: Tensor, index: Tensor, columns: int = 12) -> Image.Image:

@@ -1,11 +1,10 @@
-"""What the modes of neural processes share: the same tasks for a given seed, what a model says of them, the exact answer."""
+"""What the modes of neural processes share: the same tasks for a given seed, a model's predictions, the exact answer."""
 
 import dataclasses
 import functools
 import inspect
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -13,23 +12,34 @@ from torch import Tensor
 from heatgen import check
 from heatgen.check import ConfigError
 from heatgen.frames import Frames
-from heatgen.metric.metric import EvalContext, Result
+from heatgen.metric.context import EvalContext
+from heatgen.metric.result import Result, Series, Value
+from heatgen.model.np import NeuralProcessMethod
 from heatgen.model.prediction import Prediction
 from heatgen.model.tasks import Task
-from heatgen.noise import SampleNoise, batches, generator
+from heatgen.noise import SampleNoise, batches
 from heatgen.oracle.find import exact_trajectories
+from heatgen.oracle.trajectory import Trajectory
 from heatgen.regime.split import Split
 
 TASKS = 16  # at a time, as every draw of the latent is another set of frames
 FRAMES = 160  # of all tasks together that are predicted at a time where all levels are
+Regime = Callable[[int, SampleNoise], Split]
 
 
 class TaskMetric:
     """A metric of frames given frames, for each number of context frames; a subclass writes `columns` and `report`.
 
     The tasks depend on the seed, the regime and the noise alone, so all models and all these modes have the same ones.
-    split; contexts: numbers of context frames; targets: frames; draws: K, of the latent. ConfigError for other models, for
-    fewer than two tasks and for values out of range.
+
+    Args:
+        split: of the fields, train, val or test.
+        contexts: numbers of context frames.
+        targets: how many target frames.
+        draws: K, of the latent.
+
+    Raises:
+        ConfigError: for other models, for fewer than two tasks and for values out of range.
     """
 
     answer = "answer"  # what is missing where there is no oracle
@@ -38,18 +48,20 @@ class TaskMetric:
         self.split = check.choice("metric.split", split, ("train", "val", "test"))
         if not isinstance(contexts, (list, tuple)) or not contexts:
             raise ConfigError(f"metric.contexts must be a list of numbers such as [1,3,5], not {contexts!r}.")
-        self.contexts = [check.integer("metric.contexts", number, minimum=0) for number in contexts]
+        self.contexts = [check.integer("metric.contexts", context, minimum=0) for context in contexts]
         self.targets = check.integer("metric.targets", targets, minimum=1)
         self.draws = check.integer("metric.draws", draws, minimum=1)
 
-    def columns(self, ctx: EvalContext, oracle: Any, number: int | None, run: Sequence[int]) -> Tensor:
-        """The numbers of a few tasks with `number` context frames, (B, columns); oracle: None where there is none."""
+    def columns(
+        self, ctx: EvalContext, oracle: Trajectory | None, num_context: int | None, indices: Sequence[int]
+    ) -> Tensor:
+        """Each column of a few tasks with so many context frames, (B, columns); oracle: None where there is none."""
         raise NotImplementedError
 
     def report(
         self,
         ctx: EvalContext,
-        oracle: Any,
+        oracle: Trajectory | None,
         rows: Sequence[tuple[int | None, Tensor]],
         chosen: Sequence[int],
         result: Result,
@@ -59,47 +71,48 @@ class TaskMetric:
 
     @torch.no_grad()
     def __call__(self, ctx: EvalContext) -> Result:
-        model, mode = ctx.model, type(self).__module__.rsplit(".", 1)[-1]  # a mode and its file have the same name
-        if model is None or not hasattr(model, "predict") or not hasattr(model, "regime"):
-            raise ConfigError(f"mode={mode} needs a run of a neural process, such as model=np.")
-        total = len(ctx.data.images(self.split))
-        n = total if ctx.n is None else min(check.integer("n", ctx.n, minimum=2), total)
-        if n < 2:
-            raise ConfigError(f"mode={mode} needs at least 2 tasks; metric.split={self.split} has {n}; use another.")
-        chosen = torch.randperm(total, generator=generator(ctx.seed, "likelihood"))[:n].sort().values.tolist()
-        result = Result({}, headline=())
+        mode, model = check.option_name(self), self.model(ctx)
+        chosen = ctx.choose(mode, self.split, "likelihood", "tasks")
+        result = Result(headline=())
         oracle = self._oracle(ctx, result)
         rows = []
-        for number in self.numbers(model):
-            what = mode if number is None else f"{mode}, {number} context frames"
-            rows.append((number, ctx.each(chosen, functools.partial(self._batch, ctx, oracle, number), what)))
+        for num_context in self.num_contexts(model):
+            what = mode if num_context is None else f"{mode}, {num_context} context frames"
+            rows.append((num_context, ctx.each(chosen, functools.partial(self._batch, ctx, oracle, num_context), what)))
         if ctx.devices.first:
-            result.facts = self._facts(ctx, n)
-            result.series = {"context frames": [math.nan if number is None else float(number) for number, _ in rows]}
+            result.facts = self._facts(ctx, len(chosen))
+            abscissa = [math.nan if num_context is None else float(num_context) for num_context, _ in rows]
+            result.curves = [Series("num_context", abscissa, label="context frames")]
             self.report(ctx, oracle, rows, chosen, result)
         return result
 
-    def _batch(self, ctx: EvalContext, oracle: Any, number: int | None, run: Sequence[int]) -> Tensor:
-        parts = batches(run, self.tasks_at_a_time(ctx))
-        return torch.cat([self.columns(ctx, oracle, number, part) for part in parts])
+    def model(self, ctx: EvalContext) -> NeuralProcessMethod:
+        """The neural process that is measured. ConfigError for other models."""
+        if not isinstance(ctx.model, NeuralProcessMethod):
+            raise ConfigError(f"mode={check.option_name(self)} needs a run of a neural process, such as model=np.")
+        return ctx.model
+
+    def _batch(self, ctx: EvalContext, oracle: Trajectory | None, num_context: int | None, indices: Sequence[int]) -> Tensor:
+        parts = batches(indices, self.tasks_at_a_time(ctx))
+        return torch.cat([self.columns(ctx, oracle, num_context, part) for part in parts])
 
     def tasks_at_a_time(self, ctx: EvalContext) -> int:
         """How many tasks `columns` is given at most."""
         return TASKS
 
-    def numbers(self, model: Any) -> list[int | None]:
+    def num_contexts(self, model: NeuralProcessMethod) -> list[int | None]:
         """The numbers of context frames; [None] for a regime that has its own."""
         takes = "context" in inspect.signature(model.regime).parameters
         return list(self.contexts) if takes else [None]
 
-    def middle(self, model: Any) -> int | None:
+    def middle(self, model: NeuralProcessMethod) -> int | None:
         """The number of context frames that pictures and the headline are of."""
-        numbers = self.numbers(model)
-        return numbers[len(numbers) // 2]
+        num_contexts = self.num_contexts(model)
+        return num_contexts[len(num_contexts) // 2]
 
-    def _oracle(self, ctx: EvalContext, result: Result) -> Any:
+    def _oracle(self, ctx: EvalContext, result: Result) -> Trajectory | None:
         """The exact prediction; None with a note where there is none."""
-        model = ctx.model
+        model = self.model(ctx)
         try:
             if model.regime.func.__name__ == "sensors":
                 raise ConfigError("its context is whole frames, and regime=sensors shows a few pixels.")
@@ -108,8 +121,8 @@ class TaskMetric:
             result.notes.append(f"no exact {self.answer}: {error}")
             return None
 
-    def _facts(self, ctx: EvalContext, n: int) -> dict[str, Any]:
-        model = ctx.model
+    def _facts(self, ctx: EvalContext, n: int) -> dict[str, object]:
+        model = self.model(ctx)
         return {
             "n": n,
             "split": f"{ctx.data_name} {self.split}",
@@ -122,68 +135,63 @@ class TaskMetric:
 
     # tasks --------------------------------------------------------------------------------------------------------------
 
-    def task(self, ctx: EvalContext, number: int | None, run: Sequence[int]) -> Task:
+    def task(self, ctx: EvalContext, num_context: int | None, indices: Sequence[int]) -> Task:
         """The tasks of some fields; the same for every model with this regime and noise."""
-        return self._make(ctx, number, run, self._regime(ctx.model, number))
+        return self._make(ctx, num_context, indices, self._regime(ctx, num_context))
 
-    def everything(self, ctx: EvalContext, number: int | None, run: Sequence[int]) -> Task:
+    def everything(self, ctx: EvalContext, num_context: int | None, indices: Sequence[int]) -> Task:
         """The same tasks with the same context, but the targets are the frames of all levels, in order of time."""
-        task, own = self.task(ctx, number, run), self._regime(ctx.model, number)
+        task, own = self.task(ctx, num_context, indices), self._regime(ctx, num_context)
 
-        def regime(count: int, noise: SampleNoise) -> Split:
-            split = own(count, noise)
+        def regime(count: int, rng: SampleNoise) -> Split:
+            split = own(count, rng)
             return dataclasses.replace(split, target=torch.arange(count).expand(len(split.context), -1))
 
-        every = self._make(ctx, number, run, regime)
+        every = self._make(ctx, num_context, indices, regime)
         return dataclasses.replace(every, context=task.context, pixel_mask=task.pixel_mask)
 
-    def _regime(self, model: Any, number: int | None) -> Any:
-        own = {} if number is None else {"context": [number, number]}
-        return functools.partial(model.regime, targets=self.targets, **own)
+    def _regime(self, ctx: EvalContext, num_context: int | None) -> Regime:
+        own = {} if num_context is None else {"context": [num_context, num_context]}
+        return functools.partial(self.model(ctx).regime, targets=self.targets, **own)
 
-    def _make(self, ctx: EvalContext, number: int | None, run: Sequence[int], regime: Any) -> Task:
-        u0 = ctx.data.get(self.split, run).to(ctx.devices.device)
-        return ctx.model.make_task(u0, regime, SampleNoise(run, ctx.seed, "likelihood", str(number)))
+    def _make(self, ctx: EvalContext, num_context: int | None, indices: Sequence[int], regime: Regime) -> Task:
+        u0 = ctx.data.get(self.split, indices).to(ctx.devices.device)
+        return self.model(ctx).make_task(u0, regime, SampleNoise(indices, ctx.seed, "likelihood", str(num_context)))
 
-    # what is said of them -----------------------------------------------------------------------------------------------
+    # predictions --------------------------------------------------------------------------------------------------------
 
-    def predict(self, ctx: EvalContext, task: Task, run: Sequence[int], times: Tensor | None = None) -> Prediction:
-        """What the model says at the targets, or at times (B, M); always with the same draws of the latent."""
-        noise = SampleNoise(run, ctx.seed, "likelihood draws")
+    def predict(self, ctx: EvalContext, task: Task, indices: Sequence[int], times: Tensor | None = None) -> Prediction:
+        """The model's prediction at the targets, or at times (B, M); always with the same draws of the latent."""
+        rng = SampleNoise(indices, ctx.seed, "likelihood draws")
         with ctx.devices.autocast():
-            return ctx.model.predict(task, self.draws, noise, times)
+            return self.model(ctx).predict(task, self.draws, rng, times)
 
-    def predict_all(self, ctx: EvalContext, task: Task, run: Sequence[int]) -> Iterator[Prediction]:
-        """What it says at all levels in order of time, a few levels after the other, all with the same draws."""
-        times = ctx.model.process.times.expand(len(run), -1)
-        for part in times.split(max(1, FRAMES // len(run)), dim=1):
-            yield self.predict(ctx, task, run, part)
-
-    # numbers ------------------------------------------------------------------------------------------------------------
-
-    @staticmethod
-    def tell(result: Result, number: int | None, columns: Mapping[str, Tensor], squares: Sequence[str] = ()) -> None:
-        """The mean of each column over tasks, with its standard error, as values and in the series.
-
-        squares: the columns that are mean squares, of which the root is told.
-        """
-        for name, column in columns.items():
-            mean, error = column.mean().item(), column.std().item() / len(column) ** 0.5
-            if name in squares:
-                mean = math.sqrt(mean)
-                error = error / (2 * mean) if mean else 0.0
-            point(result, number, name, mean, error)
+    def predict_all(self, ctx: EvalContext, task: Task, indices: Sequence[int]) -> Iterator[Prediction]:
+        """Its predictions at all levels in order of time, a few levels after the other, all with the same draws."""
+        times = self.model(ctx).process.times.expand(len(indices), -1)
+        for part in times.split(max(1, FRAMES // len(indices)), dim=1):
+            yield self.predict(ctx, task, indices, part)
 
 
-def point(result: Result, number: int | None, name: str, value: float, error: float) -> None:
-    """One value with its standard error, also as a point of the series."""
-    result.series.setdefault(name, []).append(value)
-    result.values[name + label(number)], result.errors[name + label(number)] = value, error
+def add(result: Result, num_context: int | None, value: Value) -> None:
+    """Add a value for so many context frames, which its name and label say; and as a point of its series."""
+    if value.name not in result.series:
+        result.curves.append(Series(value.name, [], value.unit, value.label))
+    result.series[value.name].append(value.value)
+    result.add(for_context(value, num_context))
 
 
-def label(number: int | None) -> str:
-    """What the names of values end in."""
-    return "" if number is None else f", {number} context"
+def for_context(value: Value, num_context: int | None) -> Value:
+    """The value, named for so many context frames; None: the regime has its own."""
+    if num_context is None:
+        return value
+    label = f"{value.label}, {num_context} context frame{'s' * (num_context != 1)}"
+    return dataclasses.replace(value, name=value.name + ending(num_context), label=label)
+
+
+def ending(num_context: int | None) -> str:
+    """What the names of values for so many context frames end in."""
+    return "" if num_context is None else f"_context_{num_context}"
 
 
 def double(frames: Frames) -> Frames:
@@ -191,13 +199,13 @@ def double(frames: Frames) -> Frames:
     return Frames(frames.times.double(), frames.values.double(), frames.mask)
 
 
-def moments(said: Prediction) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of every pixel over the draws and what each says, (B, M, C, H, W) each, float64."""
-    mean = said.mean.double()
-    return mean.mean(0), (said.std.double().square().mean(0) + mean.var(0, correction=0)).sqrt()
+def moments(prediction: Prediction) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of every pixel over the draws and the noise of each, (B, M, C, H, W) each, float64."""
+    mean = prediction.mean.double()
+    return mean.mean(0), (prediction.std.double().square().mean(0) + mean.var(0, correction=0)).sqrt()
 
 
-def best_gaussians(oracle: Any, context: Frames, times: Tensor) -> Prediction:
+def best_gaussians(oracle: Trajectory, context: Frames, times: Tensor) -> Prediction:
     """The best independent normal laws of noisy pixels: exact mean and variance, and the noise; one draw, float64."""
     mean, variance = oracle.moments(context, times)
     return Prediction(mean[None], (variance + oracle.noise_std**2).sqrt()[None])

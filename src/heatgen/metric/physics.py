@@ -1,18 +1,32 @@
 """mode=physics: what the predictions of a neural process keep of the laws of heat between insulating walls."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from heatgen import check
-from heatgen.metric.metric import EvalContext, Result
-from heatgen.metric.neural_process_tasks import FRAMES, TaskMetric, double, label
+from heatgen.metric.context import EvalContext
+from heatgen.metric.neural_process_tasks import FRAMES, TaskMetric, add, double, ending
 from heatgen.metric.pictures import physics as pictures
+from heatgen.metric.result import Result, Value
 from heatgen.model.tasks import entropy
+from heatgen.oracle.trajectory import Trajectory
 
-LAWS = ("energy drift", "overshoot", "undershoot", "violations", "entropy decrease")
+LAWS = {  # name -> label
+    "energy_drift": "energy drift",
+    "overshoot": "overshoot",
+    "undershoot": "undershoot",
+    "violations": "violations",
+    "entropy_decrease": "entropy decrease",
+}
+HEADLINE = ("energy_drift", "overshoot", "violations", "entropy_decrease")
+NAMES = {  # whose laws: names and labels of their values
+    "mean": ("{}", "{}"),
+    "draws": ("{}_draws", "{} of draws"),
+    "true": ("true_{}", "true {}"),
+    "exact": ("exact_{}", "exact {}"),
+}
 SHOWN = 3  # tasks in the picture
 
 
@@ -45,49 +59,51 @@ class Physics(TaskMetric):
 
     def tasks_at_a_time(self, ctx: EvalContext) -> int:
         """Few, as every level is predicted."""
-        return max(1, FRAMES // len(ctx.model.process.times))
+        return max(1, FRAMES // len(self.model(ctx).process.times))
 
-    def summaries(self, ctx: EvalContext, oracle: Any, number: int | None, run: Sequence[int]) -> dict[str, Tensor]:
-        """What the laws need of all levels, voice -> (draws, B, levels, 4): "" the mean, "of draws", "true", "exact"."""
-        task = self.everything(ctx, number, run)
+    def summaries(
+        self, ctx: EvalContext, oracle: Trajectory | None, num_context: int | None, indices: Sequence[int]
+    ) -> dict[str, Tensor]:
+        """What the laws need of all levels, (draws, B, levels, 4), of mean, draws, true and exact (`NAMES`)."""
+        task = self.everything(ctx, num_context, indices)
         mean, draws = [], []
-        for said in self.predict_all(ctx, task, run):
-            each = said.mean.double()
+        for prediction in self.predict_all(ctx, task, indices):
+            each = prediction.mean.double()
             mean.append(summary(each.mean(0, keepdim=True)))
             draws.append(summary(each))
-        found = {"": torch.cat(mean, dim=2)}
-        if ctx.model.net.path != "deterministic":
-            found["of draws"] = torch.cat(draws, dim=2)
+        found = {"mean": torch.cat(mean, dim=2)}
+        if self.model(ctx).net.path != "deterministic":
+            found["draws"] = torch.cat(draws, dim=2)
         found["true"] = summary(task.target_clean[None].double())
         if oracle is not None:
             found["exact"] = summary(oracle.mean(double(task.context), task.target.times.double())[None])
         return found
 
-    def columns(self, ctx: EvalContext, oracle: Any, number: int | None, run: Sequence[int]) -> Tensor:
-        """The laws of each voice, mean over draws, (B, 5 voices)."""
-        found = self.summaries(ctx, oracle, number, run)
+    def columns(
+        self, ctx: EvalContext, oracle: Trajectory | None, num_context: int | None, indices: Sequence[int]
+    ) -> Tensor:
+        """The laws of each of `summaries`, mean over draws, (B, 5 each)."""
+        found = self.summaries(ctx, oracle, num_context, indices)
         return torch.cat([laws(x, self.tolerance).mean(0) for x in found.values()], dim=1)
 
     def report(
         self,
         ctx: EvalContext,
-        oracle: Any,
+        oracle: Trajectory | None,
         rows: Sequence[tuple[int | None, Tensor]],
         chosen: Sequence[int],
         result: Result,
     ) -> None:
         """The means over tasks, and a picture of some."""
-        number = self.middle(ctx.model)
-        shown = self.summaries(ctx, oracle, number, chosen[:SHOWN])
-        names = [
-            f"{voice} {law}" if voice in ("true", "exact") else f"{law} {voice}".strip() for voice in shown for law in LAWS
-        ]
-        for context, table in rows:
-            squares = [name for name in names if LAWS[0] in name]
-            self.tell(result, context, dict(zip(names, table.unbind(1), strict=True)), squares)
-        end = label(number)
-        result.headline = tuple(f"{law}{end}" for law in ("energy drift", "overshoot", "violations", "entropy decrease"))
-        process = ctx.model.process
+        middle, process = self.middle(self.model(ctx)), self.model(ctx).process
+        shown = self.summaries(ctx, oracle, middle, chosen[:SHOWN])
+        names = [(source, law) for source in shown for law in LAWS]
+        for num_context, table in rows:
+            for (source, law), column in zip(names, table.unbind(1), strict=True):
+                name, label = NAMES[source]
+                mean = Value.root_mean if law == "energy_drift" else Value.mean
+                add(result, num_context, mean(name.format(law), column, label=label.format(LAWS[law])))
+        result.headline = tuple(law + ending(middle) for law in HEADLINE)
         result.facts |= {"levels": process.num_levels, "tolerance": self.tolerance}
         result.notes.append(
             "the laws hold for heat between insulating walls; for other maps the numbers of the true frames say what the "
@@ -99,7 +115,7 @@ class Physics(TaskMetric):
                 "other laws."
             )
         result.pictures["physics"] = pictures.over_time(
-            {voice: x.mean(0).cpu() for voice, x in shown.items() if voice != "of draws"}, process.times.tolist()
+            {source: x.mean(0).cpu() for source, x in shown.items() if source != "draws"}, process.times.tolist()
         )
 
 

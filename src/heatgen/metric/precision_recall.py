@@ -10,7 +10,7 @@ from heatgen.check import ConfigError
 from heatgen.data.images import shuffled
 from heatgen.metric.extractor import Extractor
 from heatgen.metric.features import FeatureMetric
-from heatgen.metric.metric import Result
+from heatgen.metric.result import Result, Value
 
 BLOCK = 2048  # rows of a distance matrix at a time
 
@@ -49,7 +49,7 @@ class PrecisionRecall(FeatureMetric):
         precision = covered(x, y, nearest_distances(y, self.k))
         recall = covered(y, x, nearest_distances(x, self.k))
         return Result(
-            {"precision": precision, "recall": recall},
+            [Value("precision", precision), Value("recall", recall)],
             facts={"k": self.k, "balls": len(y)},
             headline=("precision", "recall"),
         )

@@ -8,8 +8,8 @@ from heatgen.metric.features import FeatureMetric
 from heatgen.metric.fid import FID
 from heatgen.metric.inception_score import InceptionScore
 from heatgen.metric.kid import KID
-from heatgen.metric.metric import Result
 from heatgen.metric.precision_recall import PrecisionRecall
+from heatgen.metric.result import Result
 
 
 class Suite(FeatureMetric):
@@ -25,6 +25,6 @@ class Suite(FeatureMetric):
         else:
             notes.append(f"no Inception score: {extractor.name} knows no classes.")
         results = [part.measure(features, reference, extractor, seed) for part in parts]
-        values = {key: value for result in results for key, value in result.values.items()}
+        values = [value for result in results for value in result.numbers]
         facts = {key: value for result in results for key, value in result.facts.items()}
         return Result(values, facts=facts, notes=[*notes, *(note for result in results for note in result.notes)])

@@ -1,42 +1,35 @@
 """The figure of a comparison: samples of every run, and a bar for each of its numbers."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from heatgen.report.seeds import error_over_seeds
-from heatgen.runtime.directory import read_settings
+from heatgen.report.page import cell
+from heatgen.report.rows import Row
+from heatgen.report.seeds import error_over_seeds, is_number
+from heatgen.runtime.directory import read_info
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 SIDE = 64  # pixels of a cloud of points
 
 
-def cell(value: Any) -> str:
-    """A number of four figures, or a word."""
-    return f"{value:.4g}" if isinstance(value, (int, float)) else "" if value is None else str(value)
-
-
-def with_error(row: dict[str, Any], key: str) -> str:
-    """A cell of a row: a word, a number, or a mean with its standard error over seeds (how many, if some lack it)."""
-    error = error_over_seeds(row, key)
-    text = cell(row.get(key)) if error is None else f"{row[key]:.5g} ± {error:.2g}"
-    return f"{text} (seeds: {row[f'{key} seeds']})" if f"{key} seeds" in row else text
-
-
-def draw(runs: Sequence[Path | None], rows: Sequence[dict[str, Any]], shown: Sequence[str], path: Path) -> None:
+def draw(
+    run_dirs: Sequence[Path | None], rows: Sequence[Row], shown: Sequence[str], headings: Mapping[str, str], path: Path
+) -> None:
     """A line for each row: the first samples of its run where any run drew some, then a bar for each number.
 
     Means over seeds have their standard error at the bar.
     """
-    import matplotlib
+    from heatgen.metric.pictures.figure import plots
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    words = [key for key in shown if all(not isinstance(row.get(key), (int, float)) for row in rows)]
-    numbers = [key for key in shown if key not in words and key != "seeds"]
-    names = [" ".join(cell(row.get(key)) for key in words).rstrip() for row in rows]
-    pictures = [None if run is None else first_samples(run) for run in runs]
+    plt = plots()
+    words = [column for column in shown if not any(is_number(row.get(column)) for row in rows)]
+    numbers = [column for column in shown if column not in words and column != "seeds"]
+    names = [" ".join(cell(row.get(column)) for column in words).rstrip() for row in rows]
+    pictures = [None if run_dir is None else first_samples(run_dir) for run_dir in run_dirs]
     widths = [3.4] * (any(picture is not None for picture in pictures) or not numbers) + [2] * len(numbers)
     figure, axes = plt.subplots(
         *(1, len(widths)),
@@ -53,11 +46,11 @@ def draw(runs: Sequence[Path | None], rows: Sequence[dict[str, Any]], shown: Seq
             if picture is not None:
                 axes[0, 0].imshow(picture, extent=(0, 6, i + 0.48, i - 0.48), aspect="auto", interpolation="nearest")
         axes[0, 0].set(xlim=(0, 6), ylim=(len(rows) - 0.5, -0.5), title="samples", xticks=[])
-    for panel, key in zip(others, numbers, strict=True):
-        values = [row[key] if isinstance(row.get(key), (int, float)) else math.nan for row in rows]
-        errors = [math.nan if error is None else error for error in (error_over_seeds(row, key) for row in rows)]
+    for panel, column in zip(others, numbers, strict=True):
+        values = [value if is_number(value := row.get(column)) else math.nan for row in rows]
+        errors = [math.nan if error is None else error for error in (error_over_seeds(row, column) for row in rows)]
         panel.barh(range(len(rows)), values, height=0.6, xerr=None if all(map(math.isnan, errors)) else errors)
-        panel.set_title(key, fontsize=9)
+        panel.set_title(headings.get(column, column), fontsize=9)
         panel.locator_params(axis="x", nbins=4)
         panel.ticklabel_format(axis="x", scilimits=(-3, 4))
         positive = [value for value in values if value > 0 and math.isfinite(value)]
@@ -72,7 +65,7 @@ def draw(runs: Sequence[Path | None], rows: Sequence[dict[str, Any]], shown: Seq
     plt.close(figure)
 
 
-def first_samples(run: Path) -> Any:
+def first_samples(run_dir: Path) -> "Image.Image | None":
     """The first row of the newest grid of samples that the run drew while training; None where it drew none.
 
     Of points, their cloud, at the left of a sheet as wide as that of a row of images.
@@ -81,14 +74,13 @@ def first_samples(run: Path) -> Any:
 
     from heatgen.picture import PAPER, is_points
 
-    grids = sorted((run / "samples").glob("step_*.png"))
+    grids = sorted((run_dir / "samples").glob("step_*.png"))
     if not grids:
         return None
-    config = read_settings(run)
-    count = ((config.get("callback") or {}).get("pictures") or {}).get("n", 36)
-    rows = math.ceil(count / math.ceil(math.sqrt(count)))
+    info = read_info(run_dir)
+    rows = math.ceil(info.pictured / math.ceil(math.sqrt(info.pictured)))
     with Image.open(grids[-1]) as image:
-        if is_points(config.get("data", {}).get("shape", ())):
+        if is_points(info.shape):
             thumbnail = image.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BOX)
             return ImageOps.pad(thumbnail, (6 * SIDE, SIDE), color=PAPER, centering=(0, 0))
         return image.convert("RGB").crop((0, 0, image.width, image.height // rows + 1))

@@ -4,10 +4,10 @@ import csv
 import fcntl
 import json
 import math
-import os
 import platform
 import subprocess
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -20,7 +20,7 @@ from heatgen.runtime.files import write_text
 PACKAGES = ("heatgen", "torch", "lightning", "hydra-core", "omegaconf", "numpy", "torchvision")
 RESULT_COLUMNS = (
     *("time", "experiment", "run", "mode", "param_name", "param_value"),
-    *("metric", "value", "standard_error", "facts", "command"),
+    *("metric", "value", "standard_error", "unit", "label", "facts", "command"),
 )
 
 
@@ -94,27 +94,52 @@ def nan_to_none(content: Any) -> Any:
 
 
 def append_results(runs_dir: str, experiment: str, rows: Sequence[dict[str, Any]]) -> Path:
-    """Add rows to the experiment's table, runs_dir/results/<experiment>.csv; one row a number, one writer at a time."""
+    """Add rows to the experiment's table, runs_dir/results/<experiment>.csv; one row a number, one writer at a time.
+
+    A table that was begun with other columns keeps them.
+    """
     path = Path(runs_dir) / "results" / f"{experiment}.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", newline="") as file:
+    with path.open("a+", newline="") as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # until it is closed
-        fresh = os.fstat(file.fileno()).st_size == 0
-        writer = csv.DictWriter(file, RESULT_COLUMNS, restval="")
-        if fresh:
+        file.seek(0)
+        columns = next(csv.reader(file), None)
+        writer = csv.DictWriter(file, columns or RESULT_COLUMNS, restval="", extrasaction="ignore")
+        if columns is None:
             writer.writeheader()
         writer.writerows(rows)
     return path
 
 
-def read_settings(run: Path) -> dict[str, Any]:
-    """The config of a run as plain data. ConfigError if it cannot be read."""
+@dataclass(frozen=True)
+class RunInfo:
+    """What a page of results says of a run, as its config.yaml has it.
+
+    Args:
+        seed: of the run.
+        parametrisation: what the model predicts, where it chose one.
+        shape: of the data, (C, H, W); () where the config does not say.
+        pictured: how many samples each grid in samples/ shows.
+    """
+
+    seed: str
+    parametrisation: str | None
+    shape: tuple[int, ...]
+    pictured: int
+
+
+def read_info(run_dir: Path) -> RunInfo:
+    """What a page says of a run. ConfigError if its config.yaml cannot be read."""
     import yaml
 
+    path = run_dir / "config.yaml"
     try:
-        return dict(yaml.safe_load((run / "config.yaml").read_text()))
-    except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{run / 'config.yaml'} cannot be read ({type(error).__name__}); give another run.") from error
+        config = yaml.safe_load(path.read_text())
+        model, data, callbacks = (config.get(group) or {} for group in ("model", "data", "callback"))
+        pictured = int((callbacks.get("pictures") or {}).get("n", 36))
+        return RunInfo(str(config.get("seed", "")), model.get("parametrisation"), tuple(data.get("shape") or ()), pictured)
+    except (OSError, yaml.YAMLError, AttributeError, TypeError, ValueError) as error:
+        raise ConfigError(f"{path} cannot be read ({type(error).__name__}); give another run.") from error
 
 
 def find_checkpoint(run: Path, checkpoint: str) -> Path:

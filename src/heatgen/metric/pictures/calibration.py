@@ -5,43 +5,43 @@ from collections.abc import Mapping, Sequence
 from PIL import Image
 from torch import Tensor
 
-from heatgen.metric.pictures.reconstruction import as_image, plots
+from heatgen.metric.pictures.figure import as_image, plots
 
 BARS = 20
 
 
-def name_of(number: int | None) -> str:
+def name_of(num_context: int | None) -> str:
     """The number of context frames in words."""
-    return "the regime's own context" if number is None else f"{number} context frames"
+    return "the regime's own context" if num_context is None else f"{num_context} context frames"
 
 
-def pit(numbers: Sequence[int | None], found: Mapping[str, Sequence[Tensor]]) -> Image.Image:
-    """The density of the PIT, a panel for each number of context frames; found: "" and "exact " -> shares (bins,)."""
+def pit(num_contexts: Sequence[int | None], shares: Mapping[str, Sequence[Tensor]]) -> Image.Image:
+    """The density of the PIT, a panel for each number of context frames; shares: model and exact -> (bins,) each."""
     figure, axes = plots().subplots(
-        1, len(numbers), figsize=(3.2 * len(numbers) + 0.4, 3), layout="constrained", squeeze=False, sharey=True
+        1, len(num_contexts), figsize=(3.2 * len(num_contexts) + 0.4, 3), layout="constrained", squeeze=False, sharey=True
     )
     edges = [i / BARS for i in range(BARS + 1)]
-    for i, (panel, number) in enumerate(zip(axes[0], numbers, strict=True)):
-        density = {voice: (shares[i].reshape(BARS, -1).sum(1) * BARS).tolist() for voice, shares in found.items()}
-        panel.stairs(density[""], edges, fill=True, alpha=0.6, label="model")
-        if "exact " in density:
-            panel.stairs(density["exact "], edges, color="k", label="exact moments")
+    for i, (panel, num_context) in enumerate(zip(axes[0], num_contexts, strict=True)):
+        density = {source: (each[i].reshape(BARS, -1).sum(1) * BARS).tolist() for source, each in shares.items()}
+        panel.stairs(density["model"], edges, fill=True, alpha=0.6, label="model")
+        if "exact" in density:
+            panel.stairs(density["exact"], edges, color="k", label="exact moments")
         panel.axhline(1, color="0.4", linestyle="--", label="calibrated")
-        panel.set(xlabel="PIT", title=name_of(number), xlim=(0, 1))
+        panel.set(xlabel="PIT", title=name_of(num_context), xlim=(0, 1))
     axes[0][0].set_ylabel("density")
     axes[0][0].legend(fontsize=7)
     return as_image(figure)
 
 
-def reliability(numbers: Sequence[int | None], found: Mapping[str, Sequence[Tensor]]) -> Image.Image:
+def reliability(num_contexts: Sequence[int | None], shares: Mapping[str, Sequence[Tensor]]) -> Image.Image:
     """The observed coverage of central intervals of every probability, a colour for each number of context frames."""
     figure, panel = plots().subplots(figsize=(4.6, 4.2), layout="constrained")
     panel.plot([0, 1], [0, 1], color="0.7", label="calibrated")
-    for i, number in enumerate(numbers):
-        for voice, shares in found.items():
-            nominal, observed = coverages(shares[i])
-            name = f"{voice}{name_of(number)}"
-            panel.plot(nominal, observed, f"C{i}--" if voice else f"C{i}-", linewidth=1 if voice else 1.6, label=name)
+    for i, num_context in enumerate(num_contexts):
+        for source, each in shares.items():
+            nominal, observed = coverages(each[i])
+            word, style, width = ("", "-", 1.6) if source == "model" else ("exact ", "--", 1)
+            panel.plot(nominal, observed, f"C{i}{style}", linewidth=width, label=f"{word}{name_of(num_context)}")
     panel.set(xlabel="nominal coverage", ylabel="observed coverage", xlim=(0, 1), ylim=(0, 1), aspect="equal")
     panel.legend(fontsize=7)
     return as_image(figure)

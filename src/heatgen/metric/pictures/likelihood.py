@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from heatgen.metric.pictures.reconstruction import as_image, plots
+from heatgen.metric.pictures.figure import as_image, plots
 
 MOST = 200  # pictures in a film
 
@@ -14,18 +14,18 @@ MOST = 200  # pictures in a film
 def likelihoods(series: Mapping[str, Sequence[float]], ceiling: float) -> Image.Image:
     """ln p a dimension against the number of context frames, with the exact lines and the noise ceiling; and the RMSE."""
     figure, (left, right) = plots().subplots(1, 2, figsize=(9.5, 3.6), layout="constrained")
-    x = series["context frames"] if all(c == c for c in series["context frames"]) else [0] * len(series["joint"])
+    x = series["num_context"] if all(c == c for c in series["num_context"]) else [0] * len(series["joint"])
     for name, style in (("joint", "C0o-"), ("frame", "C1s-"), ("pixel", "C2^-")):
         left.plot(x, series[name], style, label=name)
-    for name, style in (("exact joint", "k-"), ("exact frame", "k--"), ("exact factorised", "k:")):
+    for name, style in (("exact_joint", "k-"), ("exact_frame", "k--"), ("exact_factorised", "k:")):
         if name in series:
-            left.plot(x, series[name], style, label=name)
+            left.plot(x, series[name], style, label=name.replace("_", " "))
     left.axhline(ceiling, color="0.7", linestyle="-.", label="noise ceiling")
     left.set(xlabel="context frames", title="log-likelihood [nats a dimension]", xticks=list(x))
     left.legend(fontsize=7)
-    right.plot(x, series["RMSE"], "C0o-", label="model")
-    if "exact RMSE" in series:
-        right.plot(x, series["exact RMSE"], "k-", label="exact")
+    right.plot(x, series["rmse"], "C0o-", label="model")
+    if "exact_rmse" in series:
+        right.plot(x, series["exact_rmse"], "k-", label="exact")
     right.set(xlabel="context frames", title="RMSE of the mean, against clean frames", xticks=list(x), ylim=(0, None))
     right.legend(fontsize=8)
     return as_image(figure)
@@ -54,10 +54,10 @@ def frames(rows: Mapping[str, Tensor], times: Sequence[float]) -> Image.Image:
     return as_image(figure)
 
 
-def film(rows: Mapping[str, Tensor], times: Sequence[float], given: Sequence[float]) -> list[Image.Image]:
+def film(rows: Mapping[str, Tensor], times: Sequence[float], context: Sequence[float]) -> list[Image.Image]:
     """Frames (M, C, H, W) side by side, a panel each name, at one time after the other; at most 200 of them.
 
-    All fields share the colours of the targets, all deviations those from 0 to the largest. given: times in the context.
+    All fields share the colours of the targets, all deviations those from 0 to the largest. context: its times.
     """
     plt, target = plots(), rows["target"].double()
     widest = max((u.max().item() for name, u in rows.items() if "std" in name), default=1.0)
@@ -71,8 +71,8 @@ def film(rows: Mapping[str, Tensor], times: Sequence[float], given: Sequence[flo
         figure.colorbar(panels[-1], ax=panel, location="bottom", shrink=0.9)
     pages = []
     for i in range(0, len(times), -(-len(times) // MOST)):
-        seen = any(abs(times[i] - time) < 1e-9 for time in given)
-        figure.suptitle(f"t = {times[i]:.3g}{', in the context' if seen else ''}", fontsize=9)
+        is_context = any(abs(times[i] - time) < 1e-9 for time in context)
+        figure.suptitle(f"t = {times[i]:.3g}{', in the context' if is_context else ''}", fontsize=9)
         for panel, u in zip(panels, rows.values(), strict=True):
             panel.set_data(u[i, 0].double().numpy())
         figure.canvas.draw()

@@ -5,19 +5,19 @@ from collections.abc import Mapping, Sequence
 from PIL import Image
 from torch import Tensor
 
-from heatgen.metric.pictures.reconstruction import as_image, plots
+from heatgen.metric.pictures.figure import as_image, plots
 
-STYLES = {"true": ("true", "-"), "": ("predicted", "--"), "exact": ("exact mean", ":")}
+STYLES = {"true": ("true", "-"), "mean": ("predicted", "--"), "exact": ("exact mean", ":")}
 
 
 def over_time(found: Mapping[str, Tensor], times: Sequence[float]) -> Image.Image:
-    """Energy, maximum and entropy of tasks over time, a colour each; found: voice -> (tasks, levels, 4) of `summary`."""
+    """Energy, maximum and entropy of tasks over time, a colour each; found: source -> (tasks, levels, 4) of `summary`."""
     figure, axes = plots().subplots(1, 3, figsize=(11, 3.2), layout="constrained")
     for panel, (title, column) in zip(
         axes, {"mean over the frame": 0, "largest pixel": 1, "entropy": 3}.items(), strict=True
     ):
-        for voice, (name, style) in STYLES.items():
-            for i, line in enumerate(found.get(voice, ())):
+        for source, (name, style) in STYLES.items():
+            for i, line in enumerate(found.get(source, ())):
                 panel.plot(times, line[:, column].tolist(), f"C{i}{style}", label=name if i == 0 else None)
         panel.set(xlabel="t", title=title)
     axes[0].legend(fontsize=8)

@@ -1,30 +1,11 @@
 """The figures of mode=reconstruction: fields side by side, spectra, rank histogram."""
 
-import io
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from PIL import Image
 from torch import Tensor
 
-
-def plots() -> Any:
-    """matplotlib's pyplot, drawing into files alone."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    return plt
-
-
-def as_image(figure: Any) -> Image.Image:
-    """The figure as a picture; it is closed."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    plots().close(figure)
-    buffer.seek(0)
-    return Image.open(buffer).convert("RGB")
+from heatgen.metric.pictures.figure import as_image, plots
 
 
 def fields(rows: Tensor, names: Sequence[str]) -> Image.Image:

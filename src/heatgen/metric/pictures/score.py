@@ -8,7 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from heatgen.metric import distances
-from heatgen.metric.pictures.reconstruction import as_image, plots
+from heatgen.metric.pictures.figure import as_image, plots
 from heatgen.noise import SampleNoise
 
 LINE, ARROWS, PLANE = 201, 15, 80  # places of a grid: in one dimension; arrows a side, and colours a side, in two
@@ -130,9 +130,9 @@ def field_grid(box: Sequence[float], side: int) -> Tensor:
 
 def error_curve(panel: Any, series: Mapping[str, Sequence[float]]) -> None:
     """The score error, and the relative one, against t."""
-    for name, style in (("score error", "C3o-"), ("score error, relative", "C0.--")):
-        panel.plot(series["t"], series[name], style, markersize=3, label=name.removeprefix("score error, "))
-    if max(x for x in series["score error"] if x == x) > 0:
+    for name, style, label in (("score_error", "C3o-", "score error"), ("score_error_relative", "C0.--", "relative")):
+        panel.plot(series["t"], series[name], style, markersize=3, label=label)
+    if max(x for x in series["score_error"] if x == x) > 0:
         panel.set_yscale("log")
     else:
         panel.set_ylim(-0.05, 1)  # an exact score
@@ -142,21 +142,21 @@ def error_curve(panel: Any, series: Mapping[str, Sequence[float]]) -> None:
 
 def levels(series: Mapping[str, Sequence[float]], exact_ks: float) -> Image.Image:
     """The series against t, a panel each: score error, KS and W1 beside those of exact draws, deviations."""
-    names = [*(["score"] if "score error" in series else []), "KS", "W1", "std"]
+    names = [*(["score"] if "score_error" in series else []), "ks", "w1", "std"]
     figure, axes = plots().subplots(1, len(names), figsize=(4 * len(names), 3.6), layout="constrained")
     t = series["t"]
     panels = dict(zip(names, axes, strict=True))
     if "score" in panels:
         error_curve(panels["score"], series)
-    for name, title in (("KS", "Kolmogorov-Smirnov distance"), ("W1", "Wasserstein-1 distance [unit of the data]")):
+    for name, title in (("ks", "Kolmogorov-Smirnov distance"), ("w1", "Wasserstein-1 distance [unit of the data]")):
         panels[name].plot(t, series[name], "C0o-", markersize=3, label="mean over coefficients")
-        if any(x < y for x, y in zip(series[name], series[f"{name}, largest"], strict=True)):
-            panels[name].plot(t, series[f"{name}, largest"], "C0:", label="largest")
+        if any(x < y for x, y in zip(series[name], series[f"{name}_largest"], strict=True)):
+            panels[name].plot(t, series[f"{name}_largest"], "C0:", label="largest")
         panels[name].set(xlabel="t", title=title)
-    panels["KS"].axhline(exact_ks, color="k", linestyle="--", label="exact draws")
-    panels["W1"].plot(t, series["W1, exact draws"], "k--", label="exact draws")
-    panels["std"].plot(t, series["std, exact"], "k--", label="exact")
-    panels["std"].plot(t, series["std of samples"], "C3o", markersize=3, label="samples")
+    panels["ks"].axhline(exact_ks, color="k", linestyle="--", label="exact draws")
+    panels["w1"].plot(t, series["w1_exact_draws"], "k--", label="exact draws")
+    panels["std"].plot(t, series["std_exact"], "k--", label="exact")
+    panels["std"].plot(t, series["std"], "C3o", markersize=3, label="samples")
     panels["std"].set(xlabel="t", title="standard deviation")
     for name in names[-3:]:
         panels[name].set_ylim(bottom=0)

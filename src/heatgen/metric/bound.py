@@ -1,0 +1,64 @@
+"""The terms of an evidence lower bound, and sums over levels that are not all measured for each image, as pure functions."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from heatgen.noise import generator
+
+
+def gaussian_kl(gap: Tensor, variance: Tensor, std: Tensor) -> Tensor:
+    """KL(N(m, diag v) || N(m', diag std^2)) in nats, (B,), from gap = (m - m')^2 by coefficient, (B, D).
+
+    1/2 sum [ v / std^2 + gap / std^2 - 1 - ln(v / std^2) ]; v and std broadcast to (B, D). In float64.
+    """
+    precision, ratio = std.double() ** -2, variance.double() / std.double() ** 2
+    return 0.5 * (gap.double() * precision + (ratio - 1 - ratio.log())).sum(1)
+
+
+def gaussian_nll(gap: Tensor, std: Tensor) -> Tensor:
+    """-ln N(u; m, diag std^2) in nats, (B,), from gap = (u - m)^2 by coefficient, (B, D); std broadcasts to it."""
+    return (gap.double() / (2 * std.double() ** 2) + (std.double() * math.sqrt(2 * math.pi)).log()).sum(1)
+
+
+def prior_kl(states: Tensor, centres: Tensor, variance: Tensor, std: Tensor) -> Tensor:
+    """L_K, (B,) nats: an upper bound of KL(q(u_K | u_0) || p), p the kernel density (1/N) sum_i N(centre_i, diag std^2).
+
+    ln N - logsumexp_i(-KL_i), the bound of appendix A.3 at its optimum. states: (B, D) means of q, variance: its diagonal,
+    broadcasts to (B, D); std: of the kernels, (1, 1) or (1, D); centres: (N, D). In float64, where the distances' product
+    form loses nothing that matters for images in [0, 1].
+    """
+    states, centres, std = states.double(), centres.double(), std.double()
+    gaps = torch.cdist(states / std, centres / std).square()  # (B, N)
+    widths = gaussian_kl(torch.zeros_like(states), variance, std)
+    return math.log(len(centres)) - torch.logsumexp(-(widths[:, None] + gaps / 2), dim=1)
+
+
+def clustered_sum(values: Tensor, levels: Tensor, num_levels: int) -> tuple[Tensor, Tensor]:
+    """Means by level, and each image's part in the error of their sum. values, levels: (n images, m), of 0 .. num_levels-1.
+
+    Values of one image are dependent, so images are clusters: the part of an image is the sum of its residuals, each over
+    sqrt(c (c - 1)) for a level measured c times, and the squared standard error is the sum of the squared parts.
+    """
+    flat = levels.flatten()
+    counts = torch.bincount(flat, minlength=num_levels).double()
+    means = torch.zeros(num_levels, dtype=torch.float64).index_add_(0, flat, values.double().flatten()) / counts
+    weights = (counts * (counts - 1)).rsqrt()
+    return means, ((values.double() - means[levels]) * weights[levels]).sum(1)
+
+
+def level_errors(values: Tensor, levels: Tensor, num_levels: int) -> Tensor:
+    """The standard error of each level's mean over the images that were measured there, (num_levels,)."""
+    flat, x = levels.flatten(), values.double().flatten()
+    zero = torch.zeros(num_levels, dtype=torch.float64)
+    counts = torch.bincount(flat, minlength=num_levels).double()
+    means = zero.index_add(0, flat, x) / counts
+    return (zero.index_add(0, flat, (x - means[flat]).square()) / (counts * (counts - 1))).sqrt()
+
+
+def balanced_levels(n: int, per_image: int, num_levels: int, seed: int) -> Tensor:
+    """Levels of each of n images, (n, per_image) of 0 .. num_levels-1: all equally often, none twice an image."""
+    order = torch.randperm(num_levels, generator=generator(seed, "levels"))
+    images = torch.randperm(n, generator=generator(seed, "images"))
+    return order[(images[:, None] * per_image + torch.arange(per_image)) % num_levels]

@@ -1,0 +1,139 @@
+"""What a metric gives: named values with their errors and units, series, pictures, and what a reader must know of them.
+
+return Result([Value("fid", 12.5, label="FID"), Value.mean("nll", column, "bits/dim")], facts={"n": 100})
+"""
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # the commands that read results need neither
+    from PIL import Image
+    from torch import Tensor
+
+NAME = re.compile(r"[a-z][a-z0-9_]*(?<!_se)(?<!_seeds)")
+
+
+def heading(label: str, unit: str) -> str:
+    """A column's heading for people: the label, and the unit in brackets where there is one."""
+    return f"{label} [{unit}]" if unit else label
+
+
+@dataclass(frozen=True)
+class Value:
+    """One number of a result.
+
+    Args:
+        name: the column it has in every table, such as nll_bound: [a-z0-9_]+, and not the column <name>_se of its error.
+        value: the number.
+        error: its standard error, None where it has none.
+        unit: such as bits/dim; "" for a pure number.
+        label: its name for people; by default the words of `name`.
+    """
+
+    name: str
+    value: float
+    error: float | None = None
+    unit: str = ""
+    label: str = ""
+
+    def __post_init__(self) -> None:
+        check_name(self)
+
+    @classmethod
+    def mean(cls, name: str, column: "Tensor", unit: str = "", label: str = "") -> "Value":
+        """The mean of a column, (n,), over independent samples, with its standard error."""
+        return cls(name, column.mean().item(), column.std().item() / len(column) ** 0.5, unit, label)
+
+    @classmethod
+    def root_mean(cls, name: str, squares: "Tensor", unit: str = "", label: str = "") -> "Value":
+        """The root of the mean of a column of squares, (n,), with its standard error to first order."""
+        square = cls.mean(name, squares)
+        assert square.error is not None
+        root = math.sqrt(square.value)
+        return cls(name, root, square.error / (2 * root) if root else 0.0, unit, label)
+
+
+@dataclass(frozen=True)
+class Series:
+    """A column of numbers, one for each level, time or the like; name, unit and label as of a `Value`."""
+
+    name: str
+    values: list[float]
+    unit: str = ""
+    label: str = ""
+
+    def __post_init__(self) -> None:
+        assert re.fullmatch(r"[a-z][a-z0-9_]*", self.name), self.name
+        object.__setattr__(self, "label", self.label or self.name.replace("_", " "))
+
+
+def check_name(value: Value) -> None:
+    """Refuse a name that is no column, and give a value without a label the words of its name."""
+    assert NAME.fullmatch(value.name), f"{value.name} is not a column's name: [a-z0-9_]+, without _se at its end"
+    object.__setattr__(value, "label", value.label or value.name.replace("_", " "))
+
+
+@dataclass
+class Result:
+    """What a metric found.
+
+    Args:
+        numbers: its values, no two of one name.
+        facts: what a reader must know of them: n, the split, settings.
+        notes: caveats, a sentence each.
+        curves: series of equal length, the first one the abscissa.
+        pictures: name -> image, or the images of a film.
+        headline: the names of the values that stand for the result beside those of other runs; None: the first one.
+        references: what is known exactly, which has rows of its own beside the runs: row -> name of a value -> number.
+    """
+
+    numbers: list[Value] = field(default_factory=list)
+    facts: dict[str, object] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    curves: list[Series] = field(default_factory=list)
+    pictures: "dict[str, Image.Image | list[Image.Image]]" = field(default_factory=dict)
+    headline: tuple[str, ...] | None = None
+    references: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    def add(self, *values: Value) -> None:
+        """Add values."""
+        self.numbers.extend(values)
+
+    @property
+    def values(self) -> dict[str, float]:
+        """Name -> value."""
+        return {number.name: number.value for number in self.numbers}
+
+    @property
+    def errors(self) -> dict[str, float]:
+        """Name -> standard error, of the values that have one."""
+        return {number.name: number.error for number in self.numbers if number.error is not None}
+
+    @property
+    def series(self) -> dict[str, list[float]]:
+        """Name -> series."""
+        return {curve.name: curve.values for curve in self.curves}
+
+    @property
+    def headlines(self) -> list[str]:
+        """The names of the values that stand for the result."""
+        return list(list(self.values)[:1] if self.headline is None else self.headline)
+
+    def content(self) -> dict[str, object]:
+        """The result as plain containers, for JSON; pictures are files of their own."""
+        columns: Sequence[Value | Series] = [*self.curves, *self.numbers]
+        assert len(self.values) == len(self.numbers), "two values have one name"
+        return {
+            "values": self.values,
+            "standard_errors": self.errors,
+            "units": {column.name: column.unit for column in columns if column.unit},
+            "labels": {column.name: column.label for column in columns},
+            "headline": self.headlines,
+            "facts": self.facts,
+            "notes": self.notes,
+            "series": self.series,
+            "references": self.references,
+        }
