@@ -136,7 +136,7 @@ def test_the_flow_of_a_mixture_gives_its_log_density():
     expected = log_prob(test.double(), torch.tensor([1e-4 * process.times[1].item()], dtype=torch.float64))
     assert exact.isnan().all()
     # the prior has 3000 points in place of the law; with the law at T the rest is exact
-    field = flow_field(model, None)
+    field = flow_field(model, model.process, None)
     state, integral, _ = integrate(field, test.double(), 1e-4 * process.times[1].item(), process.times[-1].item(), 1e-6, 1.0)
     assert (log_prob(state, process.times[-1:]) + integral - expected).abs().max() < 1e-3
     assert (log_prob(state, process.times[-1:]) - prior).abs().max() < 0.01
