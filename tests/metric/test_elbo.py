@@ -60,7 +60,7 @@ def model(process, mean, delta=DELTA, prior_std=None):
     toy = SimpleNamespace(
         process=process, reverse_mean=mean, reverse_std=steps, noise_label=lambda: "toy", has_markov_forward=False
     )
-    toy.noise_last_step, toy.reverse_noise = False, None
+    toy.noise_last_step, toy.reverse_noise = False, lambda eps, t, s: eps * steps(t, s)
     toy.target_mean = lambda u0, u, t, s: process.mean(u0, s)
     toy.target_std = lambda t, s: process.std(torch.maximum(s, process.times[1]))
     toy.initial_std = lambda: steps(*last) if prior_std is None else coefficients(prior_std)

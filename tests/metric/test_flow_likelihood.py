@@ -24,6 +24,7 @@ from heatgen.metric.flow import diffusion_squared, divergence, flow_field, integ
 from heatgen.metric.flow_likelihood import FlowLikelihood
 from heatgen.model.diffusion import Diffusion
 from heatgen.net.unet import UNet
+from heatgen.model.module import Method
 from heatgen.noise import SampleNoise
 from heatgen.runtime.devices import Devices
 
@@ -42,7 +43,7 @@ class Toy(torch.nn.Module):
     """A model of no weights that is its score."""
 
     trainable = True
-    physics_step = euler_step = None
+    physics_step = euler_step = Method.euler_step
 
     def __init__(self, process, score, prior_std=None):
         super().__init__()
