@@ -496,9 +496,12 @@ def test_bits_are_nats_in_base_two_for_each_pixel_and_eight_more_for_bytes():
         (SimpleNamespace(process=heat()), "needs a run whose model has Gaussian reverse steps"),
         (ihd(None, random_velocity(conditional=False)), r"needs forward\.conditional=true"),
         (lazy(heat(sigma=0)), r"needs forward\.sigma > 0"),
-        (model(heat(), None, delta=0), "needs noise wherever the forward steps have it: delta and prior_std greater than 0"),
         (
-            model(heat(), None, prior_std=0),
+            model(heat(), lambda u, t, s: u, delta=0),
+            "needs noise wherever the forward steps have it: delta and prior_std greater than 0",
+        ),
+        (
+            model(heat(), lambda u, t, s: u, prior_std=0),
             "needs noise wherever the forward steps have it: delta and prior_std greater than 0",
         ),
     ],
