@@ -2,8 +2,9 @@
 
 import math
 import signal
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from types import FrameType
 
 import lightning as L
 import torch
@@ -17,10 +18,20 @@ from heatgen.runtime.files import atomic_path
 class AtomicIO(TorchCheckpointIO):
     """Writes a checkpoint beside its place and renames it, so that a kill or a full disk leaves the old one whole."""
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+    def save_checkpoint(self, checkpoint: Mapping[str, object], path: str | Path, storage_options: object = None) -> None:
+        """torch.save, whole or not at all.
+
+        Args:
+            checkpoint: tensors and plain numbers.
+            path: the file to be; its folder is made where it is missing.
+            storage_options: not used.
+
+        Raises:
+            ConfigError: it cannot be written; the old file is as it was.
+        """
         target = Path(path)
         try:
-            with atomic_path(target) as beside, beside.open("wb") as file:
+            with atomic_path(target) as beside, open(beside, "wb") as file:
                 torch.save(checkpoint, file)
         except (OSError, RuntimeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "is the disk full?"
@@ -35,15 +46,21 @@ def folder(trainer: L.Trainer) -> Path:
 
 
 class Checkpoints(L.Callback):
-    """Saves last.ckpt every `every` optimizer steps and at the end, best.ckpt whenever val/loss is the lowest so far.
+    """Saves last.ckpt now and then and at the end, best.ckpt whenever val/loss is the lowest so far.
 
     SIGTERM and SIGUSR1 end the training after the current step, with last.ckpt saved, in all processes together.
+
+    Args:
+        every: optimizer steps from one last.ckpt to the next.
+
+    Raises:
+        ConfigError: `every` is not at least 1.
     """
 
     def __init__(self, every: int = 500):
         self.every = check.integer("callback.checkpoints.every", every, minimum=1)
-        self.best = math.inf
-        self.signal = 0
+        self.best = math.inf  # the lowest val/loss so far
+        self.signal = 0  # the signal that ended the training
         self.last_step = 0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -54,10 +71,10 @@ class Checkpoints(L.Callback):
         for number in (signal.SIGTERM, signal.SIGUSR1):
             signal.signal(number, self._note)
 
-    def _note(self, number: int, frame: Any) -> None:
+    def _note(self, number: int, frame: FrameType | None) -> None:
         self.signal = number
 
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: object) -> None:
         if trainer.global_step == self.last_step:
             return  # gradients are still being accumulated: a resumed run would lose them
         self.last_step = trainer.global_step
@@ -82,8 +99,8 @@ class Checkpoints(L.Callback):
     def state_key(self) -> str:
         return "Checkpoints"
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, float]:
         return {"best": self.best}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: dict[str, float]) -> None:
         self.best = state_dict["best"]

@@ -16,7 +16,14 @@ class EMA(L.Callback):
     """averages <- d averages + (1 - d) weights after each optimizer step, d = min(decay, (1 + n) / (10 + n)), n = 1, 2, ...
 
     Floating-point parameters only. The averages live in the checkpoint under this callback's own key; the checkpoint's
-    state_dict holds the raw weights. ConfigError under a sharded strategy (each process holds a part of the weights only).
+    state_dict holds the raw weights.
+
+    Args:
+        decay: what d rises to, 0 to 1.
+
+    Raises:
+        ConfigError: decay is out of range, or the strategy is sharded (each process holds a part of the weights only).
+
     Source: the warm-up of TensorFlow's ExponentialMovingAverage, as inverse heat dissipation uses it.
     """
 
@@ -40,7 +47,7 @@ class EMA(L.Callback):
             self.averages = [w.clone() for w in self.weights(pl_module)]
         self.averages = [a.to(w) for a, w in zip(self.averages, self.weights(pl_module), strict=True)]
 
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: object) -> None:
         if trainer.global_step > self.updates:
             self.update(pl_module)
 
@@ -79,8 +86,14 @@ class EMA(L.Callback):
     def state_key(self) -> str:
         return "EMA"
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         return {"updates": self.updates, "averages": [a.clone() for a in self.averages]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.updates, self.averages = state_dict["updates"], [a.clone() for a in state_dict["averages"]]
+
+
+def ema_of(trainer: L.Trainer) -> EMA | None:
+    """The averages of a training, where it keeps some."""
+    callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set by Lightning, declared nowhere
+    return next((callback for callback in callbacks if isinstance(callback, EMA)), None)

@@ -1,26 +1,36 @@
 """callback=pictures: samples as a grid and a GIF, every so many steps."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Protocol, runtime_checkable
 
 import lightning as L
 import numpy as np
 import torch
+from lightning.pytorch.loggers.logger import Logger
 from PIL import Image
 
 from heatgen import check
-from heatgen.callback.ema import EMA
+from heatgen.callback.ema import ema_of
+from heatgen.model.module import Method, data_of
 from heatgen.model.prior import start
 from heatgen.picture import Film, grid, save_gif
 
 
 class Pictures(L.Callback):
-    """Draws n samples every `every` optimizer steps (0: never) and at the end, with averaged weights where there are any.
+    """Draws samples now and then and at the end, with averaged weights where there are any.
 
     Writes <run>/samples/step_000500.png and process.gif (the latest way back), and sends the grid to every logger that takes
     images. The noise depends on (seed, sample) alone, so pictures of different steps show the same samples improving.
+
+    Args:
+        every: optimizer steps from one picture to the next; 0: never.
+        n: samples in a picture.
+        seed: of the samples.
+
+    Raises:
+        ConfigError: a value is out of range.
     """
 
     def __init__(self, every: int = 500, n: int = 36, seed: int = 0):
@@ -29,22 +39,22 @@ class Pictures(L.Callback):
         self.seed = check.integer("seed", seed, minimum=0)
         self.last_step = -1
 
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: object) -> None:
         if self.every and trainer.global_step % self.every == 0:
             self.draw(trainer, pl_module)
 
-    def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self.every:
             self.draw(trainer, pl_module)
 
-    def draw(self, trainer: L.Trainer, model: Any) -> None:
+    def draw(self, trainer: L.Trainer, model: L.LightningModule) -> None:
         """Sample and write the pictures, once a step and in one process."""
         if not trainer.is_global_zero or self.last_step == trainer.global_step:
             return
+        assert isinstance(model, Method)
         self.last_step = trainer.global_step
-        film = Film(model.process.num_levels, tiles=self.n)
+        film, data = Film(model.process.num_levels, tiles=self.n), data_of(trainer)
         with evaluating(trainer, model):
-            data: Any = trainer.datamodule  # type: ignore[attr-defined]
             model.calibrate(data)
             begin = start(model, data, range(self.n), self.seed, model.device, key="pictures")
             film.begin()
@@ -63,23 +73,38 @@ class Pictures(L.Callback):
 @contextmanager
 def evaluating(trainer: L.Trainer, model: L.LightningModule) -> Iterator[None]:
     """Evaluation mode, averaged weights and the trainer's precision; everything is put back afterwards."""
-    averages = [c for c in trainer.callbacks if isinstance(c, EMA)]  # type: ignore[attr-defined]
-    training = model.training
+    ema, training = ema_of(trainer), model.training
     model.eval()
     try:
-        with torch.no_grad(), trainer.precision_plugin.forward_context():
-            if averages:
-                with averages[0].applied(model):
-                    yield
-            else:
-                yield
+        averaged = nullcontext() if ema is None else ema.applied(model)
+        with torch.no_grad(), trainer.precision_plugin.forward_context(), averaged:
+            yield
     finally:
         model.train(training)
 
 
-def log_picture(logger: Any, picture: Image.Image, step: int) -> None:
+@runtime_checkable
+class ImageLogger(Protocol):
+    """A logger that takes images, such as that of W&B."""
+
+    def log_image(self, key: str, images: list[Image.Image], step: int | None = None) -> None:
+        """Log images under a name."""
+        ...
+
+
+@runtime_checkable
+class ImageWriter(Protocol):
+    """What TensorBoard's logger writes to."""
+
+    def add_image(self, tag: str, img_tensor: np.ndarray, global_step: int, dataformats: str) -> None:
+        """Log an image, (H, W, 3) with dataformats HWC, under a name."""
+        ...
+
+
+def log_picture(logger: Logger, picture: Image.Image, step: int) -> None:
     """Send a picture to a logger that takes images (W&B, TensorBoard)."""
-    if hasattr(logger, "log_image"):
+    writer = getattr(logger, "experiment", None)
+    if isinstance(logger, ImageLogger):
         logger.log_image("samples", [picture], step=step)
-    elif hasattr(getattr(logger, "experiment", None), "add_image"):
-        logger.experiment.add_image("samples", np.asarray(picture), step, dataformats="HWC")
+    elif isinstance(writer, ImageWriter):
+        writer.add_image("samples", np.asarray(picture), step, dataformats="HWC")

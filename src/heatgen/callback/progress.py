@@ -1,36 +1,45 @@
 """callback=progress: one bar for the whole training, with the time that is left."""
 
 import sys
-from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 
 from heatgen import check
 
+Numbers = dict[str, int | str | float | dict[str, float]]  # what Lightning shows beside the bar
+
 
 class Progress(TQDMProgressBar):
-    """Lightning's bar over all steps of the training (an epoch here is the whole stream), without version numbers."""
+    """Lightning's bar over all steps of the training (an epoch here is the whole stream), without version numbers.
+
+    Args:
+        refresh_rate: steps from one update to the next; ten times that where the output is not a terminal.
+
+    Raises:
+        ConfigError: it is not at least 1.
+    """
 
     def __init__(self, refresh_rate: int = 10):
         check.integer("callback.progress.refresh_rate", refresh_rate, minimum=1)
         super().__init__(refresh_rate=refresh_rate if sys.stdout.isatty() else 10 * refresh_rate)  # less in a log file
 
-    def on_train_start(self, *_: Any) -> None:
-        super().on_train_start(*_)
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
         self.train_progress_bar.reset(self.total_train_batches)
         self.train_progress_bar.set_description("training")
 
-    def on_train_epoch_start(self, *_: Any) -> None:
+    def on_train_epoch_start(self, *_: object) -> None:
         """Keep the bar: a resumed run does not start an epoch, and there is only one."""
 
-    def init_validation_tqdm(self) -> Any:
+    def init_validation_tqdm(self) -> Tqdm:
         """No bar of its own for a validation, which takes a moment."""
         bar = super().init_validation_tqdm()
         bar.disable = True
         return bar
 
-    def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> Any:
+    def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> Numbers:
         metrics = super().get_metrics(trainer, pl_module)
         metrics.pop("v_num", None)
         return metrics

@@ -2,7 +2,6 @@
 
 import csv
 from pathlib import Path
-from typing import Any
 
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
@@ -14,6 +13,9 @@ class CSVLog(Logger):
     """One row a logged step, one column a metric; the file is rewritten (beside it, then renamed) for a new column only.
 
     A step that was logged, lost to a kill and trained again stands there twice, with the same numbers.
+
+    Args:
+        folder: the run folder.
     """
 
     def __init__(self, folder: str):
@@ -29,7 +31,7 @@ class CSVLog(Logger):
         return ""
 
     @rank_zero_only
-    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+    def log_hyperparams(self, *_: object, **__: object) -> None:
         """Nothing: config.yaml in the run folder holds them."""
 
     @rank_zero_only
