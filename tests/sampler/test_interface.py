@@ -65,7 +65,16 @@ def test_a_sampler_from_elsewhere_may_bring_a_protocol_of_its_own_or_none():
     def anything(model, u):
         return u
 
+    class Object:
+        def __call__(self, model: Leaper, u: Tensor) -> Tensor:
+            return model.leap(u)
+
+    def unknown(model: "ImportedForTypeCheckersAlone", u):  # noqa: F821
+        return u
+
     check_pair(once, model(leap=abs))
     check_pair(anything, model())
-    with pytest.raises(ConfigError, match="sampler=once needs leap"):
-        check_pair(once, model(**SCORE))
+    check_pair(unknown, model())
+    for sampler in (once, Object(), functools.partial(once, u=None)):
+        with pytest.raises(ConfigError, match="needs leap"):
+            check_pair(sampler, model(**SCORE))

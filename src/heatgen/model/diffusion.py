@@ -11,7 +11,7 @@ from heatgen.data.module import DataModule
 from heatgen.data.stream import Batch
 from heatgen.forward.process import ForwardProcess
 from heatgen.model.denoiser import DenoisingMethod
-from heatgen.model.module import MethodSettings, Optimizer, rms
+from heatgen.model.module import MethodSettings, OptimizerFactory, rms
 from heatgen.noise import SampleNoise, batches
 from heatgen.sampler.interface import Sampler, members_of, protocol_of
 
@@ -59,7 +59,7 @@ class Diffusion(DenoisingMethod):
         process: ForwardProcess,
         net: nn.Module,
         sampler: Sampler | None,
-        optimizer: Optimizer | None,
+        optimizer: OptimizerFactory | None,
         prediction_type: str = "auto",
         preconditioning: str = "coefficient",
         scale_input: bool = True,

@@ -11,7 +11,7 @@ from heatgen.check import ConfigError
 from heatgen.data.module import DataModule
 from heatgen.data.stream import Batch
 from heatgen.forward.process import TYPICAL_STD, ForwardProcess
-from heatgen.model.module import Method, MethodSettings, Optimizer
+from heatgen.model.module import Method, MethodSettings, OptimizerFactory
 from heatgen.noise import SampleNoise
 from heatgen.sampler.interface import Sampler
 
@@ -77,7 +77,7 @@ class IHD(Method):
         process: ForwardProcess,
         net: nn.Module,
         sampler: Sampler | None,
-        optimizer: Optimizer | None,
+        optimizer: OptimizerFactory | None,
         parametrisation: str = "auto",
         train_top_level: bool = True,
         delta: float | None = None,

@@ -18,7 +18,7 @@ from heatgen.forward.process import ForwardProcess
 from heatgen.noise import Noise, SampleNoise, batches, mix
 from heatgen.sampler.interface import OnStep, Sampler
 
-Optimizer = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
+OptimizerFactory = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
 BATCH = 128  # samples at a time in `measure_errors`
 
 
@@ -83,7 +83,7 @@ class Method(L.LightningModule):
         process: ForwardProcess,
         net: nn.Module,
         sampler: Sampler | None,
-        optimizer: Optimizer | None,
+        optimizer: OptimizerFactory | None,
         warmup_steps: int = 0,
         prior_std: float | None = None,
         seed: int = 0,
@@ -100,7 +100,7 @@ class Method(L.LightningModule):
         raise NotImplementedError
 
     def network(self, x: Tensor, t: Tensor, s: Tensor | None = None) -> Tensor:
-        """What the network gives: net(x, level(t), cond), like x.
+        """The output of the network, net(x, level(t), cond), like x.
 
         Args:
             x: its input, (B, M, H, W).
@@ -171,11 +171,11 @@ class Method(L.LightningModule):
         return (std**2 - rho**2).clamp(min=0).sqrt()
 
     def noise_label(self) -> str:
-        """What tells the samples of one reverse noise from those of another, as a word."""
+        """A word for the noise of the reverse steps, in the names of sample folders."""
         return "own"
 
     def observed(self, white: float) -> Self:
-        """This model, told that its states at level K were seen through white noise of this deviation, if it can use it."""
+        """This model for states at level K that carry white noise of this deviation, where it can make use of that."""
         return self
 
     @torch.no_grad()

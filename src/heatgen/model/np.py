@@ -14,7 +14,7 @@ from heatgen.data.stream import Batch
 from heatgen.forward.process import ForwardProcess
 from heatgen.frames import Context, Frames, Representation, concatenate
 from heatgen.model import objectives
-from heatgen.model.module import Method, MethodSettings, Optimizer
+from heatgen.model.module import Method, MethodSettings, OptimizerFactory
 from heatgen.model.objectives import OBJECTIVES, normal_log_prob
 from heatgen.model.prediction import Prediction
 from heatgen.model.tasks import Task, make_task, observation_noise
@@ -51,7 +51,7 @@ class NeuralProcessMethod(Method):
         process: ForwardProcess,
         net: nn.Module,
         sampler: Sampler | None,
-        optimizer: Optimizer | None,
+        optimizer: OptimizerFactory | None,
         regime: Callable[..., Any],
         objective: str = "auto",
         counted: str = "auto",

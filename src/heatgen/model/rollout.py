@@ -11,7 +11,7 @@ from heatgen import check
 from heatgen.check import ConfigError
 from heatgen.data.stream import Batch
 from heatgen.forward.process import ForwardProcess
-from heatgen.model.module import Method, MethodSettings, Optimizer, rms
+from heatgen.model.module import Method, MethodSettings, OptimizerFactory, rms
 from heatgen.noise import SampleNoise
 from heatgen.sampler.interface import Sampler
 
@@ -63,7 +63,7 @@ class Rollout(Method):
         process: ForwardProcess,
         net: nn.Module,
         sampler: Sampler | None,
-        optimizer: Optimizer | None,
+        optimizer: OptimizerFactory | None,
         window_start: int = 6,
         window_add: int = 2,
         window_every: int = 1000,

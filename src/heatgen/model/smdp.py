@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from heatgen import check
 from heatgen.forward.process import ForwardProcess
 from heatgen.model.inputs import check_inputs, show, unit
-from heatgen.model.module import Optimizer, rms
+from heatgen.model.module import OptimizerFactory, rms
 from heatgen.model.rollout import Rollout, RolloutSettings
 from heatgen.model.score import ScoreMethod
 from heatgen.noise import SampleNoise
@@ -42,7 +42,7 @@ class SMDP(Rollout, ScoreMethod):
         process: ForwardProcess,
         net: nn.Module,
         sampler: Sampler | None,
-        optimizer: Optimizer | None,
+        optimizer: OptimizerFactory | None,
         losses: str = "backward",
         inputs: int = 1,
         **settings: Unpack[RolloutSettings],

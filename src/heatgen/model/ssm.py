@@ -10,7 +10,7 @@ from heatgen.check import ConfigError
 from heatgen.data.stream import Batch
 from heatgen.forward.process import ForwardProcess
 from heatgen.model.inputs import check_inputs, show
-from heatgen.model.module import MethodSettings, Optimizer
+from heatgen.model.module import MethodSettings, OptimizerFactory
 from heatgen.model.score import ScoreMethod
 from heatgen.noise import SampleNoise
 from heatgen.sampler.interface import Sampler
@@ -38,7 +38,7 @@ class SSM(ScoreMethod):
         process: ForwardProcess,
         net: nn.Module,
         sampler: Sampler | None,
-        optimizer: Optimizer | None,
+        optimizer: OptimizerFactory | None,
         inputs: int = 1,
         **settings: Unpack[MethodSettings],
     ):

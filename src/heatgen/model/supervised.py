@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol, Unpack, cast
+from typing import Protocol, Unpack, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from heatgen import check
 from heatgen.data.stream import Batch
 from heatgen.forward.process import ForwardProcess
-from heatgen.model.module import Method, MethodSettings, Optimizer
+from heatgen.model.module import Method, MethodSettings, OptimizerFactory
 from heatgen.noise import Noise, SampleNoise
 from heatgen.sampler.interface import OnStep, Sampler
 
@@ -18,6 +18,7 @@ LOSSES = ("supervised", "physics")
 INPUTS = ("process", "white")
 
 
+@runtime_checkable
 class Masked(Protocol):
     """A layer that draws random masks, such as SpatialDropout."""
 
@@ -27,7 +28,7 @@ class Masked(Protocol):
 @contextmanager
 def masks_from(net: nn.Module, rng: Noise | None) -> Iterator[None]:
     """Within it, layers of `net` that have a `source` of random masks, such as SpatialDropout, draw them from `rng`."""
-    layers = [cast(Masked, module) for module in net.modules() if hasattr(module, "source")]
+    layers = [module for module in net.modules() if isinstance(module, Masked)]
     before = [layer.source for layer in layers]
     try:
         for layer in layers:
@@ -64,7 +65,7 @@ class Supervised(Method):
         process: ForwardProcess,
         net: nn.Module,
         sampler: Sampler | None,
-        optimizer: Optimizer | None,
+        optimizer: OptimizerFactory | None,
         loss: str = "supervised",
         input: str = "process",
         noise_std: float = 0.01,

@@ -9,6 +9,7 @@ import inspect
 import pkgutil
 import typing
 from collections.abc import Callable
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from torch import Tensor
@@ -134,11 +135,20 @@ class Sampler(Protocol):
         ...
 
 
+def function_of(sampler: Callable[..., object]) -> FunctionType:
+    """The function that a sampler is, without its bound options; of a callable object, its __call__."""
+    function = sampler.func if isinstance(sampler, functools.partial) else sampler
+    return function if isinstance(function, FunctionType) else type(function).__call__
+
+
 def protocol_of(sampler: Callable[..., object]) -> type | None:
     """The protocol that the first parameter of a sampler is annotated with; None where it is none."""
-    function = sampler.func if isinstance(sampler, functools.partial) else sampler
-    first = next(iter(inspect.signature(function).parameters))
-    protocol = typing.get_type_hints(function).get(first)
+    function = function_of(sampler)
+    first = next(name for name in inspect.signature(function).parameters if name != "self")
+    try:
+        protocol = typing.get_type_hints(function).get(first)
+    except NameError:  # an annotation that its author imports for type checkers alone
+        return None
     return protocol if getattr(protocol, "_is_protocol", False) else None
 
 
@@ -172,11 +182,10 @@ def check_pair(sampler: Callable[..., object], model: object) -> None:
     protocol = protocol_of(sampler)
     if protocol is None or isinstance(model, protocol):
         return
-    function = sampler.func if isinstance(sampler, functools.partial) else sampler
     missing = next(name for name in members_of(protocol) if getattr(model, name, None) is None)
     model_name = type(model).__module__.rsplit(".", 1)[-1]
     suited = " or ".join(suitable(model))
     raise ConfigError(
-        f"sampler={function.__name__} needs {missing}, which model={model_name} lacks"
+        f"sampler={function_of(sampler).__name__} needs {missing}, which model={model_name} lacks"
         + (f"; use sampler={suited}." if suited else "; use another model.")
     )
