@@ -6,7 +6,18 @@ import scipy.fft
 import torch
 from torch.testing import assert_close
 
-from heatgen.basis import Cosine, Fourier, Orthogonal, Pixel, Separable, haar_rotation
+from heatgen.basis import (
+    Cosine,
+    Fourier,
+    Orthogonal,
+    Pixel,
+    Separable,
+    cosine_matrix,
+    haar_rotation,
+    neumann_eigenvalues,
+    second_difference,
+    stencil_eigenvalues,
+)
 
 SIZES = [(28, 28), (32, 32), (33, 33), (64, 64), (20, 33)]
 BASES = {
@@ -27,37 +38,37 @@ def field(height, width, dtype=torch.float64):
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
-@pytest.mark.parametrize("size", SIZES)
-def test_cosine_is_the_orthonormal_dct_of_scipy(size, dtype, tolerance):
-    u = field(*size, dtype)
-    expected = torch.from_numpy(scipy.fft.dctn(u.double().numpy(), type=2, norm="ortho", axes=(-2, -1)))
-    assert_close(Cosine(*size)(u), expected.to(dtype), atol=tolerance, rtol=0)
+def test_cosine_is_the_orthonormal_dct_of_scipy(dtype, tolerance):
+    for size in SIZES:
+        u = field(*size, dtype)
+        expected = torch.from_numpy(scipy.fft.dctn(u.double().numpy(), type=2, norm="ortho", axes=(-2, -1)))
+        assert_close(Cosine(*size)(u), expected.to(dtype), atol=tolerance, rtol=0)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
-@pytest.mark.parametrize("size", SIZES)
-def test_cosine_inverse_is_the_idct_of_scipy(size, dtype, tolerance):
-    c = field(*size, dtype)
-    expected = torch.from_numpy(scipy.fft.idctn(c.double().numpy(), type=2, norm="ortho", axes=(-2, -1)))
-    assert_close(Cosine(*size).inverse(c), expected.to(dtype), atol=tolerance, rtol=0)
+def test_cosine_inverse_is_the_idct_of_scipy(dtype, tolerance):
+    for size in SIZES:
+        c = field(*size, dtype)
+        expected = torch.from_numpy(scipy.fft.idctn(c.double().numpy(), type=2, norm="ortho", axes=(-2, -1)))
+        assert_close(Cosine(*size).inverse(c), expected.to(dtype), atol=tolerance, rtol=0)
 
 
-@pytest.mark.parametrize("size", [(16, 16), (9, 14), (7, 5)])
 @pytest.mark.parametrize("name", BASES)
-def test_a_basis_keeps_energy_and_inner_products_and_inverts(name, size):
-    basis, u = BASES[name](*size), field(*size)
-    c = basis(u)
-    assert_close((c[0] * c[1]).sum((-2, -1)), (u[0] * u[1]).sum((-2, -1)), atol=1e-11, rtol=0)
-    assert_close(c.square().sum((-2, -1)), u.square().sum((-2, -1)), atol=1e-11, rtol=0)
-    assert_close(basis.inverse(c), u, atol=1e-12, rtol=0)
-    assert_close(basis(basis.inverse(u)), u, atol=1e-12, rtol=0)
+def test_a_basis_keeps_energy_and_inner_products_and_inverts(name):
+    for size in [(16, 16), (9, 14), (7, 5)]:
+        basis, u = BASES[name](*size), field(*size)
+        c = basis(u)
+        assert_close((c[0] * c[1]).sum((-2, -1)), (u[0] * u[1]).sum((-2, -1)), atol=1e-11, rtol=0)
+        assert_close(c.square().sum((-2, -1)), u.square().sum((-2, -1)), atol=1e-11, rtol=0)
+        assert_close(basis.inverse(c), u, atol=1e-12, rtol=0)
+        assert_close(basis(basis.inverse(u)), u, atol=1e-12, rtol=0)
 
 
-@pytest.mark.parametrize("size", [(16, 16), (9, 14), (7, 5)])
-def test_fourier_is_its_own_inverse_and_not_the_identity(size):
-    basis, u = Fourier(*size), field(*size)
-    assert_close(basis(basis(u)), u, atol=1e-12, rtol=0)
-    assert (basis(u) - u).abs().max() > 0.1
+def test_fourier_is_its_own_inverse_and_not_the_identity():
+    for size in [(16, 16), (9, 14), (7, 5)]:
+        basis, u = Fourier(*size), field(*size)
+        assert_close(basis(basis(u)), u, atol=1e-12, rtol=0)
+        assert (basis(u) - u).abs().max() > 0.1
 
 
 def test_fourier_coefficients_are_sums_over_cosine_plus_sine():
@@ -69,21 +80,33 @@ def test_fourier_coefficients_are_sums_over_cosine_plus_sine():
     assert_close(Fourier(*size)(field(*size)).flatten(-2), expected.squeeze(-1), atol=1e-12, rtol=0)
 
 
-@pytest.mark.parametrize("size", [(16, 16), (9, 14), (7, 5)])
-def test_fourier_carries_the_periodic_heat_semigroup_of_the_fft(size):
-    basis, u, t = Fourier(*size), field(*size), 0.7
-    y, x = np.meshgrid(np.fft.fftfreq(size[0]), np.fft.fftfreq(size[1]), indexing="ij")
-    multiplier = np.exp(-4 * np.pi**2 * (y**2 + x**2) * t)
-    expected = torch.from_numpy(np.fft.ifft2(multiplier * np.fft.fft2(u.numpy())).real)
-    assert_close(basis.inverse((-basis.eigenvalues * t).exp() * basis(u)), expected, atol=1e-12, rtol=0)
+def test_fourier_carries_the_periodic_heat_semigroup_of_the_fft():
+    for size in [(16, 16), (9, 14), (7, 5)]:
+        basis, u, t = Fourier(*size), field(*size), 0.7
+        y, x = np.meshgrid(np.fft.fftfreq(size[0]), np.fft.fftfreq(size[1]), indexing="ij")
+        multiplier = np.exp(-4 * np.pi**2 * (y**2 + x**2) * t)
+        expected = torch.from_numpy(np.fft.ifft2(multiplier * np.fft.fft2(u.numpy())).real)
+        assert_close(basis.inverse((-basis.eigenvalues * t).exp() * basis(u)), expected, atol=1e-12, rtol=0)
 
 
-@pytest.mark.parametrize("size", [(16, 16), (9, 14), (7, 5)])
-def test_fourier_diagonalises_the_periodic_five_point_stencil(size):
-    basis, u = Fourier(*size), field(*size)
-    laplacian = sum(u.roll(shift, axis) for shift in (1, -1) for axis in (-1, -2)) - 4 * u
-    y, x = torch.meshgrid(*[2 * torch.pi * torch.arange(n, dtype=torch.float64) / n for n in size], indexing="ij")
-    assert_close(basis(laplacian), (2 * y.cos() + 2 * x.cos() - 4) * basis(u), atol=1e-12, rtol=0)
+def test_fourier_diagonalises_the_periodic_five_point_stencil():
+    for size in [(16, 16), (9, 14), (7, 5)]:
+        basis, u = Fourier(*size), field(*size)
+        laplacian = sum(u.roll(shift, axis) for shift in (1, -1) for axis in (-1, -2)) - 4 * u
+        y, x = torch.meshgrid(*[2 * torch.pi * torch.arange(n, dtype=torch.float64) / n for n in size], indexing="ij")
+        assert_close(basis(laplacian), (2 * y.cos() + 2 * x.cos() - 4) * basis(u), atol=1e-12, rtol=0)
+
+
+def test_the_cosines_are_the_waves_of_the_difference_stencil_with_edges_replicated():
+    for size in (1, 2, 7, 16):
+        u = torch.eye(size, dtype=torch.float64)
+        padded = torch.cat([u[:, :1], u, u[:, -1:]], 1)
+        minus_laplacian = -padded.diff(n=2, dim=1)
+        spectrum = cosine_matrix(size) @ minus_laplacian @ cosine_matrix(size).mT
+        assert_close(spectrum, torch.diag(second_difference(size)), atol=1e-13, rtol=0)
+    k, long_waves = stencil_eigenvalues(6, 9), neumann_eigenvalues(600, 900)[:6, :9]
+    assert_close(k[2, 3], second_difference(6)[2] + second_difference(9)[3], atol=1e-15, rtol=0)
+    assert_close(stencil_eigenvalues(600, 900)[:6, :9], long_waves, atol=0, rtol=1e-3)
 
 
 @pytest.mark.parametrize("waves", [(0, 1), (3, 2), (-2, 1), (4, -3)])
@@ -141,12 +164,12 @@ def test_haar_rotations_have_no_preferred_sign_or_direction():
     assert_close(draws.square().mean(0), torch.full((3, 3), 1 / 3).double(), atol=error, rtol=0)
 
 
-@pytest.mark.parametrize("direction", ["forward", "inverse"])
 @pytest.mark.parametrize("name", BASES)
-def test_a_basis_works_in_float32_inside_autocast(name, direction):
-    basis, u = BASES[name](9, 14), field(9, 14, torch.float32)
-    plain = getattr(basis, direction)(u)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        cast = getattr(basis, direction)(u)
-    assert cast.dtype == torch.float32
-    assert torch.equal(cast, plain)
+def test_a_basis_works_in_float32_inside_autocast(name):
+    for direction in ["forward", "inverse"]:
+        basis, u = BASES[name](9, 14), field(9, 14, torch.float32)
+        plain = getattr(basis, direction)(u)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            cast = getattr(basis, direction)(u)
+        assert cast.dtype == torch.float32
+        assert torch.equal(cast, plain)

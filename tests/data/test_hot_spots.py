@@ -210,9 +210,8 @@ def test_a_shipped_setting_has_the_numbers_of_its_source(name, law, count):
 # refusals ----------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("key", "values"),
-    [
+def test_a_wrong_value_is_refused_by_the_name_of_its_key():
+    for key, values in [
         ("resolution", {"resolution": 1}),
         ("spots", {"spots": 0}),
         ("spots", {"spots": [1, 2, 3]}),
@@ -228,11 +227,9 @@ def test_a_shipped_setting_has_the_numbers_of_its_source(name, law, count):
         ("smoothing", {"smoothing": -0.1}),
         ("train_size", {"train_size": 0}),
         ("data_seed", {"data_seed": -1}),
-    ],
-)
-def test_a_wrong_value_is_refused_by_the_name_of_its_key(key, values):
-    with pytest.raises(ConfigError, match=rf"^data\.{key} must be"):
-        spots(**{"shape": [1, 16, 16], **values})
+    ]:
+        with pytest.raises(ConfigError, match=rf"^data\.{key} must be"):
+            spots(**{"shape": [1, 16, 16], **values})
 
 
 def test_a_shape_of_its_own_is_refused():

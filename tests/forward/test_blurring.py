@@ -106,9 +106,8 @@ def test_it_ends_in_white_noise_of_variance_1():
         process.validate()
 
 
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [
+def test_a_wrong_value_is_refused_by_the_name_of_its_key():
+    for key, value in [
         ("sigma_max", -1),
         ("sigma_max", "wide"),
         ("d_min", -0.1),
@@ -118,8 +117,6 @@ def test_it_ends_in_white_noise_of_variance_1():
         ("log_snr_max", math.inf),
         ("num_levels", 0),
         ("num_levels", 2.5),
-    ],
-)
-def test_a_wrong_value_is_refused_by_the_name_of_its_key(key, value):
-    with pytest.raises(ConfigError, match=rf"^forward\.{key} must be"):
-        Blurring(SHAPE, **{key: value})
+    ]:
+        with pytest.raises(ConfigError, match=rf"^forward\.{key} must be"):
+            Blurring(SHAPE, **{key: value})

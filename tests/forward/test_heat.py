@@ -112,9 +112,8 @@ def test_the_widest_blur_is_three_quarters_of_the_longer_side(size, largest):
     assert Heat((1, *size)).times[-1].item() == pytest.approx(largest**2 / 2, rel=1e-12)
 
 
-@pytest.mark.parametrize(
-    ("key", "values"),
-    [
+def test_a_wrong_value_is_refused_by_the_name_of_its_key():
+    for key, values in [
         ("forward.sigma_max", {"sigma_max": 0.5}),
         ("forward.sigma_max", {"sigma_max": 0.4, "sigma_min": 0.5}),
         ("forward.sigma_max", {"sigma_max": -3}),
@@ -130,11 +129,9 @@ def test_the_widest_blur_is_three_quarters_of_the_longer_side(size, largest):
         ("forward.sigma", {"sigma": math.inf}),
         ("data.shape", {"shape": "1x28x28"}),
         ("data.shape", {"shape": [1, 28, 0]}),
-    ],
-)
-def test_a_wrong_value_is_refused_by_the_name_of_its_key(key, values):
-    with pytest.raises(ConfigError, match=rf"^{key} must"):
-        Heat(**{"shape": (1, 28, 28), **values})
+    ]:
+        with pytest.raises(ConfigError, match=rf"^{key} must"):
+            Heat(**{"shape": (1, 28, 28), **values})
 
 
 @pytest.mark.parametrize(("s", "t"), [(0.0, 0.125), (0.125, 0.4), (2.0, 2.0), (3.0, 11.0)])

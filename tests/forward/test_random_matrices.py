@@ -378,9 +378,8 @@ def test_the_memory_of_this_machine_is_counted_in_bytes():
     assert 2**28 < heatgen.forward.matrix.memory() < 2**50
 
 
-@pytest.mark.parametrize(
-    ("kind", "key", "value"),
-    [
+def test_a_wrong_value_is_refused_by_the_name_of_its_key():
+    for kind, key, value in [
         *[(kind, "acts_on", value) for kind in ALL for value in ("columns", None)],
         *[(kind, "seed", value) for kind in ALL for value in (-1, "a", 0.5, None)],
         *[(kind, "num_levels", value) for kind in ALL for value in (0, "many")],
@@ -390,8 +389,6 @@ def test_the_memory_of_this_machine_is_counted_in_bytes():
         (RandomProduct, "decay", "velocities"),
         (RandomProduct, "epsilon", 0),
         (RandomProduct, "epsilon", "small"),
-    ],
-)
-def test_a_wrong_value_is_refused_by_the_name_of_its_key(kind, key, value):
-    with pytest.raises(ConfigError, match=rf"^forward\.{key} must be"):
-        kind(SHAPE, **{key: value})
+    ]:
+        with pytest.raises(ConfigError, match=rf"^forward\.{key} must be"):
+            kind(SHAPE, **{key: value})

@@ -158,9 +158,8 @@ def test_a_map_that_is_not_conditional_is_hidden_from_the_network():
     assert not make().bind(column(1, 2, 3)[:, None]).withholds_cond
 
 
-@pytest.mark.parametrize(
-    ("key", "values"),
-    [
+def test_a_wrong_value_is_refused_by_the_name_of_its_key():
+    for key, values in [
         ("slowest", {"slowest": -1}),
         ("slowest", {"slowest": "slow"}),
         ("fastest", {"fastest": None}),
@@ -171,8 +170,6 @@ def test_a_map_that_is_not_conditional_is_hidden_from_the_network():
         ("conditional", {"conditional": 1}),
         ("num_levels", {"num_levels": 0}),
         ("sigma", {"sigma": -1}),
-    ],
-)
-def test_a_wrong_value_is_refused_by_the_name_of_its_key(key, values):
-    with pytest.raises(ConfigError, match=rf"^forward\.{key} must be"):
-        make(**values)
+    ]:
+        with pytest.raises(ConfigError, match=rf"^forward\.{key} must be"):
+            make(**values)

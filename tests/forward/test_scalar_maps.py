@@ -190,36 +190,31 @@ def test_maps_that_return_or_only_shift_warn_that_they_destroy_nothing(process):
         process.validate()
 
 
-@pytest.mark.parametrize(
-    ("kind", "key", "value"),
-    [
+def test_a_wrong_option_is_refused_by_the_name_of_its_key():
+    for kind, key, value in [
         (ConstantDeceleration, "literal", "yes"),
         (ConstantDeceleration, "literal", 1),
         (ConstantDeceleration, "literal", None),
         *[(kind, "velocity", value) for kind in (Polynomial, Kinematics) for value in ("fast", None, float("nan"), True)],
         *[(kind, "acceleration", value) for kind in (Polynomial, Kinematics) for value in ("2", float("inf"), [2])],
-    ],
-)
-def test_a_wrong_option_is_refused_by_the_name_of_its_key(kind, key, value):
-    with pytest.raises(ConfigError, match=rf"^forward\.{key} must be"):
-        kind(SHAPE, **{key: value})
+    ]:
+        with pytest.raises(ConfigError, match=rf"^forward\.{key} must be"):
+            kind(SHAPE, **{key: value})
 
 
-@pytest.mark.parametrize(
-    ("key", "values"),
-    [
+def test_a_wrong_value_is_refused_by_the_name_of_its_key():
+    wrong = [
         ("forward.num_levels", {"num_levels": "abc"}),
         ("forward.num_levels", {"num_levels": 0}),
         ("forward.sigma", {"sigma": -1}),
         ("forward.sigma", {"sigma": "small"}),
         ("data.shape", {"shape": 28}),
         ("data.shape", {"shape": []}),
-    ],
-)
-@pytest.mark.parametrize("kind", [ConstantVelocity, Identity, ConstantDeceleration, Polynomial, Kinematics])
-def test_a_wrong_value_is_refused_by_the_name_of_its_key(kind, key, values):
-    with pytest.raises(ConfigError, match=rf"^{key} must"):
-        kind(**{"shape": SHAPE, **values})
+    ]
+    for kind in (ConstantVelocity, Identity, ConstantDeceleration, Polynomial, Kinematics):
+        for key, values in wrong:
+            with pytest.raises(ConfigError, match=rf"^{key} must"):
+                kind(**{"shape": SHAPE, **values})
 
 
 def test_identity_warns_that_it_destroys_nothing():

@@ -77,9 +77,8 @@ def test_the_density_of_images_solves_the_heat_equation():
     assert_close(slope, laplacian, atol=1e-3, rtol=0)
 
 
-@pytest.mark.parametrize(
-    ("key", "values"),
-    [
+def test_a_wrong_value_is_refused_by_the_name_of_its_key():
+    for key, values in [
         ("sigma_min", {"sigma_min": 0}),
         ("sigma_min", {"sigma_min": "small"}),
         ("sigma_max", {"sigma_max": -1}),
@@ -88,8 +87,6 @@ def test_the_density_of_images_solves_the_heat_equation():
         ("sigma_max", {"sigma_min": 2, "sigma_max": 1}),
         ("num_levels", {"num_levels": 1}),
         ("num_levels", {"num_levels": "many"}),
-    ],
-)
-def test_a_wrong_value_is_refused_by_the_name_of_its_key(key, values):
-    with pytest.raises(ConfigError, match=rf"^forward\.{key} must be"):
-        VarianceExploding(SHAPE, **values)
+    ]:
+        with pytest.raises(ConfigError, match=rf"^forward\.{key} must be"):
+            VarianceExploding(SHAPE, **values)
