@@ -193,4 +193,4 @@ def test_a_training_can_be_sampled_with_and_without_noise(tmp_path, refused):
         ancestral(model, drawn[1]["initial"], times, stochastic=False).detach(), drawn[1]["samples"], atol=1e-5, rtol=0
     )
     sentence = refused("sample", f"run={folder}", "n=2", "sampler=ode", "trainer.accelerator=cpu")
-    assert sentence == "Error: sampler=ode needs score, which model=autoregressive lacks; use sampler=ancestral."
+    assert "sampler=ode needs score" in sentence and "use sampler=ancestral" in sentence

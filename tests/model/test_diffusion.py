@@ -409,42 +409,31 @@ def test_the_loss_of_a_sample_depends_on_its_key_alone(name):
 # what is chosen and refused ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", MAPS)
-def test_auto_chooses_by_the_map(name):
-    model = make(MAPS[name]())
-    assert (
-        model.prediction_type == model.chosen["prediction_type"] == ("x0" if name == "random_matrix" else "preconditioned")
-    )
-    assert "prediction_type" not in make(MAPS[name](), prediction_type="x0").chosen
+def test_auto_chooses_by_the_map():
+    for build in MAPS.values():
+        model = make(build())
+        expected = "preconditioned" if model.process.is_diagonal else "x0"
+        assert model.prediction_type == model.chosen["prediction_type"] == expected
+        assert "prediction_type" not in make(build(), prediction_type="x0").chosen
 
 
-@pytest.mark.parametrize(
-    ("message", "name", "settings"),
-    [
-        (
-            "model.prediction_type=eps divides by A.*forward=heat may lose; use preconditioned or x0",
-            "heat",
-            {"prediction_type": "eps"},
-        ),
-        ("model.prediction_type=eps divides by A.*forward=random_matrix", "random_matrix", {"prediction_type": "eps"}),
-        (
-            "model.prediction_type=preconditioned needs a diagonal map; forward=random_matrix",
-            "random_matrix",
-            {"prediction_type": "preconditioned"},
-        ),
-        ("model.prediction_type must .*did you mean score", "heat", {"prediction_type": "scor"}),
-        ("model.preconditioning must", "heat", {"preconditioning": "none"}),
-        ("model.reverse_variance must", "heat", {"reverse_variance": "large"}),
-        ("model.calibration_images must", "heat", {"calibration_images": 1}),
-    ],
-)
-def test_a_wrong_value_is_refused_by_the_name_of_its_key(message, name, settings):
-    with pytest.raises(ConfigError, match=f"^{message}"):
-        make(MAPS[name](), **settings)
+def test_a_wrong_value_is_refused_by_key_and_fix():
+    for key, value, name, fix in (
+        ("prediction_type", "eps", "heat", "forward=heat.*preconditioned or x0"),
+        ("prediction_type", "eps", "random_matrix", "forward=random_matrix.*x0"),
+        ("prediction_type", "preconditioned", "random_matrix", "forward=random_matrix.*use x0"),
+        ("prediction_type", "scor", "heat", "did you mean score"),
+        ("preconditioning", "none", "heat", ""),
+        ("reverse_variance", "large", "heat", ""),
+        ("calibration_images", 1, "heat", ""),
+        ("scale_input", 1, "heat", ""),
+    ):
+        with pytest.raises(ConfigError, match=rf"model\.{key}.*{fix}"):
+            make(MAPS[name](), **{key: value})
 
 
 def test_a_hidden_map_is_refused():
-    with pytest.raises(ConfigError, match=r"^model=diffusion uses T, which forward.conditional=false hides; use model=ihd"):
+    with pytest.raises(ConfigError, match=r"forward\.conditional=false.*use model=ihd"):
         make(shipped_map("random_velocity", SHAPE, K, conditional=False))
 
 
@@ -486,5 +475,4 @@ def test_a_training_can_be_sampled_by_any_sampler_that_suits_it(tmp_path, refuse
         assert drawn[sampler].shape == (2, 1, 8, 8) and drawn[sampler].isfinite().all()
     assert not torch.isclose(drawn["heun"], drawn["ancestral"]).all()
     sentence = refused("sample", f"run={folder}", "n=2", "sampler=exact", "trainer.accelerator=cpu")
-    suited = "ancestral or heun or ode or predictor_corrector or sde"
-    assert sentence == f"Error: sampler=exact needs exact, which model=diffusion lacks; use sampler={suited}."
+    assert "sampler=exact" in sentence and "model=diffusion" in sentence and "use sampler=ancestral or heun" in sentence

@@ -177,23 +177,20 @@ def test_the_scheduler_multiplies_the_learning_rate_by_the_warm_up():
     assert configured["lr_scheduler"]["interval"] == "step"
 
 
-@pytest.mark.parametrize(
-    ("message", "settings"),
-    [
-        ("model.parametrisation must .*did you mean residual", {"parametrisation": "residul"}),
-        ("model.parametrisation must", {"parametrisation": None}),
-        ("model.train_top_level must", {"train_top_level": "no"}),
-        ("model.delta must", {"delta": -0.1}),
-        ("model.delta must", {"delta": "auto"}),
-        ("model.prior_std must", {"prior_std": -1}),
-        ("model.warmup_steps must", {"warmup_steps": 0.5}),
-        ("seed must", {"seed": "abc"}),
-        ("model.train_top_level=false needs forward.num_levels", {"train_top_level": False, "process": FADE}),
-    ],
-)
-def test_a_wrong_value_is_refused_by_the_name_of_its_key(message, settings):
-    with pytest.raises(ConfigError, match=f"^{message}"):
-        make(**settings)
+def test_a_wrong_value_is_refused_by_key_and_fix():
+    for words, settings in (
+        ("model.parametrisation.*did you mean residual", {"parametrisation": "residul"}),
+        ("model.parametrisation", {"parametrisation": None}),
+        ("model.train_top_level", {"train_top_level": "no"}),
+        ("model.delta", {"delta": -0.1}),
+        ("model.delta", {"delta": "auto"}),
+        ("model.prior_std", {"prior_std": -1}),
+        ("model.warmup_steps", {"warmup_steps": 0.5}),
+        ("seed", {"seed": "abc"}),
+        ("model.train_top_level=false.*forward.num_levels", {"train_top_level": False, "process": FADE}),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            make(**settings)
 
 
 def test_a_sharded_model_clips_its_own_gradients():

@@ -106,7 +106,7 @@ def test_there_is_nothing_to_learn():
 
 def test_a_map_that_is_drawn_at_random_is_refused():
     model = Oracle(shipped_map("random_velocity", SHAPE, 3), torch.nn.Identity(), None, None)
-    with pytest.raises(ConfigError, match=r"^model=oracle has no closed form for forward=random_velocity, which is drawn"):
+    with pytest.raises(ConfigError, match=r"model=oracle.*forward=random_velocity"):
         model.calibrate(SimpleNamespace(spec=gaussian()))
 
 
@@ -114,7 +114,7 @@ def test_the_variance_of_a_matrix_map_is_refused_and_its_mean_is_not():
     model, u = exact_model(RandomMatrix(SHAPE, 4, 0.2)), fields(2)
     t, s = model.process.times[[4, 4]], model.process.times[[3, 3]]
     assert model.denoise(u, t).isfinite().all() and model.score(u, t).isfinite().all()
-    with pytest.raises(ConfigError, match=r"^forward=random_matrix is not diagonal in the basis of the data; use sampler="):
+    with pytest.raises(ConfigError, match=r"forward=random_matrix.*use sampler="):
         model.reverse_std(t, s)
 
 
@@ -136,9 +136,6 @@ def test_a_run_is_written_without_training_and_loads_without_a_note(tmp_path, ca
     caplog.clear()
     model, data, _ = load(folder, weights="ema")
     assert caplog.text == "" and "Note" not in capfd.readouterr().err
-    with pytest.raises(AssertionError, match="call calibrate"):
-        model.denoise(fields(1), last(model, 1))
-    model.calibrate(data)
     assert torch.equal(model.exactly.spectrum, data.spec.spectrum)
 
 

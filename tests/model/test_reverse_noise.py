@@ -230,24 +230,17 @@ def test_measured_noise_is_that_of_single_levels(mode):
     with pytest.raises(AssertionError, match="call calibrate"):
         model.reverse_std(*single(process, 2))
     model.calibrate(gaussian_data(process, 4))
-    with pytest.raises(ConfigError, match=f"^model.delta_mode={mode} takes single levels; use constant"):
+    with pytest.raises(ConfigError, match=f"model.delta_mode={mode}.*use constant"):
         model.reverse_std(process.times[[4]], process.times[[2]])
     assert make(process, parametrisation="x0").reverse_std(process.times[[4]], process.times[[2]]).item() == 1.25 * SIGMA
 
 
-@pytest.mark.parametrize("mode", ["per_step", "spectral"])
-def test_a_measured_noise_refuses_a_given_one(mode):
-    with pytest.raises(ConfigError, match=f"^model.delta_mode={mode} finds its own delta; remove delta"):
-        make(Heat(SHAPE, K, SIGMA), delta_mode=mode, delta=0.1)
-
-
-@pytest.mark.parametrize(
-    ("message", "settings"),
-    [
-        ("model.delta_mode must be one of .*did you mean per_step", {"delta_mode": "perstep"}),
-        ("model.calibration_images must be a whole number of at least 1", {"calibration_images": 0}),
-    ],
-)
-def test_a_wrong_value_is_refused_by_the_name_of_its_key(message, settings):
-    with pytest.raises(ConfigError, match=f"^{message}"):
-        make(Heat(SHAPE, K, SIGMA), **settings)
+def test_a_wrong_value_is_refused_by_key_and_fix():
+    for words, settings in (
+        ("model.delta_mode=per_step.*remove delta", {"delta_mode": "per_step", "delta": 0.1}),
+        ("model.delta_mode=spectral.*remove delta", {"delta_mode": "spectral", "delta": 0.1}),
+        ("model.delta_mode.*did you mean per_step", {"delta_mode": "perstep"}),
+        ("model.calibration_images", {"calibration_images": 0}),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            make(Heat(SHAPE, K, SIGMA), **settings)

@@ -264,7 +264,7 @@ def test_every_level_is_trained_and_the_field_itself_is_a_target(losses):
     states = model.trajectory(batch["u0"], 1, InTurn(range(K), 0))[1]
     assert_close(states[0][0], batch["u0"][0], atol=1e-12, rtol=0)
     others = model.loss({"u0": torch.cat([batch["u0"][:1] + 1, batch["u0"][1:]])}, InTurn(range(K), 0))
-    assert others[0] != values[0] and torch.equal(others[1:], values[1:])
+    assert others[0] != values[0] and torch.allclose(others[1:], values[1:], atol=1e-12)
 
 
 def test_waves_that_the_map_does_not_disturb_are_not_corrected():
@@ -276,17 +276,12 @@ def test_waves_that_the_map_does_not_disturb_are_not_corrected():
     assert (step - plain).flatten()[1:].abs().max() > 1e-3
 
 
-@pytest.mark.parametrize(
-    ("message", "settings"),
-    [
-        ("model.losses must .*did you mean backward", {"losses": "backwards"}),
-        ("model.inputs must be 1 .the state. or 2", {"inputs": 3}),
-        ("model.inputs must", {"inputs": 0}),
-    ],
-)
-def test_a_wrong_value_is_refused_by_the_name_of_its_key(message, settings):
-    with pytest.raises(ConfigError, match=f"^{message}"):
-        make(**settings)
+def test_a_wrong_value_is_refused_by_key_and_fix():
+    with pytest.raises(ConfigError, match=r"model\.losses.*did you mean backward"):
+        make(losses="backwards")
+    for inputs in (0, 3):
+        with pytest.raises(ConfigError, match=r"model\.inputs"):
+            make(inputs=inputs)
 
 
 # from the command line ---------------------------------------------------------------------------------------------------
@@ -322,10 +317,9 @@ def test_a_training_can_be_sampled_as_sde_or_as_ode(tmp_path, refused):
         assert drawn[-1].shape == (2, 1, 8, 8) and drawn[-1].isfinite().all()
     assert not torch.isclose(*drawn).all()
     sentence = refused("sample", f"run={folder}", "n=2", "sampler=heun", "trainer.accelerator=cpu")
-    suited = "ancestral or ode or predictor_corrector or sde"
-    assert sentence == f"Error: sampler=heun needs denoise, which model=smdp lacks; use sampler={suited}."
+    assert "sampler=heun needs denoise" in sentence and "use sampler=ancestral or ode" in sentence
 
 
 def test_a_sampler_that_does_not_suit_a_model_is_refused_before_training(refused):
     sentence = refused("train", "model=ihd", "sampler=sde", *SMALL_FIELDS[:5], "trainer.accelerator=cpu")
-    assert sentence == "Error: sampler=sde needs score, which model=ihd lacks; use sampler=ancestral."
+    assert "sampler=sde needs score" in sentence and "model=ihd" in sentence and "use sampler=ancestral" in sentence

@@ -174,7 +174,7 @@ def test_it_needs_no_sampler():
     assert not Supervised.uses_sampler
 
 
-@pytest.mark.parametrize(("key", "value"), [("loss", "l1"), ("input", "noise"), ("noise_std", -1.0)])
-def test_a_wrong_value_is_refused_by_the_name_of_its_key(key, value):
-    with pytest.raises(ConfigError, match=rf"^model.{key} "):
-        make(half, **{key: value})
+def test_a_wrong_value_is_refused_by_the_name_of_its_key():
+    for key, value in {"loss": "l1", "input": "noise", "noise_std": -1.0}.items():
+        with pytest.raises(ConfigError, match=rf"model\.{key} "):
+            make(half, **{key: value})

@@ -166,7 +166,7 @@ def test_one_start_and_one_noise_give_one_sample():
 def test_one_start_with_its_own_noise_gives_different_samples():
     model = trained()
     u_last, out = samples_of(random_states(model, data(), CPU, 3, same_init=True, share_noise=False), range(3))
-    assert torch.equal(u_last, u_last[:1].expand_as(u_last))
+    assert_close(u_last, u_last[:1].expand_as(u_last), atol=1e-6, rtol=0)
     assert not torch.isclose(out[0], out[1]).any()
 
 
@@ -207,11 +207,11 @@ def test_a_random_map_is_drawn_anew_for_each_sample_and_the_same_in_any_batch():
 def test_samples_that_start_alike_share_their_random_map_and_not_their_noise():
     model, u_last, _ = random_states(told(), data(), CPU, 3, same_init=True, share_noise=False)(range(4))
     assert model.process.velocity.unique().numel() == 1
-    assert torch.equal(u_last, u_last[:1].expand_as(u_last))
+    assert_close(u_last, u_last[:1].expand_as(u_last), atol=1e-6, rtol=0)
     apart, _, _ = random_states(told(), data(), CPU, 3, same_init=False, share_noise=True)(range(4))
     assert apart.process.velocity.unique().numel() == 4
 
 
 def test_there_is_no_map_between_two_random_ones():
-    with pytest.raises(ConfigError, match="interpolate=true needs one map for both ends, and forward=random_velocity is"):
+    with pytest.raises(ConfigError, match=r"interpolate=true.*forward=random_velocity"):
         interpolated_states(told(), data(), CPU, 3, 5)

@@ -183,10 +183,8 @@ def test_eulers_step_is_the_drift_and_the_diffusion_times_the_step():
 
 def test_a_map_without_a_finite_drift_and_a_step_that_is_none_are_refused():
     model = exact_model(ConstantVelocity(SHAPE, 4, sigma=0.2), 0.5)
-    with pytest.raises(
-        ConfigError, match=r"^A\(1\) of forward=constant_velocity is not invertible, so its drift is infinite"
-    ):
+    with pytest.raises(ConfigError, match=r"forward=constant_velocity is not invertible.*sampler\.step=physics"):
         ode(model, torch.zeros(1, *SHAPE), model.process.times, step="euler")
     for sampler in (ode, sde):
-        with pytest.raises(ConfigError, match=r"^sampler\.step must be one of physics, euler"):
+        with pytest.raises(ConfigError, match=r"sampler\.step must be one of .*physics"):
             sampler(SimpleNamespace(process=None), torch.zeros(1, *SHAPE), at(0.0, 2), step="midpoint")

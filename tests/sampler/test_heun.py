@@ -119,9 +119,9 @@ def test_a_map_of_matrices_is_followed_from_level_to_level(order, acts_on):
 
 def test_levels_between_which_the_map_is_not_known_and_an_order_of_0_are_refused():
     model = exact_model(RandomMatrix(SHAPE, 3, sigma=0.3))
-    with pytest.raises(ConfigError, match="forward=random_matrix is known at its 3 levels alone"):
+    with pytest.raises(ConfigError, match="forward=random_matrix"):
         heun(model, fields(), model.process.times, substeps=2)
-    with pytest.raises(ConfigError, match=r"sampler\.order must be a whole number of at least 1"):
+    with pytest.raises(ConfigError, match=r"sampler\.order must"):
         heun(model, fields(), model.process.times, order=0)
 
 

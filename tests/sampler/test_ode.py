@@ -63,5 +63,5 @@ def test_no_mode_grows_by_more_than_two_a_step():
 
 
 def test_a_factor_below_0_is_refused():
-    with pytest.raises(ConfigError, match=r"sampler\.factor must be a number of at least 0"):
+    with pytest.raises(ConfigError, match=r"sampler\.factor must"):
         ode(MODEL, torch.zeros(1, 1, 8, 8), LEVELS, factor=-0.5)

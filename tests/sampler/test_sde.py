@@ -85,5 +85,5 @@ def test_its_noise_is_scaled_as_asked_and_refused_below_0():
     assert not laws[0.0][1][0].any() and laws[1.0][1][0].any()
     assert torch.allclose(laws[2.0][1][0], 4 * laws[1.0][1][0])
     assert all(torch.equal(law[0][0], laws[1.0][0][0]) for law in laws.values())
-    with pytest.raises(ConfigError, match=r"^sampler\.noise_scale must be a number of at least 0, not -1"):
+    with pytest.raises(ConfigError, match=r"sampler\.noise_scale must"):
         sde(model, torch.zeros(1, 1, 8, 8), model.process.times, noise_scale=-1.0)

@@ -135,7 +135,7 @@ class Sampler(Protocol):
         ...
 
 
-def function_of(sampler: Callable[..., object]) -> FunctionType:
+def function_of(sampler: Callable[..., object]) -> Callable[..., object]:
     """The function that a sampler is, without its bound options; of a callable object, its __call__."""
     function = sampler.func if isinstance(sampler, functools.partial) else sampler
     return function if isinstance(function, FunctionType) else type(function).__call__
