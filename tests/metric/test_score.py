@@ -21,8 +21,8 @@ from heatgen.metric.context import EvalContext
 from heatgen.metric.reference import Reference
 from heatgen.metric.score import Score
 from heatgen.model.ihd import IHD
-from heatgen.model.module import Method
 from heatgen.model.oracle import Oracle
+from heatgen.model.score import ScoreMethod
 from heatgen.oracle.find import exact_answers
 from heatgen.oracle.mixture import MixtureOracle
 from heatgen.runtime.devices import Devices
@@ -60,7 +60,7 @@ def plain(monkeypatch):
         monkeypatch.setattr(f"heatgen.metric.score.pictures.{name}", lambda *rest: None)
 
 
-class Biased(Method):
+class Biased(ScoreMethod):
     """The score (1 + a) s* + c / sigma(t), and forward draws of the law for states; `late` calls each by its neighbour."""
 
     def __init__(self, process, data, a=0.0, c=0.0, late=0):
@@ -364,7 +364,7 @@ def test_without_noise_there_is_no_score_error():
     data = mixture(3)
     process = RandomMatrix((1, 1, 3), num_levels=3, sigma=0)
     model = IHD(process, Zero(), ancestral, None, parametrisation="residual", delta=0.1)
-    model.score = lambda u, t: u
+    model.score = model.physics_step = model.euler_step = lambda u, *times: u
     result = Score(levels=3)(ctx(model, data, n=20))
     assert "no score error: forward=random_matrix has no noise at level 1." in result.notes
 

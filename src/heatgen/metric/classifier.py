@@ -7,7 +7,7 @@ hundredth.
 
 import hashlib
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +21,15 @@ from heatgen.runtime.directory import read_checkpoint
 
 FEATURES = 128
 BATCH = 128
+
+
+class TrainedState(TypedDict):
+    """What the file of a classifier holds."""
+
+    weights: dict[str, Tensor]
+    shape: list[int]
+    classes: int
+    accuracy: float
 
 
 def weights_file(data_dir: str, data_name: str) -> Path:
@@ -85,7 +94,7 @@ class Classifier:
         return self.network.logits(features.to(self.device)).softmax(1).cpu()
 
 
-def train(data: DataModule, epochs: int, seed: int) -> dict[str, Any]:
+def train(data: DataModule, epochs: int, seed: int) -> TrainedState:
     """A ConvNet trained with Adam and a learning rate that falls to 0; its weights, shape, classes and test accuracy.
 
     ConfigError for a data set without labels.
@@ -110,8 +119,8 @@ def train(data: DataModule, epochs: int, seed: int) -> dict[str, Any]:
     network.eval()
     with torch.no_grad():
         right = [
-            (network(data.get("test", run)).argmax(1) == test.labels[list(run)]).double()
-            for run in (range(i, min(i + 1000, len(test))) for i in range(0, len(test), 1000))
+            (network(data.get("test", batch)).argmax(1) == test.labels[list(batch)]).double()
+            for batch in (range(i, min(i + 1000, len(test))) for i in range(0, len(test), 1000))
         ]
     accuracy = torch.cat(right).mean().item()
     return {"weights": network.state_dict(), "shape": list(data.spec.shape), "classes": classes, "accuracy": accuracy}

@@ -7,7 +7,7 @@ import urllib.request
 import warnings
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -48,7 +48,7 @@ def make_extractor(
     return Script(Path(extractor), device)
 
 
-def load_script(path: Path, device: torch.device) -> Any:
+def load_script(path: Path, device: torch.device) -> torch.jit.ScriptModule:
     """The network of a TorchScript file. ConfigError if it is not one."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -101,7 +101,7 @@ class Inception:
         from cleanfid.resize import build_resizer
 
         network = load_script(path, device)
-        inner: Any = network if hasattr(network, "layers") else getattr(network, "net", None)
+        inner = network if hasattr(network, "layers") else getattr(network, "net", None)
         if not hasattr(inner, "layers"):
             raise ConfigError(f"{path} has no sub-module `layers`; give clean-fid's {FILE} with metric.weights=FILE.")
         self.layers, self.device, self.resize = inner.layers, device, build_resizer("clean")

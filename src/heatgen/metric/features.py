@@ -2,6 +2,7 @@
 
 import hashlib
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 import torch
@@ -19,11 +20,30 @@ from heatgen.runtime.files import atomic_path
 SOURCES = ("model", "train", "val", "test")
 
 
+class FeatureSettings(TypedDict, total=False):
+    """What every metric of features can be given; see `FeatureMetric`."""
+
+    source: str
+    reference: str
+    reference_n: int | None
+    extractor: str
+    weights: str | None
+    truncate: bool
+
+
 class FeatureMetric:
     """A metric of the features of samples, mostly beside those of a reference; a subclass writes `measure`.
 
-    See conf/mode/fid.yaml for its settings. ConfigError for a value out of range, for fewer than two images, for data that
-    are not images, and where there is nothing to measure.
+    Args:
+        source: what is measured: model, samples of the run | train | val | test, images of the data set.
+        reference: the split to compare with: train | val | test.
+        reference_n: how many of its images; None: all.
+        extractor: inception | classifier | a TorchScript file.
+        weights: Inception as TorchScript; None: see `extractor.find_inception`.
+        truncate: whether bytes are floor(255 u), as the original code has it, in place of rounded.
+
+    Raises:
+        ConfigError: for a value out of range, fewer than two images, data that are not images, and nothing to measure.
     """
 
     needs_reference = True
@@ -71,7 +91,7 @@ class FeatureMetric:
         result = self.measure(features, reference, extractor, ctx.seed)
         result.facts = self.facts(ctx, features, reference, extractor) | result.facts
         if self.extractor != "inception":
-            result.notes.append("not Inception features: comparable with numbers of the same extractor alone.")
+            result.notes.append("not Inception features: comparable only with values of the same extractor.")
         return result
 
     def facts(self, ctx: EvalContext, features: Tensor, reference: Tensor, extractor: Extractor) -> dict[str, object]:
@@ -99,7 +119,7 @@ class FeatureMetric:
         if ctx.devices.gather(torch.tensor([path.is_file()])).all():  # all processes take the same way
             return torch.from_numpy(np.load(path))
         chosen = sorted(shuffled(len(images), "statistics")[:n])
-        features = ctx.each(chosen, lambda run: extractor(images.pixels(run)), f"features of {split}")
+        features = ctx.each(chosen, lambda batch: extractor(images.pixels(batch)), f"features of {split}")
         if ctx.devices.first:
             with atomic_path(path) as beside, beside.open("wb") as file:
                 np.save(file, features.numpy())
@@ -109,7 +129,7 @@ class FeatureMetric:
 def too_few(features: Tensor, reference: Tensor) -> list[str]:
     """The caveat of a number that is biased where there are fewer images than features."""
     few, size = min(len(features), len(reference)), features.shape[1]
-    caveat = f"only {few} images, fewer than the {size} features: biased, comparable at the same number alone."
+    caveat = f"only {few} images, fewer than the {size} features: biased, comparable only at equal n."
     return [caveat] if few < size else []
 
 

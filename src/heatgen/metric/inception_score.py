@@ -1,7 +1,7 @@
 """mode=inception_score: how sure a classifier is of each sample, and how many classes it sees in all."""
 
 import math
-from typing import Any
+from typing import Unpack
 
 import torch
 from torch import Tensor
@@ -9,7 +9,7 @@ from torch import Tensor
 from heatgen import check
 from heatgen.check import ConfigError
 from heatgen.metric.extractor import Extractor
-from heatgen.metric.features import FeatureMetric
+from heatgen.metric.features import FeatureMetric, FeatureSettings
 from heatgen.metric.result import Result, Value
 
 
@@ -30,7 +30,7 @@ class InceptionScore(FeatureMetric):
 
     needs_reference = False
 
-    def __init__(self, splits: int = 10, **settings: Any):
+    def __init__(self, splits: int = 10, **settings: Unpack[FeatureSettings]):
         super().__init__(**settings)
         self.splits = check.integer("metric.splits", splits, minimum=1)
 

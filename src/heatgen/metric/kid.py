@@ -1,13 +1,13 @@
 """mode=kid: the kernel Inception distance between samples and a reference."""
 
-from typing import Any
+from typing import Unpack
 
 import torch
 from torch import Tensor
 
 from heatgen import check
 from heatgen.metric.extractor import Extractor
-from heatgen.metric.features import FeatureMetric, too_few
+from heatgen.metric.features import FeatureMetric, FeatureSettings, too_few
 from heatgen.metric.result import Result, Value
 from heatgen.noise import generator
 
@@ -31,7 +31,7 @@ def polynomial_mmd(x: Tensor, y: Tensor) -> float:
 class KID(FeatureMetric):
     """polynomial_mmd of Inception features, averaged over random subsets; unbiased, lower is better."""
 
-    def __init__(self, subsets: int = 100, subset_size: int = 1000, **settings: Any):
+    def __init__(self, subsets: int = 100, subset_size: int = 1000, **settings: Unpack[FeatureSettings]):
         super().__init__(**settings)
         self.subsets = check.integer("metric.subsets", subsets, minimum=1)
         self.subset_size = check.integer("metric.subset_size", subset_size, minimum=2)

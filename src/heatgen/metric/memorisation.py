@@ -52,15 +52,17 @@ class Memorisation:
         start = torch.as_tensor(ctx.data.prior_order(range(n), ctx.seed))
         device = ctx.devices.device
 
-        def compare(run: Sequence[int]) -> Tensor:
-            u = samples[list(run)].to(device)
+        def compare(indices: Sequence[int]) -> Tensor:
+            u = samples[list(indices)].to(device)
             distance, index = nearest(u, ctx)
-            own = (u - ctx.data.get("train", start[list(run)].tolist()).to(u)).square().flatten(1).mean(1).sqrt()
+            own = (u - ctx.data.get("train", start[list(indices)].tolist()).to(u)).square().flatten(1).mean(1).sqrt()
             return torch.stack([own.double(), distance, index.double()], dim=1)
 
         own, close, index = ctx.each(range(n), compare, "nearest images").unbind(1)
         held = range(min(n, len(ctx.data.images(self.split))))
-        others = ctx.each(held, lambda run: nearest(ctx.data.get(self.split, run).to(device), ctx)[0], "held-out images")
+        others = ctx.each(
+            held, lambda indices: nearest(ctx.data.get(self.split, indices).to(device), ctx)[0], "held-out images"
+        )
         if not ctx.devices.first:
             return Result()
         bound = others.quantile(0.01)

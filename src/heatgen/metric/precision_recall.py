@@ -1,6 +1,6 @@
 """mode=precision_recall: how many samples look real, and how much of what is real the samples reach."""
 
-from typing import Any
+from typing import Unpack
 
 import torch
 from torch import Tensor
@@ -9,7 +9,7 @@ from heatgen import check
 from heatgen.check import ConfigError
 from heatgen.data.images import shuffled
 from heatgen.metric.extractor import Extractor
-from heatgen.metric.features import FeatureMetric
+from heatgen.metric.features import FeatureMetric, FeatureSettings
 from heatgen.metric.result import Result, Value
 
 BLOCK = 2048  # rows of a distance matrix at a time
@@ -35,7 +35,7 @@ class PrecisionRecall(FeatureMetric):
     ConfigError where there are not more than k images. Source: Kynkaanniemi et al. 2019, eqs. 1 and 2, k = 3.
     """
 
-    def __init__(self, k: int = 3, largest: int = 10000, **settings: Any):
+    def __init__(self, k: int = 3, largest: int = 10000, **settings: Unpack[FeatureSettings]):
         super().__init__(**settings)
         self.k = check.integer("metric.k", k, minimum=1)
         self.largest = check.integer("metric.largest", largest, minimum=2)

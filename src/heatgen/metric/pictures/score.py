@@ -1,26 +1,39 @@
 """The figures of mode=score: scores side by side, the curves by level, the densities there and back."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from PIL import Image
 from torch import Tensor
 
+from heatgen.forward.process import ForwardProcess
 from heatgen.metric import distances
 from heatgen.metric.pictures.figure import as_image, plots
+from heatgen.metric.reference import Reference
 from heatgen.noise import SampleNoise
+from heatgen.oracle.gaussian import GaussianOracle
+from heatgen.oracle.mixture import MixtureOracle
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 LINE, ARROWS, PLANE = 201, 15, 80  # places of a grid: in one dimension; arrows a side, and colours a side, in two
 BINS = 40  # squares a side in a histogram of the plane
 LONGEST = 3.0  # of an arrow, in units of 1 / sigma
-SEEN = 8.0  # how far ln p may fall below its largest value where a difference is shown
+VISIBLE = 8.0  # how far ln p may fall below its largest value where a difference is shown
 REACH = 3.5  # deviations to either side that a grid covers
+Exact = GaussianOracle | MixtureOracle
 Answer = Callable[[Tensor, Tensor], Tensor]
 
 
 def score(
-    process: Any, oracle: Any, learned: Answer, u0: Tensor, levels: Sequence[int], series: Mapping[str, Sequence[float]]
+    process: ForwardProcess,
+    oracle: Exact,
+    learned: Answer,
+    u0: Tensor,
+    levels: Sequence[int],
+    series: Mapping[str, Sequence[float]],
 ) -> Image.Image:
     """sigma(t) times the exact score, the learned one and their difference; in three dimensions and more the error by t.
 
@@ -36,20 +49,18 @@ def score(
     return as_image(figure)
 
 
-def sigma(process: Any, t: Tensor) -> Tensor:
+def sigma(process: ForwardProcess, t: Tensor) -> Tensor:
     """The rms of L(t) over coefficients, (B, 1, 1, 1) float64."""
-    std: Tensor = process.std(t).double().square().mean((1, 2, 3), keepdim=True).sqrt()
-    return std
+    return process.std(t).double().square().mean((1, 2, 3), keepdim=True).sqrt()
 
 
-def forward_draws(process: Any, u0: Tensor, k: int, seed: int = 0) -> Tensor:
+def forward_draws(process: ForwardProcess, u0: Tensor, k: int, seed: int = 0) -> Tensor:
     """u_k of each point, with noise by its number, like u0."""
-    noise = SampleNoise(range(len(u0)), seed, "score picture", k)
-    draws: Tensor = process.perturb(u0, process.times[k].expand(len(u0)), noise.normal_like(u0))
-    return draws
+    rng = SampleNoise(range(len(u0)), seed, "score picture", k)
+    return process.perturb(u0, process.times[k].expand(len(u0)), rng.normal_like(u0))
 
 
-def score_line(process: Any, oracle: Any, learned: Answer, u0: Tensor) -> Image.Image:
+def score_line(process: ForwardProcess, oracle: Exact, learned: Answer, u0: Tensor) -> Image.Image:
     """Colours over (x, t): exact, learned, difference; dashed, the quantiles between which 99.8 % of the states are."""
     last, count = forward_draws(process, u0, process.num_levels).double(), process.num_levels
     chosen = sorted({round(1 + i * (count - 1) / 99) for i in range(100)})
@@ -77,7 +88,7 @@ def score_line(process: Any, oracle: Any, learned: Answer, u0: Tensor) -> Image.
     return as_image(figure)
 
 
-def score_plane(process: Any, oracle: Any, learned: Answer, u0: Tensor, levels: Sequence[int]) -> Image.Image:
+def score_plane(process: ForwardProcess, oracle: Exact, learned: Answer, u0: Tensor, levels: Sequence[int]) -> Image.Image:
     """At four levels: the exact and the learned score as arrows over the exact density, and the size of the difference."""
     chosen = [levels[round(i * (len(levels) - 1) / 3)] for i in range(4)]
     figure, axes = plots().subplots(3, 4, figsize=(12.5, 9.0), layout="constrained", squeeze=False)
@@ -93,7 +104,7 @@ def score_plane(process: Any, oracle: Any, learned: Answer, u0: Tensor, levels: 
         logs = oracle.log_prob(fine.double(), time[None]).cpu().reshape(PLANE, PLANE)
         relative = logs - logs.max()
         exact, own = scores(fine)
-        gap = (own - exact).norm(dim=1).reshape(PLANE, PLANE).masked_fill(logs < logs.max() - SEEN, torch.nan)
+        gap = (own - exact).norm(dim=1).reshape(PLANE, PLANE).masked_fill(logs < logs.max() - VISIBLE, torch.nan)
         peak = max(gap.nan_to_num().max().item(), 1e-9)
         for panel, name, arrows in zip(column, ("exact", "learned"), scores(coarse), strict=False):
             panel.imshow(relative.exp().numpy(), extent=box, origin="lower", cmap="Blues", vmax=1.4)
@@ -128,7 +139,7 @@ def field_grid(box: Sequence[float], side: int) -> Tensor:
     return torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1).reshape(-1, 1, 1, 2)
 
 
-def error_curve(panel: Any, series: Mapping[str, Sequence[float]]) -> None:
+def error_curve(panel: "Axes", series: Mapping[str, Sequence[float]]) -> None:
     """The score error, and the relative one, against t."""
     for name, style, label in (("score_error", "C3o-", "score error"), ("score_error_relative", "C0.--", "relative")):
         panel.plot(series["t"], series[name], style, markersize=3, label=label)
@@ -164,14 +175,14 @@ def levels(series: Mapping[str, Sequence[float]], exact_ks: float) -> Image.Imag
     return as_image(figure)
 
 
-def densities(reference: Any, u0: Tensor, states: Mapping[int, Tensor], shown: int, seed: int) -> Image.Image:
+def densities(reference: Reference, u0: Tensor, states: Mapping[int, Tensor], shown: int, seed: int) -> Image.Image:
     """Forward draws (top) and states on the way back (bottom) at the same times, t = 0 on the left.
 
     In two dimensions the states themselves; else one coefficient, the one with the largest deviation at t = 0.
     reference: the law of the coefficients; u0: clean points; states: level -> (n, d), coefficients first.
     """
-    process, seen = reference.oracle.process, sorted(states)
-    chosen = sorted({seen[round(i * (len(seen) - 1) / (shown - 1))] for i in range(shown)})
+    process, known = reference.oracle.process, sorted(states)
+    chosen = sorted({known[round(i * (len(known) - 1) / (shown - 1))] for i in range(shown)})
     draws = {k: forward_draws(process, u0, k, seed) for k in chosen}
     figure, axes = plots().subplots(
         2, len(chosen), figsize=(2.7 * len(chosen), 5.6), layout="constrained", squeeze=False, sharex="col"
@@ -193,7 +204,7 @@ def densities(reference: Any, u0: Tensor, states: Mapping[int, Tensor], shown: i
     return as_image(figure)
 
 
-def density_line(column: Sequence[Any], forward: Tensor, back: Tensor, law: Sequence[Tensor], least: float) -> None:
+def density_line(column: Sequence["Axes"], forward: Tensor, back: Tensor, law: Sequence[Tensor], least: float) -> None:
     """Histograms of numbers, (n,) each, on the same places, under the density of their law.
 
     Its single points are dashed lines; least: what is left free at either end, at least.
@@ -215,7 +226,7 @@ def density_line(column: Sequence[Any], forward: Tensor, back: Tensor, law: Sequ
         panel.set(yticks=[])
 
 
-def density_plane(column: Sequence[Any], forward: Tensor, back: Tensor) -> None:
+def density_plane(column: Sequence["Axes"], forward: Tensor, back: Tensor) -> None:
     """Counts of points of the plane, (n, 2) each, as shares on the same squares and the same scale of colours."""
     left, right, bottom, top = extent(torch.cat([forward, back[back.isfinite().all(1)]]))
     edges = [torch.linspace(low, high, BINS + 1, dtype=torch.float64) for low, high in ((left, right), (bottom, top))]
