@@ -115,7 +115,7 @@ def save_mp4(path: Path, frames: Sequence[Image.Image], fps: int = 15, hold: int
 class Film:
     """Collects states on the way back, of the first `tiles` samples and about `length` of the K steps.
 
-    It shows at most 36 images, or 4096 points. Call `begin` before each batch and give `see` to the sampler as on_step.
+    It shows at most 36 images, or 4096 points. Call `begin` before each batch and give `record` to the sampler as on_step.
     """
 
     def __init__(self, num_levels: int, tiles: int = 36, length: int = 50):

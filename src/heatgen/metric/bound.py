@@ -25,9 +25,17 @@ def gaussian_nll(gap: Tensor, std: Tensor) -> Tensor:
 def prior_kl(states: Tensor, centres: Tensor, variance: Tensor, std: Tensor) -> Tensor:
     """L_K, (B,) nats: an upper bound of KL(q(u_K | u_0) || p), p the kernel density (1/N) sum_i N(centre_i, diag std^2).
 
-    ln N - logsumexp_i(-KL_i), the bound of appendix A.3 at its optimum. states: (B, D) means of q, variance: its diagonal,
-    broadcasts to (B, D); std: of the kernels, (1, 1) or (1, D); centres: (N, D). In float64, where the distances' product
-    form loses nothing that matters for images in [0, 1].
+    ln N - logsumexp_i(-KL_i), the bound of appendix A.3 at its optimum. In float64, where the distances' product form loses
+    nothing that matters for images in [0, 1].
+
+    Args:
+        states: means of q, (B, D).
+        centres: (N, D).
+        variance: the diagonal of q's covariance, broadcasts to (B, D).
+        std: of the kernels, (1, 1) or (1, D).
+
+    Source:
+        Rissanen et al. 2023, appendix A.3.
     """
     states, centres, std = states.double(), centres.double(), std.double()
     gaps = torch.cdist(states / std, centres / std).square()  # (B, N)

@@ -33,8 +33,10 @@ class Calibration(TaskMetric):
     u = (1/K) sum_k Phi((y - mu_k) / s_k) of all pixels: coverage of the central intervals of 50, 90 and 95 %, and the
     Kolmogorov-Smirnov distance to U(0, 1), over 1000 edges. Beside them, where the law is known, the same of the best
     independent Gaussians (exact mean and variance of each pixel). Tasks are those of mode=likelihood.
-    split; contexts: numbers of context frames; targets; draws: K >= 2. ConfigError for other models and values out of range.
-    Source: Gneiting and Raftery 2007.
+    Its arguments are those of `TaskMetric`, with at least 2 draws.
+
+    Source:
+        Gneiting and Raftery 2007.
     """
 
     answer = "calibration"

@@ -30,7 +30,14 @@ EXACT_KS = 0.8687  # E KS of n exact draws of a law without atoms, times sqrt(n)
 
 @dataclass
 class Distances:
-    """Samples beside a law, each (D,): the means and deviations of both; ks, w1: the distances; w1_exact: of exact draws."""
+    """Samples beside a law, by column.
+
+    Args:
+        mean, exact_mean: (D,) of the samples and of the law.
+        std, exact_std: their standard deviations, (D,).
+        ks, w1: Kolmogorov-Smirnov and Wasserstein-1 distance, (D,).
+        w1_exact: the Wasserstein-1 distance of as many exact draws, on average, (D,).
+    """
 
     mean: Tensor
     exact_mean: Tensor
@@ -44,11 +51,11 @@ class Distances:
         """Means over columns, and the largest, of the numbers that are defined; by the names of SUMMARY."""
         ratio = torch.where(self.exact_std > 0, self.std / self.exact_std, torch.nan)
         gap, known = (self.mean - self.exact_mean).abs(), self.ks[~self.ks.isnan()]
-        numbers = (
+        values = (
             *(gap.mean(), self.std.mean(), self.exact_std.mean(), ratio.nanmean(), known.mean()),
             *(known.max() if len(known) else known.mean(), self.w1.mean(), self.w1.max(), self.w1_exact.mean()),
         )
-        return dict(zip(SUMMARY, (number.item() for number in numbers), strict=True))
+        return dict(zip(SUMMARY, (value.item() for value in values), strict=True))
 
 
 def cdf(x: Tensor, weights: Tensor, means: Tensor, stds: Tensor, left: bool = False) -> Tensor:

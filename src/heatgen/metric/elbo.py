@@ -29,11 +29,17 @@ CERTAIN = 1e-6  # of the noise of a level: a reverse step with less knows a coef
 class ELBO:
     """All terms in nats and in bits per dimension, with standard errors over images, noise and levels.
 
-    split: of the images; levels: how many of the K - 1 terms L_{k-1} are drawn for each image, None for all. Bytes are
-    dequantised, u_0 = (255 x + U) / 256, so bits per dimension are NLL / (D ln 2) + 8. compat: the sum of the original code,
-    which takes the KL of k = 1 .. K-1 where it should take k = 2 .. K; its value is not a bound.
-    A map that is drawn at random is drawn once for each image, and the bound is given that draw.
-    ConfigError for a model without Gaussian reverse steps, a delta or forward noise of 0, or too few evaluations.
+    Bytes are dequantised, u_0 = (255 x + U) / 256, so bits per dimension are NLL / (D ln 2) + 8. A map that is drawn at
+    random is drawn once for each image, and the bound is given that draw.
+
+    Args:
+        split: of the images, train, val or test.
+        levels: how many of the K - 1 terms L_{k-1} are drawn for each image; None: all.
+        compat: the sum of the original code, which takes the KL of k = 1 .. K-1 where it should take k = 2 .. K; its value
+            is not a bound.
+
+    Raises:
+        ConfigError: for a model without Gaussian reverse steps, a delta or forward noise of 0, or too few evaluations.
     """
 
     def __init__(self, split: str = "test", levels: int | None = 10, compat: bool = False):
@@ -128,9 +134,10 @@ class ELBO:
     def _last(self, ctx: EvalContext, indices: Sequence[int]) -> Tensor:
         """L_K, (B,): in blocks of training images, joined by their log-sum-exp."""
         model, u0 = ctx.trained("elbo"), self._images(ctx, indices)
-        if not model.process.is_random:
+        draws = model.process.draw(self._map_rng(ctx, indices))
+        if draws is None:
             return self._prior(ctx, model, u0)
-        draws = model.process.draw(self._map_rng(ctx, indices))  # the training images go through each image's own draw
+        # the training images go through each image's own draw
         return torch.cat([self._prior(ctx, model.bind(d[None]), u[None]) for d, u in zip(draws, u0, strict=True)])
 
     @staticmethod

@@ -92,9 +92,18 @@ def find_inception(weights: str | None, data_dir: str) -> Path:
 class Inception:
     """Features of images, bytes (B, C, H, W) -> (B, 2048) float32: clean-fid's resizing to 299x299, then Inception-v3.
 
-    Grey images are shown in all three channels. path: TorchScript with a sub-module `layers` (or `net.layers`) that maps
-    (x - 128) / 128 to the features, as clean-fid's own file has. ConfigError where it is something else.
-    Source: Parmar et al. 2022 (bicubic, antialiased, not rounded).
+    Grey images are shown in all three channels.
+
+    Args:
+        path: TorchScript with a sub-module `layers` (or `net.layers`) that maps (x - 128) / 128 to the features, as
+            clean-fid's own file has.
+        device: where it runs.
+
+    Raises:
+        ConfigError: for a file of another kind.
+
+    Source:
+        Parmar et al. 2022 (bicubic, antialiased, not rounded).
     """
 
     def __init__(self, path: Path, device: torch.device):
@@ -102,7 +111,7 @@ class Inception:
 
         network = load_script(path, device)
         inner = network if hasattr(network, "layers") else getattr(network, "net", None)
-        if not hasattr(inner, "layers"):
+        if inner is None or not hasattr(inner, "layers"):
             raise ConfigError(f"{path} has no sub-module `layers`; give clean-fid's {FILE} with metric.weights=FILE.")
         self.layers, self.device, self.resize = inner.layers, device, build_resizer("clean")
         self.output = getattr(inner, "output", None)  # features -> logits, where the file has it

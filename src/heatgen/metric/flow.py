@@ -4,7 +4,7 @@
     log p_s(u_s) = log p_T(u_T) + int_s^T div (du/dt) dt
 
 Sources: Song et al. 2021, eqs. 13 and 39, appendix D.2; Grathwohl et al. 2019 (FFJORD); the trace by random probes: Skilling
-1989, Hutchinson 1990. The score is asked in the precision of the model's weights, all else is float64.
+1989, Hutchinson 1990. The score is evaluated in the precision of the model's weights, all else is float64.
 """
 
 import math
@@ -82,11 +82,21 @@ def flow_field(model: ScoreModel, process: ForwardProcess, probes: Tensor | None
 def integrate(
     field: Field, u: Tensor, start: float, end: float, tolerance: float, scale: float
 ) -> tuple[Tensor, Tensor, int]:
-    """u at time `end`, (B, C, H, W), the integral of the divergence, (B,), and how often the field was asked.
+    """u at time `end`, (B, C, H, W), the integral of the divergence, (B,), and the evaluations of the field.
 
-    By SciPy's DOP853 in log t, where noise that grows like any power of t from t = 0 is not stiff. tolerance: relative, and
-    absolute in units of `scale` for u and of a nat for the integral, in the root mean square over a batch.
-    ConfigError where the field is not finite or the steps become too small.
+    By SciPy's DOP853 in log t, where noise that grows like any power of t from t = 0 is not stiff.
+
+    Args:
+        field: (u, t) -> du/dt and its divergence.
+        u: at time `start`, (B, C, H, W).
+        start: > 0.
+        end: the other end, earlier or later.
+        tolerance: relative, and absolute in units of `scale` for u and of a nat for the integral, in the root mean square
+            over a batch.
+        scale: of u.
+
+    Raises:
+        ConfigError: where the field is not finite or the steps become too small.
     """
     shape, width = u.shape, u[0].numel()
     least = np.full((len(u), width + 1), tolerance * scale)

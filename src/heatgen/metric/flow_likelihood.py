@@ -44,13 +44,21 @@ class KnownLaw(Protocol):
 class FlowLikelihood:
     """log p of held-out data in nats, with its two terms, and beside it the exact one where the law of the data is known.
 
-    split: of the data. divergence: exact (C H W directional derivatives of the score a step), hutchinson (the mean of
-    v^T J v over `probes` vectors v of +1 and -1, drawn once for each sample), auto: exact up to 16 dimensions. tolerance: of
-    the adaptive ODE solver, relative and absolute. start: t_0 in units of t_1, the time of the first level; the default
-    leaves the noise at t_0 at a hundredth of level 1's where its variance grows like t.
     The prior p_T is that of `generate`, (1/N) sum_i N(A(T) u_0^i + b(T), initial_std^2) over training data, or with
     model=oracle the exact law at T. Bytes are dequantised, u_0 = (255 x + U) / 256: bits per dimension are
-    -log p / (D ln 2) + 8. ConfigError for what has no score, no gain or no noise, and for maps drawn at random.
+    -log p / (D ln 2) + 8.
+
+    Args:
+        split: of the data, train, val or test.
+        divergence: exact, C H W directional derivatives of the score a step; hutchinson, the mean of v^T J v over random
+            v of +1 and -1, drawn once for each sample; auto: exact up to 16 dimensions.
+        probes: how many v.
+        tolerance: of the adaptive ODE solver, relative and absolute.
+        start: t_0 in units of t_1, the time of the first level; the default leaves the noise at t_0 at a hundredth of level
+            1's where its variance grows like t.
+
+    Raises:
+        ConfigError: for what has no score, no gain or no noise, and for maps drawn at random.
     """
 
     def __init__(

@@ -46,8 +46,12 @@ class Forward:
     value, and the share of them above the noise, for pixels of standard deviation 0.25; the root mean square step of images,
     |E[u_k - u_{k-1} | u_0]| / sqrt(D), in pixels, and |A(t_k) - A(t_{k-1})|_F / sqrt(D); the information I(u_0; u_k) of
     `images` training images, as if they were Gaussian, which bounds it from above. Beside log2 N, what it takes to name one
-    of N training images, that says whether level K can still hold one. levels: at most how many levels are looked at, beside
-    level 1. A map that is drawn at random is drawn for each image; its matrices are those of the map before a draw.
+    of N training images, that says whether level K can still hold one. A map that is drawn at random is drawn for each
+    image; its matrices are those of the map before a draw.
+
+    Args:
+        levels: at most how many levels are looked at, beside level 1.
+        images: training images at most.
     """
 
     def __init__(self, levels: int = 21, images: int = 2000):

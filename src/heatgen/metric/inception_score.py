@@ -25,7 +25,12 @@ def inception_score(probabilities: Tensor) -> float:
 class InceptionScore(FeatureMetric):
     """inception_score, the mean over `splits` parts of the samples and its spread; higher is better.
 
-    ConfigError for an extractor without classes, or fewer than two samples a part.
+    Args:
+        splits: parts of the samples that are averaged.
+        **settings: those of `FeatureMetric`.
+
+    Raises:
+        ConfigError: for an extractor without classes, or fewer than two samples a part.
     """
 
     needs_reference = False

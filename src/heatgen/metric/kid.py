@@ -29,7 +29,13 @@ def polynomial_mmd(x: Tensor, y: Tensor) -> float:
 
 
 class KID(FeatureMetric):
-    """polynomial_mmd of Inception features, averaged over random subsets; unbiased, lower is better."""
+    """polynomial_mmd of Inception features, averaged over random subsets; unbiased, lower is better.
+
+    Args:
+        subsets: random subsets that are averaged.
+        subset_size: images of each.
+        **settings: those of `FeatureMetric`.
+    """
 
     def __init__(self, subsets: int = 100, subset_size: int = 1000, **settings: Unpack[FeatureSettings]):
         super().__init__(**settings)

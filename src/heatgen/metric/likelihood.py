@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from heatgen.data.stream import Batch
 from heatgen.metric.context import EvalContext
 from heatgen.metric.neural_process_tasks import TASKS, TaskMetric, add, best_gaussians, double, ending, for_context, moments
 from heatgen.metric.pictures import likelihood as pictures
@@ -31,8 +32,10 @@ class Likelihood(TaskMetric):
     independent Gaussians (factorised) and the RMSE of the exact mean; gap: exact frame - frame, in nats a frame. The noise
     ceiling is what would be reached if only the noise were unknown. Context frames are never targets. bound: what a model
     with a latent is trained on, on training and held-out fields, with and without the privileged facts of a LUPI model.
-    split; contexts: numbers of context frames; targets; draws: K. ConfigError for other models and values out of range.
-    Source: the conventions of Foong et al. 2020 (joint) and Nguyen and Grover 2022 (pixel), side by side.
+    Its arguments are those of `TaskMetric`.
+
+    Source:
+        The conventions of Foong et al. 2020 (joint) and Nguyen and Grover 2022 (pixel), side by side.
     """
 
     answer = "likelihood"
@@ -126,7 +129,8 @@ class Likelihood(TaskMetric):
                 losses = []
                 for part in batches(indices, TASKS):
                     u0 = ctx.data.get(split, part).to(ctx.devices.device)
-                    loss = model.train(privileged).loss({"u0": u0}, SampleNoise(part, ctx.seed, "bound", split))
+                    batch: Batch = {"u0": u0, "index": torch.tensor(part), "key": torch.tensor(part)}
+                    loss = model.train(privileged).loss(batch, SampleNoise(part, ctx.seed, "bound", split))
                     losses.append(loss.double())
                 model.eval()
                 bound = -torch.cat(losses).mean().item() if losses else math.nan

@@ -37,7 +37,9 @@ class Memorisation:
     of a split that was not trained on: what to expect of new images. Values: the medians, the ratio nearest / held out
     (about 1: new images; near 0: copies), the share of samples whose nearest training image is the one they started from,
     and the share nearer to the training set than 99 % of the held-out images are. Samples of bytes are clipped to [0, 1].
-    split: val or test.
+
+    Args:
+        split: of the held-out images, val or test.
     """
 
     def __init__(self, split: str = "test"):

@@ -40,8 +40,10 @@ class Physics(TaskMetric):
     predictive mean, without noise; of draws: of the mean of each draw of the latent, then the mean over draws; true: of
     the clean frames, about 0 where the map is heat flow; exact: of the exact posterior mean, where the law is known. Tasks
     and contexts are those of mode=likelihood.
-    split; contexts: numbers of context frames; targets: as there; draws: K; tolerance: on the scale of frames.
-    ConfigError for other models and values out of range.
+    Its other arguments are those of `TaskMetric`.
+
+    Args:
+        tolerance: of a violation, on the scale of frames.
     """
 
     answer = "mean"

@@ -30,9 +30,18 @@ def covered(features: Tensor, centres: Tensor, radii: Tensor) -> float:
 class PrecisionRecall(FeatureMetric):
     """Precision: the share of samples within the reference's manifold, the balls to the k-th neighbour. Recall: the reverse.
 
-    Between 0 and 1, higher is better; both depend on the number of images, so compare at equal n and reference. largest: at
-    most so many images of either set are taken, a fixed random choice, as the cost grows with the square.
-    ConfigError where there are not more than k images. Source: Kynkaanniemi et al. 2019, eqs. 1 and 2, k = 3.
+    Between 0 and 1, higher is better; both depend on the number of images, so compare at equal n and reference.
+
+    Args:
+        k: neighbours that a ball reaches to.
+        largest: at most so many images of either set are taken, a fixed random choice, as the cost grows with the square.
+        **settings: those of `FeatureMetric`.
+
+    Raises:
+        ConfigError: where there are not more than k images.
+
+    Source:
+        Kynkaanniemi et al. 2019, eqs. 1 and 2, k = 3.
     """
 
     def __init__(self, k: int = 3, largest: int = 10000, **settings: Unpack[FeatureSettings]):

@@ -34,12 +34,18 @@ class Score:
     score error: E |L(t) (s(u, t) - s*(u, t))|^2 / D with u drawn from the forward process at t_k, that is sigma^2
     |s - s*|^2 a pixel; relative: over E |L s*|^2 / D. Their values are means over the middle
     levels, for all of 1 .. K; the standard errors are over points, each of which visits every level.
-    By coefficient of the frame in which the map is diagonal, n states drawn as sample.py does, each at its own time t_k,
+    By coefficient of the basis in which the map is diagonal, n states drawn as sample.py does, each at its own time t_k,
     u_0 too, against the exact law there: |mean gap|, deviation, Kolmogorov-Smirnov and Wasserstein-1 distance, the mean
     over at most 64 coefficients and the largest (`distances.compare`). KS is left out (NaN) where a single point carries
     more than 1 % of the law. mean gap at 0 [s.e.]: the largest of |mean - exact| over (deviation of the samples / sqrt n).
     Where no exact law is known there is no score error, and points of the split seen through the map are the law.
-    split: train, val or test. ConfigError for values out of range, no model, and a map that is drawn at random.
+
+    Args:
+        split: of the points, train, val or test.
+        levels: how many stand for all of 1 .. K.
+
+    Raises:
+        ConfigError: for values out of range, without a model, and for a map that is drawn at random.
     """
 
     def __init__(self, split: str = "test", levels: int = 20):

@@ -94,14 +94,14 @@ def mixture_crps(mean: Tensor, std: Tensor, truth: Tensor) -> Tensor:
     (1/K) sum_k A(y - m_k, s_k^2) - 1/(2 K^2) sum_kl A(m_k - m_l, s_k^2 + s_l^2) with A(m, s^2) = E|N(m, s^2)|.
     Source: Grimit et al. 2006.
     """
-    number, size = len(mean), max(1, BLOCK // len(mean))
+    count, size = len(mean), max(1, BLOCK // len(mean))
     parts = []
     for m, s, y in zip(*(x.reshape(-1, truth.numel()).double().split(size, 1) for x in (mean, std, truth)), strict=True):
         variance = s.square()
         pairs = mean_distance(torch.zeros_like(m), (2 * variance).sqrt()).sum(0)
-        for k in range(1, number):
+        for k in range(1, count):
             pairs += 2 * mean_distance(m[k:] - m[k - 1], (variance[k:] + variance[k - 1]).sqrt()).sum(0)
-        parts.append(mean_distance(y - m, s).mean(0) - pairs / (2 * number**2))
+        parts.append(mean_distance(y - m, s).mean(0) - pairs / (2 * count**2))
     return torch.cat(parts).reshape(len(truth), -1).mean(1)
 
 
