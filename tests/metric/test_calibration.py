@@ -24,6 +24,13 @@ from heatgen.runtime.devices import Devices
 K, B, M, SHAPE = 3, 200, 2, (1, 4, 4)
 
 
+@pytest.fixture
+def plain(monkeypatch):
+    """Without pictures, which take time."""
+    for name in ("pit", "reliability"):
+        monkeypatch.setattr(f"heatgen.metric.calibration.pictures.{name}", lambda *rest: None)
+
+
 def normal(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
@@ -124,6 +131,7 @@ def test_the_best_gaussians_have_the_exact_numbers():
     assert set(result.pictures) == {"pit", "reliability"} and any("best independent" in note for note in result.notes)
 
 
+@pytest.mark.usefixtures("plain")
 def test_an_untrained_network_is_worse_than_the_exact_answer_however_tasks_are_cut():
     model, metric = make(), Calibration(contexts=[1], targets=4, draws=4)
     found = metric(ctx(model))
@@ -134,6 +142,7 @@ def test_an_untrained_network_is_worse_than_the_exact_answer_however_tasks_are_c
     assert len({len(x) for x in found.series.values()}) == 1
 
 
+@pytest.mark.usefixtures("plain")
 def test_a_map_that_is_told_has_no_exact_numbers():
     process = NeumannHeat((1, 8, 8), 9, diffusivity=[0.01, 0.1], diffusivities=4, conditional=True)
     result = Calibration(contexts=[1], targets=4, draws=2)(ctx(make(process=process, conditional=True), n=4))

@@ -37,6 +37,13 @@ def make(regime=REGIME, process=None, **net):
     return NeuralProcessMethod(process, net, None, None, regime).eval()
 
 
+@pytest.fixture
+def plain(monkeypatch):
+    """Without pictures, which take time."""
+    for name in ("likelihoods", "frames", "film"):
+        monkeypatch.setattr(f"heatgen.metric.likelihood.pictures.{name}", lambda *rest: None)
+
+
 def ctx(model, data=DATA, n=20, name="hot_spots"):
     return EvalContext(model, data, name, Devices("cpu", 1), n, 16, 0, model and model.process)
 
@@ -51,6 +58,7 @@ class Exact(NeuralProcessMethod):
         return Prediction(mean[None], (variance + self.noise_std**2).sqrt()[None])
 
 
+@pytest.mark.usefixtures("plain")
 def test_the_best_gaussians_have_the_factorised_likelihood_and_the_exact_error():
     base = make(path="deterministic")
     model = Exact(base.process, base.net, None, None, REGIME).eval()
@@ -65,6 +73,7 @@ def test_the_best_gaussians_have_the_factorised_likelihood_and_the_exact_error()
     assert found["exact_frame_context_3"] > found["exact_frame_context_0"] + 0.05
 
 
+@pytest.mark.usefixtures("plain")
 def test_no_model_is_above_the_exact_one_and_more_draws_give_more():
     few, many = (Likelihood(contexts=[1], targets=4, draws=k)(ctx(make())) for k in (1, 32))
     assert few.values["joint_context_1"] < many.values["joint_context_1"] < many.values["exact_joint_context_1"]
@@ -88,6 +97,7 @@ def test_numbers_do_not_depend_on_how_tasks_are_cut_and_have_their_facts():
     assert len(film) == 10 and len({page.size for page in film}) == 1 and film[0].tobytes() != film[-1].tobytes()
 
 
+@pytest.mark.usefixtures("plain")
 def test_what_is_known_exactly_has_rows_of_its_own():
     result = Likelihood(contexts=[1, 2], targets=4, draws=2)(ctx(make()))
     names = ["exact", "exact, independent pixels", "noise ceiling"]
@@ -105,6 +115,7 @@ def test_what_is_known_exactly_has_rows_of_its_own():
         assert ceiling[f"gap{end}"] == (exact[f"frame{end}"] - ceiling[f"frame{end}"]) * N * N
 
 
+@pytest.mark.usefixtures("plain")
 def test_the_bound_is_the_objective_and_what_facts_add_to_it_is_seen_in_training_mode():
     torch.manual_seed(0)
     net = NeuralProcess((1, N, N), width=8, latent=4, hidden=16, privileged=3)
@@ -122,6 +133,7 @@ def test_the_bound_is_the_objective_and_what_facts_add_to_it_is_seen_in_training
     assert not any("bound" in name for name in plain)
 
 
+@pytest.mark.usefixtures("plain")
 def test_gaussian_fields_have_an_exact_line_and_told_maps_have_none():
     data = GRF(resolution=N, shape=[1, N, N], train_size=32, val_size=4, test_size=8)
     model = make(process=StochasticHeat((1, N, N), 9, g=0.0))
@@ -137,6 +149,7 @@ def test_gaussian_fields_have_an_exact_line_and_told_maps_have_none():
     assert any(note.startswith("no exact likelihood: forward=neumann_heat is drawn at random") for note in result.notes)
 
 
+@pytest.mark.usefixtures("plain")
 def test_a_regime_of_its_own_context_is_measured_once():
     result = Likelihood(targets=4, draws=2)(ctx(make(functools.partial(first_frame, targets=4))))
     assert result.facts["regime"] == "first_frame" and math.isnan(result.series["num_context"][0])

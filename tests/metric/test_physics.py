@@ -26,6 +26,12 @@ class Knowing(NeuralProcessMethod):
         return Prediction(u[None], torch.ones_like(u)[None])
 
 
+@pytest.fixture
+def plain(monkeypatch):
+    """Without pictures, which take time."""
+    monkeypatch.setattr("heatgen.metric.physics.pictures.over_time", lambda *rest: None)
+
+
 def knowing(spoil=None, **options):
     base = make(path="deterministic", **options)
     model = Knowing(base.process, base.net, None, None, REGIME).eval()
@@ -51,6 +57,7 @@ def test_a_model_that_knows_the_truth_keeps_every_law():
     assert any("several diffusivities" in note for note in result.notes)
 
 
+@pytest.mark.usefixtures("plain")
 def test_the_exact_mean_of_one_known_diffusivity_keeps_every_law():
     found = measure(knowing(process=NeumannHeat((1, 8, 8), 9, diffusivity=0.05)), contexts=[2])
     for law in LAWS:
@@ -66,6 +73,7 @@ def test_the_exact_mean_of_one_known_diffusivity_keeps_every_law():
         (lambda u, t: u.flip(1), {"entropy_decrease", "overshoot", "violations"}, {"energy_drift"}),
     ],
 )
+@pytest.mark.usefixtures("plain")
 def test_what_breaks_a_law_is_found_by_it_and_the_truth_beside_it_is_not(spoil, broken, kept):
     found = measure(knowing(spoil))
     for law in broken:
@@ -76,6 +84,7 @@ def test_what_breaks_a_law_is_found_by_it_and_the_truth_beside_it_is_not(spoil, 
         assert found[f"true_{law}_context_1"] == pytest.approx(0, abs=1e-6)
 
 
+@pytest.mark.usefixtures("plain")
 def test_the_drift_of_a_leak_is_its_root_mean_square():
     found = measure(knowing(lambda u, t: u + 0.1 * t))
     times = torch.arange(1, 10) / 9
@@ -90,6 +99,7 @@ def test_laws_are_those_of_a_trajectory_by_hand():
     assert summary(torch.tensor([[[0.0, 1.0], [1.0, 2.0]]])).tolist() == pytest.approx([1, 2, 0, 0.75])
 
 
+@pytest.mark.usefixtures("plain")
 def test_draws_of_an_untrained_network_stand_beside_its_mean_however_levels_are_cut(monkeypatch):
     model, metric = make(), Physics(contexts=[1], targets=4, draws=4)
     found = metric(ctx(model, n=5))

@@ -96,7 +96,7 @@ class ForwardProcess(nn.Module):
     @property
     def name(self) -> str:
         """The config name of the map: the stem of the file it is written in."""
-        return type(self).__module__.rsplit(".", 1)[-1]
+        return check.option_name(self)
 
     # states -----------------------------------------------------------------------------------------------------------
 

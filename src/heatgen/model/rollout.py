@@ -88,7 +88,7 @@ class Rollout(Method):
         self._check_steps()
 
     def _check_steps(self) -> None:
-        name = type(self).__module__.rsplit(".", 1)[-1]
+        name = check.option_name(self)
         times, fix = self.process.times, "use forward=stochastic_heat or heat"
         if self.process.is_random:
             raise ConfigError(

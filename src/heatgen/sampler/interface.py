@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from torch import Tensor
 
 from heatgen import sampler as samplers
-from heatgen.check import ConfigError
+from heatgen.check import ConfigError, option_name
 from heatgen.noise import Noise
 
 OnStep = Callable[[int, Tensor], None]  # on_step(k, u_k), called with every state on the way
@@ -183,7 +183,7 @@ def check_pair(sampler: Callable[..., object], model: object) -> None:
     if protocol is None or isinstance(model, protocol):
         return
     missing = next(name for name in members_of(protocol) if getattr(model, name, None) is None)
-    model_name = type(model).__module__.rsplit(".", 1)[-1]
+    model_name = option_name(model)
     suited = " or ".join(suitable(model))
     raise ConfigError(
         f"sampler={function_of(sampler).__name__} needs {missing}, which model={model_name} lacks"
