@@ -1,6 +1,5 @@
 """model=diffusion: its formulas against the Wiener filter, Karras et al., exact reverse steps, and what it refuses."""
 
-import itertools
 import math
 from types import SimpleNamespace
 
@@ -132,43 +131,45 @@ def test_input_and_target_have_unit_variance_in_each_coefficient_and_no_correlat
     assert_close(targets[0] * inputs[0] + targets[1] * inputs[1], 0 * one, atol=1e-8, rtol=0)
 
 
-ANSWERS = [
-    (name, prediction_type, kind)
-    for name, prediction_type, kind in itertools.product(
-        MAPS, ["preconditioned", "x0", "eps", "score"], ["coefficient", "scalar"]
-    )
-    if not (
-        (name in LOSE_A and prediction_type in ("eps", "score")) or (name == "random_matrix" and prediction_type != "x0")
-    )
-]
+def answered(name):
+    """Models of a map with every prediction type that it allows, and every preconditioning where that matters."""
+    for prediction_type in ("preconditioned", "x0", "eps", "score"):
+        lost = name in LOSE_A and prediction_type in ("eps", "score")
+        if lost or (name == "random_matrix" and prediction_type != "x0"):
+            continue
+        for kind in ("coefficient", "scalar") if prediction_type == "preconditioned" else ("coefficient",):
+            yield make(MAPS[name](), prediction_type=prediction_type, preconditioning=kind)
 
 
-@pytest.mark.parametrize(("name", "prediction_type", "kind"), ANSWERS)
-def test_a_network_that_says_the_target_returns_the_field(name, prediction_type, kind):
-    model = make(MAPS[name](), prediction_type=prediction_type, preconditioning=kind).bound(SampleNoise(range(K), 0))
-    process, answer = model.process, []
-    u0, eps = normal(K, 1), normal(K, 2)
-    later = levels(process)
-    for t in (later,) if name == "random_matrix" else (later, later - 0.4 * process.times.diff()):
-        u = process.perturb(u0, t, eps)
-        answer = model._target(u0, u, eps, t)
-        model.net = lambda x, k, cond, answer=answer: answer
-        assert_close(model.denoise(u, t), u0, atol=1e-6, rtol=0)
-        assert_close(model.noise_estimate(u, t, model.denoise(u, t)), eps, atol=1e-6, rtol=0)
+@pytest.mark.parametrize("name", MAPS)
+def test_a_network_that_gives_the_target_returns_the_field(name):
+    for model in (model.bound(SampleNoise(range(K), 0)) for model in answered(name)):
+        process = model.process
+        u0, eps = normal(K, 1), normal(K, 2)
+        later = levels(process)
+        for t in (later,) if name == "random_matrix" else (later, later - 0.4 * process.times.diff()):
+            u = process.perturb(u0, t, eps)
+            answer = model._target(u0, u, eps, t)
+            model.net = lambda x, k, cond, answer=answer: answer
+            assert_close(model.denoise(u, t), u0, atol=1e-6, rtol=0)
+            assert_close(model.noise_estimate(u, t, model.denoise(u, t)), eps, atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize(("name", "prediction_type", "kind"), ANSWERS)
-def test_the_loss_of_a_network_that_says_the_target_is_0(name, prediction_type, kind, monkeypatch):
-    model, u0 = make(MAPS[name](), prediction_type=prediction_type, preconditioning=kind), normal(8)
-    answers, target = [], Diffusion._target
-    monkeypatch.setattr(Diffusion, "_target", lambda self, *a: answers[0] if answers else target(self, *a))
-    before = model.loss({"u0": u0}, SampleNoise(range(8), 0))
-    assert (before > 0.01).all()
-    drawn, noise = model.bound(first := SampleNoise(range(8), 0)), first
-    t, eps = model.times_for(noise), noise.normal_like(u0)
-    answers.append(target(drawn, u0, drawn.process.perturb(u0, t, eps), eps, t))
-    model.net = lambda x, k, cond: answers[0]
-    assert_close(model.loss({"u0": u0}, SampleNoise(range(8), 0)), torch.zeros(8).double(), atol=1e-12, rtol=0)
+@pytest.mark.parametrize("name", MAPS)
+def test_the_loss_of_a_network_that_gives_the_target_is_0(name, monkeypatch):
+    u0, target = normal(8), Diffusion._target
+    for model in answered(name):
+        answers = []
+        monkeypatch.setattr(
+            Diffusion, "_target", lambda self, *a, answers=answers: answers[0] if answers else target(self, *a)
+        )
+        before = model.loss({"u0": u0}, SampleNoise(range(8), 0))
+        assert (before > 0.01).all()
+        bound = model.bound(rng := SampleNoise(range(8), 0))
+        t, eps = model.times_for(rng), rng.normal_like(u0)
+        answers.append(target(bound, u0, bound.process.perturb(u0, t, eps), eps, t))
+        model.net = lambda x, k, cond, answers=answers: answers[0]
+        assert_close(model.loss({"u0": u0}, SampleNoise(range(8), 0)), torch.zeros(8).double(), atol=1e-12, rtol=0)
 
 
 @pytest.mark.parametrize("name", DIAGONAL)
@@ -180,7 +181,7 @@ def test_the_loss_of_a_silent_network_is_1_a_pixel_on_average(name):
 
 
 @pytest.mark.parametrize("prediction_type", ["x0", "eps", "score"])
-def test_the_other_heads_see_states_of_unit_size(prediction_type):
+def test_networks_of_other_prediction_types_see_states_of_unit_size(prediction_type):
     n, process, seen = 600, MAPS["gentle_heat"](), []
     model = make(process, lambda x, k, cond: seen.append(x) or x, prediction_type=prediction_type)
     u0, eps = draw(process, n), normal(n, 9)
