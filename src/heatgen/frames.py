@@ -1,4 +1,4 @@
-"""Frames of trajectories: what is seen of each task, and when."""
+"""Frames of trajectories: what is observed of each task, and when."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,8 +11,12 @@ from torch import Tensor
 class Frames:
     """N frames of each of B trajectories, in any order; N = 0 is allowed.
 
-    times: (B, N) on the map's clock; values: (B, N, C, H, W); mask: (B, N) bool, True where the frame is there and False
-    where it only fills the row up (then its time and values mean nothing). ValueError for shapes that do not fit.
+    Args:
+        times: (B, N), on the map's clock.
+        values: (B, N, C, H, W).
+        mask: (B, N) bool, True for a frame, False for padding (then its time and values mean nothing).
+    Raises:
+        ValueError: for shapes that do not fit.
     """
 
     times: Tensor
@@ -32,19 +36,19 @@ class Frames:
 
     @classmethod
     def of(cls, times: Tensor, values: Tensor) -> "Frames":
-        """Frames that are all there."""
+        """Frames without padding."""
         return cls(times, values, torch.ones(times.shape, dtype=torch.bool, device=times.device))
 
     @property
     def count(self) -> Tensor:
-        """How many frames of each trajectory are there, (B,) int64."""
+        """How many frames each trajectory has, without padding, (B,) int64."""
         return self.mask.sum(1)
 
     def select(self, indices: Tensor) -> "Frames":
-        """The frames with these numbers: (n,) the same of every trajectory, or (B, n) each its own."""
-        numbers = indices.expand(len(self.times), -1) if indices.dim() == 1 else indices
+        """The frames at these positions: (n,), the same of every trajectory, or (B, n), each its own."""
+        columns = indices.expand(len(self.times), -1) if indices.dim() == 1 else indices
         rows = torch.arange(len(self.times), device=indices.device)[:, None]
-        return self._each(lambda x: x[rows, numbers])
+        return self._each(lambda x: x[rows, columns])
 
     def part(self, rows: slice) -> "Frames":
         """The trajectories of a slice of the batch."""
@@ -65,9 +69,12 @@ def concatenate(a: Frames, b: Frames) -> Frames:
 
 @dataclass
 class Context:
-    """What a network is told: N frames with times in units of the last level.
+    """What a network is given.
 
-    seen: (B, N, 1, H, W), 1 where a pixel of a frame is seen, None: all; told: (B, F) numbers of the map, None: none.
+    Args:
+        frames: N frames, with times in units of that of the last level.
+        pixel_mask: (B, N, 1, H, W), 1 where a pixel of a frame is observed; None: all are.
+        cond: (B, F), features of the map; None: none.
     """
 
     frames: Frames
@@ -77,9 +84,12 @@ class Context:
 
 @dataclass
 class Representation:
-    """What the context says at the times asked for: r, (B, M or 1, R, ...); mu, sigma of the latent, (B, M or 1, Z).
+    """What a network makes of the context at M target times; 1 in place of M where it is the same for all.
 
-    facts: numbers beside maps r, (B, M or 1, V), or None.
+    Args:
+        r: (B, M or 1, R, ...), a vector or a map of R features.
+        mu, sigma: (B, M or 1, Z), mean and deviation of the latent, or None.
+        facts: (B, M or 1, V), features beside a map r, or None.
     """
 
     r: Tensor

@@ -160,11 +160,11 @@ def test_a_field_that_is_broken_is_refused_when_it_is_read(tmp_path):
     holed[1, 2, 3] = np.nan
     refused(foreign(path, fields=holed), "another shape or is not finite")
     path = foreign(tmp_path / "b.h5", _00000=FIELDS[0], _00001=FIELDS[1, :4], _00002=FIELDS[2])
-    refused(path, "cannot be read to its end")
+    refused(path, "cannot be read completely")
     path = foreign(tmp_path / "c.h5", _00000=FIELDS[0], _00002=FIELDS[1])
     with h5py.File(path, "a") as file:
         file.create_group("00001")
-    refused(path, "cannot be read to its end")
+    refused(path, "cannot be read completely")
     file = FieldFile(put(tmp_path / "d.h5"), N)
     file.path.write_bytes(file.path.read_bytes()[:3000])
     with pytest.raises(ConfigError, match=r"d\.h5 is not a complete HDF5 file"):

@@ -86,7 +86,7 @@ class FieldFile:
         try:
             array = np.stack([self._field(i) for i in indices]).astype(np.float64)
         except (KeyError, OSError, TypeError, ValueError) as error:
-            raise ConfigError(f"{self.path} cannot be read to its end ({error}); {FIX}.") from error
+            raise ConfigError(f"{self.path} cannot be read completely ({error}); {FIX}.") from error
         if array.shape[1:] != (self.resolution, self.resolution) or not np.isfinite(array).all():
             raise ConfigError(f"{self.path} holds a field that has another shape or is not finite; {FIX}.")
         return array

@@ -210,7 +210,7 @@ def write(request: FileRequest) -> None:
                 layout = (request.resolution, request.layout, request.dtype)
                 write_fields(folder / f"{split}.h5", made, size, *layout, facts, request.overwrite)
     except OSError as error:
-        raise ConfigError(f"{folder} cannot be written ({error}); choose another folder or free space.") from error
+        raise ConfigError(f"{folder} cannot be written ({error}); choose another folder or free some space.") from error
     for split, size in sizes.items():
         path = folder / f"{split}.h5"
         fields_of = f"{size} fields of {request.resolution}x{request.resolution}, {request.dtype}, {request.layout}"

@@ -74,7 +74,7 @@ class MatrixProcess(ObservedProcess):
         level = self.level(t)
         whole = level.round()
         if (level - whole).abs().max() > 1e-3:  # a float32 clock is that coarse
-            raise ConfigError(f"forward={self.name} is known at its {self.num_levels} levels alone, not between them.")
+            raise ConfigError(f"forward={self.name} is only defined at its {self.num_levels} levels, not between them.")
         return whole.long()
 
     def mean(self, u0: Tensor, t: Tensor) -> Tensor:

@@ -123,7 +123,8 @@ class MixtureOracle:
         variance = law.gain[:, None] ** 2 * self.stds[:, None] ** 2 + noise[:, None]
         if not (variance > 0).all():
             raise ConfigError(
-                f"u_t has no density at t = {t.min().item():.3g} under forward={self.process.name}: points without noise."
+                f"u_t has no density at t = {t.min().item():.3g} under forward={self.process.name}: "
+                "it is a set of points without noise; raise data.stds."
             )
         logs = self.weights.log() - 0.5 * (gap**2 / variance + (2 * math.pi * variance).log()).sum(2)
         return law, gap, variance, logs
