@@ -55,10 +55,10 @@ def test_images_in_folders_have_no_labels(tmp_path, cache_limit):
 
 
 def test_colours_become_luma_and_grey_becomes_three_equal_channels(tmp_path):
-    scale_coefficients = np.broadcast_to(np.array([200, 100, 50]), (4, 4, 3))
-    grey = read(save(tmp_path / "colour.png", scale_coefficients), (1, 4, 4))
+    rgb = np.broadcast_to(np.array([200, 100, 50]), (4, 4, 3))
+    grey = read(save(tmp_path / "colour.png", rgb), (1, 4, 4))
     assert close(grey, 0.299 * 200 + 0.587 * 100 + 0.114 * 50)
-    assert read(save(tmp_path / "colour.png", scale_coefficients), (3, 4, 4))[:, 0, 0].tolist() == [200, 100, 50]
+    assert read(save(tmp_path / "colour.png", rgb), (3, 4, 4))[:, 0, 0].tolist() == [200, 100, 50]
     three = read(save(tmp_path / "grey.png", np.arange(16).reshape(4, 4)), (3, 4, 4))
     assert torch.equal(three, torch.arange(16, dtype=torch.uint8).reshape(1, 4, 4).expand(3, -1, -1))
 
@@ -255,6 +255,6 @@ def test_a_file_that_breaks_while_a_loading_process_reads_it_is_named_in_one_sen
         path.write_bytes(path.read_bytes()[:-30])
     with pytest.raises(ConfigError) as caught:
         list(loader)
-    sentence = explain(caught.value, "train")
+    sentence = explain(caught.value)
     assert sentence.startswith(str(tmp_path)) and "is not a complete image" in sentence
     assert sentence.endswith("repair or remove it.") and "\n" not in sentence

@@ -95,12 +95,12 @@ def test_a_density_spreads_by_the_heat_equation():
     ("options", "sentence"),
     [
         ({"clock": "linear"}, r"^forward\.clock must be one of exponential, geometric, constant"),
-        ({"sigma": 0}, r"^forward\.sigma must be a number greater than 0"),
-        ({"end": -1}, r"^forward\.end must be a number greater than 0"),
+        ({"sigma": 0}, r"^forward\.sigma must be"),
+        ({"end": -1}, r"^forward\.end must be"),
         ({"sigma_max": 0.001}, r"^forward\.sigma_max must be greater than forward\.sigma_min = 0\.01"),
         ({"diffusivity": 0}, r"^forward\.diffusivity must be "),
         ({"spacing": "cubic"}, r"^forward\.spacing must be one of uniform, log, quadratic"),
-        ({"num_levels": 0}, r"^forward\.num_levels must be a whole number of at least 1"),
+        ({"num_levels": 0}, r"^forward\.num_levels must be"),
     ],
 )
 def test_what_is_out_of_range_is_refused_by_key(options, sentence):

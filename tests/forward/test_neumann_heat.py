@@ -287,21 +287,21 @@ def test_the_diffusivity_of_a_sample_does_not_depend_on_its_batch():
 def test_each_sample_cools_at_its_own_diffusivity(shape, solver):
     D, t, u0 = time(0.02, 0.05, 0.1), time(0.4, 0.2, 0.8), field(8, 8, batch=3)
     process = drawn_map(solver=solver, steps=100)
-    given = process.bind(D.reshape(shape))
-    assert given.gain(t).shape == (3, 1, 8, 8)
+    bound = process.bind(D.reshape(shape))
+    assert bound.gain(t).shape == (3, 1, 8, 8)
     alone = [make(solver=solver, steps=100, diffusivity=D[j].item()).mean(u0[j : j + 1], t[j : j + 1]) for j in range(3)]
-    assert_close(given.mean(u0, t), torch.cat(alone), atol=1e-13, rtol=0)
-    assert_close(given.mean(u0, time(0.2).expand(3)), given.mean(u0, time(0.2)), atol=1e-14, rtol=0)
+    assert_close(bound.mean(u0, t), torch.cat(alone), atol=1e-13, rtol=0)
+    assert_close(bound.mean(u0, time(0.2).expand(3)), bound.mean(u0, time(0.2)), atol=1e-14, rtol=0)
     drift = torch.cat([make(diffusivity=D[j].item()).drift(u0[j : j + 1], t[j : j + 1]) for j in range(3)])
     if solver == "dct_semidiscrete":
-        assert_close(given.drift(u0, t), drift, atol=1e-12, rtol=0)
+        assert_close(bound.drift(u0, t), drift, atol=1e-12, rtol=0)
 
 
 def test_a_given_draw_leaves_the_map_as_it_was():
     process, u0 = drawn_map(), field(8, 8, batch=3)
     before = process.mean(u0, time(0.4))
-    given = process.bind(process.draw(noise(range(3))))
-    assert not torch.equal(given.mean(u0, time(0.4)), before)
+    bound = process.bind(process.draw(noise(range(3))))
+    assert not torch.equal(bound.mean(u0, time(0.4)), before)
     assert torch.equal(process.mean(u0, time(0.4)), before)
     assert process.bind(None) is process
     assert_close(make().bind(time(0.1)).mean(u0, time(0.4)), make(diffusivity=0.1).mean(u0, time(0.4)), atol=1e-14, rtol=0)
@@ -309,20 +309,20 @@ def test_a_given_draw_leaves_the_map_as_it_was():
 
 def test_the_network_is_told_the_standardised_logarithm_of_the_diffusivity():
     process = drawn_map(conditional=True)
-    given = process.bind(process.diffusivity_grid)
-    told = given.cond(time(0.4).expand(8), time(0.2).expand(8))
-    assert told.shape == (8, 2) and not told[:, 1].any()
-    assert told[:, 0].mean().item() == pytest.approx(0, abs=1e-12)
-    assert told[:, 0].square().mean().item() == pytest.approx(1)
-    assert_close(told[:, 0].diff(), told[1, 0].sub(told[0, 0]).expand(7), atol=1e-12, rtol=0)
-    assert torch.equal(given.cond(time(0.4), time(0.2)), told)
+    bound = process.bind(process.diffusivity_grid)
+    cond = bound.cond(time(0.4).expand(8), time(0.2).expand(8))
+    assert cond.shape == (8, 2) and not cond[:, 1].any()
+    assert cond[:, 0].mean().item() == pytest.approx(0, abs=1e-12)
+    assert cond[:, 0].square().mean().item() == pytest.approx(1)
+    assert_close(cond[:, 0].diff(), cond[1, 0].sub(cond[0, 0]).expand(7), atol=1e-12, rtol=0)
+    assert torch.equal(bound.cond(time(0.4), time(0.2)), cond)
     assert torch.equal(process.cond(time(0.4).expand(3), time(0.2).expand(3)), torch.zeros(3, 2).double())
 
 
 def test_a_map_that_is_not_conditional_is_hidden_from_the_network():
-    given = (process := drawn_map(conditional=False)).bind(process.draw(noise(range(3))))
-    assert process.withholds_cond and given.withholds_cond
-    assert given.cond(time(0.4).expand(3), time(0.2).expand(3)) is None
+    bound = (process := drawn_map(conditional=False)).bind(process.draw(noise(range(3))))
+    assert process.withholds_cond and bound.withholds_cond
+    assert bound.cond(time(0.4).expand(3), time(0.2).expand(3)) is None
     assert drawn_map().withholds_cond and not drawn_map(conditional=True).withholds_cond
 
 

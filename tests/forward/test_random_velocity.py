@@ -1,4 +1,4 @@
-"""forward=random_velocity: what is drawn, for whom, what the map then does and what the network is told."""
+"""forward=random_velocity: what is drawn, for whom, what the map then does and what the network is given."""
 
 import pytest
 import torch
@@ -89,13 +89,13 @@ def test_each_sample_fades_at_its_own_speed_and_stops_at_0(dtype):
 def test_with_a_velocity_for_every_level_each_level_uses_its_own():
     process = make(per="step")
     drawn = process.draw(noise(range(3)))
-    given = process.bind(drawn)
+    bound = process.bind(drawn)
     for k, t in enumerate(process.times):
         expected = (1 - drawn[:, k] * k / 7).clamp(min=0)
-        assert_close(given.gain(t.expand(3)).flatten(), expected, atol=1e-14, rtol=0)
+        assert_close(bound.gain(t.expand(3)).flatten(), expected, atol=1e-14, rtol=0)
     mixed = process.times[[1, 0, 2]]
     expected = column(1 - drawn[0, 1].item() / 7, 1, max(0, 1 - drawn[2, 2].item() * 2 / 7))
-    assert_close(given.gain(mixed).flatten(), expected, atol=1e-14, rtol=0)
+    assert_close(bound.gain(mixed).flatten(), expected, atol=1e-14, rtol=0)
 
 
 @pytest.mark.parametrize("per", POLICIES)
@@ -115,9 +115,9 @@ def test_a_given_draw_leaves_the_map_as_it_was(per):
 def test_a_drawn_map_changes_no_image_and_is_the_image_at_level_0(per):
     process, u0 = make(per=per), field()
     before = u0.clone()
-    given = process.bind(process.draw(noise(range(3))))
-    assert_close(given.mean(u0, column(0, 0, 0)), u0, atol=0, rtol=0)
-    states = [given.mean(u0, process.times[k].expand(3)) for k in (1, 2)]
+    bound = process.bind(process.draw(noise(range(3))))
+    assert_close(bound.mean(u0, column(0, 0, 0)), u0, atol=0, rtol=0)
+    states = [bound.mean(u0, process.times[k].expand(3)) for k in (1, 2)]
     assert torch.equal(u0, before)
     assert len({x.untyped_storage().data_ptr() for x in (u0, *states)}) == 3
 
@@ -135,25 +135,25 @@ def test_the_network_is_told_the_gain_at_both_ends_of_its_step(per):
     process = make(per=per)
     drawn = process.draw(noise(range(3)))
     t, s = process.times[[3, 2, 1]], process.times[[2, 1, 0]]
-    told = process.bind(drawn).cond(t, s)
+    cond = process.bind(drawn).cond(t, s)
     numbers = [[0, 0, 0], [0, 0, 0]] if per != "step" else [[3, 2, 1], [2, 1, 0]]
     ends = [(1 - drawn[range(3), number] * time).clamp(min=0) for number, time in zip(numbers, (t, s), strict=True)]
-    assert_close(told, torch.stack(ends, dim=1), atol=1e-14, rtol=0)
+    assert_close(cond, torch.stack(ends, dim=1), atol=1e-14, rtol=0)
 
 
 @pytest.mark.parametrize("per", POLICIES)
 def test_one_time_is_told_to_every_sample_of_the_draw(per):
     process = make(per=per)
-    given, t, s = process.bind(process.draw(noise(range(3)))), process.times[3:4], process.times[2:3]
-    assert torch.equal(given.cond(t, s), given.cond(t.repeat(3), s.repeat(3)))
+    bound, t, s = process.bind(process.draw(noise(range(3)))), process.times[3:4], process.times[2:3]
+    assert torch.equal(bound.cond(t, s), bound.cond(t.repeat(3), s.repeat(3)))
 
 
 def test_a_map_that_is_not_conditional_is_hidden_from_the_network():
     process = make(conditional=False)
-    given = process.bind(process.draw(noise(range(3))))
+    bound = process.bind(process.draw(noise(range(3))))
     assert process.withholds_cond
-    assert given.withholds_cond
-    assert given.cond(process.times[[3, 2, 1]], process.times[[2, 1, 0]]) is None
+    assert bound.withholds_cond
+    assert bound.cond(process.times[[3, 2, 1]], process.times[[2, 1, 0]]) is None
     assert not make().withholds_cond
     assert not make().bind(column(1, 2, 3)[:, None]).withholds_cond
 
