@@ -23,16 +23,16 @@ K = 3
 
 
 class Shift(nn.Module):
-    """f(u) = weight, whatever the state; notes in which mode it was, and what it was told."""
+    """f(u) = weight, whatever the state; notes in which mode it was, and every cond."""
 
     def __init__(self):
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(1))
-        self.modes, self.told = set(), []
+        self.modes, self.conds = set(), []
 
     def forward(self, u, k, cond):
         self.modes.add(self.training)
-        self.told.append(cond)
+        self.conds.append(cond)
         return torch.zeros_like(u) + self.weight
 
 
@@ -73,7 +73,7 @@ def test_pictures_are_drawn_every_so_many_steps_and_at_the_end_once(tmp_path):
         pictures.on_train_batch_end(at, model)
     pictures.on_train_end(at, model)
     assert drawn_at(tmp_path) == [4, 8]
-    calls = len(model.net.told)
+    calls = len(model.net.conds)
     assert calls == 2 * K  # not drawn again at the end
     at.global_step = 9
     pictures.on_train_end(at, model)
@@ -84,7 +84,7 @@ def test_never_means_never(tmp_path):
     pictures, model = Pictures(every=0), make()
     pictures.on_train_batch_end(trainer(tmp_path), model)
     pictures.on_train_end(trainer(tmp_path), model)
-    assert not (tmp_path / "samples").exists() and model.net.told == []
+    assert not (tmp_path / "samples").exists() and model.net.conds == []
 
 
 def test_other_processes_draw_nothing(tmp_path):
@@ -118,11 +118,11 @@ def test_noise_that_is_measured_is_measured_each_time(mode, tmp_path):
     assert not torch.isclose(first[1:, :, 0, 0], model.errors[1:, :, 0, 0]).any()  # a constant shifts the mean alone
 
 
-def test_a_random_map_is_drawn_for_each_picture_and_told(tmp_path):
+def test_a_random_map_is_drawn_for_each_picture_and_conditions_the_network(tmp_path):
     model = make(RandomVelocity(SHAPE, K, 0.1))
     Pictures(every=1, n=5).on_train_end(trainer(tmp_path, 1), model)
-    assert len(model.net.told) == K and all(cond.shape == (5, 2) for cond in model.net.told)
-    last = model.net.told[-1]  # the step from k = 1 to 0
+    assert len(model.net.conds) == K and all(cond.shape == (5, 2) for cond in model.net.conds)
+    last = model.net.conds[-1]  # the step from k = 1 to 0
     velocities = (1 - last[:, 0]) * K
     assert (last[:, 1] == 1).all() and velocities.unique().numel() == 5
     assert ((velocities >= 1) & (velocities <= 2)).all()

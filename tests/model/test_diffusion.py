@@ -212,11 +212,11 @@ def test_the_score_of_a_matrix_map_is_tweedies_formula():
     assert_close(model.score(u, t), expected, atol=1e-8, rtol=0)
 
 
-def test_the_network_is_told_the_level_and_the_drawn_map():
-    told = []
-    model = make(MAPS["random_velocity"](), lambda x, k, cond: told.append((k, cond)) or x)
+def test_the_network_sees_the_level_and_the_condition_of_the_bound_map():
+    calls = []
+    model = make(MAPS["random_velocity"](), lambda x, k, cond: calls.append((k, cond)) or x)
     model.bound(SampleNoise(range(K), 0)).denoise(normal(K), levels(model.process))
-    level, cond = told[0]
+    level, cond = calls[0]
     velocity = model.process.draw(SampleNoise(range(K), 0))[:, 0]
     assert_close(level, torch.arange(1, K + 1).double(), atol=1e-12, rtol=0)
     assert_close(cond, (1 - velocity * levels(model.process))[:, None].expand(K, 2), atol=1e-12, rtol=0)
@@ -355,7 +355,7 @@ def test_the_measured_error_of_the_wiener_filter_is_the_posterior_variance(name)
     assert model.noise_label() == "measured"
 
 
-def test_the_error_of_a_drawn_map_is_that_over_its_draws():
+def test_the_error_of_a_random_map_is_that_over_its_draws():
     n, process = 1000, MAPS["random_velocity"]()
     model = make(process, calibration_images=n)
     model.calibrate(of(draw(process, n)))
@@ -380,7 +380,7 @@ def test_sampling_with_the_measured_error_needs_a_measurement():
 
 
 @pytest.mark.parametrize("name", ["heat", "variance_exploding"])
-def test_level_numbers_are_uniform_and_never_0(name):
+def test_levels_are_uniform_and_never_0(name):
     n, model = 3000, make(MAPS[name]())
     number = model.process.level(model.times_for(SampleNoise(range(n), 0)))
     assert number.min() > 0 and number.max() <= K
@@ -428,6 +428,7 @@ def test_a_wrong_value_is_refused_by_key_and_fix():
         ("reverse_variance", "large", "heat", ""),
         ("calibration_images", 1, "heat", ""),
         ("scale_input", 1, "heat", ""),
+        ("scale_input", False, "heat", "prediction_type=x0"),
     ):
         with pytest.raises(ConfigError, match=rf"model\.{key}.*{fix}"):
             make(MAPS[name](), **{key: value})

@@ -58,9 +58,9 @@ def test_reconstructions_have_the_moments_of_the_posterior(white):
 @pytest.mark.parametrize("answer", ["sample", "mean", "flow"])
 def test_knowing_the_white_noise_of_a_state_changes_every_exact_answer(answer):
     model, u = exact_model(), fields(2)
-    told = model.observed(0.3)
-    assert model.white is None and told.exactly is model.exactly
-    ends = [m.exact(u, last(m, 2), answer, SampleNoise(range(2), 0)) for m in (model, told)]
+    informed = model.observed(0.3)
+    assert model.white is None and informed.exactly is model.exactly
+    ends = [m.exact(u, last(m, 2), answer, SampleNoise(range(2), 0)) for m in (model, informed)]
     assert (ends[0] - ends[1]).abs().max() > 0.01
     if answer == "flow":  # of white noise, to the law of the data
         oracle = model.exactly

@@ -130,7 +130,7 @@ def test_constant_velocity_is_scaled_where_its_steps_are_coarse(num_levels, chos
 
 
 @pytest.mark.parametrize("num_levels", [10, 100])
-def test_a_random_map_that_is_told_is_not_scaled_by_a_ratio_without_bound(num_levels):
+def test_a_random_map_with_a_condition_is_not_scaled_by_a_ratio_without_bound(num_levels):
     model, n = make(RandomVelocity((1, 8, 8), num_levels)), 4000
     losses = model.loss({"u0": TYPICAL_STD * normal(n, shape=(1, 8, 8))}, SampleNoise(range(n), 0))
     assert losses.max() < 2 * (TYPICAL_STD**2 * 64 * 2)  # A(s) <= 1: no target is farther away than the image is long
@@ -138,7 +138,7 @@ def test_a_random_map_that_is_told_is_not_scaled_by_a_ratio_without_bound(num_le
 
 
 @pytest.mark.parametrize("wanted", ["residual", "x0", "ratio", "direct"])
-def test_what_is_asked_for_is_not_chosen(wanted):
+def test_a_given_parametrisation_is_not_chosen(wanted):
     model = make(ConstantVelocity(SHAPE, K), parametrisation=wanted)
     assert model.parametrisation == wanted and model.chosen == {}
 
@@ -228,7 +228,7 @@ def test_input_and_target_never_share_storage_and_the_batch_stays_as_it_was(forw
 
 
 @pytest.mark.parametrize("per", ["sample", "batch", "step"])
-def test_a_told_network_learns_with_the_map_of_its_own_sample(per):
+def test_a_conditional_network_learns_with_the_map_of_its_own_sample(per):
     n, sigma, seen, u0 = 200, 0.01, [], 1 + normal(200).square()
     net = lambda u, k, cond: seen.append((u, k, cond)) or torch.zeros_like(u)  # noqa: E731
     process = RandomVelocity(SHAPE, K, sigma, per=per)
@@ -248,14 +248,14 @@ def test_a_told_network_learns_with_the_map_of_its_own_sample(per):
     assert (velocities[whole, 0].std() < 1e-9) == (per == "batch")
 
 
-def test_a_network_that_is_not_told_sees_no_map():
+def test_a_network_without_a_condition_sees_no_map():
     seen = []
     net = lambda u, k, cond: seen.append(cond) or torch.zeros_like(u)  # noqa: E731
     make(RandomVelocity(SHAPE, K, conditional=False), net).loss({"u0": normal(3)}, SampleNoise(range(3), 0))
     assert seen == [None]
 
 
-def test_a_drawn_model_shares_the_weights_and_leaves_the_model_as_it_was():
+def test_a_bound_model_shares_the_weights_and_leaves_the_model_as_it_was():
     net = torch.nn.Conv2d(1, 1, 1)
     model = make(RandomVelocity(SHAPE, K), net, parametrisation="direct")
     drawn = model.bound(SampleNoise(range(5), 0))

@@ -170,7 +170,7 @@ def test_samples_have_the_variance_of_their_recursion(mode):
         assert ((measured - variance).abs() < 5 * math.sqrt(2 / n) * variance).all()
 
 
-def test_a_told_random_map_is_measured_over_its_draws():
+def test_a_random_map_is_measured_over_its_draws():
     n, spread = 4000, 0.5
     process = RandomVelocity(SHAPE, K, SIGMA, slowest=0.2, fastest=1.2)
 

@@ -198,7 +198,7 @@ def test_gradients_stop_after_so_many_steps(cut):
 
 
 @pytest.mark.parametrize(("noisy", "training_noise"), [(False, 1.0), (True, 1.0), (True, 0.5)])
-def test_the_noise_of_the_map_is_added_to_predicted_states_where_asked(noisy, training_noise):
+def test_the_noise_of_the_map_is_added_to_predicted_states_with_noise_in_rollout(noisy, training_noise):
     n, model, seen = 300, make(noise_in_rollout=noisy, training_noise=training_noise), []
     times = model.process.times[:4].flip(0)[:, None].expand(-1, n)
     states = [torch.zeros(n, *SHAPE).double()] * 4

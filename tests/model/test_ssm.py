@@ -205,7 +205,7 @@ def test_the_loss_of_a_sample_does_not_depend_on_its_batch():
     assert_close(together, alone, atol=1e-12, rtol=0)
 
 
-def test_a_drawn_map_is_told_as_it_is():
+def test_the_condition_is_that_of_the_bound_map():
     process, seen = RandomVelocity(SHAPE, K, SIGMA, 0.2, 0.8), []
 
     def net(u, k, cond):

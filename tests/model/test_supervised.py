@@ -122,7 +122,7 @@ def test_every_weight_learns(name, loss):
 
 
 @pytest.mark.parametrize("conditional", [True, False])
-def test_a_drawn_map_is_one_for_the_input_and_for_what_the_network_is_told(conditional):
+def test_a_random_map_is_one_for_the_input_and_for_the_condition(conditional):
     process, seen = RandomVelocity(SHAPE, K, 0.0, 0.2, 0.8, conditional=conditional), []
 
     def net(y, k, cond):

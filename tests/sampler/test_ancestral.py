@@ -40,8 +40,8 @@ def trained():
     )
 
 
-def told():
-    """A model of a random map whose net is told T at both ends of its step."""
+def conditional():
+    """A model of a random map whose net sees T at both ends of its step."""
     net = lambda x, k, cond: torch.tanh(x + cond[:, :1, None, None] - 2 * cond[:, 1:, None, None])  # noqa: E731
     return IHD(RandomVelocity(SHAPE, K, sigma=0.1), net, ancestral, None, parametrisation="direct")
 
@@ -195,7 +195,7 @@ def test_an_interpolation_is_the_same_in_any_batch():
 
 
 def test_a_random_map_is_drawn_anew_for_each_sample_and_the_same_in_any_batch():
-    states = random_states(told(), data(), CPU, 3, same_init=False, share_noise=False)
+    states = random_states(conditional(), data(), CPU, 3, same_init=False, share_noise=False)
     velocity = states(range(6))[0].process.velocity
     assert velocity.unique().numel() == 6 and ((velocity >= 1) & (velocity < 2)).all()
     _, whole = samples_of(states, range(6))
@@ -205,13 +205,13 @@ def test_a_random_map_is_drawn_anew_for_each_sample_and_the_same_in_any_batch():
 
 
 def test_samples_that_start_alike_share_their_random_map_and_not_their_noise():
-    model, u_last, _ = random_states(told(), data(), CPU, 3, same_init=True, share_noise=False)(range(4))
+    model, u_last, _ = random_states(conditional(), data(), CPU, 3, same_init=True, share_noise=False)(range(4))
     assert model.process.velocity.unique().numel() == 1
     assert_close(u_last, u_last[:1].expand_as(u_last), atol=1e-6, rtol=0)
-    apart, _, _ = random_states(told(), data(), CPU, 3, same_init=False, share_noise=True)(range(4))
+    apart, _, _ = random_states(conditional(), data(), CPU, 3, same_init=False, share_noise=True)(range(4))
     assert apart.process.velocity.unique().numel() == 4
 
 
 def test_there_is_no_map_between_two_random_ones():
     with pytest.raises(ConfigError, match=r"interpolate=true.*forward=random_velocity"):
-        interpolated_states(told(), data(), CPU, 3, 5)
+        interpolated_states(conditional(), data(), CPU, 3, 5)

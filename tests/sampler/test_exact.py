@@ -89,14 +89,16 @@ def test_the_mean_and_the_flow_are_those_of_the_oracle():
         exact(model, u, times, answer="median")
 
 
-def test_a_model_told_of_white_noise_answers_for_it():
+def test_a_model_that_knows_of_white_noise_answers_for_it():
     model, u = make("stochastic_heat"), fields()
     oracle, times = model.exactly, model.process.times
     a = oracle.gain(times[-1:])
     mean = oracle.basis.inverse(oracle.spectrum * a / (oracle.spectrum * a**2 + 0.03**2) * oracle.basis(u))
-    told = model.observed(0.03)
-    assert_close(exact(told, u, times, answer="mean"), mean, atol=1e-11, rtol=0)
-    assert_close(exact(told, u, times, normal(2)), oracle.posterior_sample(u, times[-1:], normal(2), 0.03), atol=0, rtol=0)
+    informed = model.observed(0.03)
+    assert_close(exact(informed, u, times, answer="mean"), mean, atol=1e-11, rtol=0)
+    assert_close(
+        exact(informed, u, times, normal(2)), oracle.posterior_sample(u, times[-1:], normal(2), 0.03), atol=0, rtol=0
+    )
     assert not torch.isclose(exact(model, u, times, answer="mean"), mean).all()
 
 

@@ -39,7 +39,7 @@ def flow(model, t, s):
 
 @pytest.mark.parametrize("order", [1, 2])
 @pytest.mark.parametrize("scheme", ["exact", "euler_maruyama"])
-def test_it_converges_to_the_flow_with_the_order_asked_for(order, scheme):
+def test_it_converges_to_the_flow_with_its_order(order, scheme):
     model = exact_model(StochasticHeat(SHAPE, 8, scheme=scheme, euler_steps=None if scheme == "exact" else 4096), mean=0.5)
     limit = flow(model, INNER[-1], INNER[0])
     gains = [end_law(heun, model, INNER, 0, substeps=n, order=order)[0][0] for n in (8, 16, 32)]

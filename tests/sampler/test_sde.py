@@ -79,7 +79,7 @@ def test_under_a_map_that_is_not_diagonal_in_the_basis_of_the_data_it_is_the_rec
     assert_close(out, x.mT.reshape(u.shape), atol=1e-9, rtol=0)
 
 
-def test_its_noise_is_scaled_as_asked_and_refused_below_0():
+def test_its_noise_is_scaled_and_refused_below_0():
     model = exact_model()
     laws = {noise: end_law(sde, model, model.process.times, 64, noise_scale=noise) for noise in (0.0, 1.0, 2.0)}
     assert not laws[0.0][1][0].any() and laws[1.0][1][0].any()

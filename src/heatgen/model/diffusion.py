@@ -89,6 +89,10 @@ class Diffusion(DenoisingMethod):
             raise ConfigError(
                 f"model.prediction_type=preconditioned needs a diagonal map; forward={process.name} is not: use x0."
             )
+        if wanted == "preconditioned" and not self.scale_input:
+            raise ConfigError(
+                "model.scale_input=false needs model.prediction_type=x0, eps or score; choose one, or remove it."
+            )
         if wanted == "eps" and self._loses_u0():
             raise ConfigError(
                 f"model.prediction_type=eps divides by A(t), which forward={process.name} may lose; use preconditioned or "
