@@ -53,6 +53,16 @@ assert "torch" not in sys.modules and "lightning" not in sys.modules
     assert "trainer:" in done.stdout
 
 
+@pytest.mark.parametrize("words", [["train", "--help"], ["evaluate", "--cfg", "job"], ["train", *SMALL]], ids=" ".join)
+def test_a_closed_pipe_ends_it_quietly(words: list[str]) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, f"{words[0]}.py", *words[1:]]
+    done = subprocess.run(command, cwd=ROOT, stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    assert done.returncode == 1 and "Error" not in done.stderr and "Exception" not in done.stderr
+
+
 # the three verbs ---------------------------------------------------------------------------------------------------------
 
 
@@ -129,6 +139,14 @@ def test_a_training_says_how_it_went_and_what_it_chose(small_run: Path) -> None:
     assert result["values"]["val_loss"] == pytest.approx(best, rel=1e-4) and result["values"]["steps"] == 12
     assert OmegaConf.load(small_run / "config.yaml").model.parametrisation == "residual"
     assert "model.parametrisation=auto chose residual for forward=heat" in (small_run / "train.log").read_text()
+
+
+def test_a_training_shorter_than_the_interval_of_its_log_leaves_its_last_step(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    short = ["trainer.max_steps=3", "callback=none", f"hydra.run.dir={folder}"]
+    assert call("train", *[word for word in SMALL if not word.startswith("callback.")], *short) == 0
+    with (folder / "metrics.csv").open() as file:
+        assert [int(row["step"]) for row in csv.DictReader(file) if row["train/loss"]] == [2]
 
 
 def test_what_was_chosen_is_kept_and_not_chosen_again(tmp_path: Path) -> None:
@@ -299,6 +317,10 @@ MISTAKES = {
     ("trainer.max_steps",): "write key=value",
     ("callback.ema.decay=2",): "callback.ema.decay must be a number",
     ("+forward.speed=3",): "has no option 'speed'",
+    ("+optimizer.speed=3",): "has no option 'speed'",
+    ("forward._target_=heatgen.forward.heat.Heet",): "heatgen.forward.heat.Heet does not exist",
+    ("regime=forecast",): "regime= is not used",
+    ("forward=random_velocity", "net.conditional=false"): "use a net with net.conditional=true",
     ("forward.diffusivity=0.1",): "another option of its group; choose that option too",
     ("forward=heat,neumann_heat", "forward.diffusivity=0.1", "-m"): "a sweep chooses it, write ++forward.diffusivity=.",
 }
@@ -312,6 +334,12 @@ def test_a_mistake_in_training_gets_one_sentence(arguments: tuple[str, ...], ref
     if "trainer=gpu" in arguments or any(a.startswith("resume") for a in arguments):
         small = []
     assert MISTAKES[arguments] in refused("train", *small, *arguments)
+
+
+def test_a_sampler_and_an_optimizer_that_nothing_uses_are_refused(refused: Refused) -> None:
+    assert "sampler= is not used" in refused("train", "model=np", "sampler=heun", "trainer.max_steps=1")
+    assert "optimizer= is not used" in refused("train", "model=oracle", "optimizer=adam", "data=grf")
+    assert "delta is for; remove delta=" in refused("evaluate", "run=null", "data=digits", "mode=forward", "delta=0.1")
 
 
 def test_online_logging_without_a_key_gets_one_sentence(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -381,6 +409,7 @@ def test_a_full_disk_gets_one_sentence_and_keeps_the_old_checkpoint(tmp_path: Pa
         (("n=0",), "n must be a whole number of at least 1"),
         (("delta=-1",), "model.delta must be a number of at least 0"),
         (("interpolate=true", "same_init=true"), "remove same_init and share_noise"),
+        (("interpolate=true", "n=3"), "interpolate=true does not use n"),
         (("same_init=perhaps",), "same_init must be true or false"),
         (("n=[",), "cannot be read"),
         (("weights=averaged",), "weights must be one of ema, raw"),

@@ -21,9 +21,9 @@ def make_run(folder, modified):
 
 
 def test_latest_is_the_run_whose_config_is_the_newest_however_deep(tmp_path):
-    make_run(tmp_path / "ihd-heat-digits" / "2026-01-03", modified=1000)
+    make_run(tmp_path / "sweeps" / "2026-01-03" / "9-ihd", modified=1000)  # the last by name
     newest = make_run(tmp_path / "sweeps" / "2026-01-01" / "0-ihd", modified=3000)
-    make_run(tmp_path / "ihd-heat-digits" / "2026-01-02", modified=2000)
+    make_run(tmp_path / "ihd-heat-digits" / "2026-01-02", modified=2000)  # the first by name
     assert find_run("latest", str(tmp_path)) == newest.resolve()
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hydra
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from heatgen import check
+from heatgen.app.requests import plain
 from heatgen.check import ConfigError
 from heatgen.runtime import launch
 
@@ -87,8 +87,7 @@ def options_of_target(target: Any) -> list[str] | None:
 
 def build_data(node: DictConfig) -> "DataModule":
     """The data of a config's node `data`; what it recommends to other groups is not its own concern."""
-    settings: Any = OmegaConf.to_container(node, resolve=True)
-    return instantiate(OmegaConf.create({key: value for key, value in settings.items() if key != "recommended"}))
+    return instantiate(OmegaConf.create({key: value for key, value in plain(node).items() if key != "recommended"}))
 
 
 def build_process(node: DictConfig) -> "ForwardProcess":
@@ -145,10 +144,36 @@ def build_loggers(cfg: DictConfig, run_dir: Path) -> list["Logger"]:
 
 
 def refuse_unused(cfg: DictConfig) -> None:
-    """ConfigError for a choice of a training config that its model does not use: of a regime or a sampler."""
+    """ConfigError for a choice of a training config that its model does not use: of a regime, sampler or optimizer."""
     model = locate(cfg.model._target_)
-    if cfg.get("regime") is not None and "regime" not in (options_of_target(model) or ["regime"]):
-        raise ConfigError(f"regime= is not used by {cfg.model._target_}; remove it, or use model=np.")
-    chosen = any(word.startswith("sampler=") for word in HydraConfig.get().overrides.task)
-    if chosen and cfg.get("sampler") is not None and not getattr(model, "uses_sampler", True):
-        raise ConfigError(f"sampler= is not used by {cfg.model._target_}, which draws without one; remove it.")
+    takes = options_of_target(model)
+    uses = {
+        "regime": takes is None or "regime" in takes,
+        "sampler": getattr(model, "uses_sampler", True),
+        "optimizer": getattr(model, "trainable", True),
+    }
+    for group, used in uses.items():
+        if not used and cfg.get(group) is not None:
+            raise ConfigError(f"{group}= is not used by {cfg.model._target_}; remove it.")
+
+
+def refuse_blind_net(cfg: DictConfig, model: "Method") -> None:
+    """ConfigError where the map gives its random numbers to the network, and the network takes no notice of them."""
+    from heatgen.noise import SampleNoise
+
+    process, last = model.process, model.process.times[-1:]
+    draws = process.draw(SampleNoise([0], "check")) if model.trainable else None
+    if draws is None or process.bind(draws).cond(last, last) is None:
+        return
+    if not asks_for_cond(plain(cfg.net)) and not any(getattr(part, "conditional", False) for part in model.net.modules()):
+        raise ConfigError(
+            f"forward={process.name} gives its random numbers (cond) to the network, and {cfg.net._target_} does not use "
+            "them; use a net with net.conditional=true, or forward.conditional=false."
+        )
+
+
+def asks_for_cond(options: object) -> bool:
+    """Whether the options of a network, or of a part of it, say `conditional: true`."""
+    if not isinstance(options, dict):
+        return False
+    return options.get("conditional") is True or any(map(asks_for_cond, options.values()))

@@ -9,7 +9,7 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from heatgen.app.build import build, build_callbacks, build_loggers, refuse_unused
+from heatgen.app.build import build, build_callbacks, build_loggers, refuse_blind_net, refuse_unused
 from heatgen.app.job import devices_of, in_sweep, launched, task_wrapper
 from heatgen.app.load import read_config
 from heatgen.app.measure import check_evaluate, measure
@@ -65,6 +65,7 @@ def fit(cfg: DictConfig, request: TrainRequest) -> float:
     run_dir, first = request.run_dir, launch.rank() == 0
     refuse_unused(cfg)
     model, data = build(cfg)
+    refuse_blind_net(cfg, model)
     callbacks = build_callbacks(cfg)
     if first:
         data.prepare_data()

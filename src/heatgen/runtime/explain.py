@@ -3,6 +3,7 @@
 import errno
 import logging
 import os
+import select
 import sys
 from collections.abc import Callable, Iterator
 from typing import NoReturn
@@ -56,8 +57,6 @@ def entry(main: Callable[[], object], explain: Callable[[BaseException], str | N
             main()
         finally:
             sys.stdout.flush()
-    except BrokenPipeError:
-        close_quietly()
     except Exception as error:
         refuse(error, explain(error))
     finally:
@@ -65,6 +64,14 @@ def entry(main: Callable[[], object], explain: Callable[[BaseException], str | N
         for key, value in before.items():
             os.environ.pop(key, None)
             os.environ.update({} if value is None else {key: value})
+
+
+def nobody_reads() -> bool:
+    """Whether what this process prints goes to a pipe that is closed at the other end."""
+    pipes = select.poll()
+    for stream in (sys.stdout, sys.stderr):
+        pipes.register(stream.fileno(), 0)
+    return any(event & select.POLLERR for _, event in pipes.poll(0))
 
 
 def close_quietly() -> NoReturn:
@@ -77,6 +84,8 @@ def close_quietly() -> NoReturn:
 
 def refuse(error: Exception, sentence: str | None) -> NoReturn:
     """End with the sentence for an error and exit code 1, or raise it where there is none or the traceback is wanted."""
+    if isinstance(error, BrokenPipeError) and nobody_reads():
+        close_quietly()
     if sentence is None or os.environ.get(OURS) == "0":
         raise error
     bars = "tqdm" in sys.modules and len(sys.modules["tqdm"].tqdm._instances)

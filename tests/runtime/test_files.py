@@ -1,0 +1,41 @@
+"""A file is whole or not there, and on the disk before its name is."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from heatgen.runtime.files import atomic_path, write_text
+
+
+def test_a_file_is_replaced_at_once_and_nothing_is_left_beside_it(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "file.txt"
+    write_text(path, "one")
+    with atomic_path(path) as beside:
+        beside.write_text("two")
+        assert path.read_text() == "one"
+    assert path.read_text() == "two" and list(path.parent.iterdir()) == [path]
+
+
+def test_an_error_leaves_the_old_file_and_no_rest(tmp_path: Path) -> None:
+    path = tmp_path / "file.txt"
+    write_text(path, "one")
+    with pytest.raises(RuntimeError), atomic_path(path) as beside:
+        beside.write_text("tw")
+        raise RuntimeError
+    assert path.read_text() == "one" and list(tmp_path.iterdir()) == [path]
+
+
+def test_the_content_is_on_the_disk_before_the_name_and_the_name_before_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done, sync, replace = [], os.fsync, os.replace
+
+    def fsync(descriptor: int) -> None:
+        done.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", lambda a, b: (done.append("replace"), replace(a, b)))
+    write_text(tmp_path / "file.txt", "one")
+    assert done == [str(tmp_path / f"file.txt.tmp{os.getpid()}"), "replace", str(tmp_path)]
