@@ -276,26 +276,26 @@ def test_other_loggers_get_numbers_and_pictures_without_a_network(logger: str, t
 
 # mistakes ----------------------------------------------------------------------------------------------------------------
 
-MISTAKES = {
-    ("model=idh",): "model=idh is not an option; did you mean ihd?",
+MISTAKES = {  # the arguments: what the sentence names, the key or the fix
+    ("model=idh",): "did you mean ihd?",
     ("forward=heet",): "did you mean heat?",
-    ("modle=ihd",): "modle is not a key of the config; did you mean model?",
-    ("trainer.max_epoch=3",): "trainer.max_epoch is not a key of the config; did you mean trainer.max_epochs?",
+    ("modle=ihd",): "did you mean model?",
+    ("trainer.max_epoch=3",): "did you mean trainer.max_epochs?",
     ("forward.num_level=3",): "did you mean forward.num_levels?",
-    ("forward.num_levels=abc",): "forward.num_levels must be a whole number of at least 2, not 'abc'.",
-    ("forward.sigma=-0.1",): "forward.sigma must be a number of at least 0, not -0.1.",
+    ("forward.num_levels=abc",): "forward.num_levels must be a whole number of at least 2",
+    ("forward.sigma=-0.1",): "forward.sigma must be a number of at least 0",
     ("forward.sigma_max=0.1",): "forward.sigma_max must be greater than forward.sigma_min",
     ("forward=random_product", "forward.factors=naive"): "forward.factors must be one of haar, near_identity",
     (
         "forward=constant_deceleration",
         "forward.literal=true",
-    ): "A(0) = 0 != I and the network would never see the data; remove it",
+    ): "remove it",
     ("forward=random_matrix", "forward.acts_on=channel", "data.shape=[1,2000,2000]"): (
         "forward.acts_on=channel needs 6 matrices of 4000000 x 4000000"
     ),
     ("forward=random_velocity", "forward.conditional=false", "model.parametrisation=x0"): "use residual.",
-    ("model.parametrisation=ratio",): "model.parametrisation=ratio needs a map that is a number; forward=heat is not.",
-    ("model.delta_mode=typo",): "model.delta_mode must be one of constant, per_step, spectral, not 'typo'.",
+    ("model.parametrisation=ratio",): "model.parametrisation=ratio",
+    ("model.delta_mode=typo",): "model.delta_mode must be one of constant, per_step, spectral",
     ("model.delta_mode=spectral", "model.delta=0.1"): "model.delta_mode=spectral finds its own delta; remove delta",
     ("experiment=ihd_mnst",): "did you mean ihd_mnist?",
     ("model.parametrisation=residal",): "did you mean residual?",
@@ -306,7 +306,7 @@ MISTAKES = {
     ("trainer.devices=two",): "trainer.devices must be a number",
     ("trainer.precision=half",): "trainer.precision",
     ("trainer.strategy=dpp",): "trainer.strategy",
-    ("data.batch_size=0",): "data.batch_size must be a whole number of at least 1, not 0.",
+    ("data.batch_size=0",): "data.batch_size must be a whole number of at least 1",
     ("data.val_size=5000",): "data.val_size must be smaller than",
     ("data=image_folder",): "data.path is not given",
     ("data=image_folder", "data.path=/no/such/folder"): "data.path = /no/such/folder is not a folder",
@@ -415,7 +415,7 @@ def test_a_full_disk_gets_one_sentence_and_keeps_the_old_checkpoint(tmp_path: Pa
         (("weights=averaged",), "weights must be one of ema, raw"),
         (("checkpoint=newest",), "The checkpoint newest is missing"),
         (("delt=1",), "did you mean delta?"),
-        (("delta_mode=typo",), "model.delta_mode must be one of constant, per_step, spectral, not 'typo'."),
+        (("delta_mode=typo",), "model.delta_mode must be one of constant, per_step, spectral"),
         (("delta_mode=per_step", "delta=0.01"), "model.delta_mode=per_step finds its own delta; remove delta"),
     ],
 )
