@@ -8,6 +8,7 @@ from typing import Any
 
 import lightning as L
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import ProgressBar
 
 from heatgen import check
 from heatgen.callback.checkpoints import AtomicIO
@@ -51,6 +52,7 @@ def make_trainer(
             use_distributed_sampler=False,
             enable_checkpointing=False,
             enable_model_summary=False,
+            enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
         )
     except (ValueError, RuntimeError, TypeError, MisconfigurationException) as error:
         culprits = [f"trainer.{k}={v}" for k, v in options.items() if isinstance(v, str) and v in str(error)]
