@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from heatgen.app.api import load as load
     from heatgen.app.api import sample as sample
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["Run", "__version__", "compose", "load", "sample"]
 
 

@@ -502,3 +502,9 @@ def test_the_options_of_a_sampler_are_part_of_its_samples_name_and_of_its_result
     results = [json.loads(path.read_text()) for path in sorted((own_run / "evaluation").glob("reconstruction_*.json"))]
     assert [result["variant"] for result in results] == ["ancestral", "ancestral stochastic=False"]
     assert [result["facts"]["sampler"] for result in results] == ["ancestral", "ancestral stochastic=False"]
+
+
+def test_a_run_of_another_edition_is_refused(own_run: Path, refused: Callable[..., str]) -> None:
+    config = own_run / "config.yaml"
+    config.write_text(config.read_text().replace("recommended:", "suggest:"))
+    assert "0.1" in refused("sample", f"run={own_run}", "n=1")

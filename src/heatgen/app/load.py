@@ -35,6 +35,10 @@ def read_config(run_dir: Path) -> DictConfig:
         raise ConfigError(f"{run_dir / 'config.yaml'} cannot be read ({type(error).__name__}); give another run.") from error
     if not isinstance(cfg, DictConfig):
         raise ConfigError(f"{run_dir / 'config.yaml'} is not the config of a run; give another run.")
+    if "suggest" in (cfg.get("data") or {}):
+        raise ConfigError(
+            f"{run_dir} was made by heatgen 0.1, whose options had other names; use that version, or train again."
+        )
     return cfg
 
 
