@@ -138,7 +138,7 @@ def test_a_training_says_how_it_went_and_what_it_chose(small_run: Path) -> None:
     assert result["mode"] == "train" and result["headline"] == ["val_loss", "seconds"]
     assert result["values"]["val_loss"] == pytest.approx(best, rel=1e-4) and result["values"]["steps"] == 12
     assert OmegaConf.load(small_run / "config.yaml").model.parametrisation == "residual"
-    assert "model.parametrisation=auto chose residual for forward=heat" in (small_run / "train.log").read_text()
+    assert "model.parametrisation=auto chose residual" in (small_run / "train.log").read_text()
 
 
 def test_a_training_shorter_than_the_interval_of_its_log_leaves_its_last_step(tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ def test_what_was_chosen_is_kept_and_not_chosen_again(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     arguments = ["forward=variance_exploding", "trainer.max_steps=2", "callback.pictures.every=0"]
     assert call("train", *SMALL, *arguments, f"hydra.run.dir={folder}") == 0
-    assert "model.parametrisation=auto chose x0 for forward=variance_exploding" in (folder / "train.log").read_text()
+    assert "model.parametrisation=auto chose x0" in (folder / "train.log").read_text()
     cfg = OmegaConf.load(folder / "config.yaml")
     assert cfg.model.parametrisation == "x0"
     cfg.model.parametrisation = "direct"  # what another rule could have chosen

@@ -81,7 +81,14 @@ def sample(
         own = SampleOptions.__annotations__.keys() - LoadOptions.__annotations__.keys()
         if late := sorted(options.keys() - own):
             raise ConfigError(f"{late[0]} cannot be given for a run that is loaded; give it to heatgen.load.")
-        wanted = SampleRequest(LoadRequest(Path()), n, seed, **options)
+        wanted = SampleRequest(
+            LoadRequest(Path()),
+            n,
+            seed,
+            options.get("batch_size", 128),
+            options.get("same_init", False),
+            options.get("share_noise", False),
+        )
         devices = DeviceRequest("cpu" if run.model.device.type == "cpu" else "gpu").open()
     else:
         wanted = request(run, {"n": n, "seed": seed, **options})

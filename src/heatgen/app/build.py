@@ -4,6 +4,7 @@ import inspect
 import logging
 import pydoc
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from heatgen.runtime import launch
 
 if TYPE_CHECKING:
     import lightning as L
+    import torch
     from lightning.pytorch.loggers import Logger
 
     from heatgen.data.module import DataModule
@@ -51,30 +53,33 @@ def check_options(node: DictConfig | ListConfig) -> None:
     if not isinstance(node, DictConfig) or "_target_" not in node:
         return
     options = options_of_target(locate(node._target_))
-    for key in () if options is None else map(str, node):
+    if options is None:
+        return
+    for key in map(str, node):
         if key not in options and not (key.startswith("_") and key.endswith("_")):
             hint = check.did_you_mean(key, options)
             raise ConfigError(f"{node._target_} has no option {key!r}{hint or '; remove it.'}")
 
 
-def locate(name: str) -> Any:
+def locate(name: str) -> Callable[..., Any]:
     """The class or function of a dotted name. ConfigError where it cannot be imported."""
     try:
         target = pydoc.locate(name)
     except pydoc.ErrorDuringImport as error:
         raise ConfigError(f"_target_={name} cannot be imported: {error}.") from error
-    if target is None:
+    if not callable(target):
         raise ConfigError(f"_target_={name} does not exist; is its package installed, or in the current folder?")
     return target
 
 
-def options_of_target(target: Any) -> list[str] | None:
+def options_of_target(target: Callable[..., object]) -> list[str] | None:
     """The names of the arguments that a class or function takes; None where it takes any.
 
     A class that passes `**settings` on takes those of the class above it too.
     """
     names: list[str] = []
-    for function in [base.__init__ for base in target.__mro__] if inspect.isclass(target) else [target]:
+    bases = target.__mro__ if isinstance(target, type) else ()
+    for function in [vars(base)["__init__"] for base in bases if "__init__" in vars(base)] or [target]:
         try:
             parameters = list(inspect.signature(function).parameters.values())
         except ValueError:  # a builtin
@@ -108,7 +113,7 @@ def build_sampler(node: DictConfig) -> "Sampler":
     return hydra.utils.instantiate(node, _partial_=True, _convert_="all")
 
 
-def build_optimizer(node: DictConfig) -> Any:
+def build_optimizer(node: DictConfig) -> "Callable[..., torch.optim.Optimizer]":
     """The optimizer of a config's node `optimizer` with its options, to be called with the parameters."""
     check_options(node)
     return hydra.utils.instantiate(node, _partial_=True, _convert_="all")
@@ -118,8 +123,10 @@ def build(cfg: DictConfig) -> tuple["Method", "DataModule"]:
     """The model and the data of a training config, wired together and checked; what the model chose goes into `cfg`."""
     data, process = build_data(cfg.data), build_process(cfg.forward)
     sampler = None if cfg.get("sampler") is None else build_sampler(cfg.sampler)
-    optimizer = None if cfg.get("optimizer") is None else build_optimizer(cfg.optimizer)
-    model: Method = instantiate(cfg.model, process=process, net=instantiate(cfg.net), sampler=sampler, optimizer=optimizer)
+    parts = {"process": process, "net": instantiate(cfg.net), "sampler": sampler}
+    if "optimizer" in cfg:  # a run of before there was this group has it in its model
+        parts["optimizer"] = None if cfg.optimizer is None else build_optimizer(cfg.optimizer)
+    model: Method = instantiate(cfg.model, **parts)
     if model.uses_sampler:
         from heatgen.sampler.interface import check_pair
 
@@ -129,7 +136,7 @@ def build(cfg: DictConfig) -> tuple["Method", "DataModule"]:
     for key, value in model.chosen.items():
         OmegaConf.update(cfg, f"model.{key}", value)
         if launch.rank() == 0:
-            log.info("model.%s=auto chose %s for forward=%s", key, value, process.name)
+            log.info("model.%s=auto chose %s", key, value)
     return model, data
 
 

@@ -3,11 +3,10 @@
 import dataclasses
 from typing import TYPE_CHECKING
 
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from heatgen.app.build import build_data, build_process, instantiate
-from heatgen.app.job import devices_of, launched, task_wrapper
+from heatgen.app.job import choices, devices_of, launched, task_wrapper
 from heatgen.app.load import open_run
 from heatgen.app.requests import EvaluateRequest, LoadRequest
 
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 @task_wrapper
 def evaluate(cfg: DictConfig) -> None:
     """Measure a run, or a data set alone; see conf/evaluate.yaml."""
-    request = EvaluateRequest.of(cfg, HydraConfig.get().runtime.choices)
+    request = EvaluateRequest.of(cfg, choices())
     where = devices_of(cfg)
     if launched("evaluate", where, request.folder):
         return

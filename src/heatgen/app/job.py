@@ -9,10 +9,11 @@ from typing import TypeVar
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from heatgen.app import mistakes, options, resolvers
 from heatgen.app.options import SearchPath
+from heatgen.app.requests import plain
 from heatgen.check import ConfigError
 from heatgen.runtime import explain, launch
 from heatgen.runtime.launch import DeviceRequest
@@ -28,7 +29,7 @@ def task_wrapper(function: Callable[[DictConfig], Result]) -> Callable[[DictConf
     @functools.wraps(function)
     def job(cfg: DictConfig) -> Result:
         try:
-            options.check_choices(HydraConfig.get().runtime.choices)
+            options.check_choices(choices())
             return function(cfg)
         except Exception as error:
             if not in_sweep():
@@ -44,11 +45,15 @@ def in_sweep() -> bool:
     return bool(HydraConfig.get().mode == RunMode.MULTIRUN)
 
 
+def choices() -> dict[str, str | None]:
+    """The option of each group that was chosen for this job, by its name, or with its package as GROUP@PACKAGE."""
+    return dict(HydraConfig.get().runtime.choices)
+
+
 def devices_of(cfg: DictConfig) -> DeviceRequest:
     """The devices that a config asks for in its node `trainer`."""
-    node = cfg.trainer
-    devices = OmegaConf.to_container(node.devices) if OmegaConf.is_list(node.devices) else node.devices
-    return DeviceRequest(node.accelerator, devices, node.num_nodes, node.precision)
+    trainer = plain(cfg.trainer)
+    return DeviceRequest(**{key: trainer[key] for key in ("accelerator", "devices", "num_nodes", "precision")})
 
 
 def launched(verb: str, devices: DeviceRequest, folder: Path, run_dir: Path = Path(".")) -> bool:
@@ -70,7 +75,7 @@ def child_arguments(run_dir: Path) -> Sequence[str]:
     """What makes a process do this job of Hydra's, alone and in this folder."""
     hc = HydraConfig.get()
     alone = [f"hydra.run.dir='{run_dir}'", "hydra.output_subdir=null", "hydra.mode=RUN"]
-    return ["--config-name", hc.job.config_name, *SearchPath.current().arguments(), *alone, *hc.overrides.task]
+    return ["--config-name", str(hc.job.config_name), *SearchPath.current().arguments(), *alone, *hc.overrides.task]
 
 
 def finish(code: int) -> None:

@@ -47,14 +47,16 @@ def diagnose(verb: str, overrides: Sequence[str], path: SearchPath, config_name:
         config_name: of the primary config, the verb's own where it is None.
     """
     parsed: list[Override] = []
-    for override in overrides:
+    for word in overrides:
         try:
-            parsed += OverridesParser.create().parse_overrides([override])
+            parsed += OverridesParser.create().parse_overrides([word])
         except OverrideParseException as error:
             first = str(error).splitlines()[0]
             return f"An argument cannot be read ({first}); write key=value, quoted where the value has = or , in it."
-    more = [o.value() for o in parsed if o.key_or_group == "hydra.searchpath"]
-    path = dataclasses.replace(path, more=tuple(map(text, more[0]))) if more else path
+    for override in parsed:
+        more = override.value()
+        if override.key_or_group == "hydra.searchpath" and isinstance(more, list):
+            path = dataclasses.replace(path, more=tuple(map(text, more)))
     loader = path.loader()
     chosen = [override for override in parsed if options_of(override.key_or_group, loader)]
     for override in chosen:
@@ -67,10 +69,8 @@ def diagnose(verb: str, overrides: Sequence[str], path: SearchPath, config_name:
     except (HydraException, OmegaConfBaseException):
         return None
     rest = [o for o in parsed if o not in chosen and not o.is_add() and not o.is_force_add() and not o.is_hydra_override()]
-    for override in rest:
-        if not holds(cfg, override.key_or_group):
-            return unknown_key(verb, override.key_or_group, loader)
-    return None
+    wrong = next((override for override in rest if not holds(cfg, override.key_or_group)), None)
+    return None if wrong is None else unknown_key(verb, wrong.key_or_group, loader)
 
 
 def values_of(override: Override) -> Iterator[str]:
@@ -90,8 +90,8 @@ def text(value: object) -> str:
 
 def first_of(override: Override) -> str:
     """An override of a group without its sweep."""
-    value = next(values_of(override), None)
-    return override.input_line if value is None else f"{override.input_line.split('=', 1)[0]}={value}"
+    value, line = next(values_of(override), None), str(override.input_line)
+    return line if value is None else f"{line.split('=', 1)[0]}={value}"
 
 
 def holds(cfg: DictConfig, key: str) -> bool:

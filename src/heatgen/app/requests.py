@@ -1,6 +1,7 @@
 """What a verb is asked to do, in small frozen dataclasses: read off the config here, and checked."""
 
 import inspect
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -115,7 +116,7 @@ class EvaluateRequest:
     picture: str | None
 
     @classmethod
-    def of(cls, cfg: DictConfig, choices: DictConfig) -> "EvaluateRequest":
+    def of(cls, cfg: DictConfig, choices: Mapping[str, str | None]) -> "EvaluateRequest":
         """That of conf/evaluate.yaml and Hydra's choices. ConfigError for a value that is wrong, or that nothing uses."""
         alone = cfg.run is None
         if alone and cfg.get("data") is None:

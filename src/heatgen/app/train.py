@@ -4,13 +4,14 @@ import logging
 import math
 import sys
 import time
+from collections.abc import Collection
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from heatgen.app.build import build, build_callbacks, build_loggers, refuse_blind_net, refuse_unused
-from heatgen.app.job import devices_of, in_sweep, launched, task_wrapper
+from heatgen.app.job import choices, devices_of, in_sweep, launched, task_wrapper
 from heatgen.app.load import read_config
 from heatgen.app.measure import check_evaluate, measure
 from heatgen.app.requests import TrainRequest
@@ -29,7 +30,7 @@ def train(cfg: DictConfig) -> float | None:
     run_dir, overrides = Path(hc.runtime.output_dir), list(hc.overrides.task)
     check_evaluate(cfg.evaluate)
     if cfg.resume:
-        cfg = resumed(run_dir, overrides, hc.runtime.choices)
+        cfg = resumed(run_dir, overrides, choices())
     request = TrainRequest.of(cfg, run_dir, overrides)
     done = launched("train", devices_of(cfg), run_dir, run_dir)
     loss = None if done else fit(cfg, request)
@@ -37,14 +38,14 @@ def train(cfg: DictConfig) -> float | None:
     return loss
 
 
-def resumed(run_dir: Path, overrides: list[str], choices: DictConfig) -> DictConfig:
+def resumed(run_dir: Path, overrides: list[str], groups: Collection[str]) -> DictConfig:
     """The config of a run that goes on: its own, with the values (not the groups) of this command line."""
     directory.find_checkpoint(run_dir, "last")
     cfg = read_config(run_dir)
     OmegaConf.set_struct(cfg, True)
     for override in overrides:
         key, _, value = override.lstrip("+").partition("=")
-        if key in choices:
+        if key in groups:
             raise ConfigError(f"resume keeps the run's own {key}; remove {override}, or start a new run with it.")
         try:
             OmegaConf.update(cfg, key, OmegaConf.from_dotlist([f"value={value}"]).value)
@@ -58,7 +59,7 @@ def fit(cfg: DictConfig, request: TrainRequest) -> float:
     import lightning as L
 
     from heatgen.app.trainer import make_trainer, quiet_lightning
-    from heatgen.callback.checkpoints import AtomicIO
+    from heatgen.callback.checkpoints import AtomicIO, Checkpoints
 
     quiet_lightning()
     L.seed_everything(request.seed, verbose=False)
@@ -85,7 +86,7 @@ def fit(cfg: DictConfig, request: TrainRequest) -> float:
     else:
         content = {"state_dict": model.state_dict(), "callbacks": {}}
         AtomicIO().save_checkpoint(content, run_dir / "checkpoints" / "last.ckpt")
-    saved = callbacks.get("checkpoints")
+    saved = next((callback for callback in callbacks.values() if isinstance(callback, Checkpoints)), None)
     if stopped := saved.signal if saved else 0:
         again = f"{call('train')} resume={run_dir}"
         log.info("stopped by a signal at step %d; go on with: %s", trainer.global_step, again)

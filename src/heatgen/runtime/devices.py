@@ -14,7 +14,7 @@ from tqdm import tqdm
 from heatgen.runtime import launch
 
 if TYPE_CHECKING:
-    from lightning.fabric.connector import _PRECISION_INPUT
+    from lightning.fabric.plugins.precision.precision import _PRECISION_INPUT
 
 
 class Devices:

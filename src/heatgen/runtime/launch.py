@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from heatgen.check import ConfigError
 
 if TYPE_CHECKING:
-    from lightning.fabric.connector import _PRECISION_INPUT
+    from lightning.fabric.plugins.precision.precision import _PRECISION_INPUT
 
     from heatgen.runtime.devices import Devices
 
@@ -57,7 +57,7 @@ def count_devices(accelerator: str, devices: object) -> int:
         import torch
 
         return max(1, torch.cuda.device_count()) if accelerator in ("auto", "gpu", "cuda") else 1
-    if isinstance(devices, bool) or not str(devices).isdigit() or int(devices) < 1:
+    if isinstance(devices, bool) or not str(devices).isdigit() or int(str(devices)) < 1:
         raise ConfigError(f"trainer.devices must be a number of at least 1, a list or auto, not {devices!r}.")
     return int(str(devices))
 
