@@ -172,9 +172,9 @@ def test_the_moments_are_those_of_the_mixture():
 
 
 def test_what_is_out_of_range_is_refused():
-    with pytest.raises(ConfigError, match=r"^metric\.draws must be a whole number of at least 2"):
+    with pytest.raises(ConfigError, match=r"metric\.draws must be"):
         Calibration(draws=1)
-    with pytest.raises(ConfigError, match=r"^mode=calibration needs a run of a neural process"):
+    with pytest.raises(ConfigError, match=r"needs a run.*model=np"):
         Calibration()(ctx(None))
 
 

@@ -516,7 +516,7 @@ def test_too_few_evaluations_are_refused():
     with pytest.raises(ConfigError, match=r"n x metric\.levels = 10"):
         ELBO(levels=2)(wanted)
     wanted.n = 1
-    with pytest.raises(ConfigError, match="n must be a whole number of at least 2"):
+    with pytest.raises(ConfigError, match="n must be"):
         ELBO()(wanted)
 
 

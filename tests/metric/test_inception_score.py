@@ -78,7 +78,7 @@ def test_one_part_is_scored_whole_and_has_no_spread():
 
 def test_a_part_needs_two_samples():
     metric, extractor = InceptionScore(splits=10), Values(lambda features: features)
-    with pytest.raises(ConfigError, match=r"^metric\.splits = 10 needs n of at least 20, not 19\.$"):
+    with pytest.raises(ConfigError, match=r"metric\.splits.*at least 20"):
         metric.measure(predictions(19, 3), torch.empty(0), extractor, seed=0)
     metric.measure(predictions(20, 3), torch.empty(0), extractor, seed=0)
     with pytest.raises(ConfigError, match=r"metric\.splits must be a whole number of at least 1"):
@@ -93,7 +93,7 @@ def test_an_extractor_without_classes_is_refused_by_name(tmp_path):
 
 
 def test_one_sample_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match=r"^n must be a whole number of at least 2, not 1\.$"):
+    with pytest.raises(ConfigError, match="n must be"):
         InceptionScore(source="test")(ctx(tmp_path, n=1, test=flat([1, 2])))
 
 

@@ -82,9 +82,10 @@ def test_no_model_is_above_the_exact_one_and_more_draws_give_more():
     assert few.values["pixel_context_1"] == pytest.approx(few.values["frame_context_1"], abs=1e-6)
 
 
-def test_numbers_do_not_depend_on_how_tasks_are_cut_and_have_their_facts():
+def test_values_do_not_depend_on_how_tasks_are_cut_and_have_their_facts(request):
     model, metric = make(), Likelihood(contexts=[1, 2], targets=4, draws=4)
     result = metric(ctx(model))
+    request.getfixturevalue("plain")
     again = metric(EvalContext(model, DATA, "hot_spots", Devices("cpu", 1), 20, 7, 0, model.process))
     assert result.values == pytest.approx(again.values, rel=1e-5)
     wanted = ("frame_context_1", "frame_context_2", "gap_context_2", "rmse_context_2")
@@ -156,25 +157,16 @@ def test_a_regime_of_its_own_context_is_measured_once():
     assert result.headline[0] == "frame"
 
 
-@pytest.mark.parametrize(
-    ("options", "sentence"),
-    [
-        ({"contexts": 3}, r"^metric\.contexts must be a list"),
-        ({"contexts": [-1]}, r"^metric\.contexts must be a whole number of at least 0"),
-        ({"targets": 0}, r"^metric\.targets must be"),
-        ({"draws": 0}, r"^metric\.draws must be"),
-        ({"split": "all"}, r"^metric\.split must be one of"),
-    ],
-)
-def test_what_is_out_of_range_is_refused_by_key(options, sentence):
-    with pytest.raises(ConfigError, match=sentence):
-        Likelihood(**options)
+def test_what_is_out_of_range_is_refused_by_key():
+    for options in ({"contexts": 3}, {"contexts": [-1]}, {"targets": 0}, {"draws": 0}, {"split": "all"}):
+        with pytest.raises(ConfigError, match=f"metric.{next(iter(options))}"):
+            Likelihood(**options)
 
 
 def test_other_models_and_too_few_tasks_are_refused():
-    with pytest.raises(ConfigError, match=r"^mode=likelihood needs a run of a neural process"):
+    with pytest.raises(ConfigError, match=r"needs a run.*model=np"):
         Likelihood()(ctx(None))
-    with pytest.raises(ConfigError, match="n must be a whole number of at least 2"):
+    with pytest.raises(ConfigError, match="n must be"):
         Likelihood()(ctx(make(), n=1))
 
 

@@ -111,9 +111,9 @@ def test_draws_of_an_untrained_network_stand_beside_its_mean_however_levels_are_
 
 
 def test_what_is_out_of_range_is_refused():
-    with pytest.raises(ConfigError, match=r"^metric\.tolerance must be"):
+    with pytest.raises(ConfigError, match=r"metric\.tolerance"):
         Physics(tolerance=-1)
-    with pytest.raises(ConfigError, match=r"^metric\.contexts must be a list"):
+    with pytest.raises(ConfigError, match=r"metric\.contexts"):
         Physics(contexts=3)
-    with pytest.raises(ConfigError, match=r"^mode=physics needs a run of a neural process"):
+    with pytest.raises(ConfigError, match=r"needs a run.*model=np"):
         Physics()(ctx(None))

@@ -146,11 +146,11 @@ def test_ks_with_single_points_takes_both_limits():
 
 
 @pytest.mark.parametrize("name", list(LAWS))
-@pytest.mark.parametrize("samples", [normal(500, 1), normal(4, 1) + 3, torch.full((50, 1), 0.7).double()])
-def test_w1_is_that_of_scipy(name, samples):
-    expected = scipy.stats.wasserstein_distance(samples[:, 0].numpy(), quantiles(name).numpy())
+def test_w1_is_that_of_scipy(name):
     std = distances.moments(*LAWS[name])[1].item()
-    assert distances.compare(samples, *LAWS[name]).w1.item() == pytest.approx(expected, abs=1e-3 * std)
+    for samples in (normal(500, 1), normal(4, 1) + 3, torch.full((50, 1), 0.7).double()):
+        expected = scipy.stats.wasserstein_distance(samples[:, 0].numpy(), quantiles(name).numpy())
+        assert distances.compare(samples, *LAWS[name]).w1.item() == pytest.approx(expected, abs=1e-3 * std)
 
 
 def test_w1_of_a_shift_is_the_shift_and_of_scaling_the_mean_size():
@@ -355,7 +355,7 @@ def test_gaussian_fields_that_the_map_mixes_have_no_laws_but_a_score_error():
     assert any("is not diagonal in the basis of the data" in note for note in result.notes)
     assert "w1" not in result.series and list(result.pictures) == ["score"]
     bare = IHD(process, Zero(), ancestral, None, parametrisation="residual")
-    with pytest.raises(ConfigError, match=r"^mode=score has nothing to compare: model=ihd gives no score; forward=random_m"):
+    with pytest.raises(ConfigError, match="model=ihd gives no score; forward=random_m"):
         Score(levels=3)(ctx(bare, data, n=20))
 
 
@@ -386,13 +386,13 @@ def test_wrong_values_are_refused(options, message):
 
 def test_it_is_refused_without_a_run_for_one_sample_and_for_maps_drawn_at_random():
     data = mixture(4)
-    with pytest.raises(ConfigError, match=r"^mode=score needs a run; give run=DIR\.$"):
+    with pytest.raises(ConfigError, match="run=DIR"):
         Score()(ctx(None, data))
-    with pytest.raises(ConfigError, match=r"^n must be a whole number of at least 2, not 1\.$"):
+    with pytest.raises(ConfigError, match="n must be"):
         Score()(ctx(Biased(HeatKernel((1, 1, 4), num_levels=2), data), data, n=1))
     process = RandomVelocity((1, 1, 4), num_levels=3)
     model = IHD(process, Zero(), ancestral, None, parametrisation="residual")
-    with pytest.raises(ConfigError, match=r"^mode=score needs one law at each level, and forward=random_velocity is drawn"):
+    with pytest.raises(ConfigError, match=r"forward=random_velocity.*another map"):
         Score()(ctx(model, data))
 
 

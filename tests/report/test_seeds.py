@@ -87,7 +87,7 @@ def test_a_seed_that_stands_twice_is_refused(tmp_path):
     for run in runs:
         measure(run, "train_a", "train", {"val_loss": 1.0}, 100)
         OmegaConf.save(OmegaConf.merge(OmegaConf.load(run / "config.yaml"), {"seed": 0}), run / "config.yaml")  # b's own
-    with pytest.raises(ConfigError, match=r"^seed=0 stands twice with the same settings, in a and b; give one of them\.$"):
+    with pytest.raises(ConfigError, match=r"seed=0 .* a and b; give one"):
         compare.compare(runs, None)
     assert len(compare.compare(runs[1:], None)) == 1
 
