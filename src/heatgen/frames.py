@@ -89,10 +89,10 @@ class Representation:
     Args:
         r: (B, M or 1, R, ...), a vector or a map of R features.
         mu, sigma: (B, M or 1, Z), mean and deviation of the latent, or None.
-        facts: (B, M or 1, V), features beside a map r, or None.
+        features: (B, M or 1, V), beside a map r, or None.
     """
 
     r: Tensor
     mu: Tensor | None = None
     sigma: Tensor | None = None
-    facts: Tensor | None = None
+    features: Tensor | None = None

@@ -12,8 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from heatgen.basis import cosine_waves, second_difference
-from heatgen.net.aggregator import reach
-from heatgen.net.frame_encoder import mlp
+from heatgen.net.layers import mlp
 
 HYPOTHESES = 24  # diffusivities that are tried, evenly in log from SLOWEST to FASTEST at first; then they are learned
 SLOWEST, FASTEST = 0.005, 0.2  # side^2 in the time of all levels
@@ -105,7 +104,7 @@ class HeatBlock(nn.Module):
         self.filter = mlp(width, width, width, channels * KNOTS)
         self.near = nn.Conv2d(channels, channels, 3, padding=1, padding_mode="replicate")
         self.film = nn.Linear(width, 2 * channels)
-        self.leave = nn.Conv2d(channels, channels, 1)
+        self.out_conv = nn.Conv2d(channels, channels, 1)
         self.learn = mlp(2 * channels + width, width, width)
         self.guess, self.look = nn.Conv2d(channels, fields, 1), nn.Conv2d(2 * fields, channels, 1)
         self.log_kappa = nn.Parameter(torch.linspace(-6, 3, KNOTS))
@@ -120,86 +119,9 @@ class HeatBlock(nn.Module):
         symbol = self.filter(v).unflatten(-1, (-1, KNOTS)) @ self.waves.knots
         gamma, beta = self.film(v)[..., None, None].chunk(2, dim=1)
         inner = F.silu((1 + gamma) * (self.near(h) + self.waves.back(symbol * self.waves(h))) + beta)
-        h = h + self.leave(inner)
+        h = h + self.out_conv(inner)
         v = v + self.learn(torch.cat([inner.mean((2, 3)), inner.square().mean((2, 3)), v], dim=1))
         guess = x + self.guess(h)
         kappa = (self.log_kappa @ self.waves.knots).exp()
         x = self.waves.back((evidence + kappa * self.waves(guess)) / (precision_sum + kappa))
         return h + self.look(torch.cat([x, guess], dim=1)), v, x
-
-
-class HeatAggregator(nn.Module):
-    """What frames of a field that flows as heat, with an unknown diffusivity, say of it: maps, and numbers beside them.
-
-    The exact answers for Gaussian fields (`Hypotheses`), weighed by how well they fit, are where `layers` of `HeatBlock`
-    start from; they learn what the fields look like. h: frames, (B, N, C, H, W). Returns maps (B, M or 1, width, H, W), the
-    first C of them the best guess of u_0, and numbers (B, M or 1, 1 + V), the first one ln D of the diffusivity that fits.
-    Invariant to the order of frames; with causal, of frames up to t alone.
-    """
-
-    def __init__(self, shape: Sequence[int], width: int, causal: bool, channels: int, hidden: int, layers: int):
-        super().__init__()
-        fields = shape[0]
-        self.causal, self.waves = causal, Waves(shape)
-        self.hypotheses = Hypotheses(self.waves)
-        self.log_trust = nn.Parameter(torch.zeros(()))  # of the evidence
-        self.join = mlp(2 * HYPOTHESES + 2, hidden, hidden)
-        self.enter = nn.Conv2d((2 * HYPOTHESES + 1) * fields, channels, 1)
-        self.blocks = nn.ModuleList(HeatBlock(self.waves, fields, channels, hidden) for _ in range(layers))
-        self.leave = nn.Conv2d(channels, width - 2 * fields, 1)
-
-    def forward(self, h: Tensor, context_mask: Tensor, times: Tensor, target_times: Tensor) -> tuple[Tensor, Tensor]:
-        """h: (B, N, C, H, W); given: (B, N) bool; times: (B, N); asked: (B, M)."""
-        with torch.autocast(h.device.type, enabled=False):
-            h = h.to(self.log_trust)
-            allowed = reach(context_mask, times, target_times if self.causal else target_times[:, :1], self.causal)
-            found = self.hypotheses(self.waves(h), times.to(h), allowed)
-            mean, evidence, precision_sum, fit, known = (part.flatten(0, 1) for part in found)  # (B M, R, ...)
-            weight = (fit * self.log_trust.exp()).softmax(1)
-            log_rate = weight @ self.hypotheses.log_rate[:, None]
-            count = allowed.flatten(0, 1).sum(1, keepdim=True).to(h)
-            v = self.join(torch.cat([count.log1p(), weight, log_rate + 3, known / precision_sum.shape[-1]], dim=1))
-            best, evidence, precision_sum = (
-                torch.einsum("br,br...->b...", weight, part) for part in (mean, evidence, precision_sum)
-            )
-            weighed = mean * weight[:, :, None, None]
-            x = first = self.waves.back(best)
-            features = self.enter(self.waves.back(torch.cat([mean.flatten(1, 2), weighed.flatten(1, 2), best], dim=1)))
-            for block in self.blocks:
-                features, v, x = block(features, v, x, evidence, precision_sum[:, None])
-            maps = torch.cat([x, first, self.leave(features)], dim=1)
-            return tuple(part.unflatten(0, allowed.shape[:2]) for part in (maps, torch.cat([log_rate, v], dim=1)))
-
-
-class HeatDecoder(nn.Module):
-    """The fields u that maps have become by the time t: outputs x (C, H, W), sums of heat flows of the maps.
-
-    The mean is exp(-D lambda t) of the best guess of u_0 and sum_j a_j exp(-lambda tau_j) of every map, other outputs are
-    such sums and a number; all tau_j and a_j are learned functions of t, ln D t and the other numbers. numbers: the time,
-    `told` numbers of the map, ln D and `facts` numbers of `HeatAggregator`, (B, 1 + told + 1 + facts).
-    """
-
-    log_time: Tensor
-
-    def __init__(self, shape: Sequence[int], numbers: int, width: int, hidden: int, outputs: int):
-        super().__init__()
-        self.waves, self.fields, self.place = Waves(shape), shape[0], numbers - hidden - 1
-        self.shape = (outputs * shape[0], *shape[1:])
-        self.coefficients = mlp(numbers + 2, 2 * hidden, 2 * hidden, KERNELS * (1 + self.shape[0] * width))
-        self.level = mlp(numbers + 2, hidden, self.shape[0] - self.fields)
-        self.register_buffer("log_time", torch.linspace(math.log(1e-3), math.log(FASTEST), KERNELS), persistent=False)
-
-    def forward(self, r: Tensor, numbers: Tensor) -> Tensor:
-        """r: (B, width, H, W), the first C the best guess of u_0; numbers: (B, F)."""
-        with torch.autocast(r.device.type, enabled=False):
-            numbers = numbers.to(self.log_time)
-            time, log_rate = numbers[:, :1], numbers[:, self.place, None]
-            features = torch.cat([numbers, (time + 0.03).log() / 2 + 1, log_rate + (time + 0.003).log() + 6], dim=1)
-            log_time, weights = self.coefficients(features).split([KERNELS, KERNELS * self.shape[0] * r.shape[1]], dim=1)
-            kernels = self.waves.flow((log_time + self.log_time).clamp(max=3).exp())  # (B, J, S)
-            waves = self.waves(r.to(self.log_time))
-            mixed = weights.unflatten(1, (-1, r.shape[1])) @ waves  # (B, outputs C J, S)
-            fields = (mixed.unflatten(1, (-1, KERNELS)) * kernels[:, None]).sum(2)
-            base = self.waves.flow(log_rate.exp() * time) * waves[:, : self.fields]
-            level = F.pad(self.level(features), (self.fields, 0))[..., None, None]
-            return self.waves.back(fields + F.pad(base, (0, 0, 0, len(level[0]) - self.fields))) + level

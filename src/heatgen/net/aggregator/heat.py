@@ -1,0 +1,84 @@
+"""net/aggregator=heat: a field under hypothetical heat flows, and corrections that are learned."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from heatgen import check
+from heatgen.net.aggregator.weighted import reach
+from heatgen.net.heat_flow import HYPOTHESES, HeatBlock, Hypotheses, Waves
+from heatgen.net.layers import mlp
+from heatgen.net.layout import Layout
+
+
+class HeatAggregator(nn.Module):
+    """What frames of a field that flows as heat, with an unknown diffusivity, say of it: maps and features.
+
+    The exact answers for Gaussian fields (`Hypotheses`), weighed by how well they fit, are where `layers` of `HeatBlock`
+    start from; they learn what the fields look like. Invariant to the order of frames; with causal, of frames up to t alone.
+    """
+
+    layouts = {Layout.FRAME: Layout.FLOW}
+
+    def __init__(self, shape: Sequence[int], width: int, causal: bool, channels: int, hidden: int, layers: int):
+        """Make the layers.
+
+        Args:
+            shape: of a frame, (C, H, W).
+            width: R, of the maps; more than 2 C.
+            causal: whether frames that are later than a target do not count.
+            channels: of the convolutions of a block.
+            hidden: V, the features beside the maps.
+            layers: blocks.
+
+        Raises:
+            ConfigError: an option is out of range.
+        """
+        super().__init__()
+        channels, hidden, layers = (
+            check.integer(f"net.aggregator.{key}", value, minimum=1)
+            for key, value in {"channels": channels, "hidden": hidden, "layers": layers}.items()
+        )
+        fields, self.features = shape[0], 1 + hidden
+        self.causal, self.waves = causal, Waves(shape)
+        self.hypotheses = Hypotheses(self.waves)
+        self.log_trust = nn.Parameter(torch.zeros(()))  # of the evidence
+        self.join = mlp(2 * HYPOTHESES + 2, hidden, hidden)
+        self.in_conv = nn.Conv2d((2 * HYPOTHESES + 1) * fields, channels, 1)
+        self.blocks = nn.ModuleList(HeatBlock(self.waves, fields, channels, hidden) for _ in range(layers))
+        self.out_conv = nn.Conv2d(channels, width - 2 * fields, 1)
+
+    def forward(self, h: Tensor, context_mask: Tensor, times: Tensor, target_times: Tensor) -> tuple[Tensor, Tensor]:
+        """Aggregate the context of each task.
+
+        Args:
+            h: encodings of its frames, the frames themselves, (B, N, C, H, W).
+            context_mask: (B, N) bool, True where a frame is there.
+            times: of the frames, (B, N), in units of the last level.
+            target_times: (B, M).
+
+        Returns:
+            r, (B, M or 1, R, H, W), the first C maps the best guess of u_0, and features, (B, M or 1, 1 + V), the first one
+            ln D of the diffusivity that fits.
+        """
+        with torch.autocast(h.device.type, enabled=False):
+            h = h.to(self.log_trust)
+            allowed = reach(context_mask, times, target_times if self.causal else target_times[:, :1], self.causal)
+            found = self.hypotheses(self.waves(h), times.to(h), allowed)
+            mean, evidence, precision_sum, fit, known = (part.flatten(0, 1) for part in found)  # (B M, R, ...)
+            weight = (fit * self.log_trust.exp()).softmax(1)
+            log_rate = weight @ self.hypotheses.log_rate[:, None]
+            count = allowed.flatten(0, 1).sum(1, keepdim=True).to(h)
+            v = self.join(torch.cat([count.log1p(), weight, log_rate + 3, known / precision_sum.shape[-1]], dim=1))
+            best, evidence, precision_sum = (
+                torch.einsum("br,br...->b...", weight, part) for part in (mean, evidence, precision_sum)
+            )
+            weighed = mean * weight[:, :, None, None]
+            x = first = self.waves.back(best)
+            features = self.in_conv(self.waves.back(torch.cat([mean.flatten(1, 2), weighed.flatten(1, 2), best], dim=1)))
+            for block in self.blocks:
+                features, v, x = block(features, v, x, evidence, precision_sum[:, None])
+            maps = torch.cat([x, first, self.out_conv(features)], dim=1)
+            beside = torch.cat([log_rate, v], dim=1)
+            return maps.unflatten(0, allowed.shape[:2]), beside.unflatten(0, allowed.shape[:2])

@@ -1,0 +1,48 @@
+"""net/decoder=flat: from a vector to a frame, fully connected."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from heatgen import check
+from heatgen.net.layers import mlp
+from heatgen.net.layout import Layout
+
+
+class FlatDecoder(nn.Module):
+    """[features, representation (B, R)] -> outputs x (C, H, W), a network of three hidden layers."""
+
+    layout = Layout.VECTOR
+
+    def __init__(self, shape: Sequence[int], features: int, extra: int, width: int, outputs: int, hidden: int):
+        """Make the layers.
+
+        Args:
+            shape: of a frame, (C, H, W).
+            features: how many numbers of the time and of the map a frame has.
+            extra: how many more the aggregator gives.
+            width: R.
+            outputs: numbers a pixel that the likelihood needs.
+            hidden: width of the hidden layers.
+
+        Raises:
+            ConfigError: an option is out of range.
+        """
+        super().__init__()
+        hidden = check.integer("net.decoder.hidden", hidden, minimum=1)
+        self.shape = (outputs * shape[0], *shape[1:])
+        self.layers = mlp(width + features + extra, hidden, hidden, hidden, math.prod(self.shape))
+
+    def forward(self, r: Tensor, features: Tensor) -> Tensor:
+        """Decode frames by themselves.
+
+        Args:
+            r: (B, R).
+            features: (B, F).
+
+        Returns:
+            (B, outputs C, H, W).
+        """
+        return self.layers(torch.cat([features, r], dim=1)).reshape(-1, *self.shape)
