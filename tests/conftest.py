@@ -1,5 +1,6 @@
 """What all tests share: a small run, and the command line without a new process."""
 
+import inspect
 import os
 import runpy
 import shutil
@@ -14,6 +15,8 @@ import torch
 from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
+
+from heatgen.net.neural_process import NeuralProcess
 
 ROOT = Path(__file__).resolve().parents[1]
 os.environ["OMP_NUM_THREADS"] = "1"  # tensors of tests are small, and one thread gives the same bits in every process
@@ -56,6 +59,36 @@ def shipped_map(name: str, shape: tuple[int, ...], num_levels: int, **options: A
         OmegaConf.merge(shipped("forward", name), {"shape": list(shape), "num_levels": num_levels, **options}),
         _convert_="all",
     )
+
+
+DECODERS = {"conv": "flat", "set_conv": "grid", "frame": "heat"}  # where it has another name than the encoder
+PATHS = {"latent": (4, False), "deterministic": (None, True), "both": (4, True)}  # numbers of z; whether r is seen beside it
+
+
+def small_np(
+    shape: Any = (1, 8, 8),
+    encoder: str = "flat",
+    aggregator: str = "mean",
+    path: str = "latent",
+    likelihood: str = "heteroscedastic",
+    **options: Any,
+) -> Any:
+    """A small neural process of conf/net, the decoder as the encoder; options are its own or of any of its parts."""
+    names = {
+        "encoder": encoder,
+        "aggregator": aggregator,
+        "decoder": DECODERS.get(encoder, encoder),
+        "likelihood": likelihood,
+    }
+    latent, deterministic = PATHS[path]
+    sizes = {"hidden": 16, "channels": 8, "layers": 2, **options}
+    nodes = {part: shipped(f"net/{part}", name) for part, name in names.items()}
+    for node in nodes.values():
+        node.update({key: size for key, size in sizes.items() if key in node})
+    own = {"shape": list(shape), "width": 8, "latent": latent, "deterministic": deterministic, "hidden": sizes["hidden"]}
+    own |= {key: value for key, value in options.items() if key in inspect.signature(NeuralProcess).parameters}
+    target = {"_target_": "heatgen.net.neural_process.NeuralProcess"}
+    return instantiate(OmegaConf.create({"net": {**target, **nodes, **own}}).net, _partial_=True, _convert_="all")()
 
 
 def call(script: str, *arguments: str) -> int:

@@ -1,12 +1,11 @@
 """mode=likelihood: an exact prediction has the exact likelihood, and one draw makes all three kinds one."""
 
-import functools
 import json
 import math
 
 import pytest
 import torch
-from conftest import call
+from conftest import call, small_np
 from PIL import Image
 
 from heatgen.check import ConfigError
@@ -18,21 +17,20 @@ from heatgen.metric.context import EvalContext
 from heatgen.metric.likelihood import Likelihood
 from heatgen.model.np import NeuralProcessMethod
 from heatgen.model.prediction import Prediction
-from heatgen.net.neural_process import NeuralProcess
 from heatgen.noise import SampleNoise, generator
 from heatgen.oracle.find import exact_trajectories
-from heatgen.regime.first_frame import first_frame
-from heatgen.regime.random import random
+from heatgen.regime.first_frame import FirstFrame
+from heatgen.regime.random import Random
 from heatgen.runtime.devices import Devices
 
 N = 8
 DATA = HotSpotFields(resolution=N, shape=[1, N, N], half_side=[1, 2], train_size=8, val_size=8, test_size=40)
-REGIME = functools.partial(random, context=[1, 3], targets=4)
+REGIME = Random(context=[1, 3], targets=4)
 
 
 def make(regime=REGIME, process=None, **net):
     torch.manual_seed(0)
-    net = NeuralProcess((1, N, N), **{"width": 8, "latent": 4, "hidden": 16, "channels": 4, **net})
+    net = small_np((1, N, N), **{"channels": 4, **net})
     process = process or NeumannHeat((1, N, N), 9, diffusivity=[0.01, 0.1], diffusivities=4, conditional=False)
     return NeuralProcessMethod(process, net, None, None, regime).eval()
 
@@ -119,7 +117,7 @@ def test_what_is_known_exactly_has_rows_of_its_own():
 @pytest.mark.usefixtures("plain")
 def test_the_bound_is_the_objective_and_what_facts_add_to_it_is_seen_in_training_mode():
     torch.manual_seed(0)
-    net = NeuralProcess((1, N, N), width=8, latent=4, hidden=16, privileged=3)
+    net = small_np((1, N, N), privileged_dim=3)
     torch.nn.init.normal_(net.merge[-1].weight)
     model = NeuralProcessMethod(make().process, net, None, None, REGIME, privileged="facts").eval()
     values = Likelihood(contexts=[1], targets=4, draws=2)(ctx(model)).values
@@ -152,7 +150,7 @@ def test_gaussian_fields_have_an_exact_line_and_told_maps_have_none():
 
 @pytest.mark.usefixtures("plain")
 def test_a_regime_of_its_own_context_is_measured_once():
-    result = Likelihood(targets=4, draws=2)(ctx(make(functools.partial(first_frame, targets=4))))
+    result = Likelihood(targets=4, draws=2)(ctx(make(FirstFrame(targets=4))))
     assert result.facts["regime"] == "first_frame" and math.isnan(result.series["num_context"][0])
     assert result.headline[0] == "frame"
 

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from conftest import call
+from conftest import call, small_np
 from torch.testing import assert_close
 
 from heatgen.app.api import load
@@ -17,20 +17,19 @@ from heatgen.frames import Frames, concatenate
 from heatgen.model.np import NeuralProcessMethod
 from heatgen.model.tasks import make_task
 from heatgen.net.mlp import MLP
-from heatgen.net.neural_process import NeuralProcess
 from heatgen.noise import SampleNoise
-from heatgen.regime.forecast import forecast
-from heatgen.regime.random import random
+from heatgen.regime.forecast import Forecast
+from heatgen.regime.random import Random
 
 SHAPE, K = (1, 6, 6), 9
-REGIME = functools.partial(random, context=[1, 3], targets=4)
-SMALL = {"width": 8, "latent": 4, "hidden": 16, "channels": 4}
+REGIME = Random(context=[1, 3], targets=4)
+CNP = {"path": "deterministic"}
 adam = functools.partial(torch.optim.Adam, lr=1e-3)
 
 
 def make(process=None, regime=REGIME, net=None, **settings):
     torch.manual_seed(0)
-    net = NeuralProcess(SHAPE, **{**SMALL, **(net or {})})
+    net = small_np(SHAPE, **(net or {}))
     return NeuralProcessMethod(process or ConstantVelocity(SHAPE, K, sigma=0.1), net, None, adam, regime, **settings)
 
 
@@ -46,7 +45,7 @@ def noise(b=5):
 @pytest.mark.parametrize("counted", ["all", "targets"])
 def test_the_loss_of_a_network_without_a_latent_is_minus_the_log_likelihood_a_dimension(counted):
     """Of the frames that count, of Gaussians with the network's mean and deviation; padding does not count."""
-    model = make(net={"path": "deterministic"}, counted=counted)
+    model = make(net=CNP, counted=counted)
     assert model.objective == "cnp" == model.chosen["objective"]
     task = make_task(model.process, batch()["u0"], REGIME, noise(), 0.1)
     frames = concatenate(task.context, task.target) if counted == "all" else task.target
@@ -59,7 +58,7 @@ def test_the_loss_of_a_network_without_a_latent_is_minus_the_log_likelihood_a_di
 
 def test_what_counts_follows_from_the_path_and_can_be_chosen():
     assert make().counted == make().chosen["counted"] == "all"
-    assert make(net={"path": "deterministic"}).counted == "targets"
+    assert make(net=CNP).counted == "targets"
     assert make(counted="targets").counted == "targets"
 
 
@@ -91,7 +90,7 @@ def test_targets_reach_the_decoder_through_the_latent_alone():
 
 
 def test_privileged_facts_are_used_in_training_alone():
-    plain, hinted = make(), make(net={"privileged": 3}, privileged="facts")
+    plain, hinted = make(), make(net={"privileged_dim": 3}, privileged="facts")
     hinted.net.load_state_dict(plain.net.state_dict(), strict=False)
     assert_close(hinted.train().loss(batch(), noise()), plain.loss(batch(), noise()))  # the residual starts at 0
     torch.nn.init.normal_(hinted.net.merge[-1].weight)
@@ -99,7 +98,7 @@ def test_privileged_facts_are_used_in_training_alone():
     assert_close(hinted.eval().loss(batch(), noise()), plain.eval().loss(batch(), noise()))
     values = {}
     for privileged in ("facts", "zero", "shuffled"):
-        model = make(net={"privileged": 3}, privileged=privileged).train()
+        model = make(net={"privileged_dim": 3}, privileged=privileged).train()
         model.net.load_state_dict(hinted.net.state_dict())
         values[privileged] = model.loss(batch(), noise())
     assert not torch.allclose(values["facts"], values["zero"]) and not torch.allclose(values["facts"], values["shuffled"])
@@ -110,7 +109,7 @@ def test_an_oracle_is_told_facts_of_the_context_when_it_predicts_and_no_other_is
     other = dataclasses.replace(task, privileged=5 - task.privileged)
     targets = torch.cat([task.privileged[:, :3], 5 - task.privileged[:, 3:]], 1)
     for privileged in ("oracle", "facts", "zero", "shuffled"):
-        model = make(net={"privileged": 3, "path": "both"}, privileged=privileged)
+        model = make(net={"privileged_dim": 3, "path": "both"}, privileged=privileged)
         torch.nn.init.normal_(model.net.merge[-1].weight)
         for mode in (True, False):
             model.train(mode)
@@ -118,8 +117,8 @@ def test_an_oracle_is_told_facts_of_the_context_when_it_predicts_and_no_other_is
                 model.predict(t, 2, noise()).mean for t in (task, other, dataclasses.replace(task, privileged=targets))
             )
             assert torch.equal(said, changed) == (privileged != "oracle") and torch.equal(said, same)
-    facts = make(net={"privileged": 3, "path": "both"}, privileged="facts").train()
-    oracle = make(net={"privileged": 3, "path": "both"}, privileged="oracle")
+    facts = make(net={"privileged_dim": 3, "path": "both"}, privileged="facts").train()
+    oracle = make(net={"privileged_dim": 3, "path": "both"}, privileged="oracle")
     for model in (oracle, facts):
         torch.nn.init.normal_(model.net.merge[-1].weight, generator=torch.Generator().manual_seed(0))
     assert torch.equal(oracle.train().loss(batch(), noise()), oracle.eval().loss(batch(), noise()))
@@ -127,7 +126,7 @@ def test_an_oracle_is_told_facts_of_the_context_when_it_predicts_and_no_other_is
 
 
 def test_an_oracle_without_context_is_finite_and_cannot_draw_a_clean_frame():
-    model = make(net={"privileged": 3}, privileged="oracle", regime=functools.partial(random, context=[0, 0], targets=4))
+    model = make(net={"privileged_dim": 3}, privileged="oracle", regime=Random(context=[0, 0], targets=4))
     assert model.loss(batch(), noise()).isfinite().all()
     with pytest.raises(ConfigError, match=r"^model\.privileged=oracle cannot draw samples.* use model\.privileged=facts"):
         model.generate(torch.randn(2, *SHAPE), noise(2))
@@ -178,7 +177,7 @@ def test_errors_that_go_together_are_more_likely_where_they_are_told_together():
     losses = {}
     for likelihood in ("heteroscedastic", "low_rank"):
         net = {"path": "deterministic", "likelihood": likelihood, "rank": 2, "hidden": 32}
-        model = make(net=net, regime=functools.partial(random, context=[0, 0], targets=3))
+        model = make(net=net, regime=Random(context=[0, 0], targets=3))
         optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
         for step in range(200):
             loss = model.loss({"u0": u0}, SampleNoise(range(64), step)).mean()
@@ -190,7 +189,7 @@ def test_errors_that_go_together_are_more_likely_where_they_are_told_together():
 
 
 def test_a_causal_model_predicts_the_same_whatever_comes_later():
-    model = make(regime=functools.partial(forecast, context=[1, 3], targets=4), net={"causal": True, "path": "both"})
+    model = make(regime=Forecast(context=[1, 3], targets=4), net={"causal": True, "path": "both"})
     assert model.objective == "npml"
     task = make_task(model.process, batch()["u0"], model.regime, noise(), 0.1)
     late = Frames.of(task.target.times[:, -1:] + 0.0, torch.randn(5, 1, *SHAPE))
@@ -210,7 +209,7 @@ def test_u_0_is_drawn_given_the_last_state():
 
 def test_a_few_steps_learn_a_single_task():
     """One field again and again: the loss falls towards that of the noise, -ln std - 1.42 a dimension."""
-    model = make(net={"path": "deterministic", "hidden": 32}, regime=functools.partial(random, context=[2, 2], targets=6))
+    model = make(net=CNP | {"hidden": 32}, regime=Random(context=[2, 2], targets=6))
     optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
     u0 = {"u0": batch(1)["u0"].expand(8, *SHAPE)}
     for step in range(400):
@@ -225,18 +224,18 @@ def test_a_few_steps_learn_a_single_task():
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"objective": "cnp"}, r"^model\.objective=cnp does not fit net\.path=latent, which has a latent; use auto"),
-        ({"objective": "elbo", "net": {"path": "deterministic"}}, r"^model\.objective=elbo does not fit .* has no latent"),
+        ({"objective": "cnp"}, r"^model\.objective=cnp does not fit a network that has a latent; use auto"),
+        ({"objective": "elbo", "net": CNP}, r"^model\.objective=elbo does not fit .* has no latent"),
         ({"objective": "elbo", "net": {"causal": True}}, r"one posterior for all times; with net\.causal=true use npml"),
-        ({"privileged": "facts"}, r"^model\.privileged=facts does not fit net\.privileged=0; use net=lupi_np"),
+        ({"privileged": "facts"}, r"^model\.privileged=facts does not fit net\.privileged_dim=0; use net=lupi_np"),
         (
-            {"net": {"privileged": 3}, "privileged": "facts", "objective": "npml"},
-            r"^model\.privileged=facts is told to a posterior, and model\.objective=npml has none; use elbo or iwae",
+            {"net": {"privileged_dim": 3}, "privileged": "facts", "objective": "npml"},
+            r"^model\.privileged=facts is for a posterior, and model\.objective=npml has none; use elbo or iwae",
         ),
-        ({"net": {"privileged": 3}}, r"^model\.privileged=none does not fit net\.privileged=3"),
+        ({"net": {"privileged_dim": 3}}, r"^model\.privileged=none does not fit net\.privileged_dim=3"),
         ({"counted": "some"}, r"^model\.counted must be one of"),
         ({"draws": 0}, r"^model\.draws must be a whole number of at least 1"),
-        ({"regime": random}, r"ask for up to 13 frames of 10"),
+        ({"regime": Random()}, r"ask for up to 13 frames of 10"),
     ],
 )
 def test_what_does_not_fit_is_refused_by_key(settings, sentence):

@@ -1,7 +1,5 @@
 """Trajectories as neural processes see them: the right frames, the right noise, and the same again for the same sample."""
 
-import functools
-
 import pytest
 import torch
 from torch.testing import assert_close
@@ -12,13 +10,13 @@ from heatgen.forward.heat_kernel import HeatKernel
 from heatgen.forward.random_matrix import RandomMatrix
 from heatgen.forward.random_velocity import RandomVelocity
 from heatgen.forward.stochastic_heat import StochasticHeat
-from heatgen.model.tasks import clean_frames, entropy, make_task, observation_noise, privileged_facts
+from heatgen.model.tasks import clean_frames, entropy, make_task, observation_noise, privileged_features
 from heatgen.noise import SampleNoise
-from heatgen.regime.random import random
-from heatgen.regime.sensors import sensors
+from heatgen.regime.random import Random
+from heatgen.regime.sensors import Sensors
 
 SHAPE, K = (1, 6, 5), 9
-REGIME = functools.partial(random, context=[1, 4], targets=5)
+REGIME = Random(context=[1, 4], targets=5)
 MAPS = [Heat(SHAPE, K), RandomMatrix(SHAPE, K), RandomVelocity(SHAPE, K), HeatKernel(SHAPE, K), StochasticHeat(SHAPE, K)]
 
 
@@ -94,14 +92,15 @@ def test_facts_are_those_of_the_clean_frames():
     clean = torch.zeros(1, 2, *SHAPE)
     clean[0, 0] = 0.5
     clean[0, 1, 0, 2, 3] = 3.0
-    assert_close(privileged_facts(clean)[0], torch.tensor([[0.5, 0.5, 1.0], [3.0, 0.1, 0.0]]))
-    assert privileged_facts(clean[:, :0]).shape == (1, 0, 3) and entropy(fields()).min() > 0 and entropy(fields()).max() < 1
+    assert_close(privileged_features(clean)[0], torch.tensor([[0.5, 0.5, 1.0], [3.0, 0.1, 0.0]]))
+    assert privileged_features(clean[:, :0]).shape == (1, 0, 3)
+    assert entropy(fields()).min() > 0 and entropy(fields()).max() < 1
     task = make_task(MAPS[0], fields(), REGIME, noise(), 0.1)
-    assert_close(task.privileged[:, -5:], privileged_facts(task.target_clean))
+    assert_close(task.privileged[:, -5:], privileged_features(task.target_clean))
 
 
 def test_sensors_see_as_many_pixels_of_each_context_frame():
-    regime = functools.partial(sensors, context=[1, 4], targets=5, number=7)
+    regime = Sensors(context=[1, 4], targets=5, sensors=7)
     task = make_task(MAPS[0], fields(), regime, noise(), 0.1)
     assert task.pixel_mask.shape == (4, 4, 1, 6, 5) and (task.pixel_mask.flatten(2).sum(2) == 7).all()
     assert (

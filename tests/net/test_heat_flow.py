@@ -4,13 +4,13 @@ import math
 
 import pytest
 import torch
+from conftest import small_np
 from torch.distributions import MultivariateNormal
 from torch.testing import assert_close
 
 from heatgen.forward.neumann_heat import NeumannHeat
 from heatgen.frames import Context, Frames
 from heatgen.net.heat_flow import KNOTS, HeatBlock, Hypotheses, Waves
-from heatgen.net.neural_process import NeuralProcess
 
 SHAPE, B, N = (1, 3, 4), 2, 3
 S = 0.1
@@ -78,7 +78,7 @@ def test_a_block_believes_frames_that_say_all_and_the_network_where_they_say_not
 def test_it_starts_near_the_exact_mean_of_a_gaussian_field():
     """Before training: the mixture's mean, which flows as heat, where the decoder adds nothing yet."""
     torch.manual_seed(0)
-    net = NeuralProcess((1, 8, 8), encoder="heat", aggregator="heat", path="deterministic", width=8, hidden=16, channels=8)
+    net = small_np((1, 8, 8), encoder="frame", aggregator="heat", path="deterministic", layers=4)
     for parameter in net.decoder.coefficients[-1].parameters():
         torch.nn.init.zeros_(parameter)
     process = NeumannHeat((1, 8, 8), 9, diffusivity=0.03)
@@ -88,7 +88,7 @@ def test_it_starts_near_the_exact_mean_of_a_gaussian_field():
     known = net.represent(Context(Frames.of(times[:, ::2], clean[:, ::2])), times)
     mean = net.decode(known, None, times, None)[0][0]
     assert (mean - clean).square().mean().sqrt() < 0.3 * (clean - clean.mean()).square().mean().sqrt()
-    assert known.facts.shape == (4, 1, 17) and known.r.shape == (4, 1, 8, 8, 8)
+    assert known.features.shape == (4, 1, 17) and known.r.shape == (4, 1, 8, 8, 8)
 
 
 def test_filters_are_linear_between_knots():

@@ -1,18 +1,21 @@
-"""net.aggregator=transformer: which token may attend to which, by hand, and what no token learns."""
+"""net/aggregator=transformer: which token may attend to which, by hand, and what no token learns."""
 
 import torch
 from torch.testing import assert_close
 
-from heatgen.net.frame_decoder import PatchDecoder
-from heatgen.net.frame_encoder import PatchEncoder, places
-from heatgen.net.token_aggregator import TokenAggregator
+from heatgen.net.aggregator.transformer import TransformerAggregator
+from heatgen.net.decoder.patch import PatchDecoder
+from heatgen.net.encoder.patch import PatchEncoder
+from heatgen.net.layers import places
 
 B, N, M, R = 2, 3, 4, 8
 
 
 def make(causal=False, layers=3):
     torch.manual_seed(0)
-    return TokenAggregator(R, causal, heads=2, hidden=16, layers=layers).double()
+    layer = TransformerAggregator((1, 2, 2), R, causal, heads=2, hidden=16, layers=layers).double()
+    layer.forward = lambda *inputs: TransformerAggregator.forward(layer, *inputs)[0]  # without the features that it has not
+    return layer
 
 
 def numbers(*shape, seed=0):
@@ -24,7 +27,7 @@ def everything(n=N):
 
 
 def test_a_frame_is_cut_into_patches_with_their_places_and_put_together_again():
-    encoder, decoder = PatchEncoder((2, 4, 6), 1, 8, 8, patch=2), PatchDecoder((3, 4, 6), 1, 8, 8, 2, patch=2)
+    encoder, decoder = PatchEncoder((2, 4, 6), 1, 8, 8, patch=2), PatchDecoder((3, 4, 6), 1, 0, 8, 2, 8, patch=2)
     y = torch.rand(5, 2, 4, 6)
     h = encoder(y, torch.rand(5, 1))
     assert h.shape == (5, 8, 2, 3) and decoder(h, torch.rand(5, 1)).shape == (5, 6, 4, 6)

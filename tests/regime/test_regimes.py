@@ -6,15 +6,15 @@ from scipy import stats
 
 from heatgen.check import ConfigError
 from heatgen.noise import SampleNoise
-from heatgen.regime.first_frame import first_frame
-from heatgen.regime.forecast import forecast
-from heatgen.regime.random import random
-from heatgen.regime.retrodict import retrodict
-from heatgen.regime.sensors import sensors
+from heatgen.regime.first_frame import FirstFrame
+from heatgen.regime.forecast import Forecast
+from heatgen.regime.random import Random
+from heatgen.regime.retrodict import Retrodict
+from heatgen.regime.sensors import Sensors
 
 COUNT, B = 20, 600
-WITH_CONTEXT = [random, forecast, retrodict, sensors]
-every = pytest.mark.parametrize("regime", [*WITH_CONTEXT, first_frame])
+WITH_CONTEXT = [Random, Forecast, Retrodict, Sensors]
+every = pytest.mark.parametrize("regime", [*WITH_CONTEXT, FirstFrame])
 
 
 def noise(seed=0, b=B):
@@ -23,7 +23,7 @@ def noise(seed=0, b=B):
 
 @every
 def test_targets_are_frames_that_are_not_given(regime):
-    split = regime(COUNT, noise())
+    split = regime()(COUNT, noise())
     assert split.context.shape == split.context_mask.shape and split.target.shape == (B, 8)
     for context, given, target in zip(split.context, split.context_mask, split.target, strict=True):
         seen, asked = context[given].tolist(), target.tolist()
@@ -33,44 +33,44 @@ def test_targets_are_frames_that_are_not_given(regime):
 
 @every
 def test_a_split_depends_on_the_sample_alone(regime):
-    whole = regime(COUNT, noise())
-    part = regime(COUNT, SampleNoise(range(100, 110), 0))
+    whole = regime()(COUNT, noise())
+    part = regime()(COUNT, SampleNoise(range(100, 110), 0))
     for name in ("context", "context_mask", "target"):
         assert torch.equal(getattr(whole, name)[100:110], getattr(part, name))
-    assert not torch.equal(whole.target, regime(COUNT, noise(1)).target)
+    assert not torch.equal(whole.target, regime()(COUNT, noise(1)).target)
 
 
 @pytest.mark.parametrize("regime", WITH_CONTEXT)
 def test_the_number_of_context_frames_is_uniform(regime):
-    number = regime(COUNT, noise(), context=[0, 3]).context_mask.sum(1)
+    number = regime(context=[0, 3])(COUNT, noise()).context_mask.sum(1)
     assert stats.chisquare(torch.bincount(number, minlength=4).numpy()).pvalue > 1e-3
-    assert regime(COUNT, noise(), context=[2, 2]).context_mask.all()
-    assert regime(COUNT, noise(), context=[0, 0]).context.shape == (B, 0)
+    assert regime(context=[2, 2])(COUNT, noise()).context_mask.all()
+    assert regime(context=[0, 0])(COUNT, noise()).context.shape == (B, 0)
 
 
 def test_time_runs_as_the_name_says():
-    past, future = forecast(COUNT, noise()), retrodict(COUNT, noise())
+    past, future = Forecast()(COUNT, noise()), Retrodict()(COUNT, noise())
     assert (past.context.masked_fill(~past.context_mask, -1).amax(1) < past.target.amin(1)).all()
     assert (future.context.masked_fill(~future.context_mask, COUNT).amin(1) > future.target.amax(1)).all()
-    assert not first_frame(COUNT, noise()).context.any() and first_frame(COUNT, noise()).context_mask.all()
-    mixed = random(COUNT, noise(), context=[5, 5])
+    assert not FirstFrame()(COUNT, noise()).context.any() and FirstFrame()(COUNT, noise()).context_mask.all()
+    mixed = Random(context=[5, 5])(COUNT, noise())
     assert (mixed.context.amin(1) < mixed.target.amin(1)).any() and (mixed.context.amax(1) > mixed.target.amax(1)).any()
 
 
-@pytest.mark.parametrize(("regime", "frames"), [(random, 20), (first_frame, 19)])
+@pytest.mark.parametrize(("regime", "frames"), [(Random, 20), (FirstFrame, 19)])
 def test_every_frame_is_asked_for_equally_often(regime, frames):
-    asked = torch.bincount(regime(COUNT, noise()).target.flatten(), minlength=COUNT)[COUNT - frames :]
+    asked = torch.bincount(regime()(COUNT, noise()).target.flatten(), minlength=COUNT)[COUNT - frames :]
     assert stats.chisquare(asked.numpy()).pvalue > 1e-3
 
 
 def test_forecasts_choose_their_frames_evenly():
-    split = forecast(COUNT, noise(), context=[3, 3], targets=4)
+    split = Forecast(context=[3, 3], targets=4)(COUNT, noise())
     used = torch.bincount(torch.cat([split.context, split.target], 1).flatten(), minlength=COUNT)
     assert stats.chisquare(used.numpy()).pvalue > 1e-3
 
 
 def test_sensors_say_how_many_pixels_are_seen():
-    assert sensors(COUNT, noise(), number=5).sensors == 5 and random(COUNT, noise()).sensors is None
+    assert Sensors(sensors=5)(COUNT, noise()).sensors == 5 and Random()(COUNT, noise()).sensors is None
 
 
 @pytest.mark.parametrize(
@@ -80,15 +80,22 @@ def test_sensors_say_how_many_pixels_are_seen():
         ({"context": [3, 2]}, r"^regime\.context must ascend"),
         ({"context": 3}, r"^regime\.context must be two numbers"),
         ({"context": [-1, 2]}, r"^regime\.context must be a whole number of at least 0"),
+        ({"sensors": 0}, r"^regime\.sensors must be a whole number of at least 1"),
         ({"targets": 0}, r"^regime\.targets must be a whole number of at least 1"),
     ],
 )
 @pytest.mark.parametrize("regime", WITH_CONTEXT)
 def test_what_does_not_fit_is_refused_by_key(regime, options, sentence):
     with pytest.raises(ConfigError, match=sentence):
-        regime(COUNT, noise(b=2), **options)
+        regime(**options)(COUNT, noise(b=2))
 
 
 def test_too_many_targets_after_the_first_frame_are_refused():
     with pytest.raises(ConfigError, match="ask for up to 21 frames of 20"):
-        first_frame(COUNT, noise(b=2), targets=20)
+        FirstFrame(targets=20)(COUNT, noise(b=2))
+
+
+def test_a_regime_is_measured_with_other_numbers_of_frames():
+    assert Forecast().sized(3, 4) == Forecast(context=(3, 3), targets=4)
+    assert FirstFrame().sized(None, 4) == FirstFrame(targets=4) and FirstFrame().context is None
+    assert Sensors(sensors=5).sized(1, 2).sensors == 5

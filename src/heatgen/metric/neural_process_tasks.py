@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import inspect
 import math
 from collections.abc import Callable, Iterator, Sequence
 
@@ -102,8 +101,7 @@ class TaskMetric:
 
     def num_contexts(self, model: NeuralProcessMethod) -> list[int | None]:
         """The numbers of context frames; [None] for a regime that has its own."""
-        takes = "context" in inspect.signature(model.regime).parameters
-        return list(self.contexts) if takes else [None]
+        return [None] if model.regime.context is None else list(self.contexts)
 
     def middle(self, model: NeuralProcessMethod) -> int | None:
         """The number of context frames that pictures and the headline are of."""
@@ -114,8 +112,8 @@ class TaskMetric:
         """The exact prediction; None with a note where there is none."""
         model = self.model(ctx)
         try:
-            if model.regime.func.__name__ == "sensors":
-                raise ConfigError("its context is whole frames, and regime=sensors shows a few pixels.")
+            if model.regime.sensors is not None:
+                raise ConfigError("its context is whole frames, and regime.sensors shows a few pixels.")
             return exact_trajectories(model.process, ctx.data.spec, model.noise_std)
         except ConfigError as error:
             result.notes.append(f"no exact {self.answer}: {error}")
@@ -126,9 +124,9 @@ class TaskMetric:
         return {
             "n": n,
             "split": f"{ctx.data_name} {self.split}",
-            "regime": model.regime.func.__name__,
+            "regime": check.option_name(model.regime),
             "target frames": self.targets,
-            "draws": self.draws if model.net.path != "deterministic" else 1,
+            "draws": self.draws if model.net.has_latent else 1,
             "noise on frames": model.noise_std,
             "dimensions of a frame": math.prod(model.process.shape),
         }
@@ -151,8 +149,7 @@ class TaskMetric:
         return dataclasses.replace(every, context=task.context, pixel_mask=task.pixel_mask)
 
     def _regime(self, ctx: EvalContext, num_context: int | None) -> Regime:
-        own = {} if num_context is None else {"context": [num_context, num_context]}
-        return functools.partial(self.model(ctx).regime, targets=self.targets, **own)
+        return self.model(ctx).regime.sized(num_context, self.targets)
 
     def _make(self, ctx: EvalContext, num_context: int | None, indices: Sequence[int], regime: Regime) -> Task:
         u0 = ctx.data.get(self.split, indices).to(ctx.devices.device)

@@ -74,7 +74,7 @@ class Physics(TaskMetric):
             mean.append(summary(each.mean(0, keepdim=True)))
             draws.append(summary(each))
         found = {"mean": torch.cat(mean, dim=2)}
-        if self.model(ctx).net.path != "deterministic":
+        if self.model(ctx).net.has_latent:
             found["draws"] = torch.cat(draws, dim=2)
         found["true"] = summary(task.target_clean[None].double())
         if oracle is not None:

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any, Unpack
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
@@ -18,33 +18,25 @@ from heatgen.model.module import Method, MethodSettings, OptimizerFactory
 from heatgen.model.objectives import OBJECTIVES, normal_log_prob
 from heatgen.model.prediction import Prediction
 from heatgen.model.tasks import Task, make_task, observation_noise
+from heatgen.net.neural_process import NeuralProcess
 from heatgen.noise import Noise, SampleNoise
+from heatgen.regime.split import Regime, Split
 from heatgen.sampler.interface import OnStep, Sampler
 
 COUNTED = ("auto", "all", "targets")
-HINTS = ("none", "facts", "zero", "shuffled", "oracle")
+PRIVILEGED = ("none", "facts", "zero", "shuffled", "oracle")
 
 
 class NeuralProcessMethod(Method):
     """p(frames at target times | frames at context times), learned from trajectories of the forward map.
 
     A trajectory is u_0 under the map, seen through noise: y_i = A(t_i) u_0 + b(t_i) + noise_std eps_i at every level, the
-    first one too. net: net=neural_process; regime: (count, noise) -> which frames are context and which are targets.
-    objective, in nats a dimension of the frames that it counts: elbo, with the posterior q(z | context and targets);
-    npml, ln (1/K) sum_k p(y | z_k) with z from the context alone; iwae, with importance weights from q; cnp, for a network
-    without z. auto: cnp without z, npml if causal, else elbo. counted: all, context frames too, or targets alone; auto: all
-    with z, as published, and targets without, as frames that were seen are predicted too well, which makes a network too
-    sure of the others. draws: K, in training. noise_std: null for the map's sigma.
-    privileged: privileged facts of the clean frames for the posterior of z, in training alone (LUPI): none | facts, their
-    maximum, mean and entropy | zero, numbers that say nothing | shuffled, the facts of another task | oracle, the facts for
-    z given the context too, in training and at prediction: an upper bound that no test may use in earnest, as it is told
-    what nobody has; it cannot `generate`.
-    `generate` draws u_0 from the state at level K. ConfigError for combinations that do not fit.
-    Source: Garnelo et al. 2018; Foong et al. 2020 (npml); the reference of each network is `net.neural_process`.
+    first one too. `generate` draws u_0 from the state at level K.
+    Source: Garnelo et al. 2018; Foong et al. 2020 (npml); the references of the networks stand at `NeuralProcess`.
     """
 
     uses_sampler = False
-    net: Any
+    net: NeuralProcess
 
     def __init__(
         self,
@@ -52,7 +44,7 @@ class NeuralProcessMethod(Method):
         net: nn.Module,
         sampler: Sampler | None,
         optimizer: OptimizerFactory | None,
-        regime: Callable[..., Any],
+        regime: Regime,
         objective: str = "auto",
         counted: str = "auto",
         draws: int = 4,
@@ -60,42 +52,66 @@ class NeuralProcessMethod(Method):
         privileged: str = "none",
         **settings: Unpack[MethodSettings],
     ):
+        """Check that the parts fit.
+
+        Args:
+            process: the forward map.
+            net: a `NeuralProcess`.
+            sampler: not used.
+            optimizer: what makes the optimizer of the parameters.
+            regime: which frames are context and which are targets.
+            objective: in nats a dimension of the frames that it counts. elbo: with the posterior q(z | context and targets)
+                | npml: ln (1/K) sum_k p(y | z_k) with z from the context alone | iwae: with importance weights from q | cnp:
+                for a network without z | auto: cnp without z, npml if causal, else elbo.
+            counted: all: context frames too | targets | auto: all with z, as published, and targets without, as frames that
+                were seen are predicted too well, which makes a network too sure of the others.
+            draws: K, in training.
+            noise_std: of the noise on every frame; None for the map's sigma.
+            privileged: features of the clean frames for the posterior of z, in training alone (LUPI). none | facts: their
+                maximum, mean and entropy | zero: zeros | shuffled: the features of another task | oracle: the features for z
+                given the context too, in training and at prediction: an upper bound that no test may use in earnest, as
+                nobody has them; it cannot `generate`.
+            settings: of every method.
+
+        Raises:
+            ConfigError: an option is out of range, or options do not fit.
+        """
         super().__init__(process, net, sampler, optimizer, **settings)
-        if not hasattr(net, "represent"):
+        if not isinstance(net, NeuralProcess):
             raise ConfigError("model=np needs net=neural_process or one of its presets, such as net=grid_conv_np.")
         regime(self.process.num_levels + 1, SampleNoise([0], "check"))  # too few frames are refused now
         self.regime, self.noise_std = regime, observation_noise(self.process, noise_std)
         self.draws = check.integer("model.draws", draws, minimum=1)
-        self.privileged = check.choice("model.privileged", privileged, HINTS)
-        if (self.privileged != "none") != bool(net.privileged):
+        self.privileged = check.choice("model.privileged", privileged, PRIVILEGED)
+        if (self.privileged != "none") != bool(net.privileged_dim):
             raise ConfigError(
-                f"model.privileged={privileged} does not fit net.privileged={net.privileged}; use net=lupi_np, or "
+                f"model.privileged={privileged} does not fit net.privileged_dim={net.privileged_dim}; use net=lupi_np, or "
                 "model.privileged=none."
             )
         self.objective = self._choose(check.choice("model.objective", objective, ("auto", *OBJECTIVES)))
         self.counted = check.choice("model.counted", counted, COUNTED)
         if counted == "auto":
-            self.counted = self.chosen["counted"] = "targets" if net.path == "deterministic" else "all"
+            self.counted = self.chosen["counted"] = "all" if net.has_latent else "targets"
         if self.privileged not in ("none", "oracle") and self.objective == "npml":
             raise ConfigError(
-                f"model.privileged={privileged} is told to a posterior, and model.objective=npml has none; use elbo or iwae."
+                f"model.privileged={privileged} is for a posterior, and model.objective=npml has none; use elbo or iwae."
             )
 
     def _choose(self, wanted: str) -> str:
         net = self.net
-        latent = net.path != "deterministic"
+        latent = net.has_latent
         if wanted == "auto":
             wanted = self.chosen["objective"] = ("npml" if net.causal else "elbo") if latent else "cnp"
         if (wanted == "cnp") == latent:
             has = "a" if latent else "no"
             raise ConfigError(
-                f"model.objective={wanted} does not fit net.path={net.path}, which has {has} latent; use auto."
+                f"model.objective={wanted} does not fit a network that has {has} latent; use auto, or set net.latent."
             )
         if net.causal and wanted in ("elbo", "iwae"):
             raise ConfigError(f"model.objective={wanted} has one posterior for all times; with net.causal=true use npml.")
         return wanted
 
-    # what the network is told -------------------------------------------------------------------------------------------
+    # what the network sees ----------------------------------------------------------------------------------------------
 
     def tau(self, t: Tensor) -> Tensor:
         """Times in units of the last level's number, as networks see them, float32 of the same shape."""
@@ -103,37 +119,44 @@ class NeuralProcessMethod(Method):
 
     def _context(self, frames: Frames, task: Task) -> Context:
         pixel_mask = task.pixel_mask
-        if pixel_mask is not None and len(frames.times[0]) > pixel_mask.shape[1]:  # targets are seen whole
+        if pixel_mask is not None and len(frames.times[0]) > pixel_mask.shape[1]:  # targets are observed whole
             whole = torch.ones_like(frames.values[:, pixel_mask.shape[1] :, :1], dtype=torch.bool)
             pixel_mask = torch.cat([pixel_mask, whole], dim=1)
         cond = None if task.cond is None else task.cond.float()
         return Context(Frames(self.tau(frames.times), frames.values.float(), frames.mask), pixel_mask, cond)
 
-    def make_task(self, u0: Tensor, regime: Any, noise: SampleNoise) -> Task:
+    def make_task(self, u0: Tensor, regime: Callable[[int, SampleNoise], Split], rng: SampleNoise) -> Task:
         """Tasks of the forward map from fields u0, (B, C, H, W), with this regime."""
-        return make_task(self.process, u0, regime, noise, self.noise_std)
+        return make_task(self.process, u0, regime, rng, self.noise_std)
 
-    def predict(self, task: Task, draws: int, noise: Noise | None = None, times: Tensor | None = None) -> Prediction:
-        """What the model says at the task's targets, or at other times (B, M), from the context alone."""
+    def predict(self, task: Task, draws: int, rng: Noise | None = None, times: Tensor | None = None) -> Prediction:
+        """Predict frames from the context alone.
+
+        Args:
+            task: its context.
+            draws: K, of the latent.
+            rng: their noise; None: torch's own generator.
+            times: (B, M) on the map's clock; None: those of the task's targets.
+        """
         target_times = self.tau(task.target.times if times is None else times)
         context = self._context(task.context, task)
         known = self.net.represent(context, target_times, self._given_privileged(task))
-        return Prediction(*self.net.decode(known, self._draw(known, draws, noise), target_times, context.cond))
+        return Prediction(*self.net.decode(known, self._draw(known, draws, rng), target_times, context.cond))
 
     @staticmethod
-    def _draw(known: Representation, draws: int, noise: Noise | None) -> Tensor | None:
+    def _draw(known: Representation, draws: int, rng: Noise | None) -> Tensor | None:
         """Draws of z, (K, B, M or 1, Z), one eps for all times; None where there is none."""
         if known.mu is None or known.sigma is None:
             return None
         like = known.mu[:, None, :1].expand(-1, draws, -1, -1)  # (B, K, 1, Z): each sample has a stream of its own
-        eps = torch.randn_like(like) if noise is None else noise.normal_like(like)
+        eps = torch.randn_like(like) if rng is None else rng.normal_like(like)
         return known.mu + known.sigma * eps.transpose(0, 1)
 
     # training ------------------------------------------------------------------------------------------------------------
 
-    def loss(self, batch: Batch, noise: SampleNoise) -> Tensor:
+    def loss(self, batch: Batch, rng: SampleNoise) -> Tensor:
         """Minus the objective, in nats a dimension of the frames that it counts, (B,)."""
-        task = self.make_task(batch["u0"], self.regime, noise)
+        task = self.make_task(batch["u0"], self.regime, rng)
         whole = concatenate(task.context, task.target)
         counted = whole if self.counted == "all" else task.target
         target_times, context = self.tau(counted.times), self._context(task.context, task)
@@ -141,21 +164,21 @@ class NeuralProcessMethod(Method):
         if self.objective in ("elbo", "iwae"):
             known = self.net.represent(self._context(whole, task), target_times, self._privileged(task.privileged))
             known.r = prior.r  # targets reach the decoder through z alone
-        z = self._draw(known, self.draws, noise)
+        z = self._draw(known, self.draws, rng)
         prediction = Prediction(*self.net.decode(known, z, target_times, context.cond))
         log_p = prediction.joint(counted.values.float(), counted.mask)
         return -self._value(log_p, z, known, prior) / (counted.count * math.prod(counted.values.shape[2:]))
 
-    def _privileged(self, facts: Tensor) -> Tensor | None:
-        """What the posterior is told of the clean frames, (B, N, 3), in training alone unless privileged=oracle."""
+    def _privileged(self, features: Tensor) -> Tensor | None:
+        """What the posterior sees of the clean frames, (B, N, 3), in training alone unless privileged=oracle."""
         if self.privileged == "oracle":
-            return facts
+            return features
         if self.privileged == "none" or not self.training:
             return None
-        return {"facts": facts, "zero": torch.zeros_like(facts), "shuffled": facts.roll(1, 0)}[self.privileged]
+        return {"facts": features, "zero": torch.zeros_like(features), "shuffled": features.roll(1, 0)}[self.privileged]
 
     def _given_privileged(self, task: Task) -> Tensor | None:
-        """What z given the context is told of the clean context frames, (B, N, 3): nothing unless privileged=oracle."""
+        """What z given the context sees of the clean context frames, (B, N, 3): nothing unless privileged=oracle."""
         return task.privileged[:, : task.context.times.shape[1]] if self.privileged == "oracle" else None
 
     def _value(self, log_p: Tensor, z: Tensor | None, known: Representation, prior: Representation) -> Tensor:
@@ -171,10 +194,19 @@ class NeuralProcessMethod(Method):
     # u_0 from u_K ----------------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def generate(self, u_last: Tensor, noise: Noise, on_step: OnStep | None = None) -> Tensor:
-        """A draw of u_0 given the state at level K, (B, C, H, W): one z, and the deviation beyond that of the noise.
+    def generate(self, u_last: Tensor, rng: Noise, on_step: OnStep | None = None) -> Tensor:
+        """Draws of u_0 given the state at level K: one z, and the deviation beyond that of the noise.
 
-        ConfigError for privileged=oracle: there is no clean frame to know facts of.
+        Args:
+            u_last: states at level K, (B, C, H, W).
+            rng: a stream for each.
+            on_step: called with (0, u_0).
+
+        Returns:
+            (B, C, H, W).
+
+        Raises:
+            ConfigError: privileged=oracle, as there is no clean frame to have features of.
         """
         if self.privileged == "oracle":
             raise ConfigError(
@@ -186,9 +218,9 @@ class NeuralProcessMethod(Method):
         cond = self.process.cond(times[:, 0], times[:, 1])
         context = Frames.of(times[:, :1], u_last[:, None])
         task = Task(context, Frames.of(times[:, 1:], u_last[:, None]), u_last[:, None], u_last.new_zeros(b, 2, 3), cond=cond)
-        prediction = self.predict(task, 1, noise)
-        own = (prediction.own.square() - self.noise_std**2).clamp(min=0).sqrt()
-        u0 = dataclasses.replace(prediction, own=own).sample(noise)[0, :, 0].to(u_last)
+        prediction = self.predict(task, 1, rng)
+        std = (prediction.own.square() - self.noise_std**2).clamp(min=0).sqrt()
+        u0 = dataclasses.replace(prediction, own=std).sample(rng)[0, :, 0].to(u_last)
         if on_step is not None:
             on_step(0, u0)
         return u0

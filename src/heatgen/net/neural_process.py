@@ -195,6 +195,6 @@ class NeuralProcess(nn.Module):
 def misfit(giver: object, part: str, gives: Layout, taker: object, other: str, takes: str) -> ConfigError:
     """The error for two parts of which the second does not take what the first gives."""
     return ConfigError(
-        f"net.{part}={type(giver).__name__} gives {gives.value}, and net.{other}={type(taker).__name__} takes {takes}; choose "
-        f"another net/{part} or net/{other}."
+        f"net.{part}={type(giver).__name__} gives {gives.value}, and net.{other}={type(taker).__name__} takes {takes}; "
+        f"choose another net/{part} or net/{other}."
     )

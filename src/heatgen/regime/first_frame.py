@@ -1,13 +1,22 @@
 """regime=first_frame: everything from the first frame."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import torch
 
 from heatgen.noise import SampleNoise
-from heatgen.regime.split import Split, counts, shuffled_frames
+from heatgen.regime.split import Regime, Split, counts, shuffled_frames
 
 
-def first_frame(count: int, noise: SampleNoise, targets: int = 8) -> Split:
-    """`targets` random frames of 1 .. count-1, given frame 0. ConfigError where there are fewer."""
-    counts([1, 1], targets, count)
-    context = torch.zeros(len(noise.generators), 1, dtype=torch.long)
-    return Split(context, torch.ones_like(context, dtype=torch.bool), 1 + shuffled_frames(count - 1, noise)[:, :targets])
+@dataclass(frozen=True)
+class FirstFrame(Regime):
+    """Random frames of 1 .. num_frames - 1, given frame 0."""
+
+    context: Sequence[int] | None = None
+
+    def split(self, num_frames: int, rng: SampleNoise) -> Split:
+        _, _, targets = counts([1, 1], self.targets, num_frames)
+        context = torch.zeros(len(rng.generators), 1, dtype=torch.long)
+        target = 1 + shuffled_frames(num_frames - 1, rng)[:, :targets]
+        return Split(context, torch.ones_like(context, dtype=torch.bool), target)

@@ -1,18 +1,18 @@
 """regime=random: context and targets anywhere in time."""
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 
 from heatgen.noise import SampleNoise
-from heatgen.regime.split import Split, counts, shuffled_frames
+from heatgen.regime.split import Regime, Split, counts, shuffled_frames
 
 
-def random(count: int, noise: SampleNoise, context: Sequence[int] = (1, 5), targets: int = 8) -> Split:
-    """`targets` of `count` frames given a number of others, uniform on context[0] .. context[1]; all chosen evenly.
+@dataclass(frozen=True)
+class Random(Regime):
+    """Random frames given others, whose number is uniform on context[0] .. context[1]; all chosen evenly."""
 
-    ConfigError where there are fewer frames than they ask for.
-    """
-    low, high, targets = counts(context, targets, count)
-    number, frames = noise.integers(low, high)[:, None], shuffled_frames(count, noise)
-    return Split(frames[:, :high], torch.arange(high) < number, frames[:, high : high + targets])
+    def split(self, num_frames: int, rng: SampleNoise) -> Split:
+        low, high, targets = counts(self.context, self.targets, num_frames)
+        num_context, frames = rng.integers(low, high)[:, None], shuffled_frames(num_frames, rng)
+        return Split(frames[:, :high], torch.arange(high) < num_context, frames[:, high : high + targets])

@@ -1,15 +1,12 @@
 """regime=sensors: whole frames from a few pixels of others."""
 
-import dataclasses
-from collections.abc import Sequence
+from dataclasses import dataclass
 
-from heatgen import check
-from heatgen.noise import SampleNoise
-from heatgen.regime.random import random
-from heatgen.regime.split import Split
+from heatgen.regime.random import Random
 
 
-def sensors(count: int, noise: SampleNoise, context: Sequence[int] = (1, 5), targets: int = 8, number: int = 8) -> Split:
-    """As regime=random, but of each context frame `number` random pixels are seen. ConfigError for too few frames."""
-    number = check.integer("regime.number", number, minimum=1)
-    return dataclasses.replace(random(count, noise, context, targets), sensors=number)
+@dataclass(frozen=True)
+class Sensors(Random):
+    """As regime=random, but few random pixels of a context frame are observed."""
+
+    sensors: int | None = 8

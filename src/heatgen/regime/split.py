@@ -1,5 +1,6 @@
-"""Which frames of a trajectory are given (the context) and which are asked for (the targets)."""
+"""Which frames of a trajectory are given (the context) and which are to be predicted (the targets)."""
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,11 +14,10 @@ from heatgen.noise import SampleNoise
 
 @dataclass(frozen=True)
 class Split:
-    """Numbers of frames, 0 .. count-1, for each sample of a batch.
+    """Indices of frames, 0 .. num_frames - 1, for each sample of a batch.
 
-    context: (B, N) int64, of which `context_mask`, (B, N) bool, says which are there (the others are
-    padding); target: (B, M) int64, no frame of which is in the context; sensors: how many pixels of a context frame are
-    seen, None: all.
+    context: (B, N) int64, of which `context_mask`, (B, N) bool, says which are there (the others are padding); target:
+    (B, M) int64, no frame of which is in the context; sensors: how many pixels of a context frame are observed, None: all.
     """
 
     context: Tensor
@@ -26,34 +26,72 @@ class Split:
     sensors: int | None = None
 
 
-def counts(context: Sequence[int], targets: int, count: int) -> tuple[int, int, int]:
-    """The least and largest number of context frames and the number of targets, checked against `count` frames."""
+@dataclass(frozen=True)
+class Regime:
+    """How the frames of a trajectory are split; a subclass writes `split`.
+
+    context: the least and the largest number of context frames, None for a regime that has its own; targets: how many
+    frames are to be predicted; sensors: how many pixels of a context frame are observed, at random, None: all.
+    """
+
+    context: Sequence[int] | None = (1, 5)
+    targets: int = 8
+    sensors: int | None = None
+
+    def __call__(self, num_frames: int, rng: SampleNoise) -> Split:
+        """Split trajectories.
+
+        Args:
+            num_frames: of each trajectory.
+            rng: a stream for each of B samples.
+
+        Returns:
+            Indices of context and targets.
+
+        Raises:
+            ConfigError: an option is out of range, or asks for more frames than there are.
+        """
+        sensors = None if self.sensors is None else check.integer("regime.sensors", self.sensors, minimum=1)
+        return dataclasses.replace(self.split(num_frames, rng), sensors=sensors)
+
+    def split(self, num_frames: int, rng: SampleNoise) -> Split:
+        """The frames alone; `__call__` adds the sensors."""
+        raise NotImplementedError
+
+    def sized(self, num_context: int | None, targets: int) -> "Regime":
+        """This regime with so many context frames, None for its own, and targets."""
+        context = self.context if num_context is None else (num_context, num_context)
+        return dataclasses.replace(self, context=context, targets=targets)
+
+
+def counts(context: Sequence[int] | None, targets: int, num_frames: int) -> tuple[int, int, int]:
+    """The least and largest number of context frames and the number of targets, checked against the frames there are."""
     if not isinstance(context, (list, tuple)) or len(context) != 2:
         raise ConfigError(f"regime.context must be two numbers, the least and the largest, such as [1,5], not {context!r}.")
-    low, high = (check.integer("regime.context", number, minimum=0) for number in context)
+    low, high = (check.integer("regime.context", size, minimum=0) for size in context)
     targets = check.integer("regime.targets", targets, minimum=1)
     if low > high:
         raise ConfigError(f"regime.context must ascend, not {list(context)}.")
-    if high + targets > count:
+    if high + targets > num_frames:
         raise ConfigError(
-            f"regime.context and regime.targets ask for up to {high + targets} frames of {count}; use fewer, or raise "
+            f"regime.context and regime.targets ask for up to {high + targets} frames of {num_frames}; use fewer, or raise "
             "forward.num_levels."
         )
     return low, high, targets
 
 
-def shuffled_frames(count: int, noise: SampleNoise) -> Tensor:
-    """The numbers 0 .. count-1 in an order of each sample's own, (B, count) int64."""
-    return noise.uniform_like(torch.empty(len(noise.generators), count)).argsort(1)
+def shuffled_frames(num_frames: int, rng: SampleNoise) -> Tensor:
+    """The indices 0 .. num_frames - 1 in an order of each sample's own, (B, num_frames) int64."""
+    return rng.uniform_like(torch.empty(len(rng.generators), num_frames)).argsort(1)
 
 
-def in_order(count: int, noise: SampleNoise, context: Sequence[int], targets: int) -> Split:
+def in_order(regime: Regime, num_frames: int, rng: SampleNoise) -> Split:
     """Random frames, the earliest of which are the context and the others the targets."""
-    low, high, targets = counts(context, targets, count)
-    number = noise.integers(low, high)[:, None]
-    frames, place = shuffled_frames(count, noise)[:, : high + targets], torch.arange(high + targets)
-    beyond = torch.full_like(frames, count)
-    ordered = torch.where(place < number + targets, frames, beyond).sort(1).values
-    context_mask = place[:high] < number
-    target = ordered.gather(1, number + torch.arange(targets))
+    low, high, targets = counts(regime.context, regime.targets, num_frames)
+    num_context = rng.integers(low, high)[:, None]
+    frames, place = shuffled_frames(num_frames, rng)[:, : high + targets], torch.arange(high + targets)
+    beyond = torch.full_like(frames, num_frames)
+    ordered = torch.where(place < num_context + targets, frames, beyond).sort(1).values
+    context_mask = place[:high] < num_context
+    target = ordered.gather(1, num_context + torch.arange(targets))
     return Split(torch.where(context_mask, ordered[:, :high], torch.zeros_like(ordered[:, :high])), context_mask, target)

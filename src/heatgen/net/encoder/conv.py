@@ -38,7 +38,8 @@ class ConvEncoder(nn.Module):
         super().__init__()
         channels = check.integer("net.encoder.channels", channels, minimum=1)
         if min(shape[-2:]) < 4:
-            raise ConfigError(f"net/encoder=conv needs at least 4 pixels a side, not {shape[-2]} x {shape[-1]}; use net/encoder=flat.")
+            pixels = f"{shape[-2]} x {shape[-1]}"
+            raise ConfigError(f"net/encoder=conv needs at least 4 pixels a side, not {pixels}; use net/encoder=flat.")
         self.first, self.second = conv(shape[0] + features, channels, 5), conv(channels, channels, 5)
         left = [size // 2 // 2 for size in shape[-2:]]
         self.out_layer = nn.Linear(channels * math.prod(left) + features, width)

@@ -40,7 +40,8 @@ class PatchEncoder(nn.Module):
         if height % patch or columns % patch:
             best = next(size for size in range(patch, 0, -1) if not (height % size or columns % size))
             raise ConfigError(
-                f"net.encoder.patch = {patch} must divide both sides of frames of {height} x {columns} pixels; use net.encoder.patch={best}."
+                f"net.encoder.patch = {patch} must divide both sides of frames of {height} x {columns} pixels; use "
+                f"net.encoder.patch={best}."
             )
         self.patch = patch
         self.layers = mlp(shape[0] * patch**2 + features + 2, hidden, hidden, width)
