@@ -90,7 +90,8 @@ def wrong_names(path: Path) -> list[str]:
     room = ROOMS.get(group, group)
     found = [target for target in targets(config) if target.startswith("heatgen.")]
     wrong = [target for target in found if not target.startswith(f"heatgen.{room}.")]
-    if found and not path.stem.startswith("_") and not found[0].startswith(f"heatgen.{room}.{path.stem}."):
+    file = ".".join(("heatgen", room, *path.relative_to(CONF).with_suffix("").parts[1:]))
+    if found and not path.stem.startswith("_") and not found[0].startswith(f"{file}."):
         inherits = any(isinstance(entry, str) and entry != "_self_" for entry in config.get("defaults", []))
         wrong += [] if inherits else found[:1]
     return [f"{path.relative_to(CONF)} instantiates {target}" for target in wrong]

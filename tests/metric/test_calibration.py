@@ -189,7 +189,7 @@ def test_both_modes_from_the_command_line(tmp_path):
         "data.resolution=8",
         "data.test_size=16",
     ]
-    few = ["trainer.max_steps=3", "trainer.accelerator=cpu", "callback.pictures.every=0", "net.channels=4"]
+    few = ["trainer.max_steps=3", "trainer.accelerator=cpu", "callback.pictures.every=0", "net.encoder.channels=4"]
     assert call("train", *words, *few, f"hydra.run.dir={folder}") == 0
     for mode, name, pictures in (
         ("calibration", "exact_crps_context_3", {"pit", "reliability"}),
