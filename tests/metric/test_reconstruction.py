@@ -81,6 +81,13 @@ def mean():
     return Reconstruction(draws=3)(ctx(Exact(spread=0.0)))
 
 
+@pytest.fixture
+def plain(monkeypatch):
+    """Without pictures, which take time."""
+    for name in ("fields", "spectra", "ranks"):
+        monkeypatch.setattr(f"heatgen.metric.reconstruction.pictures.{name}", lambda *rest: None)
+
+
 def agrees(result, name, expected):
     """The value is the expected one within five standard errors, which are small."""
     value, error = result.values[name], result.errors[name]
@@ -141,6 +148,7 @@ def test_equal_draws_have_no_coverage_and_say_so(mean):
     assert mean.headline == ("recon_mse_vs_noisy", "spectral_error", "mse_u0", "crps")
 
 
+@pytest.mark.usefixtures("plain")
 def test_too_wide_draws_are_found_out():
     wide = Reconstruction(draws=4)(ctx(Exact(spread=1.5)))
     agrees(wide, "z_score_std", 1.5)
@@ -149,6 +157,7 @@ def test_too_wide_draws_are_found_out():
     assert abs(wide.values["excess_mse_mean"]) < 5 * wide.errors["excess_mse_mean"]
 
 
+@pytest.mark.usefixtures("plain")
 def test_draws_that_diverge_are_not_left_out():
     model = Exact()
     model.generate = lambda u, noise, on_step=None: torch.full_like(u, torch.inf)
@@ -186,6 +195,7 @@ def test_the_numbers_do_not_depend_on_how_fields_are_cut_into_batches():
     assert one.pictures["fields"].tobytes() == other.pictures["fields"].tobytes()
 
 
+@pytest.mark.usefixtures("plain")
 def test_draws_and_input_are_those_of_reconstruct_and_of_the_seed():
     model = Exact()
     Reconstruction(draws=3)(ctx(model, batch_size=N, seed=5))
@@ -203,6 +213,7 @@ def test_draws_and_input_are_those_of_reconstruct_and_of_the_seed():
     )
 
 
+@pytest.mark.usefixtures("plain")
 def test_white_alone_has_no_suffix_and_its_own_noise():
     model = Exact()
     model.observed = lambda white: model  # a model that cannot use it
@@ -212,6 +223,7 @@ def test_white_alone_has_no_suffix_and_its_own_noise():
     assert noise.std().item() == pytest.approx(0.3, rel=0.02)
 
 
+@pytest.mark.usefixtures("plain")
 def test_n_fields_of_the_split_are_taken_all_over_it():
     model = Exact()
     result = Reconstruction(draws=2)(ctx(model, n=20, batch_size=100))
@@ -223,6 +235,7 @@ def test_n_fields_of_the_split_are_taken_all_over_it():
     assert Reconstruction(draws=2, split="val")(ctx(Exact())).facts["n"] == 9
 
 
+@pytest.mark.usefixtures("plain")
 def test_without_a_known_spectrum_there_is_no_oracle():
     result = Reconstruction(draws=2)(ctx(Exact(), spectrum=None, n=5))
     assert not result.series and not [key for key in result.values if "oracle" in key or "z-score" in key or "excess" in key]
@@ -236,6 +249,7 @@ def test_a_map_without_a_closed_form_says_so(monkeypatch):
     assert [note for note in result.notes if note.startswith("no gap to the exact posterior: forward=random_matrix is not")]
 
 
+@pytest.mark.usefixtures("plain")
 def test_a_map_that_is_a_matrix_has_z_scores_but_no_rings():
     process = RandomMatrix(SHAPE, num_levels=2, sigma=0.1)
     spec = ctx(None).data.spec
@@ -247,6 +261,7 @@ def test_a_map_that_is_a_matrix_has_z_scores_but_no_rings():
     assert not result.series
 
 
+@pytest.mark.usefixtures("plain")
 def test_a_map_that_is_drawn_at_random_is_the_same_on_the_way_back():
     class Inverse(Method):
         def generate(self, u, noise, on_step=None):
@@ -267,6 +282,7 @@ def test_wave_numbers_are_those_of_the_basis():
     assert wave_numbers(Pixel(), 4, 4) is None
 
 
+@pytest.mark.usefixtures("plain")
 def test_one_draw_has_errors_and_z_scores_but_nothing_that_compares_draws():
     result = Reconstruction(draws=[4, 1], inputs=["process", "white"], noise_std=WHITE)(ctx(Exact()))
     assert result.facts["draws"] == "4 and 1"
@@ -276,6 +292,7 @@ def test_one_draw_has_errors_and_z_scores_but_nothing_that_compares_draws():
     assert set(result.pictures) == {"fields", "spectra", "ranks", "fields_white", "spectra_white"}
 
 
+@pytest.mark.usefixtures("plain")
 def test_a_deterministic_method_is_asked_once_more_however_many_draws():
     model, calls = Exact(spread=0.0), []
     generate = model.generate
