@@ -5,7 +5,7 @@ import torch
 from conftest import call
 from torch import nn
 
-from heatgen.app.load import load
+from heatgen.app.api import load
 from heatgen.data.gaussian_mixture import GaussianMixture
 from heatgen.forward.heat_kernel import HeatKernel
 from heatgen.forward.random_matrix import RandomMatrix
