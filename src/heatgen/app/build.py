@@ -123,10 +123,8 @@ def build(cfg: DictConfig) -> tuple["Method", "DataModule"]:
     """The model and the data of a training config, wired together and checked; what the model chose goes into `cfg`."""
     data, process = build_data(cfg.data), build_process(cfg.forward)
     sampler = None if cfg.get("sampler") is None else build_sampler(cfg.sampler)
-    parts = {"process": process, "net": instantiate(cfg.net), "sampler": sampler}
-    if "optimizer" in cfg:  # a run of before there was this group has it in its model
-        parts["optimizer"] = None if cfg.optimizer is None else build_optimizer(cfg.optimizer)
-    model: Method = instantiate(cfg.model, **parts)
+    optimizer = None if cfg.get("optimizer") is None else build_optimizer(cfg.optimizer)
+    model: Method = instantiate(cfg.model, process=process, net=instantiate(cfg.net), sampler=sampler, optimizer=optimizer)
     if model.uses_sampler:
         from heatgen.sampler.interface import check_pair
 

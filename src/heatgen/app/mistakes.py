@@ -1,12 +1,12 @@
 """What a user got wrong in a config: found by looking at the arguments, not at the words of the error."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from hydra._internal.utils import get_args_parser
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Glob, Override, QuotedString
+from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -28,7 +28,7 @@ def sentence(error: BaseException) -> str | None:
 
 def of_command_line(verb: str, error: BaseException) -> str | None:
     """The sentence for an error of a verb; what Hydra could not compose is looked for in the arguments of this process."""
-    if explain.explain(error) is None and isinstance(error, (HydraException, OmegaConfBaseException)):
+    if explain.explain(error) is None:
         args = get_args_parser().parse_args()
         path = SearchPath(args.config_path or str(CONF), args.config_dir)
         found = diagnose(verb, args.overrides, path, args.config_name)
@@ -54,44 +54,42 @@ def diagnose(verb: str, overrides: Sequence[str], path: SearchPath, config_name:
             first = str(error).splitlines()[0]
             return f"An argument cannot be read ({first}); write key=value, quoted where the value has = or , in it."
     for override in parsed:
-        more = override.value()
-        if override.key_or_group == "hydra.searchpath" and isinstance(more, list):
-            path = dataclasses.replace(path, more=tuple(map(text, more)))
+        if override.key_or_group == "hydra.searchpath":
+            path = dataclasses.replace(path, more=tuple(options_in(values_of(override)[0])))
     loader = path.loader()
     chosen = [override for override in parsed if options_of(override.key_or_group, loader)]
     for override in chosen:
         options = options_of(override.key_or_group, loader)
-        for value in values_of(override):
-            if value not in options:
-                return unknown_option(override.key_or_group, value, options)
+        for name in [name for value in values_of(override) for name in options_in(value)]:
+            if name not in options:
+                return unknown_option(override.key_or_group, name, options)
     try:
-        cfg = path.load(config_name or verb, [first_of(override) for override in chosen])
-    except (HydraException, OmegaConfBaseException):
-        return None
+        cfg = path.load(config_name or verb, [without_sweep(override) for override in chosen])
+    except (HydraException, OmegaConfBaseException, ValueError):
+        none = next((o.key_or_group for o in chosen if o.value() is None and not o.is_delete()), None)
+        return None if none is None else unknown_option(none, "null", options_of(none, loader))
     rest = [o for o in parsed if o not in chosen and not o.is_add() and not o.is_force_add() and not o.is_hydra_override()]
     wrong = next((override for override in rest if not holds(cfg, override.key_or_group)), None)
     return None if wrong is None else unknown_key(verb, wrong.key_or_group, loader)
 
 
-def values_of(override: Override) -> Iterator[str]:
-    """The options of a group that an override names: one, several of a sweep, or none for null."""
-    if override.is_delete() or override.value() is None or isinstance(override.value(), Glob):
-        return
-    if override.is_sweep_override():
-        yield from map(str, override.sweep_string_iterator())
-    else:
-        yield str(override.value())
+def values_of(override: Override) -> list[str]:
+    """What an override says of its key, as text: one value, or each one of a sweep; none where nothing is chosen."""
+    value = override.value()
+    if override.is_delete() or value is None or isinstance(value, Glob):
+        return []
+    return list(override.sweep_string_iterator()) if override.is_sweep_override() else [override.get_value_string()]
 
 
-def text(value: object) -> str:
-    """A value of an override as plain text."""
-    return value.text if isinstance(value, QuotedString) else str(value)
+def options_in(value: str) -> list[str]:
+    """The options that a value names: NAME, or those of [NAME,NAME]."""
+    return [name.strip("'\" ") for name in value.strip("[]").split(",") if name]
 
 
-def first_of(override: Override) -> str:
-    """An override of a group without its sweep."""
-    value, line = next(values_of(override), None), str(override.input_line)
-    return line if value is None else f"{line.split('=', 1)[0]}={value}"
+def without_sweep(override: Override) -> str:
+    """An override with the first value of its sweep alone."""
+    values, line = values_of(override), str(override.input_line)
+    return f"{line.split('=', 1)[0]}={values[0]}" if values and override.is_sweep_override() else line
 
 
 def holds(cfg: DictConfig, key: str) -> bool:
