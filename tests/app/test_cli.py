@@ -120,7 +120,7 @@ def test_evaluation_prints_a_table_and_keeps_the_numbers(own_run: Path, capfd: p
     (path,) = (own_run / "evaluation").glob("elbo_*.json")
     result = json.loads(path.read_text())
     assert path.with_suffix(".png").exists()
-    parts = [result["values"][f"{name} [nats]"] for name in ("L_K", "L_1..K-1", "L_0")]
+    parts = [result["values"][f"{name}_nats"] for name in ("l_last", "l_middle", "l_first")]
     assert sum(parts) == pytest.approx(result["values"]["nll_bound_nats"])
     bits = sum(parts) / (64 * np.log(2)) + 8
     assert bits == pytest.approx(result["values"]["nll_bound"])

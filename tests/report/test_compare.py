@@ -94,6 +94,12 @@ def test_runs_without_a_difference_are_known_by_their_names(tmp_path):
     assert shown == ["run", "parametrisation"] and [row["run"] for row in rows] == ["b", "a"]
 
 
+def test_the_option_of_an_experiments_own_group_is_its_row(tmp_path):
+    runs = [make_run(tmp_path, name, f"experiment/maps={name} seed=0") for name in ("a", "b")]
+    rows, shown = rows_of(runs)
+    assert shown == ["row", "parametrisation"] and [row["row"] for row in rows] == ["a", "b"]
+
+
 def test_columns_without_a_number_are_not_shown(sweep):
     measure(sweep / "10-ihd-identity-digits", "forward_b", "forward", {KEPT: None}, 400)
     rows, shown = rows_of(find_runs([sweep]))

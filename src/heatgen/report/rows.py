@@ -51,10 +51,11 @@ def job_number(run_dir: Path) -> tuple[float, str]:
 
 
 def settings_of(run_dir: Path) -> dict[str, str]:
-    """The overrides that the run was started with."""
+    """The overrides that the run was started with; the option of an experiment's own group is its `row`."""
     path = run_dir / "overrides.txt"
     words = shlex.split(path.read_text().splitlines()[0]) if path.is_file() else []
-    return dict(word.split("=", 1) for word in words if "=" in word)
+    settings = dict(word.split("=", 1) for word in words if "=" in word)
+    return {"row" if key.startswith("experiment/") else key: value for key, value in settings.items()}
 
 
 def results_of(run_dir: Path) -> list[Measured]:
