@@ -38,7 +38,8 @@ def dots(points: np.ndarray, side: int, radius: float) -> np.ndarray:
     wide = side + 2 * reach + 1
     count = np.bincount((row * wide + column).ravel(), minlength=wide**2).reshape(wide, wide)
     ink = 255 * (1 - (1 - OPACITY) ** np.arange(9))
-    return ink.astype(np.uint8)[count[reach:-reach, reach:-reach][:side, :side].clip(max=8)]
+    output: np.ndarray = ink.astype(np.uint8)[count[reach:-reach, reach:-reach][:side, :side].clip(max=8)]
+    return output
 
 
 def bars(values: np.ndarray, side: int) -> np.ndarray:

@@ -92,12 +92,14 @@ def options_of_target(target: Callable[..., object]) -> list[str] | None:
 
 def build_data(node: DictConfig) -> "DataModule":
     """The data of a config's node `data`; what it recommends to other groups is not its own concern."""
-    return instantiate(OmegaConf.create({key: value for key, value in plain(node).items() if key != "recommended"}))
+    settings = {key: value for key, value in plain(node).items() if key != "recommended"}
+    data: DataModule = instantiate(OmegaConf.create(settings))
+    return data
 
 
 def build_process(node: DictConfig) -> "ForwardProcess":
     """The forward process of a config's node `forward`, checked; what it warns of is logged."""
-    process = instantiate(node)
+    process: ForwardProcess = instantiate(node)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         process.validate()
@@ -110,13 +112,15 @@ def build_process(node: DictConfig) -> "ForwardProcess":
 def build_sampler(node: DictConfig) -> "Sampler":
     """The sampler of a config's node `sampler` with its options, to be called with (model, u_K, times, ...)."""
     check_options(node)
-    return hydra.utils.instantiate(node, _partial_=True, _convert_="all")
+    sampler: Sampler = hydra.utils.instantiate(node, _partial_=True, _convert_="all")
+    return sampler
 
 
 def build_optimizer(node: DictConfig) -> "Callable[..., torch.optim.Optimizer]":
     """The optimizer of a config's node `optimizer` with its options, to be called with the parameters."""
     check_options(node)
-    return hydra.utils.instantiate(node, _partial_=True, _convert_="all")
+    factory: Callable[..., torch.optim.Optimizer] = hydra.utils.instantiate(node, _partial_=True, _convert_="all")
+    return factory
 
 
 def build(cfg: DictConfig) -> tuple["Method", "DataModule"]:

@@ -58,7 +58,8 @@ class ConvNet(nn.Module):
         self.logits = nn.Linear(FEATURES, classes)
 
     def forward(self, u: Tensor) -> Tensor:
-        return self.logits(F.dropout(self.features(u), 0.3, self.training))
+        output: Tensor = self.logits(F.dropout(self.features(u), 0.3, self.training))
+        return output
 
 
 class Classifier:
@@ -87,11 +88,13 @@ class Classifier:
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
-        return self.network.features(images.to(self.device).float() / 255).cpu()
+        output: Tensor = self.network.features(images.to(self.device).float() / 255).cpu()
+        return output
 
     @torch.no_grad()
     def probabilities(self, features: Tensor) -> Tensor:
-        return self.network.logits(features.to(self.device)).softmax(1).cpu()
+        output: Tensor = self.network.logits(features.to(self.device)).softmax(1).cpu()
+        return output
 
 
 def train(data: DataModule, epochs: int, seed: int) -> TrainedState:

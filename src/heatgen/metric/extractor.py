@@ -53,7 +53,8 @@ def load_script(path: Path, device: torch.device) -> torch.jit.ScriptModule:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            return torch.jit.load(str(path), map_location=device).eval()
+            output: torch.jit.ScriptModule = torch.jit.load(str(path), map_location=device).eval()
+            return output
         except RuntimeError as error:
             raise ConfigError(f"{path} is not a whole TorchScript file; put the right one there.") from error
 
@@ -123,11 +124,13 @@ class Inception:
             warnings.simplefilter("ignore")
             resized = np.stack([self._resize(image) for image in images.numpy()])
         x = torch.from_numpy(resized).to(self.device)
-        return self.layers((x - 128) / 128).reshape(len(images), -1).float().cpu()
+        output: Tensor = self.layers((x - 128) / 128).reshape(len(images), -1).float().cpu()
+        return output
 
     def _resize(self, image: np.ndarray) -> np.ndarray:
         hwc = np.broadcast_to(image, (3, *image.shape[1:])).transpose(1, 2, 0)
-        return self.resize(np.ascontiguousarray(hwc)).transpose(2, 0, 1)
+        output: np.ndarray = self.resize(np.ascontiguousarray(hwc)).transpose(2, 0, 1)
+        return output
 
     @torch.no_grad()
     def probabilities(self, features: Tensor) -> Tensor | None:
@@ -145,7 +148,8 @@ class Script:
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
-        return self.network(images.to(self.device).float() / 255).flatten(1).float().cpu()
+        output: Tensor = self.network(images.to(self.device).float() / 255).flatten(1).float().cpu()
+        return output
 
     def probabilities(self, features: Tensor) -> None:
         return None

@@ -29,13 +29,15 @@ def frechet_distance(mean1: Tensor, cov1: Tensor, mean2: Tensor, cov2: Tensor) -
     """
     shared = torch.linalg.svdvals(symmetric_root(cov1) @ symmetric_root(cov2)).sum()
     distance = (mean1 - mean2).square().sum() + cov1.trace() + cov2.trace() - 2 * shared
-    return max(0.0, distance.item())
+    output: float = max(0.0, distance.item())
+    return output
 
 
 def symmetric_root(cov: Tensor) -> Tensor:
     """C^(1/2) of a symmetric C without negative eigenvalues, (D, D)."""
     values, vectors = torch.linalg.eigh(cov)
-    return (vectors * values.clamp(min=0).sqrt()) @ vectors.mT
+    output: Tensor = (vectors * values.clamp(min=0).sqrt()) @ vectors.mT
+    return output
 
 
 class FID(FeatureMetric):

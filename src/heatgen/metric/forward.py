@@ -36,7 +36,8 @@ def information(states: Tensor) -> float:
     centred = states.double() - states.double().mean(0)
     small = centred if centred.shape[0] < centred.shape[1] else centred.mT
     variances = torch.linalg.eigvalsh(small @ small.mT / (len(states) - 1)).clamp(min=0)
-    return 0.5 * variances.log1p().sum().item() / math.log(2)
+    output: float = 0.5 * variances.log1p().sum().item() / math.log(2)
+    return output
 
 
 class Forward:

@@ -35,7 +35,8 @@ def wave_numbers(basis: Basis, height: int, width: int) -> Tensor | None:
         y, x = (torch.arange(size, dtype=torch.float64) for size in (height, width))
     else:
         return None
-    return (y[:, None] ** 2 + x[None, :] ** 2).sqrt().long()
+    output: Tensor | None = (y[:, None] ** 2 + x[None, :] ** 2).sqrt().long()
+    return output
 
 
 def posterior_columns(

@@ -47,7 +47,8 @@ def energy_score(draws: Tensor, truth: Tensor) -> Tensor:
     x, y, n = draws.double().flatten(2).transpose(0, 1), truth.double().flatten(1), len(draws)
     near = (x - y[:, None]).norm(dim=2).mean(1)
     pairs = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist").sum((1, 2))
-    return (near - pairs / (2 * n * (n - 1))) / y.shape[1] ** 0.5
+    output: Tensor = (near - pairs / (2 * n * (n - 1))) / y.shape[1] ** 0.5
+    return output
 
 
 def pit(draws: Tensor, truth: Tensor, uniform: Tensor) -> Tensor:
@@ -85,7 +86,8 @@ def identical(draws: Tensor) -> Tensor:
 def mean_distance(mean: Tensor, std: Tensor) -> Tensor:
     """E|X| for X ~ N(mean, std^2), elementwise: 2 s phi(m / s) + m (2 Phi(m / s) - 1)."""
     z = mean / (std * 2**0.5)
-    return std * (2 / math.pi) ** 0.5 * (-z.square()).exp() + mean * torch.erf(z)
+    output: Tensor = std * (2 / math.pi) ** 0.5 * (-z.square()).exp() + mean * torch.erf(z)
+    return output
 
 
 def mixture_crps(mean: Tensor, std: Tensor, truth: Tensor) -> Tensor:
@@ -107,7 +109,8 @@ def mixture_crps(mean: Tensor, std: Tensor, truth: Tensor) -> Tensor:
 
 def mixture_pit(mean: Tensor, std: Tensor, truth: Tensor) -> Tensor:
     """The probability integral transform of each pixel, (1/K) sum_k Phi((y - m_k) / s_k), (B, ...) in [0, 1]."""
-    return torch.special.ndtr((truth.double() - mean.double()) / std.double()).mean(0)
+    output: Tensor = torch.special.ndtr((truth.double() - mean.double()) / std.double()).mean(0)
+    return output
 
 
 def histogram(transform: Tensor, bins: int) -> Tensor:

@@ -66,4 +66,5 @@ def low_rank_log_prob(residual: Tensor, own: Tensor, factor: Tensor) -> Tensor:
     seen = torch.linalg.solve_triangular(root, (scaled.mT @ white[..., None]), upper=False)[..., 0]
     size = residual.shape[-1]
     log_det = own.log().sum(-1) + root.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-    return -0.5 * (white.square().sum(-1) - seen.square().sum(-1)) - log_det - 0.5 * size * math.log(2 * math.pi)
+    output: Tensor = -0.5 * (white.square().sum(-1) - seen.square().sum(-1)) - log_det - 0.5 * size * math.log(2 * math.pi)
+    return output

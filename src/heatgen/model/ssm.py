@@ -69,4 +69,5 @@ class SSM(ScoreMethod):
         no_autocast = torch.autocast(u.device.type, enabled=False)
         with no_autocast, sdpa_kernel(SDPBackend.MATH):  # the attention that has a forward derivative
             f, slope = torch.func.jvp(lambda state: model._output(state, t), (u,), (v,))[:2]
-        return (f.square() / 2 + self.sigma(t).to(u) * v * slope).flatten(1).mean(1)
+        output: Tensor = (f.square() / 2 + self.sigma(t).to(u) * v * slope).flatten(1).mean(1)
+        return output

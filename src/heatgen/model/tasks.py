@@ -76,7 +76,8 @@ def clean_frames(process: ForwardProcess, u0: Tensor, levels: Tensor, draws: Ten
         if n == 0:
             return u0.new_zeros(b, 0, *u0.shape[1:])
         states = bound.mean(u0.repeat_interleave(n, 0), process.times[levels.flatten()])
-        return states.unflatten(0, (b, n)).to(u0)
+        output: Tensor = states.unflatten(0, (b, n)).to(u0)
+        return output
     path = [u0]
     for s, t in zip(process.times[:-1], process.times[1:], strict=True):
         path.append(process.step(path[-1], s.expand(b), t.expand(b), rng.normal_like(u0)).to(u0))
@@ -87,7 +88,8 @@ def entropy(u: Tensor) -> Tensor:
     """-sum p ln p / ln n with p = u / sum u over the last three dimensions and n their size, between 0 and 1; u >= 0."""
     flat = u.clamp(min=0).flatten(-3)
     p = flat / flat.sum(-1, keepdim=True).clamp(min=1e-12)
-    return torch.special.entr(p).sum(-1) / torch.log(torch.tensor(float(flat.shape[-1])))
+    output: Tensor = torch.special.entr(p).sum(-1) / torch.log(torch.tensor(float(flat.shape[-1])))
+    return output
 
 
 def privileged_features(clean: Tensor) -> Tensor:

@@ -35,7 +35,8 @@ class SpatialDropout(nn.Module):
             return x
         corner = x[:, :, :1, :1].detach()
         eps = torch.randn_like(corner) if self.source is None else self.source.normal_like(corner)
-        return x * ((eps >= self.quantile).to(x) / (1 - self.rate))
+        output: Tensor = x * ((eps >= self.quantile).to(x) / (1 - self.rate))
+        return output
 
 
 class BayesianUNet(nn.Module):
@@ -92,4 +93,5 @@ class BayesianUNet(nn.Module):
             skips.append(h)
         for level, skip in reversed(list(zip(self.up, skips, strict=False))):
             h = level(torch.cat([F.interpolate(h, size=skip.shape[-2:], mode="nearest"), skip], dim=1))
-        return self.leave(h)
+        output: Tensor = self.leave(h)
+        return output

@@ -111,4 +111,5 @@ class EncoderDecoder(nn.Module):
         for i, block in enumerate(self.decoder, 1):
             h = h + kept if i == self.skip else h
             h = block(h) if i == len(self.decoder) else h + block(h)
-        return self.leave(h)
+        output: Tensor = self.leave(h)
+        return output

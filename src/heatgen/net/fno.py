@@ -46,7 +46,8 @@ class SpectralConv(nn.Module):
             last = torch.einsum("bihw,iohw->bohw", field[:, :, height - negative :, :columns], high)
             middle = first.new_zeros(*first.shape[:2], height - rows - negative, columns)
             result = F.pad(torch.cat([first, middle, last], dim=2), (0, field.shape[-1] - columns))
-            return torch.fft.irfft2(result, s=x.shape[-2:])
+            output: Tensor = torch.fft.irfft2(result, s=x.shape[-2:])
+            return output
 
 
 class FNO(nn.Module):
@@ -96,4 +97,5 @@ class FNO(nn.Module):
         for i, (spectral, local) in enumerate(zip(self.spectral, self.local, strict=True), 1):
             h = spectral(h) + local(h)
             h = F.gelu(h) if i < LAYERS else h
-        return self.leave(h)
+        output: Tensor = self.leave(h)
+        return output

@@ -50,7 +50,8 @@ class Waves(nn.Module):
     def back(self, coefficients: Tensor) -> Tensor:
         """Fields (..., H, W) of coefficients (..., H W)."""
         square = coefficients.unflatten(-1, (len(self.rows), len(self.columns)))
-        return self.across.mT @ square @ self.along
+        output: Tensor = self.across.mT @ square @ self.along
+        return output
 
     def flow(self, time: Tensor) -> Tensor:
         """exp(-lambda time) of every wave, (..., H W), for times D t of any shape (...)."""

@@ -110,7 +110,8 @@ class MLP(nn.Module):
         h = h + F.silu(self.add(told)) if self.time == "additive" else h
         for layer in self.hidden[1:]:
             h = layer(F.silu(h))
-        return self.leave(F.silu(h)).reshape(-1, *self.shape)
+        output: Tensor = self.leave(F.silu(h)).reshape(-1, *self.shape)
+        return output
 
     def _modulated(self, h: Tensor, told: Tensor) -> Tensor:
         gamma, *others = self.film(told).split(self.sizes, dim=1)
@@ -119,4 +120,5 @@ class MLP(nn.Module):
             gamma, beta = both.chunk(2, dim=1)
             h = F.silu((1 + gamma) * layer(h) + beta)
         kept = modulated[:, : self.skip.numel()].unflatten(1, self.skip.shape)
-        return self.leave(h) + (self.skip * kept).sum(1)
+        output: Tensor = self.leave(h) + (self.skip * kept).sum(1)
+        return output

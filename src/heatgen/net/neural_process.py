@@ -131,7 +131,8 @@ class NeuralProcess(nn.Module):
             pixel_mask = torch.ones_like(y[:, :, :1]) if context.pixel_mask is None else context.pixel_mask.to(y)
             y = torch.cat([y * pixel_mask, pixel_mask], dim=2)
         h = self.encoder(y.flatten(0, 1), self._features(times, context.cond).to(y))
-        return h.unflatten(0, times.shape)
+        output: Tensor = h.unflatten(0, times.shape)
+        return output
 
     def represent(self, context: Context, target_times: Tensor, privileged: Tensor | None = None) -> Representation:
         """What the context says at target times.
@@ -189,7 +190,8 @@ class NeuralProcess(nn.Module):
         if known.features is not None:
             features = torch.cat([features, known.features.expand(-1, m, -1).flatten(0, 1)], dim=1)
         output = self.decoder(rows.flatten(0, 2), features.to(rows))
-        return self.likelihood(output.unflatten(0, (draws, b, m)))
+        result: tuple[Tensor, ...] = self.likelihood(output.unflatten(0, (draws, b, m)))
+        return result
 
 
 def misfit(giver: object, part: str, gives: Layout, taker: object, other: str, takes: str) -> ConfigError:

@@ -51,7 +51,8 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         h = self.first(x) + self.embed(embedding)[:, :, None, None]
-        return self.skip(x) + self.second(h)
+        output: Tensor = self.skip(x) + self.second(h)
+        return output
 
 
 class Attention(nn.Module):
@@ -66,7 +67,8 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = self.qkv(self.norm(x.flatten(2))).mT.chunk(3, dim=2)  # each (B, H*W, C)
         h = F.scaled_dot_product_attention(q, k, v)
-        return x + self.project(h.mT).reshape(x.shape)
+        output: Tensor = x + self.project(h.mT).reshape(x.shape)
+        return output
 
 
 class Stage(nn.Module):
@@ -79,7 +81,8 @@ class Stage(nn.Module):
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         h = self.block(x, embedding)
-        return h if self.attention is None else self.attention(h)
+        output: Tensor = h if self.attention is None else self.attention(h)
+        return output
 
 
 class UNet(nn.Module):
@@ -177,7 +180,8 @@ class UNet(nn.Module):
                 h = layer(torch.cat([h, skips.pop()], dim=1), embedding)
             else:  # up to the size of the next skip, which need not be twice this one
                 h = layer(F.interpolate(h, size=skips[-1].shape[-2:], mode="nearest"))
-        return self.leave(h).contiguous()
+        output: Tensor = self.leave(h).contiguous()
+        return output
 
 
 def check_widths(width: int, widths: list[int], groups: int, attention_levels: Sequence[int]) -> None:

@@ -157,6 +157,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     import torch
 
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        output: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        return output
     except (RuntimeError, EOFError, OSError, IndexError, pickle.UnpicklingError) as error:
         raise ConfigError(f"{path} is cut short or not a checkpoint; use another one, or make it again.") from error

@@ -34,7 +34,8 @@ class Block(nn.Module):
         )
         found = F.scaled_dot_product_attention(query, key, value, attn_mask=allowed[:, None])
         x = x + self.out_layer(found.transpose(1, 2).flatten(2))
-        return x + self.feed(self.after(x))
+        output: Tensor = x + self.feed(self.after(x))
+        return output
 
 
 class TransformerAggregator(nn.Module):
@@ -102,7 +103,8 @@ class TransformerAggregator(nn.Module):
         place = places(h)
         lead = (*target_times.shape, *place.shape[:2])
         tokens = torch.cat([target_times[..., None, None, None].expand(*lead, 1), place.expand(*lead, 2)], dim=-1)
-        return self.target(tokens.flatten(1, 3))
+        output: Tensor = self.target(tokens.flatten(1, 3))
+        return output
 
     def allowed(self, context_mask: Tensor, times: Tensor, target_times: Tensor, cells: int) -> Tensor:
         """Which token may attend to which: context and targets, to nothing and the context, (B, (N + M) P, 1 + N P) bool."""

@@ -45,4 +45,5 @@ class FlatDecoder(nn.Module):
         Returns:
             (B, outputs C, H, W).
         """
-        return self.layers(torch.cat([features, r], dim=1)).reshape(-1, *self.shape)
+        output: Tensor = self.layers(torch.cat([features, r], dim=1)).reshape(-1, *self.shape)
+        return output

@@ -58,4 +58,5 @@ class GridDecoder(nn.Module):
         for layer, film in zip(self.layers, films, strict=True):
             gamma, beta = (spread(x, h) for x in film.chunk(2, dim=1))
             h = h + F.silu((1 + gamma) * layer(h) + beta)
-        return self.out_conv(h)
+        output: Tensor = self.out_conv(h)
+        return output

@@ -57,4 +57,5 @@ class ConvEncoder(nn.Module):
         h = torch.cat([y, spread(features, y)], dim=1)
         for layer in (self.first, self.second):
             h = F.max_pool2d(F.silu(layer(h)), 2)
-        return self.out_layer(torch.cat([h.flatten(1), features], dim=1))
+        output: Tensor = self.out_layer(torch.cat([h.flatten(1), features], dim=1))
+        return output

@@ -43,4 +43,5 @@ class FlatEncoder(nn.Module):
         Returns:
             (B, R).
         """
-        return self.layers(torch.cat([features, y.flatten(1)], dim=1))
+        output: Tensor = self.layers(torch.cat([features, y.flatten(1)], dim=1))
+        return output

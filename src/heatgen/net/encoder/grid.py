@@ -44,4 +44,5 @@ class GridEncoder(nn.Module):
         Returns:
             (B, R, H, W).
         """
-        return self.layers(torch.cat([y, spread(features, y)], dim=1))
+        output: Tensor = self.layers(torch.cat([y, spread(features, y)], dim=1))
+        return output

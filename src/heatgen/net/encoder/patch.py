@@ -61,4 +61,5 @@ class PatchEncoder(nn.Module):
         lead = cut.shape[:3]
         place = places(cut[..., 0]).expand(*lead, 2)
         tokens = torch.cat([cut, features[:, None, None].expand(*lead, -1), place], dim=-1)
-        return self.layers(tokens).movedim(-1, 1)
+        output: Tensor = self.layers(tokens).movedim(-1, 1)
+        return output
