@@ -4,13 +4,14 @@ import logging
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import lightning as L
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.loggers import Logger
 
 from heatgen import check
+from heatgen.app.requests import Options
 from heatgen.callback.checkpoints import AtomicIO
 from heatgen.check import ConfigError
 from heatgen.data.module import DataModule
@@ -20,11 +21,19 @@ NOISE = ("not resumable", "smaller than the logging interval", "does not have ma
 
 
 def make_trainer(
-    options: dict[str, Any], run: Path, data: DataModule, callbacks: Sequence[L.Callback], loggers: Sequence[Any]
+    options: Options, run_dir: Path, data: DataModule, callbacks: Sequence[L.Callback], loggers: Sequence[Logger]
 ) -> L.Trainer:
-    """A Trainer with the options of conf/trainer; max_epochs, where given, replaces max_steps.
+    """A Trainer that counts in optimizer steps and writes into a run's folder.
 
-    ConfigError for an option that is out of range or that Lightning refuses.
+    Args:
+        options: of conf/trainer; max_epochs, where given, replaces max_steps.
+        run_dir: the run.
+        data: whose batches make an epoch.
+        callbacks: of the training.
+        loggers: where numbers go.
+
+    Raises:
+        ConfigError: an option is out of range, or Lightning refuses it.
     """
     options = {key: value for key, value in options.items() if key != "_target_"}
     options["accelerator"] = launch.pick_accelerator(options["accelerator"])
@@ -42,7 +51,7 @@ def make_trainer(
     try:
         return L.Trainer(
             **options,
-            default_root_dir=str(run),
+            default_root_dir=str(run_dir),
             callbacks=list(callbacks),
             logger=list(loggers) or False,
             plugins=[AtomicIO()],

@@ -6,7 +6,7 @@ import json
 import math
 import platform
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -43,7 +43,7 @@ def find_run(run: str, runs_dir: str) -> Path:
 
 
 def run_directory(resume: str | None, runs_dir: str, fresh: str) -> str:
-    """Where train.py writes: the run that is resumed, or a fresh directory under runs_dir."""
+    """Where a training writes: the run that is resumed, or a fresh directory under runs_dir."""
     return str(find_run(resume, runs_dir) if resume else Path(runs_dir) / fresh)
 
 
@@ -70,7 +70,7 @@ def describe_run(folder: Path, config: str, overrides: Sequence[str]) -> None:
             file.write(text)
 
 
-def write_result(folder: Path, mode: str, content: dict[str, Any]) -> Path:
+def write_result(folder: Path, mode: str, content: Mapping[str, object]) -> Path:
     """Write a result to evaluation/<mode>_<time>.json in `folder`, never over an older one."""
     target = folder / "evaluation"
     target.mkdir(parents=True, exist_ok=True)
@@ -84,16 +84,16 @@ def write_result(folder: Path, mode: str, content: dict[str, Any]) -> Path:
     return path
 
 
-def nan_to_none(content: Any) -> Any:
+def nan_to_none(content: object) -> object:
     """Plain containers with null for every number that is not finite, which JSON does not know."""
-    if isinstance(content, dict):
+    if isinstance(content, Mapping):
         return {key: nan_to_none(value) for key, value in content.items()}
     if isinstance(content, (list, tuple)):
         return [nan_to_none(value) for value in content]
     return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
-def append_results(runs_dir: str, experiment: str, rows: Sequence[dict[str, Any]]) -> Path:
+def append_results(runs_dir: str, experiment: str, rows: Sequence[Mapping[str, object]]) -> Path:
     """Add rows to the experiment's table, runs_dir/results/<experiment>.csv; one row a number, one writer at a time.
 
     A table that was begun with other columns keeps them.
