@@ -63,6 +63,10 @@ def small(cfg: DictConfig) -> DictConfig:
         cfg.regime.update({key: value for key, value in {"context": [1, 1], "targets": 2}.items() if key in cfg.regime})
     if "path" in cfg.data:
         cfg.data.path = "somewhere"
+        if "resolution" in cfg.data:
+            cfg.data.resolution = 8
+        else:
+            cfg.data.shape = [cfg.data.shape[0], 8, 8]
     return cfg
 
 

@@ -64,7 +64,7 @@ def test_the_network_is_the_formula_of_its_docstring():
         return F.leaky_relu(conv(b[2], F.leaky_relu(conv(b[0], h), 0.01)), 0.01)
 
     level = (T / 100).double().reshape(2, 1, 1, 1).expand(2, 1, 6, 6)
-    h = [conv(net.enter, torch.cat([x, level], dim=1))]
+    h = [conv(net.in_conv, torch.cat([x, level], dim=1))]
     for b in net.encoder:
         h.append(h[-1] + block(b, h[-1]))
     d = conv(net.middle[1], conv(net.middle[0], h[4]))
@@ -72,7 +72,7 @@ def test_the_network_is_the_formula_of_its_docstring():
     d = d + h[2]
     d = d + block(net.decoder[1], d)
     d = block(net.decoder[2], d)
-    assert_close(net(x, T), conv(net.leave, d), atol=1e-12, rtol=1e-12)
+    assert_close(net(x, T), conv(net.out_conv, d), atol=1e-12, rtol=1e-12)
 
 
 @pytest.mark.parametrize("bottleneck", [1, 2, None])

@@ -103,7 +103,7 @@ def slopes(net, x):
 @pytest.mark.parametrize("sign", [1, -1])
 def test_the_slope_of_the_published_additive_net_depends_on_time_near_0_and_not_far_away(sign):
     net = small(time="additive", depth=1, width=8, embedding=256, scale=30.0).double()
-    w, a = net.hidden[0].weight[:, 0], net.leave.weight[0]
+    w, a = net.hidden[0].weight[:, 0], net.out_layer.weight[0]
     assert_close(slopes(net, sign * 1e5), (w * a)[sign * w > 0].sum().expand(6).detach())
     assert slopes(net, 0.0).std() > 1e-3
 

@@ -11,6 +11,7 @@ from heatgen import check
 from heatgen.check import ConfigError
 from heatgen.net.encoder_decoder import LAST_KERNEL, SLOPE, Constants, check_pixels, periodic
 from heatgen.net.unet import zero
+from heatgen.noise import Noise
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"leaky_relu": lambda: nn.LeakyReLU(SLOPE), "none": nn.Identity}
 
@@ -27,7 +28,7 @@ class SpatialDropout(nn.Module):
         super().__init__()
         self.rate = rate
         self.quantile = torch.special.ndtri(torch.tensor(rate, dtype=torch.float64)).item()
-        self.source = None  # a heatgen.noise.Noise
+        self.source: Noise | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (B, C, H, W). Returns the same shape."""
@@ -43,10 +44,7 @@ class BayesianUNet(nn.Module):
     """net(x, t) -> like x: a U-Net with spatial dropout behind every convolution, all of them periodic.
 
     A level is two times convolution 3 x 3, activation, dropout; between levels max-pooling by 2, and nearest-neighbour
-    upsampling beside the concatenated skip; the last convolution is 5 x 5. shape: (C, H, W), any H and W from 2; channels:
-    the width of each level; dropout: the share of channels that are dropped, less than 1; activation: leaky_relu, or none as
-    in the published code; time: whether the network is told t / num_levels, conditional: whether `cond`, both as constant
-    channels. The output starts at 0. ConfigError for values out of range and more levels than H and W can be halved.
+    upsampling beside the concatenated skip; the last convolution is 5 x 5. The output starts at 0.
     Source: the Bayesian neural network of Holzschuh et al. 2023, with activations.
     """
 
@@ -61,6 +59,21 @@ class BayesianUNet(nn.Module):
         conditional: bool = False,
         inputs: int = 1,
     ):
+        """Make the layers.
+
+        Args:
+            shape: (C, H, W), any H and W from 2.
+            channels: the width of each resolution.
+            dropout: the share of channels that are dropped, less than 1.
+            activation: leaky_relu, or none as in the published code.
+            time: whether it sees t / num_levels, as a constant channel.
+            num_levels: K.
+            conditional: whether it sees `cond`, as constant channels.
+            inputs: fields of that shape stacked along the channels of x.
+
+        Raises:
+            ConfigError: an option is out of range, or there are more resolutions than H and W can be halved.
+        """
         super().__init__()
         shape = check.shape("data.shape", shape)
         widths = check.shape("net.channels", channels)
@@ -78,20 +91,29 @@ class BayesianUNet(nn.Module):
             layers = [(periodic(n, width, 3), function(), SpatialDropout(rate)) for n in (inputs, width)]
             return nn.Sequential(*layers[0], *layers[1])
 
-        self.told = Constants(time, num_levels, conditional)
-        entries = [check.integer("net.inputs", inputs, minimum=1) * shape[0] + self.told.channels, *widths[:-1]]
+        self.constants = Constants(time, num_levels, conditional)
+        entries = [check.integer("net.inputs", inputs, minimum=1) * shape[0] + self.constants.channels, *widths[:-1]]
         self.down = nn.ModuleList([level(inputs, width) for inputs, width in zip(entries, widths, strict=True)])
         self.up = nn.ModuleList([level(below + width, width) for width, below in pairwise(widths)])
-        self.leave = zero(periodic(widths[0], shape[0], LAST_KERNEL))
+        self.out_conv = zero(periodic(widths[0], shape[0], LAST_KERNEL))
 
     def forward(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
-        """x: (B, C, H, W); t: (B,) level numbers; cond: (B, 2) where conditional. Returns (B, C, H, W)."""
-        h = self.told(x, t, cond)
+        """Apply the network.
+
+        Args:
+            x: (B, inputs C, H, W).
+            t: indices of levels, (B,), also between levels.
+            cond: the map's random numbers, (B, 2), where conditional.
+
+        Returns:
+            (B, C, H, W).
+        """
+        h = self.constants(x, t, cond)
         skips: list[Tensor] = []
         for i, level in enumerate(self.down):
             h = level(h if i == 0 else F.max_pool2d(h, 2))
             skips.append(h)
         for level, skip in reversed(list(zip(self.up, skips, strict=False))):
             h = level(torch.cat([F.interpolate(h, size=skip.shape[-2:], mode="nearest"), skip], dim=1))
-        output: Tensor = self.leave(h)
+        output: Tensor = self.out_conv(h)
         return output

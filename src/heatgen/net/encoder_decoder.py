@@ -14,10 +14,15 @@ LAST_KERNEL = 5  # of the output convolution
 
 
 class Constants(nn.Module):
-    """x with what the network is told behind it, each number as one constant channel: t / num_levels, then cond.
+    """x with constant channels behind it: t / num_levels, then cond. `channels` is how many are added.
 
-    time: whether the level's number is told; num_levels: K; conditional: whether `cond`, (B, 2), is told.
-    `channels` is how many are added. ConfigError for values out of range.
+    Args:
+        time: whether t / num_levels is added.
+        num_levels: K.
+        conditional: whether cond is added.
+
+    Raises:
+        ConfigError: an option is out of range.
     """
 
     def __init__(self, time: bool, num_levels: int, conditional: bool):
@@ -27,12 +32,21 @@ class Constants(nn.Module):
         self.channels = int(time) + CONDITIONS * int(conditional)
 
     def forward(self, x: Tensor, t: Tensor, cond: Tensor | None) -> Tensor:
-        """x: (B, M, H, W); t: (B,) level numbers; cond: (B, 2) where conditional. Returns (B, M + channels, H, W)."""
-        numbers = [t[:, None] / self.num_levels] if self.time else []
+        """Add the channels.
+
+        Args:
+            x: (B, M, H, W).
+            t: indices of levels, (B,), also between levels.
+            cond: the map's random numbers, (B, 2), where conditional.
+
+        Returns:
+            (B, M + channels, H, W).
+        """
+        features = [t[:, None] / self.num_levels] if self.time else []
         if self.conditional:
             assert cond is not None, "a conditional network needs cond"
-            numbers.append(cond)
-        columns = [n.to(x)[:, :, None, None].expand(-1, -1, *x.shape[2:]) for n in numbers]
+            features.append(cond)
+        columns = [f.to(x)[:, :, None, None].expand(-1, -1, *x.shape[2:]) for f in features]
         return torch.cat([x, *columns], dim=1)
 
 
@@ -57,10 +71,7 @@ class EncoderDecoder(nn.Module):
     A block is B(h) = lrelu(conv(lrelu(conv(h)))), and all convolutions are periodic:
     h_0 = conv(x); h_i = h_{i-1} + B_i(h_{i-1}), i = 1 .. n; d_0 = conv(conv_1x1(h_n)), or h_n without a bottleneck;
     d_i = d_{i-1} + B'_i(d_{i-1}), but d_m = d_{m-1} + h_m at m = (n + 1) // 2, and d_n = B'_n(d_{n-1}); then conv_5x5(d_n).
-    shape: (C, H, W), any H and W from 2; inputs: fields of that shape stacked along the channels of x; channels: the width;
-    blocks: n; kernel_size: odd; bottleneck: its channels, None for none; time: whether the network is told t / num_levels,
-    conditional: whether `cond`, both as constant channels.
-    168,226 weights with the defaults and C = 1. The output starts at 0. ConfigError for values out of range.
+    168,226 weights with the defaults and C = 1. The output starts at 0.
     Source: Holzschuh et al. 2023, without its code's dropout, its block whose result is discarded, and its tiling.
     """
 
@@ -76,6 +87,22 @@ class EncoderDecoder(nn.Module):
         num_levels: int = 100,
         conditional: bool = False,
     ):
+        """Make the layers.
+
+        Args:
+            shape: (C, H, W), any H and W from 2.
+            inputs: fields of that shape stacked along the channels of x.
+            channels: the width.
+            blocks: n.
+            kernel_size: odd.
+            bottleneck: its channels, None for none.
+            time: whether it sees t / num_levels, as a constant channel.
+            num_levels: K.
+            conditional: whether it sees `cond`, as constant channels.
+
+        Raises:
+            ConfigError: an option is out of range.
+        """
         super().__init__()
         shape = check.shape("data.shape", shape)
         width = check.integer("net.channels", channels, minimum=1)
@@ -89,20 +116,30 @@ class EncoderDecoder(nn.Module):
             first, second = periodic(width, width, size), periodic(width, width, size)
             return nn.Sequential(first, nn.LeakyReLU(SLOPE), second, nn.LeakyReLU(SLOPE))
 
-        self.told = Constants(time, num_levels, conditional)
-        self.enter = periodic(check.integer("net.inputs", inputs, minimum=1) * shape[0] + self.told.channels, width, size)
+        self.constants = Constants(time, num_levels, conditional)
+        fields = check.integer("net.inputs", inputs, minimum=1) * shape[0]
+        self.in_conv = periodic(fields + self.constants.channels, width, size)
         self.encoder = nn.ModuleList([block() for _ in range(blocks)])
         self.middle: nn.Module = nn.Identity()
         if bottleneck is not None:
             narrow = check.integer("net.bottleneck", bottleneck, minimum=1)
             self.middle = nn.Sequential(nn.Conv2d(width, narrow, 1), periodic(narrow, width, size))
-        self.skip = (blocks + 1) // 2  # the block of the encoder, counted from 1, that the decoder sees again
+        self.skip = (blocks + 1) // 2  # the block of the encoder, counted from 1, whose state the decoder gets again
         self.decoder = nn.ModuleList([block() for _ in range(blocks - 1)])
-        self.leave = zero(periodic(width, shape[0], LAST_KERNEL))
+        self.out_conv = zero(periodic(width, shape[0], LAST_KERNEL))
 
     def forward(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
-        """x: (B, inputs C, H, W); t: (B,) level numbers; cond: (B, 2) where conditional. Returns (B, C, H, W)."""
-        h = self.enter(self.told(x, t, cond))
+        """Apply the network.
+
+        Args:
+            x: (B, inputs C, H, W).
+            t: indices of levels, (B,), also between levels.
+            cond: the map's random numbers, (B, 2), where conditional.
+
+        Returns:
+            (B, C, H, W).
+        """
+        h = self.in_conv(self.constants(x, t, cond))
         kept = h
         for i, block in enumerate(self.encoder, 1):
             h = h + block(h)
@@ -111,5 +148,5 @@ class EncoderDecoder(nn.Module):
         for i, block in enumerate(self.decoder, 1):
             h = h + kept if i == self.skip else h
             h = block(h) if i == len(self.decoder) else h + block(h)
-        output: Tensor = self.leave(h)
+        output: Tensor = self.out_conv(h)
         return output

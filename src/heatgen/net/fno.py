@@ -53,13 +53,10 @@ class SpectralConv(nn.Module):
 class FNO(nn.Module):
     """net(x, t) -> like x: v <- GELU(W v + spectral convolution of v), four times (the last without GELU).
 
-    Before it a linear layer to `width` channels at each pixel, behind it one to 128, GELU and one to C. shape: (C, H, W),
-    any H and W; modes: frequencies that are kept on each half-axis, fewer where H or W has fewer; grid: whether the network
-    sees where a pixel is, (i / H, j / W), as two channels, which breaks translation symmetry; time: whether it is told
-    t / num_levels, conditional: whether `cond`, as constant channels; inputs: fields stacked along the channels
-    of x. The weights take fields of any resolution.
-    The output starts at 0. ConfigError for values out of range. Source: Li et al. 2021, "Fourier Neural Operator for
-    Parametric Partial Differential Equations", as a baseline of Holzschuh et al. 2023.
+    Before it a linear layer to `width` channels at each pixel, behind it one to 128, GELU and one to C. The weights take
+    fields of any resolution. The output starts at 0.
+    Source: Li et al. 2021, "Fourier Neural Operator for Parametric Partial Differential Equations"; a baseline of Holzschuh
+    et al. 2023.
     """
 
     def __init__(
@@ -73,29 +70,53 @@ class FNO(nn.Module):
         conditional: bool = False,
         inputs: int = 1,
     ):
+        """Make the layers.
+
+        Args:
+            shape: (C, H, W), any H and W.
+            modes: frequencies that are kept on each half-axis, fewer where H or W has fewer.
+            width: channels.
+            grid: whether it sees where a pixel is, (i / H, j / W), as two channels, which breaks translation symmetry.
+            time: whether it sees t / num_levels, as a constant channel.
+            num_levels: K.
+            conditional: whether it sees `cond`, as constant channels.
+            inputs: fields of that shape stacked along the channels of x.
+
+        Raises:
+            ConfigError: an option is out of range.
+        """
         super().__init__()
         shape = check.shape("data.shape", shape)
         modes = check.integer("net.modes", modes, minimum=1)
         width = check.integer("net.width", width, minimum=1)
         self.grid = check.boolean("net.grid", grid)
-        self.told = Constants(time, num_levels, conditional)
-        self.enter = nn.Conv2d(
-            check.integer("net.inputs", inputs, minimum=1) * shape[0] + 2 * int(grid) + self.told.channels, width, 1
+        self.constants = Constants(time, num_levels, conditional)
+        self.in_conv = nn.Conv2d(
+            check.integer("net.inputs", inputs, minimum=1) * shape[0] + 2 * int(grid) + self.constants.channels, width, 1
         )
         self.spectral = nn.ModuleList([SpectralConv(width, modes, shape) for _ in range(LAYERS)])
         self.local = nn.ModuleList([nn.Conv2d(width, width, 1) for _ in range(LAYERS)])
-        self.leave = nn.Sequential(nn.Conv2d(width, HIDDEN, 1), nn.GELU(), zero(nn.Conv2d(HIDDEN, shape[0], 1)))
+        self.out_conv = nn.Sequential(nn.Conv2d(width, HIDDEN, 1), nn.GELU(), zero(nn.Conv2d(HIDDEN, shape[0], 1)))
 
     def forward(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
-        """x: (B, C, H, W); t: (B,) level numbers; cond: (B, 2) where conditional. Returns (B, C, H, W)."""
-        h = self.told(x, t, cond)
+        """Apply the network.
+
+        Args:
+            x: (B, inputs C, H, W).
+            t: indices of levels, (B,), also between levels.
+            cond: the map's random numbers, (B, 2), where conditional.
+
+        Returns:
+            (B, C, H, W).
+        """
+        h = self.constants(x, t, cond)
         if self.grid:
             axes = [torch.arange(size, device=x.device, dtype=x.dtype) / size for size in x.shape[-2:]]
             places = torch.stack(torch.meshgrid(*axes, indexing="ij"))
             h = torch.cat([h, places.expand(len(x), -1, -1, -1)], dim=1)
-        h = self.enter(h)
+        h = self.in_conv(h)
         for i, (spectral, local) in enumerate(zip(self.spectral, self.local, strict=True), 1):
             h = spectral(h) + local(h)
             h = F.gelu(h) if i < LAYERS else h
-        output: Tensor = self.leave(h)
+        output: Tensor = self.out_conv(h)
         return output

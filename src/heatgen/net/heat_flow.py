@@ -93,10 +93,10 @@ class Hypotheses(nn.Module):
 
 
 class HeatBlock(nn.Module):
-    """A residual block that sees the whole box: a 3 x 3 convolution and a filter of lambda, both told what is known so far.
+    """A residual block that sees the whole box: a 3 x 3 convolution and a filter of lambda, modulated by what is known.
 
-    x: the best guess of u_0, (B, C, H, W); after the block it is put right by the frames: each wave becomes the mean of what
-    the network says, with a learned weight, and of what the frames say. h: features (B, channels, H, W); v: numbers (B, V).
+    After it the best guess of u_0 is put right by the frames: each wave becomes the mean of what the network predicts, with a
+    learned weight, and of what the frames say.
     """
 
     def __init__(self, waves: Waves, fields: int, channels: int, width: int):
@@ -116,7 +116,18 @@ class HeatBlock(nn.Module):
     def forward(
         self, h: Tensor, v: Tensor, x: Tensor, evidence: Tensor, precision_sum: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """seen: (B, C, S) and told: (B, 1, S), what the frames say of each wave (see `Hypotheses`)."""
+        """A step.
+
+        Args:
+            h: features, (B, channels, H, W).
+            v: features of the whole, (B, V).
+            x: the best guess of u_0, (B, C, H, W).
+            evidence: sum_c g_c y_c, (B, C, S).
+            precision_sum: sum_c g_c^2, (B, 1, S); see `Hypotheses`.
+
+        Returns:
+            h, v and x, improved.
+        """
         symbol = self.filter(v).unflatten(-1, (-1, KNOTS)) @ self.waves.knots
         gamma, beta = self.film(v)[..., None, None].chunk(2, dim=1)
         inner = F.silu((1 + gamma) * (self.near(h) + self.waves.back(symbol * self.waves(h))) + beta)

@@ -1,4 +1,4 @@
-"""net=mlp: a fully connected network for small data such as points, with five ways to be told the time."""
+"""net=mlp: a fully connected network for small data such as points, with five ways to see the time."""
 
 import math
 from collections.abc import Sequence
@@ -33,12 +33,12 @@ class Embedding(nn.Module):
     def forward(self, tau: Tensor) -> Tensor:
         """tau: (B, 1). Returns (B, features)."""
         angles = 2 * math.pi * tau * self.frequencies.to(tau)
-        numbers = [angles.sin(), angles.cos()]
-        return torch.cat([*numbers, (tau + SMALLEST).log()] if self.logarithm else numbers, dim=1)
+        waves = [angles.sin(), angles.cos()]
+        return torch.cat([*waves, (tau + SMALLEST).log()] if self.logarithm else waves, dim=1)
 
 
 class MLP(nn.Module):
-    """net(x, t) -> like x: `depth` hidden layers on the numbers of a sample, told the raw time tau = t / num_levels.
+    """net(x, t) -> like x: `depth` hidden layers on the values of a sample and the raw time tau = t / num_levels.
 
     h_0 = x, and cond behind it where conditional; h_l = SiLU(A_l h_{l-1}) for l = 1 .. depth; then the linear layer
     B h_depth. A and B have biases; e = [sin 2 pi tau W, cos 2 pi tau W], W ~ N(0, scale^2) in cycles per unit of tau and not
@@ -49,8 +49,6 @@ class MLP(nn.Module):
     [e, ln(tau + 1e-3)]; the logarithm makes an f(t) that is steep near 0 easy. Only film can be f(t) x for all x: with the
     others the slope in x far from 0 is the same at all t, whatever the depth, and f(t) x is learned where the data lies, by
     a small additive net with depth 1 slowly.
-    shape: (C, H, W); inputs: fields of that shape stacked along the channels of x; width: of the hidden layers; embedding:
-    how many numbers e has, even. ConfigError for values out of range.
     Source: Song et al. 2021 (additive), Tancik et al. 2020 (e), Perez et al. 2018 (film).
     """
 
@@ -66,6 +64,22 @@ class MLP(nn.Module):
         conditional: bool = False,
         inputs: int = 1,
     ):
+        """Make the layers.
+
+        Args:
+            shape: (C, H, W).
+            width: of the hidden layers.
+            depth: how many.
+            time: how it sees the time: none, raw, additive, concat or film.
+            embedding: the size of e, even.
+            scale: of the frequencies, in cycles over all levels.
+            num_levels: K.
+            conditional: whether it sees `cond`.
+            inputs: fields of that shape stacked along the channels of x.
+
+        Raises:
+            ConfigError: an option is out of range.
+        """
         super().__init__()
         self.shape = check.shape("data.shape", shape)
         width = check.integer("net.width", width, minimum=1)
@@ -79,46 +93,52 @@ class MLP(nn.Module):
         self.conditional = check.boolean("net.conditional", conditional)
         outputs = math.prod(self.shape)
         inputs = check.integer("net.inputs", inputs, minimum=1)
-        numbers = inputs * outputs + CONDITIONS * int(self.conditional)
+        features = inputs * outputs + CONDITIONS * int(self.conditional)
         if self.time in ("additive", "concat", "film"):
             self.embed = Embedding(size, scale, logarithm=self.time == "film")
         extra = {"raw": 1, "concat": size}.get(self.time, 0)
-        self.hidden = nn.ModuleList([nn.Linear(n, width) for n in [numbers + extra] + (depth - 1) * [width]])
-        self.leave = nn.Linear(width, outputs)
+        self.hidden = nn.ModuleList([nn.Linear(n, width) for n in [features + extra] + (depth - 1) * [width]])
+        self.out_layer = nn.Linear(width, outputs)
         if self.time == "additive":
             self.add = nn.Linear(size, width)
         if self.time == "film":
-            self.sizes = [numbers] + depth * [2 * width]  # gamma_0, then gamma and beta of each hidden layer
+            self.sizes = [features] + depth * [2 * width]  # gamma_0, then gamma and beta of each hidden layer
             self.film = nn.Sequential(nn.Linear(self.embed.features, width), nn.SiLU(), nn.Linear(width, sum(self.sizes)))
             self.skip = nn.Parameter(torch.empty(inputs, outputs).uniform_(-1, 1) / inputs**0.5)
 
     def forward(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
-        """x: (B, inputs C, H, W); t: (B,) level numbers, also between levels; cond: (B, 2) where conditional.
+        """Apply the network.
 
-        Returns (B, C, H, W).
+        Args:
+            x: (B, inputs C, H, W).
+            t: indices of levels, (B,), also between levels.
+            cond: the map's random numbers, (B, 2), where conditional.
+
+        Returns:
+            (B, C, H, W).
         """
         h = x.flatten(1)
         if self.conditional:
             assert cond is not None, "a conditional network needs cond"
             h = torch.cat([h, cond.to(h)], dim=1)
-        told = t.to(torch.promote_types(t.dtype, torch.float32))[:, None] / self.num_levels
-        told = (self.embed(told) if self.time in ("additive", "concat", "film") else told).to(h)
+        time = t.to(torch.promote_types(t.dtype, torch.float32))[:, None] / self.num_levels
+        time = (self.embed(time) if self.time in ("additive", "concat", "film") else time).to(h)
         if self.time == "film":
-            return self._modulated(h, told).reshape(-1, *self.shape)
-        h = torch.cat([h, told], dim=1) if self.time in ("raw", "concat") else h
+            return self._modulated(h, time).reshape(-1, *self.shape)
+        h = torch.cat([h, time], dim=1) if self.time in ("raw", "concat") else h
         h = self.hidden[0](h)
-        h = h + F.silu(self.add(told)) if self.time == "additive" else h
+        h = h + F.silu(self.add(time)) if self.time == "additive" else h
         for layer in self.hidden[1:]:
             h = layer(F.silu(h))
-        output: Tensor = self.leave(F.silu(h)).reshape(-1, *self.shape)
+        output: Tensor = self.out_layer(F.silu(h)).reshape(-1, *self.shape)
         return output
 
-    def _modulated(self, h: Tensor, told: Tensor) -> Tensor:
-        gamma, *others = self.film(told).split(self.sizes, dim=1)
+    def _modulated(self, h: Tensor, time: Tensor) -> Tensor:
+        gamma, *others = self.film(time).split(self.sizes, dim=1)
         h = modulated = (1 + gamma) * h
         for layer, both in zip(self.hidden, others, strict=True):
             gamma, beta = both.chunk(2, dim=1)
             h = F.silu((1 + gamma) * layer(h) + beta)
         kept = modulated[:, : self.skip.numel()].unflatten(1, self.skip.shape)
-        output: Tensor = self.leave(h) + (self.skip * kept).sum(1)
+        output: Tensor = self.out_layer(h) + (self.skip * kept).sum(1)
         return output

@@ -8,7 +8,7 @@ from heatgen.check import ConfigError
 
 
 class NullNet(nn.Module):
-    """It has no weights; asked all the same, it says that the model needs a network (ConfigError)."""
+    """It has no weights; a model that calls it needs another network (ConfigError)."""
 
     def forward(self, *_: object) -> NoReturn:
         raise ConfigError("net=none is for model=oracle; this model needs a network, such as net=unet.")

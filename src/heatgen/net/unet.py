@@ -3,7 +3,7 @@
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +13,7 @@ from heatgen import check
 from heatgen.check import ConfigError
 
 EMBEDDING_FACTOR = 4  # the width of the level's embedding, in units of the U-Net's channels
-CONDITIONS = 2  # numbers that a conditional network is told beside the level: the map at both ends of a step
+CONDITIONS = 2  # features that a conditional network sees beside the level: the map at both ends of a step
 Convolution = Callable[..., nn.Conv2d]  # (channels, out_channels): 3 x 3
 PADDINGS = ("zeros", "circular")  # what lies beyond the edge: nothing, or the opposite edge
 
@@ -72,7 +72,7 @@ class Attention(nn.Module):
 
 
 class Stage(nn.Module):
-    """A residual block, and attention behind it where asked."""
+    """A residual block, and attention behind it where wanted."""
 
     def __init__(self, block: ResidualBlock, attention: Attention | None):
         super().__init__()
@@ -86,15 +86,8 @@ class Stage(nn.Module):
 
 
 class UNet(nn.Module):
-    """net(x, t) -> like x: a U-Net conditioned on the number t of the level by a sinusoid.
+    """net(x, t) -> like x: a U-Net conditioned on the index t of the level by a sinusoid. The output starts at 0.
 
-    shape: (C, H, W), any H and W. model_channels: the width; multipliers: the width of each resolution in units of it;
-    num_res_blocks: residual blocks a resolution (one more on the way up); attention_levels: which resolutions have
-    attention, as indices into multipliers (0 is full resolution); norm_groups must divide every width; conditional: whether
-    `cond` is used; padding: what 3 x 3 convolutions see beyond the edge, zeros, or (circular, for fields on a periodic box)
-    the opposite edge; channels_last: how activations lie in memory, which changes speed alone; inputs: fields stacked
-    along the channels of x.
-    The output starts at 0. ConfigError for sizes that do not fit.
     Source: Nichol and Dhariwal 2021; Rissanen et al. 2023, appendix B.
     """
 
@@ -112,6 +105,24 @@ class UNet(nn.Module):
         channels_last: bool = True,
         inputs: int = 1,
     ):
+        """Make the layers.
+
+        Args:
+            shape: (C, H, W), any H and W.
+            model_channels: the width.
+            multipliers: the width of each resolution, in units of it.
+            num_res_blocks: residual blocks a resolution (one more on the way up).
+            attention_levels: resolutions with attention, as indices into multipliers (0 is full resolution).
+            dropout: share of activations set to 0 in training.
+            norm_groups: of GroupNorm; they divide every width.
+            conditional: whether it sees `cond`.
+            padding: what 3 x 3 convolutions see beyond the edge: zeros, or (circular, for a periodic box) the opposite edge.
+            channels_last: how activations lie in memory, which changes speed alone.
+            inputs: fields of that shape stacked along the channels of x.
+
+        Raises:
+            ConfigError: an option is out of range, or sizes do not fit.
+        """
         super().__init__()
         width = check.integer("net.model_channels", model_channels, minimum=2)
         blocks = check.integer("net.num_res_blocks", num_res_blocks, minimum=1)
@@ -120,7 +131,8 @@ class UNet(nn.Module):
         widths = [width * m for m in check.shape("net.multipliers", multipliers)]
         check_widths(width, widths, groups, attention_levels)
         embedding = EMBEDDING_FACTOR * width
-        mode: Any = check.choice("net.padding", padding, PADDINGS)
+        circular = check.choice("net.padding", padding, PADDINGS) == "circular"
+        mode: Literal["zeros", "circular"] = "circular" if circular else "zeros"
         conv = functools.partial(nn.Conv2d, kernel_size=3, padding=1, padding_mode=mode)
 
         def stage(inputs: int, level: int) -> Stage:
@@ -129,10 +141,13 @@ class UNet(nn.Module):
 
         self.width = width
         self.embed = nn.Sequential(nn.Linear(width, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
-        self.tell = None  # what embeds `cond`
-        if check.boolean("net.conditional", conditional):
-            self.tell = nn.Sequential(nn.Linear(CONDITIONS, embedding), nn.SiLU(), zero(nn.Linear(embedding, embedding)))
-        self.enter = conv(check.integer("net.inputs", inputs, minimum=1) * shape[0], width)
+        self.conditional = check.boolean("net.conditional", conditional)
+        self.cond_embed: nn.Module | None = None
+        if self.conditional:
+            self.cond_embed = nn.Sequential(
+                nn.Linear(CONDITIONS, embedding), nn.SiLU(), zero(nn.Linear(embedding, embedding))
+            )
+        self.in_conv = conv(check.integer("net.inputs", inputs, minimum=1) * shape[0], width)
         self.down = nn.ModuleList()
         channels, skips = width, [width]
         for level in range(len(widths)):
@@ -157,18 +172,27 @@ class UNet(nn.Module):
             if level > 0:
                 self.up.append(conv(channels, channels))
         last = zero(conv(width, shape[0]))
-        self.leave = nn.Sequential(nn.GroupNorm(groups, channels), nn.SiLU(), last)
+        self.out_conv = nn.Sequential(nn.GroupNorm(groups, channels), nn.SiLU(), last)
         channels_last = check.boolean("net.channels_last", channels_last)
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.to(memory_format=self.memory_format)
 
     def forward(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
-        """x: (B, C, H, W); t: (B,) level numbers; cond: (B, 2) where conditional, else not used. Returns (B, C, H, W)."""
+        """Apply the network.
+
+        Args:
+            x: (B, inputs C, H, W).
+            t: indices of levels, (B,), also between levels.
+            cond: the map's random numbers, (B, 2), where conditional.
+
+        Returns:
+            (B, C, H, W).
+        """
         embedding = self.embed(sinusoid(t, self.width).to(x.dtype))
-        if self.tell is not None:
+        if self.cond_embed is not None:
             assert cond is not None, "a conditional network needs cond"
-            embedding = embedding + self.tell(cond)
-        h = self.enter(x.contiguous(memory_format=self.memory_format))
+            embedding = embedding + self.cond_embed(cond)
+        h = self.in_conv(x.contiguous(memory_format=self.memory_format))
         skips = [h]
         for layer in self.down:
             h = layer(h, embedding) if isinstance(layer, Stage) else layer(h)
@@ -180,7 +204,7 @@ class UNet(nn.Module):
                 h = layer(torch.cat([h, skips.pop()], dim=1), embedding)
             else:  # up to the size of the next skip, which need not be twice this one
                 h = layer(F.interpolate(h, size=skips[-1].shape[-2:], mode="nearest"))
-        output: Tensor = self.leave(h).contiguous()
+        output: Tensor = self.out_conv(h).contiguous()
         return output
 
 
