@@ -57,7 +57,7 @@ def test_the_output_is_the_formula(time, depth):
         start = 3 + 12 * i
         h = (1 + films[:, start : start + 6]) * affine(f"hidden.{i}", h) + films[:, start + 6 : start + 12]
         h = F.silu(h + F.silu(affine("add", e)) if time == "additive" and i == 0 else h)
-    assert_close(net(x, t)[:, :, 0, 0], affine("leave", h) + skipped)
+    assert_close(net(x, t)[:, :, 0, 0], affine("out_layer", h) + skipped)
 
 
 @pytest.mark.parametrize("time", TIMES)

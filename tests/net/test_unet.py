@@ -123,7 +123,7 @@ def test_with_circular_padding_alone_a_shift_around_the_box_shifts_the_output(si
 def test_what_a_network_is_told_has_no_effect_until_it_has_learned():
     torch.manual_seed(0)
     net, x, t = small((1, 6, 6), conditional=True), images(2, 1, 6, 6), torch.tensor([3.0, 3.0])
-    randomised(torch.nn.ModuleList(module for name, module in net.named_children() if name != "tell"))
+    randomised(torch.nn.ModuleList(module for name, module in net.named_children() if name != "cond_embed"))
     low, high = torch.zeros(2, 2), torch.tensor([[1.0, 0.5]]).expand(2, 2)
     assert net(x, t, low).abs().max() > 0.1
     assert torch.equal(net(x, t, low), net(x, t, high))
@@ -145,7 +145,7 @@ def test_a_conditional_network_insists_on_being_told():
 
 def test_a_network_that_is_not_conditional_has_no_weights_for_it_and_ignores_it():
     net, x, t = randomised(small((1, 6, 6))), images(1, 1, 6, 6), torch.ones(1)
-    assert not any(name.startswith("tell") for name, _ in net.named_parameters())
+    assert not any(name.startswith("cond_embed") for name, _ in net.named_parameters())
     assert torch.equal(net(x, t), net(x, t, torch.ones(1, 2)))
 
 

@@ -95,8 +95,8 @@ class Hypotheses(nn.Module):
 class HeatBlock(nn.Module):
     """A residual block that sees the whole box: a 3 x 3 convolution and a filter of lambda, modulated by what is known.
 
-    After it the best guess of u_0 is put right by the frames: each wave becomes the mean of what the network predicts, with a
-    learned weight, and of what the frames say.
+    After it the best guess of u_0 is put right by the frames: each wave becomes the mean of what the network predicts, with
+    a learned weight, and of what the frames say.
     """
 
     def __init__(self, waves: Waves, fields: int, channels: int, width: int):
