@@ -271,3 +271,11 @@ def test_a_bound_model_shares_the_weights_and_leaves_the_model_as_it_was():
 def test_a_model_of_a_map_without_randomness_is_its_own_draw():
     model = make(ConstantVelocity(SHAPE, K))
     assert model.bound(SampleNoise(range(5), 0)) is model
+
+
+def test_a_network_of_neural_processes_is_refused():
+    class Frames(torch.nn.Module):
+        def represent(self): ...
+
+    with pytest.raises(ConfigError, match=r"use model=np"):
+        IHD(shipped_map("heat", (1, 4, 4), 3), Frames(), ancestral, None)

@@ -94,6 +94,13 @@ class Method(L.LightningModule):
         self.prior_std = None if prior_std is None else check.number("model.prior_std", prior_std, minimum=0)
         self.seed = check.integer("seed", seed, minimum=0)
         self.chosen: dict[str, str] = {}  # config key -> what the method chose where it said auto
+        self.check_net()
+
+    def check_net(self) -> None:
+        """ConfigError unless the network can be called as `network` does."""
+        if isinstance(self.net, nn.Module) and type(self.net).forward is nn.Module.forward:
+            name = type(self.net).__module__.rsplit(".", 1)[-1]
+            raise ConfigError(f"net={name} is a network of neural processes; use model=np, or another network.")
 
     def loss(self, batch: Batch, rng: SampleNoise) -> Tensor:
         """The loss of each sample of a batch, (B,); `rng` is all the randomness it may use."""

@@ -77,8 +77,7 @@ class NeuralProcessMethod(Method):
             ConfigError: an option is out of range, or options do not fit.
         """
         super().__init__(process, net, sampler, optimizer, **settings)
-        if not isinstance(net, NeuralProcess):
-            raise ConfigError("model=np needs net=neural_process or one of its presets, such as net=grid_conv_np.")
+        assert isinstance(net, NeuralProcess), "by check_net"
         regime(self.process.num_levels + 1, SampleNoise([0], "check"))  # too few frames are refused now
         self.regime, self.noise_std = regime, observation_noise(self.process, noise_std)
         self.draws = check.integer("model.draws", draws, minimum=1)
@@ -96,6 +95,11 @@ class NeuralProcessMethod(Method):
             raise ConfigError(
                 f"model.privileged={privileged} is for a posterior, and model.objective=npml has none; use elbo or iwae."
             )
+
+    def check_net(self) -> None:
+        """ConfigError for a network that does not represent frames."""
+        if not isinstance(self.net, NeuralProcess):
+            raise ConfigError("model=np needs net=neural_process or one of its presets, such as net=grid_conv_np.")
 
     def _choose(self, wanted: str) -> str:
         net = self.net
