@@ -23,7 +23,7 @@ from heatgen.regime.split import Split
 
 TASKS = 16  # at a time, as every draw of the latent is another set of frames
 FRAMES = 160  # of all tasks together that are predicted at a time where all levels are
-Regime = Callable[[int, SampleNoise], Split]
+Splitter = Callable[[int, SampleNoise], Split]  # (frames, rng) -> which are context, which are targets
 
 
 class TaskMetric:
@@ -148,10 +148,10 @@ class TaskMetric:
         every = self._make(ctx, num_context, indices, regime)
         return dataclasses.replace(every, context=task.context, pixel_mask=task.pixel_mask)
 
-    def _regime(self, ctx: EvalContext, num_context: int | None) -> Regime:
+    def _regime(self, ctx: EvalContext, num_context: int | None) -> Splitter:
         return self.model(ctx).regime.sized(num_context, self.targets)
 
-    def _make(self, ctx: EvalContext, num_context: int | None, indices: Sequence[int], regime: Regime) -> Task:
+    def _make(self, ctx: EvalContext, num_context: int | None, indices: Sequence[int], regime: Splitter) -> Task:
         u0 = ctx.data.get(self.split, indices).to(ctx.devices.device)
         return self.model(ctx).make_task(u0, regime, SampleNoise(indices, ctx.seed, "likelihood", str(num_context)))
 
