@@ -14,7 +14,7 @@ from heatgen.forward.process import ForwardProcess, ObservedProcess
 from heatgen.noise import SampleNoise
 
 SOLVERS = ("dct_semidiscrete", "dct_spectral", "ftcs")
-CAUTIOUS = 0.2  # D dt / h^2 of the steps that ftcs takes unless told how many
+CAUTIOUS = 0.2  # D dt / h^2 of the steps that ftcs takes by default
 
 
 class NeumannHeat(ObservedProcess):

@@ -93,7 +93,7 @@ class Method(L.LightningModule):
         self.warmup_steps = check.integer("model.warmup_steps", warmup_steps, minimum=0)
         self.prior_std = None if prior_std is None else check.number("model.prior_std", prior_std, minimum=0)
         self.seed = check.integer("seed", seed, minimum=0)
-        self.chosen: dict[str, str] = {}  # config key -> what the method chose where it said auto
+        self.chosen: dict[str, str] = {}  # config key -> what the method chose where the config says auto
         self.check_net()
 
     def check_net(self) -> None:
