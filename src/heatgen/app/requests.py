@@ -163,7 +163,7 @@ class TrainRequest:
     seed: int
     runs_dir: str
     trainer: Options  # of lightning.Trainer
-    evaluate: tuple[str, ...] | None  # the arguments of the measurements that follow it; None: no measurements were asked for
+    evaluate: tuple[str, ...] | None  # the arguments of the measurements that follow; None: none are asked for
 
     @classmethod
     def of(cls, cfg: DictConfig, run_dir: Path, overrides: list[str]) -> "TrainRequest":
