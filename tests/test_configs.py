@@ -217,8 +217,8 @@ ROWS = [(name, option) for name in options_of("experiment") for option in rows_o
 
 @pytest.mark.parametrize(("name", "option"), ROWS)
 def test_an_experiment_is_built_and_measures_with_modes_and_samplers_that_fit(name: str, option: str | None) -> None:
-    cfg = row(name, option)
-    model, data = build(small(copy.deepcopy(cfg)))
+    cfg = small(copy.deepcopy(row(name, option)))
+    model, data = build(cfg)
     assert model.process.shape == data.spec.shape == tuple(cfg.data.shape)
     assert cfg.experiment_name == name
     variants = []

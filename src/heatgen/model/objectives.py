@@ -1,7 +1,7 @@
 """What neural processes are trained on: functions of the log-likelihoods of frames under draws of the latent variable.
 
-log_p: (K, B) nats, ln p(y | z_k) of all target frames of task b together. All answers are (B,) nats a task, to be made
-large. Source: Garnelo et al. 2018; Foong et al. 2020 (npml); Burda et al. 2016 and Le et al. 2018 (iwae).
+log_p: (K, B) nats, ln p(y | z_k) of all target frames of task b together. All return (B,) nats a task, to be maximised.
+Source: Garnelo et al. 2018; Foong et al. 2020 (npml); Burda et al. 2016 and Le et al. 2018 (iwae).
 """
 
 import math
@@ -27,7 +27,12 @@ def kl(mu: Tensor, sigma: Tensor, prior_mu: Tensor, prior_sigma: Tensor) -> Tens
 
 
 def elbo(log_p: Tensor, divergence: Tensor) -> Tensor:
-    """E_q ln p(y | z) - KL(q || p), z ~ q(z | context and targets); divergence: that KL, (B,)."""
+    """E_q ln p(y | z) - KL(q || p), z ~ q(z | context and targets).
+
+    Args:
+        log_p: (K, B).
+        divergence: KL(q || p), (B,).
+    """
     return log_p.mean(0) - divergence
 
 
@@ -37,9 +42,11 @@ def npml(log_p: Tensor) -> Tensor:
 
 
 def iwae(log_p: Tensor, log_ratio: Tensor) -> Tensor:
-    """ln (1/K) sum_k w_k p(y | z_k), z_k ~ q, log_ratio = ln p(z_k | context) - ln q(z_k), (K, B); rising with K.
+    """ln (1/K) sum_k w_k p(y | z_k), z_k ~ q: rising with K; with K = 1 its mean is the elbo.
 
-    With K = 1 its mean is the elbo.
+    Args:
+        log_p: (K, B).
+        log_ratio: ln w_k = ln p(z_k | context) - ln q(z_k), (K, B).
     """
     return marginal(log_p + log_ratio)
 

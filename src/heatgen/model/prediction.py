@@ -1,4 +1,4 @@
-"""What a neural process says of target frames: a mixture, over draws of its latent, of Gaussians."""
+"""The law that a neural process predicts for target frames: a mixture, over draws of its latent, of Gaussians."""
 
 import math
 from dataclasses import dataclass
@@ -14,8 +14,12 @@ from heatgen.noise import Noise
 class Prediction:
     """y = mean_k + F_k e + own_k eps for draw k, with e ~ N(0, I) of L numbers for all target frames together.
 
-    mean, own: (K, B, M, C, H, W), own the deviation of each pixel by itself; factor: F, (K, B, M, C, H, W, L), or None where
-    pixels are independent given the draw. Draws are equally probable.
+    Draws are equally probable.
+
+    Args:
+        mean: (K, B, M, C, H, W).
+        own: the deviation of each pixel by itself, of the same shape.
+        factor: F, (K, B, M, C, H, W, L), or None where pixels are independent given the draw.
     """
 
     mean: Tensor
@@ -38,7 +42,15 @@ class Prediction:
         return low_rank_log_prob((y - self.mean).flatten(3), self.own.flatten(3), self.factor.flatten(3, 5))
 
     def joint(self, y: Tensor, mask: Tensor | None = None) -> Tensor:
-        """ln p_k of all frames together, (K, B); mask: (B, M) bool, False for frames that do not count."""
+        """ln p_k of all frames together.
+
+        Args:
+            y: (B, M, C, H, W).
+            mask: (B, M) bool, False for frames that do not count; None: all count.
+
+        Returns:
+            (K, B).
+        """
         if self.factor is None:
             return (self.frames(y) if mask is None else self.frames(y) * mask).sum(2)
         counts = torch.ones_like(self.mean[0, :, :, 0, 0, 0]) if mask is None else mask.to(self.mean)
@@ -48,13 +60,13 @@ class Prediction:
         value = low_rank_log_prob(residual.flatten(2), own.flatten(2), factor.flatten(2, 5))
         return value + 0.5 * math.log(2 * math.pi) * (1 - counts).flatten(1).sum(1)
 
-    def sample(self, noise: Noise) -> Tensor:
+    def sample(self, rng: Noise) -> Tensor:
         """One draw of the target frames for each draw of the latent, with the noise on them, (K, B, M, C, H, W)."""
-        eps = noise.normal_like(self.mean.transpose(0, 1)).transpose(0, 1)  # (B, K, ...): each task has a stream of its own
+        eps = rng.normal_like(self.mean.transpose(0, 1)).transpose(0, 1)  # (B, K, ...): each task has a stream of its own
         y = self.mean + self.own * eps
         if self.factor is None:
             return y
-        e = noise.normal_like(self.factor[:, :, 0, 0, 0, 0].transpose(0, 1)).transpose(0, 1)
+        e = rng.normal_like(self.factor[:, :, 0, 0, 0, 0].transpose(0, 1)).transpose(0, 1)
         return y + torch.einsum("kbmchwl,kbl->kbmchw", self.factor, e)
 
 
@@ -63,8 +75,10 @@ def low_rank_log_prob(residual: Tensor, own: Tensor, factor: Tensor) -> Tensor:
     white, scaled = residual / own, factor / own[..., None]
     inner = scaled.mT @ scaled + torch.eye(factor.shape[-1]).to(scaled)
     root = torch.linalg.cholesky(inner)
-    seen = torch.linalg.solve_triangular(root, (scaled.mT @ white[..., None]), upper=False)[..., 0]
+    explained = torch.linalg.solve_triangular(root, (scaled.mT @ white[..., None]), upper=False)[..., 0]
     size = residual.shape[-1]
     log_det = own.log().sum(-1) + root.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-    output: Tensor = -0.5 * (white.square().sum(-1) - seen.square().sum(-1)) - log_det - 0.5 * size * math.log(2 * math.pi)
+    output: Tensor = (
+        -0.5 * (white.square().sum(-1) - explained.square().sum(-1)) - log_det - 0.5 * size * math.log(2 * math.pi)
+    )
     return output
