@@ -51,8 +51,24 @@ def report(
     Returns:
         The path of the JSON file.
     """
-    console = Console(width=None if sys.stdout.isatty() else 160)
-    title = f"{mode}: {run_dir.name}" + ("" if variant is None else f", {variant}")
+    swept = None if parameter is None else {parameter[0]: parameter[1]}
+    words: dict[str, object] = {"mode": mode, "run": str(run_dir), "variant": None if variant is None else str(variant)}
+    content = words | {"parameter": swept} | result.content()
+    path = directory.write_result(run_dir, mode, json.loads(json.dumps(content, default=str)))
+    results = directory.append_results(runs_dir, experiment, rows_of(result, mode, run_dir, experiment, parameter))
+    if result.curves:
+        draw_series(result.curves, path.with_suffix(".png"), mode)
+    drawn = save_pictures(result, path, picture)
+    console = Console(width=None if sys.stdout.isatty() else 160)  # printed last: a closed pipe loses nothing
+    show(result, f"{mode}: {run_dir.name}" + ("" if variant is None else f", {variant}"), console)
+    if picture is not None and not drawn:
+        console.print(f"Note: mode={mode} draws no picture, so {picture} is not written.", markup=False, soft_wrap=True)
+    console.print(f"written: {path}\nadded to: {results}", highlight=False, markup=False, soft_wrap=True)
+    return path
+
+
+def show(result: Result, title: str, console: Console) -> None:
+    """Print values, series, facts and notes."""
     console.print(table_of_values(result, escape(title)))
     if result.curves:
         console.print(table_of_series(result.curves))
@@ -60,19 +76,6 @@ def report(
         console.print(f"{key}: {fact}", highlight=False, markup=False, soft_wrap=True)
     for note in result.notes:
         console.print(f"Note: {note}", highlight=False, markup=False, soft_wrap=True)
-
-    swept = None if parameter is None else {parameter[0]: parameter[1]}
-    words: dict[str, object] = {"mode": mode, "run": str(run_dir), "variant": None if variant is None else str(variant)}
-    content = words | {"parameter": swept} | result.content()
-    path = directory.write_result(run_dir, mode, json.loads(json.dumps(content, default=str)))
-    if result.curves:
-        draw_series(result.curves, path.with_suffix(".png"), mode)
-    if not save_pictures(result, path, picture) and picture is not None:
-        console.print(f"Note: mode={mode} draws no picture, so {picture} is not written.", markup=False, soft_wrap=True)
-    rows = rows_of(result, mode, run_dir, experiment, parameter)
-    results = directory.append_results(runs_dir, experiment, rows)
-    console.print(f"written: {path}\nadded to: {results}", highlight=False, markup=False, soft_wrap=True)
-    return path
 
 
 def save_pictures(result: Result, path: Path, wanted: str | None) -> bool:
