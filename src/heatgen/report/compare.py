@@ -52,14 +52,10 @@ def compare(
     references = references_of(run_dirs, shown[0])
     rows, pictured_by = [*rows, *references], [*pictured, *[None] * len(references)]
     headings = headings_of(run_dirs)
-    console = Console(width=None if sys.stdout.isatty() else 160)
-    table = Table(*(escape(headings.get(name, name)) for name in shown), title=f"{len(run_dirs)} runs", title_justify="left")
-    for row in rows:
-        table.add_row(*[escape(with_error(row, name)) for name in shown])
-    console.print(table)
     files = {"": rows} | ({"_seeds": every} if "seeds" in shown else {})
     calls = [(folder / COMMAND).read_text().strip() for folder in folders if (folder / COMMAND).is_file()]
-    for folder, name in [(folders[0], "comparison")] + ([(docs, publish)] if publish else []):
+    pages = [(folders[0], "comparison")] + ([(docs, publish)] if publish else [])
+    for folder, name in pages:
         folder.mkdir(parents=True, exist_ok=True)
         itself = f"python -m heatgen.report.compare {shlex.join(map(os.path.relpath, folders))}"
         commands = calls if by_sweep else [*calls, itself + (f" --publish {publish}" if publish else "")]
@@ -68,6 +64,12 @@ def compare(
         page = markdown(name, rows, shown, headings, commands, conditions_of(run_dirs))
         write_text(folder / f"{name}.md", page)
         draw(pictured_by, rows, shown, headings, folder / f"{name}.png")
+    console = Console(width=None if sys.stdout.isatty() else 160)  # printed last: a closed pipe loses nothing
+    table = Table(*(escape(headings.get(name, name)) for name in shown), title=f"{len(run_dirs)} runs", title_justify="left")
+    for row in rows:
+        table.add_row(*[escape(with_error(row, name)) for name in shown])
+    console.print(table)
+    for folder, name in pages:
         console.print(f"written: {folder / name}.md, .json and .png", highlight=False, markup=False, soft_wrap=True)
     return rows
 

@@ -171,10 +171,10 @@ def report_sweep(parameter: str, values: Sequence[float], results: Sequence[Resu
     for name in results[0].headlines:
         points = [result.values.get(name, math.nan) for result in results]
         curves.append(Series(name, points, first[name].unit, first[name].label))
-    console = Console(width=None if sys.stdout.isatty() else 160)
-    console.print(table_of_series(curves))
     series = {parameter: list(values)} | {curve.name: curve.values for curve in curves[1:]}
     path = directory.write_result(run_dir, f"{mode}_{parameter}", {"mode": mode, "parameter": parameter, "series": series})
     draw_series(curves, path.with_suffix(".png"), mode)
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    console.print(table_of_series(curves))
     console.print(f"written: {path} and .png", highlight=False, markup=False, soft_wrap=True)
     return path
