@@ -99,6 +99,7 @@ def test_a_covering_set_has_every_pair() -> None:
         assert {(triple[i], triple[j]) for triple in found} == set(itertools.product(groups[i], groups[j]))
 
 
+@pytest.mark.slow
 def test_every_pair_of_model_data_set_and_forward_map_is_built_or_refused_by_its_name() -> None:
     groups = ("model", "data", "forward")
     built: dict[str, set[str]] = defaultdict(set)
@@ -126,6 +127,7 @@ def test_every_pair_of_model_data_set_and_forward_map_is_built_or_refused_by_its
     assert built == {group: set(options_of(group)) for group in groups}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("net", options_of("net"))
 def test_any_net_is_built(net: str) -> None:
     cfg = composed("train", f"net={net}", "data.recommended.num_levels=3")
@@ -133,6 +135,7 @@ def test_any_net_is_built(net: str) -> None:
     assert f"{type(built).__module__}.{type(built).__name__}" == cfg.net._target_
 
 
+@pytest.mark.slow
 def test_any_sampler_suits_some_model_and_is_refused_by_name_for_the_others() -> None:
     classes = {model: get_class(chosen("model", model)["model"]["_target_"]) for model in options_of("model")}
     samplers = {sampler: get_method(chosen("sampler", sampler)["sampler"]["_target_"]) for sampler in options_of("sampler")}
@@ -156,6 +159,7 @@ def test_a_model_comes_with_a_network_an_optimizer_and_a_sampler_that_suit_it(mo
     assert (cfg["sampler"] is not None) == method.uses_sampler
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("model", "net"), [("supervised", "fno"), ("ssm", None), ("np", "tnp")])
 def test_the_network_of_a_model_can_be_replaced(model: str, net: str | None) -> None:
     own = unresolved("train", f"model={model}", *([f"net={net}"] if net else []))
@@ -184,6 +188,7 @@ def experiment(name: str) -> DictConfig:
     return composed("train", f"experiment={name}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(PUBLISHED))
 def test_a_published_setting_has_the_numbers_of_the_paper(name: str) -> None:
     cfg = experiment(name)
@@ -215,6 +220,7 @@ def row(name: str, option: str | None) -> DictConfig:
 ROWS = [(name, option) for name in options_of("experiment") for option in rows_of(name) or [None]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "option"), ROWS)
 def test_an_experiment_is_built_and_measures_with_modes_and_samplers_that_fit(name: str, option: str | None) -> None:
     cfg = small(copy.deepcopy(row(name, option)))
@@ -294,6 +300,7 @@ def test_any_logger_is_built(logger: str, tmp_path: Path) -> None:
     assert "csv" in cfg.logger and len(built) == len(cfg.logger) and logger in cfg.logger
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", options_of("mode"))
 def test_any_metric_is_built_and_says_how_many_samples_it_takes(mode: str) -> None:
     cfg = composed("evaluate", f"mode={mode}")

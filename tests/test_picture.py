@@ -189,6 +189,7 @@ def test_a_film_keeps_at_most_36_images_or_4096_points():
         assert film.states(torch.empty(0, *shape)).shape == (most, 1, *shape) and film.tiles == most
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("data", ["two_points", "swiss_roll"])
 def test_a_run_of_points_is_drawn_as_clouds_and_samples_2000_unless_it_is_told(data, tmp_path):
     small = [f"data={data}", "model=diffusion", "forward=variance_exploding", *SMALL, "trainer.max_steps=2"]

@@ -4,6 +4,7 @@ import re
 import shlex
 from pathlib import Path
 
+import pytest
 import torch
 
 from heatgen.app.options import SearchPath
@@ -16,6 +17,7 @@ TEXTS = [ROOT / "README.md", *(ROOT / "conf").glob("*.yaml")]
 SHOWN = re.compile(r"^ +(?:python |heatgen |\$\{heatgen\.call:)(train|sample|evaluate)(?:\.py|\})?( .*)?$", re.M)
 
 
+@pytest.mark.slow
 def test_the_commands_that_are_shown_compose() -> None:
     commands = {(verb, words.strip()) for text in TEXTS for verb, words in SHOWN.findall(text.read_text())}
     assert len(commands) > 30

@@ -27,6 +27,7 @@ def test_a_config_is_composed_with_its_values() -> None:
     assert heatgen.compose("mode=fid", verb="evaluate").metric._target_ == "heatgen.metric.fid.FID"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("word", "hint"),
     [
@@ -43,6 +44,7 @@ def test_a_config_that_cannot_be_composed_says_why(word: str, hint: str) -> None
     assert hint in str(caught.value)
 
 
+@pytest.mark.slow
 def test_samples_are_those_of_the_command_line(own_run: Path) -> None:
     assert call("sample", f"run={own_run}", "n=3", "delta=0.02", "trainer.accelerator=cpu") == 0
     (path,) = (own_run / "samples").glob("delta_*/samples.pt")
@@ -56,6 +58,7 @@ def test_samples_are_those_of_the_command_line(own_run: Path) -> None:
         heatgen.sample(run, n=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [

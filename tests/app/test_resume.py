@@ -24,6 +24,7 @@ def same_state(a: Path, b: Path) -> bool:
     return one["global_step"] == two["global_step"] and all(torch.equal(x, y) for x, y in pairs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [5, 8, 11])
 def test_a_training_that_breaks_at_any_step_ends_with_the_same_bits(
     small_run: Path, tmp_path: Path, step: int, monkeypatch: pytest.MonkeyPatch
@@ -56,6 +57,7 @@ def test_a_training_that_is_killed_ends_with_the_same_bits(small_run: Path, tmp_
     assert same_state(small_run, folder)
 
 
+@pytest.mark.slow
 def test_a_resumed_training_can_be_longer_and_erases_no_metrics(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     assert call("train", *SMALL, f"hydra.run.dir={folder}") == 0
@@ -65,6 +67,7 @@ def test_a_resumed_training_can_be_longer_and_erases_no_metrics(tmp_path: Path) 
     assert torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 16
 
 
+@pytest.mark.slow
 def test_gradients_that_are_added_up_resume_too(tmp_path: Path) -> None:
     options = [*SMALL, "trainer.accumulate_grad_batches=2", "data.batch_size=32", "trainer.max_steps=6"]
     one, two = tmp_path / "one", tmp_path / "two"

@@ -86,6 +86,7 @@ def test_every_coefficient_has_the_variance_that_spec_says(resolution, n):
     assert z.mean().abs() < 4 / len(z) ** 0.5
 
 
+@pytest.mark.slow
 def test_the_modes_that_are_their_own_mirror_have_no_other_variance():
     """At k = -k the FFT is real: half of what the fields drew there is lost, and what is left has all the variance."""
     data = grf(8, train_size=20000)

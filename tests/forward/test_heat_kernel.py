@@ -41,6 +41,7 @@ def test_the_variance_is_the_integral_of_the_squared_diffusion(options):
         assert process.std(at(end)).item() ** 2 == pytest.approx(integral.item(), rel=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", CLOCKS)
 def test_the_diffusion_is_what_the_law_derives_from_the_noise(options):
     process = HeatKernel((1, 1, 1), **options)

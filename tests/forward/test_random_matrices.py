@@ -163,6 +163,7 @@ for kind in (RandomMatrix, RandomProduct, RandomBasisHeat):
 """
 
 
+@pytest.mark.slow
 def test_another_process_draws_the_same_matrices(capsys):
     exec(CHECKSUMS)
     here = [float(line) for line in capsys.readouterr().out.split()]

@@ -109,6 +109,7 @@ def test_the_distance_is_that_of_kolmogorov_and_smirnov():
     assert coverage(flat, 0.9).item() == pytest.approx(0.9)
 
 
+@pytest.mark.slow
 def test_the_best_gaussians_have_the_exact_numbers():
     base = make(path="deterministic")
     model = Exact(base.process, base.net, None, None, REGIME).eval()

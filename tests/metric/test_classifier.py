@@ -53,10 +53,12 @@ def test_a_network_takes_images_of_any_size(shape):
     assert network.features(u).shape == (2, FEATURES) and network(u).shape == (2, 6)
 
 
+@pytest.mark.slow
 def test_classes_that_are_easy_are_told_apart(state):
     assert state["accuracy"] == 1 and state["classes"] == 2 and state["shape"] == [1, 4, 4]
 
 
+@pytest.mark.slow
 def test_the_accuracy_is_the_share_of_test_images_that_are_labelled_right():
     data, fair = brightness(20), brightness(20)
     wrong = Pixels(fair.images("test").array, torch.cat([torch.arange(15) % 2, 1 - torch.arange(15, 20) % 2]))

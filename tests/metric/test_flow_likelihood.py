@@ -78,6 +78,7 @@ def rows(metric, measured):
 # closed forms -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("process", MAPS, ids=lambda process: process.name)
 def test_the_flow_of_gaussian_data_gives_its_log_density(process):
     measured = known(process)
@@ -89,6 +90,7 @@ def test_the_flow_of_gaussian_data_gives_its_log_density(process):
     assert (prior - exact).abs().min() > 0.1  # the integral is most of it
 
 
+@pytest.mark.slow
 def test_the_start_is_so_early_that_the_density_is_that_of_the_data():
     for process in (VarianceExploding(SHAPE, 20), HeatKernel(SHAPE, 100), StochasticHeat(SHAPE, 8)):
         measured = known(process)
@@ -128,6 +130,7 @@ def draw_mixture(n, seed=0):
     return (means[which] + (axes[which] @ eps)[..., 0]).reshape(n, 1, 1, 2)
 
 
+@pytest.mark.slow
 def test_the_flow_of_a_mixture_gives_its_log_density():
     process = VarianceExploding((1, 1, 2), 20, sigma_max=20.0)
     model, log_prob, *_ = mixture(process)
@@ -143,6 +146,7 @@ def test_the_flow_of_a_mixture_gives_its_log_density():
     assert (found - expected).abs().max() < 0.01
 
 
+@pytest.mark.slow
 def test_a_wrong_score_gives_another_likelihood_and_the_integral_is_of_its_own_flow():
     """Score c times too strong under u_t = u_0 + sigma eps: a linear flow, whose end and divergence are closed forms."""
     process, c, variance = HeatKernel((1, 1, 2), 5, clock="constant"), 1.5, 0.3
@@ -215,6 +219,7 @@ def test_one_probe_is_exact_where_the_jacobian_is_diagonal_and_not_elsewhere():
     assert (other.abs() > 0.5).all()  # of 7 signs; the trace is 0
 
 
+@pytest.mark.slow
 def test_a_likelihood_by_probes_is_near_the_exact_one_and_the_same_again_whatever_the_batches():
     process = StochasticHeat(SHAPE, 8)
     measured = known(process, n=12)
@@ -229,6 +234,7 @@ def test_a_likelihood_by_probes_is_near_the_exact_one_and_the_same_again_whateve
     assert whole.facts["divergence"] == "Hutchinson, 1 probe a sample"
 
 
+@pytest.mark.slow
 def test_the_score_of_a_network_with_attention_is_followed_in_its_own_precision():
     process = StochasticHeat((1, 2, 2), 4)
     torch.manual_seed(0)
@@ -246,6 +252,7 @@ def test_the_score_of_a_network_with_attention_is_followed_in_its_own_precision(
 # the report -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_report_has_both_terms_and_the_exact_value_beside_them():
     measured = known(StochasticHeat(SHAPE, 8), n=12)
     result = FlowLikelihood()(measured)
@@ -268,6 +275,7 @@ def subject_of(measured, **changes):
     return EvalContext(**{**vars(measured), **changes})
 
 
+@pytest.mark.slow
 def test_bits_of_bytes_are_minus_nats_in_base_two_for_each_pixel_and_eight():
     """A score of N(1/2, v) at every t: the density of dequantised bytes under it is a closed form."""
     shape, variance = (1, 2, 2), 0.05

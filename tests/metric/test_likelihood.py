@@ -56,6 +56,7 @@ class Exact(NeuralProcessMethod):
         return Prediction(mean[None], (variance + self.noise_std**2).sqrt()[None])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("plain")
 def test_the_best_gaussians_have_the_factorised_likelihood_and_the_exact_error():
     base = make(path="deterministic")
@@ -80,6 +81,7 @@ def test_no_model_is_above_the_exact_one_and_more_draws_give_more():
     assert few.values["pixel_context_1"] == pytest.approx(few.values["frame_context_1"], abs=1e-6)
 
 
+@pytest.mark.slow
 def test_values_do_not_depend_on_how_tasks_are_cut_and_have_their_facts(request):
     model, metric = make(), Likelihood(contexts=[1, 2], targets=4, draws=4)
     result = metric(ctx(model))

@@ -95,6 +95,7 @@ def agrees(result, name, expected):
     assert error < 0.1 * abs(expected) + 1e-12, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("suffix", "q"), [("", Q), ("_white", torch.full_like(Q, WHITE**2))])
 def test_exact_draws_have_the_errors_of_the_closed_form(exact, suffix, q):
     variance = posterior(q)[1]
@@ -110,6 +111,7 @@ def test_the_noise_of_the_posterior_adds_up_to_that_of_the_state():
     assert torch.allclose(A**2 * variance + Q**2 / (A**2 * S + Q), Q, rtol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["", "_white"])
 def test_exact_draws_are_calibrated(exact, suffix):
     for level in (50, 90, 95):
@@ -129,6 +131,7 @@ def test_the_energy_score_is_nearly_that_of_its_dimension(exact):
     assert exact.errors["energy_score"] < 0.05 * exact.values["energy_score"]
 
 
+@pytest.mark.slow
 def test_the_posterior_mean_is_half_as_far_and_has_neither_spread_nor_spectrum(mean, exact):
     variance = posterior(Q)[1]
     agrees(mean, "recon_mse_vs_noisy", (Q**2 / (A**2 * S + Q)).mean().item())
@@ -142,6 +145,7 @@ def test_the_posterior_mean_is_half_as_far_and_has_neither_spread_nor_spectrum(m
         assert mean.values[name] > 1.5 * exact.values[name]
 
 
+@pytest.mark.slow
 def test_equal_draws_have_no_coverage_and_say_so(mean):
     assert not [key for key in mean.values if key.startswith("coverage")] and "ranks" not in mean.pictures
     assert mean.notes == [f"all draws of {N} fields are identical (process input): no coverage and no ranks."]
@@ -189,6 +193,7 @@ def test_the_pictures_are_of_their_kind(exact):
     assert exact.pictures["fields"].tobytes() != exact.pictures["fields_white"].tobytes()
 
 
+@pytest.mark.slow
 def test_the_numbers_do_not_depend_on_how_fields_are_cut_into_batches():
     one, other = (Reconstruction(draws=3)(ctx(Exact(), n=30, batch_size=size)) for size in (7, 100))
     assert one.values == pytest.approx(other.values, rel=1e-6)
@@ -241,6 +246,7 @@ def test_without_a_known_spectrum_there_is_no_oracle():
     assert not result.series and not [key for key in result.values if "oracle" in key or "z-score" in key or "excess" in key]
 
 
+@pytest.mark.slow
 def test_a_map_without_a_closed_form_says_so(monkeypatch):
     monkeypatch.setattr("heatgen.oracle.gaussian.LARGEST", 10)
     model = Exact(RandomMatrix(SHAPE, num_levels=2))
@@ -321,6 +327,7 @@ def test_it_is_refused_without_a_run_and_for_one_field():
         Reconstruction()(ctx(Exact(), fields=FIELDS[:1]))
 
 
+@pytest.mark.slow
 def test_images_from_the_command_line(own_run, capsys):
     words = [
         f"run={own_run}",

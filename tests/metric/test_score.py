@@ -145,6 +145,7 @@ def test_ks_with_single_points_takes_both_limits():
     assert distances.compare(samples, *half).ks.isnan().all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(LAWS))
 def test_w1_is_that_of_scipy(name):
     std = distances.moments(*LAWS[name])[1].item()
@@ -188,6 +189,7 @@ def test_the_density_is_the_slope_of_the_distribution_function():
 # the score ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("plain")
 @pytest.mark.parametrize("sampler", [sde, heun])
 def test_the_exact_score_has_no_error_and_its_samples_the_exact_laws(sampler):
@@ -320,7 +322,8 @@ def test_samples_that_diverge_are_infinitely_far():
     assert result.values["w1_at_0"] == math.inf and result.values["ks_over_levels"] == pytest.approx(1)
 
 
-@pytest.mark.parametrize("d", [1, 2, 5])
+@pytest.mark.slow
+@pytest.mark.parametrize("d", [1, 5])
 def test_series_are_of_one_length_and_pictures_of_every_kind(d):
     data = mixture(d)
     result = Score(levels=6)(ctx(Biased(HeatKernel((1, 1, d), num_levels=9), data, 0.1), data, n=60, batch_size=60))
@@ -407,6 +410,7 @@ def test_the_reference_of_points_is_the_exact_law_of_a_mixture_of_them():
     assert len(many.kept) == 16 and many.kept[0] == 0 and many.kept[-1] == 99
 
 
+@pytest.mark.slow
 def test_from_the_command_line(tmp_path, capsys):
     words = ["model=oracle", "data=gaussian_mixture", "forward=heat_kernel", "forward.num_levels=6"]
     assert call("train", *words, "trainer.accelerator=cpu", f"hydra.run.dir={tmp_path / 'runs' / 'a'}") == 0

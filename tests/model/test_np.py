@@ -142,6 +142,7 @@ ENCODERS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("likelihood", ["heteroscedastic", "low_rank"])
 @pytest.mark.parametrize("options", ENCODERS, ids=lambda o: o["encoder"])
 def test_any_encoder_learns_predicts_and_draws_with_either_likelihood(options, likelihood):
@@ -171,6 +172,7 @@ def test_a_drawn_frame_keeps_what_goes_together_and_leaves_the_noise_out():
     assert u0[:, 0, 0, 0].unique().numel() == 4
 
 
+@pytest.mark.slow
 def test_errors_that_go_together_are_more_likely_where_they_are_told_together():
     """Frames of one pattern of unknown size and nothing given: all pixels are off by the same factor."""
     u0 = torch.randn(64, 1, 1, 1) * (0.5 + batch(1)["u0"])
@@ -207,6 +209,7 @@ def test_u_0_is_drawn_given_the_last_state():
     assert first.shape == (4, *SHAPE) and torch.equal(first, again) and not torch.equal(first, other)
 
 
+@pytest.mark.slow
 def test_a_few_steps_learn_a_single_task():
     """One field again and again: the loss falls towards that of the noise, -ln std - 1.42 a dimension."""
     model = make(net=CNP | {"hidden": 32}, regime=Random(context=[2, 2], targets=6))

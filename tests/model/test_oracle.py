@@ -127,6 +127,7 @@ def train(folder, *arguments):
     )
 
 
+@pytest.mark.slow
 def test_a_run_is_written_without_training_and_loads_without_a_note(tmp_path, capfd, caplog):
     folder = tmp_path / "runs" / "own"
     assert train(folder) == 0

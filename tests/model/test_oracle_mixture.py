@@ -31,6 +31,7 @@ def test_the_spread_of_reverse_steps_is_the_mean_posterior_variance():
         assert model.denoise_variance(t[None]).mean().item() == pytest.approx(expected, rel=0.15)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("levels", [8, 64])
 def test_gaussian_steps_bring_a_mixture_back(levels):
     """Samples stand on the eight components, equally often, and with their width where the steps are short."""
@@ -55,6 +56,7 @@ def test_a_matrix_map_has_reverse_steps_without_a_spread():
     assert ancestral(model, u, model.process.times, noise).isfinite().all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("data", ["point", "two_points", "gaussian_mixture"])
 def test_a_run_of_exact_answers_on_points_is_there_at_once(data, tmp_path):
     folder = tmp_path / "run"

@@ -107,6 +107,7 @@ def test_a_given_delta_is_that_of_all_steps_and_of_the_start_unless_that_has_its
 # measured ----------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("forward", GAUSSIAN)
 def test_the_measured_errors_are_those_of_the_best_network(forward):
     n, process = 3000, named(forward)
@@ -154,6 +155,7 @@ def test_spectral_noise_reproduces_the_variance_of_every_level(forward):
     assert_close(factor**2 * variance, SPREAD**2 - error, atol=1e-12, rtol=1e-10)  # the last step adds no noise
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["constant", "per_step", "spectral"])
 def test_samples_have_the_variance_of_their_recursion(mode):
     n, process, states = 6000, named("heat"), {}

@@ -131,6 +131,7 @@ def error_after(net, steps):
     return sum(losses[-50:]) / 50
 
 
+@pytest.mark.slow
 def test_film_learns_to_divide_by_the_noise_and_the_published_additive_net_hardly():
     film = error_after(small(width=32), 400)
     additive = error_after(small(time="additive", width=8, depth=1, embedding=256, scale=30.0), 400)

@@ -158,6 +158,7 @@ def test_one_hypothesis_is_a_quadrature_over_the_amplitude():
 EDGES = [0.0, 1e-9, 1e-3, 0.3, 0.7, 1.1, 3.0, 20.0, 100.0]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::scipy.integrate.IntegrationWarning")  # it is at the limit of rounding
 def test_the_average_over_the_amplitude_and_its_moments():
     for p, q in itertools.product(EDGES, EDGES):
@@ -239,6 +240,7 @@ def test_without_context_it_is_the_prior():
 # simulation ----------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_exact_law_of_a_frame_is_calibrated():
     oracle, fields = make(3, (0.02, 0.3), shape=(1, 1, 1), noise_std=0.15)
     n = 1500
@@ -253,6 +255,7 @@ def test_the_exact_law_of_a_frame_is_calibrated():
     assert stats.kstest(pit, "uniform").pvalue > 0.01
 
 
+@pytest.mark.slow
 def test_intervals_cover_and_more_context_never_hurts_on_average():
     oracle, fields = hot_spots()
     frames, _ = tasks(oracle, fields, 100, torch.arange(8) / 7)

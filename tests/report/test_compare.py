@@ -275,6 +275,7 @@ def test_a_sweep_without_a_finished_run_ends_with_a_note(tmp_path, caplog):
     assert [record.getMessage().split(": ")[:2] for record in caplog.records] == [["Note", "the runs cannot be compared"]]
 
 
+@pytest.mark.slow
 def test_a_sweep_ends_with_its_comparison(tmp_path: Path) -> None:
     small = [word for word in SMALL if not word.startswith("trainer.max_steps")]
     arguments = ["-m", *small, "trainer.max_steps=2", "forward=heat,identity", "evaluate=[]"]
@@ -292,6 +293,7 @@ def test_a_sweep_ends_with_its_comparison(tmp_path: Path) -> None:
     assert not list(folder.glob("*/evaluation/forward_*"))  # evaluate=[] measures nothing
 
 
+@pytest.mark.slow
 def test_a_sweep_publishes_its_comparison_under_its_own_command_alone(sweep, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["/there/train.py", "-m", "forward=heat,identity", "publish=maps"])
@@ -315,6 +317,7 @@ def test_a_sweep_that_does_not_publish_leaves_the_documentation_alone(sweep, tmp
     assert (sweep / "comparison.md").is_file() and not (tmp_path / "docs").exists()
 
 
+@pytest.mark.slow
 def test_publish_without_a_sweep_and_a_publish_that_is_no_name_are_refused(refused, monkeypatch):
     wrong = refused("train", *SMALL, "publish=maps")
     assert wrong == "Error: publish=maps is for a sweep, which has runs to compare; add -m, or use publish=null."
@@ -324,6 +327,7 @@ def test_publish_without_a_sweep_and_a_publish_that_is_no_name_are_refused(refus
     Comparison().on_run_start(config=OmegaConf.create({"publish": "maps"}))
 
 
+@pytest.mark.slow
 def test_a_variant_goes_from_the_command_line_into_the_comparison(own_run, capsys):
     words = [f"run={own_run}", "mode=forward", "trainer.accelerator=cpu"]
     assert call("evaluate", *words, "variant=fine") == call("evaluate", *words, "variant=2") == 0

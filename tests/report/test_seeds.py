@@ -126,6 +126,7 @@ def test_the_bars_have_errors_over_seeds_and_the_samples_are_of_the_first_seed(s
 # what is known exactly --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_what_is_known_exactly_has_a_row_if_it_is_the_same_for_all(several, tmp_path):
     *_, row = compare.compare([several], None)
     assert row == {"run": "exact", "model": "exact", LL: pytest.approx(5.0)}  # and not "own"

@@ -52,6 +52,7 @@ def rows(tmp_path):
     return list(csv.DictReader((tmp_path / "runs" / "results" / "mine.csv").open()))
 
 
+@pytest.mark.slow
 def test_json_holds_all_that_a_result_says(tell):
     content, path, _ = tell(RESULT, parameter=("delta", 0.1))
     assert path.parent.parts[-3:] == ("heat", "a", "evaluation") and path.name.startswith("test_")
@@ -112,6 +113,7 @@ def test_the_screen_shows_about_ten_places_of_a_series_and_its_ends(length, show
         assert all(float(x) == 2 * float(k) for k, x in zip(*cells, strict=True))
 
 
+@pytest.mark.slow
 def test_a_figure_and_pictures_lie_beside_the_json(tell):
     _, path, _ = tell(RESULT)
     figure = Image.open(path.with_suffix(".png"))

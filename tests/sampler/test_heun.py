@@ -37,6 +37,7 @@ def flow(model, t, s):
     return (model.exactly.variance(s[None]) / model.exactly.variance(t[None]))[0].sqrt()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", [1, 2])
 @pytest.mark.parametrize("scheme", ["exact", "euler_maruyama"])
 def test_it_converges_to_the_flow_with_its_order(order, scheme):
@@ -47,6 +48,7 @@ def test_it_converges_to_the_flow_with_its_order(order, scheme):
     assert_close(observed, torch.full_like(observed, order), atol=0.06 if scheme == "exact" else 0.2, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", [1, 2])
 def test_it_keeps_its_order_down_to_the_data_where_the_levels_are_finer_near_0(order):
     errors = []
@@ -82,6 +84,7 @@ def test_one_step_of_any_map_to_0_is_the_posterior_mean():
         assert_close(heun(model, u, process.times[[0, -1]]), model.exactly.posterior_mean(u, end), atol=1e-9, rtol=0)
 
 
+@pytest.mark.slow
 def test_under_constant_velocity_it_ends_in_the_posterior_mean_of_the_flow_at_level_1():
     process = ConstantVelocity(SHAPE, 5, sigma=0.2)
     model, u = exact_model(process, mean=0.5), fields()

@@ -45,6 +45,7 @@ def test_a_small_rate_leaves_every_marginal_as_it_is_with_second_order():
     assert_close(ratio, torch.full_like(ratio, 4), atol=0.2, rtol=0)
 
 
+@pytest.mark.slow
 def test_corrections_repair_a_predictor_that_forgot_the_state():
     wrong = SimpleNamespace(
         noise_last_step=False,
