@@ -3,6 +3,10 @@
 import difflib
 import math
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # the commands that read results need no torch
+    from torch import Tensor
 
 
 class ConfigError(ValueError):
@@ -64,3 +68,20 @@ def shape(key: str, value: object) -> tuple[int, ...]:
     if isinstance(value, str) or not isinstance(value, Sequence) or not value:
         raise ConfigError(f"{key} must be a list such as [1, 28, 28], not {value!r}.")
     return tuple(integer(key, size, minimum=1) for size in value)
+
+
+def finite(what: str, values: "Tensor", fix: str) -> "Tensor":
+    """`values`, (n, ...), if all its numbers are finite; the one gate before anything is kept.
+
+    Args:
+        what: what the rows are, a plural such as "samples" or "features of test images".
+        values: one row for each.
+        fix: what to do, without a full stop.
+    Raises:
+        ConfigError: names the number of bad rows and the first of them.
+    """
+    bad = (~values.isfinite()).reshape(len(values), -1).any(1) if values.dim() else ~values.isfinite()[None]
+    if bad.any():
+        first = int(bad.nonzero()[0, 0])
+        raise ConfigError(f"{int(bad.sum())} of {len(bad)} {what} hold NaN or inf (the first is number {first}); {fix}.")
+    return values
