@@ -80,7 +80,8 @@ def finite(what: str, values: "Tensor", fix: str) -> "Tensor":
     Raises:
         ConfigError: names the number of bad rows and the first of them.
     """
-    bad = (~values.isfinite()).reshape(len(values), -1).any(1) if values.dim() else ~values.isfinite()[None]
+    bad = ~values.isfinite()
+    bad = bad.flatten(1).any(1) if bad.dim() > 1 else bad.reshape(-1)
     if bad.any():
         first = int(bad.nonzero()[0, 0])
         raise ConfigError(f"{int(bad.sum())} of {len(bad)} {what} hold NaN or inf (the first is number {first}); {fix}.")
