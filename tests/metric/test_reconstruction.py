@@ -23,7 +23,7 @@ from heatgen.noise import SampleNoise
 from heatgen.oracle.gaussian import GaussianOracle
 from heatgen.runtime.devices import Devices
 
-SHAPE, N, WHITE, DRAWS = (1, 8, 8), 240, 0.05, 6
+SHAPE, N, WHITE, DRAWS = (1, 8, 8), 240, 0.05, 39
 PROCESS = StochasticHeat(SHAPE, num_levels=4)
 LAST = PROCESS.times[-1:]
 BASIS = Fourier(8, 8)
@@ -154,7 +154,7 @@ def test_equal_draws_have_no_coverage_and_say_so(mean):
 
 @pytest.mark.usefixtures("plain")
 def test_too_wide_draws_are_found_out():
-    wide = Reconstruction(draws=4)(ctx(Exact(spread=1.5)))
+    wide = Reconstruction(draws=19)(ctx(Exact(spread=1.5)))
     agrees(wide, "z_score_std", 1.5)
     agrees(wide, "mse_u0_over_oracle", (1 + 1.5**2) / 2)
     assert wide.values["coverage_90"] > 0.93
@@ -162,11 +162,25 @@ def test_too_wide_draws_are_found_out():
 
 
 @pytest.mark.usefixtures("plain")
+def test_coverage_is_given_of_the_levels_that_so_few_draws_can_tell():
+    found = {draws: Reconstruction(draws=draws)(ctx(Exact(spread=1e-3), n=40)) for draws in (2, 3, 19)}
+    given = {draws: [name for name in result.values if "coverage" in name] for draws, result in found.items()}
+    assert given == {2: [], 3: ["coverage_50"], 19: ["coverage_50", "coverage_90"]}
+    assert all(found[19].values[name] < 0.02 and found[3].values["coverage_50"] < 0.02 for name in given[19])
+    assert any("90 % needs 19, 95 % needs 39; raise metric.draws" in note for note in found[3].notes)
+    assert "coverage_50" in found[3].headline and "coverage_90" in found[19].headline
+    row = found[19].references["exact sampler"]
+    assert row["coverage_90"] == 0.9 and row["mse_u0"] == pytest.approx(2 * posterior(Q)[1].mean().item())
+    assert not found[19].reference_errors and set(found[19].errors_over.values()) == {"fields"}
+
+
+@pytest.mark.usefixtures("plain")
 def test_draws_that_diverge_are_not_left_out():
     model = Exact()
     model.generate = lambda u, noise, on_step=None: torch.full_like(u, torch.inf)
-    result = Reconstruction(draws=2)(ctx(model, n=5))
+    result = Reconstruction(draws=3)(ctx(model, n=5))
     assert result.values["mse_u0"] == math.inf and not math.isfinite(result.values["z_score_std"])
+    assert not [name for name in result.values if "coverage" in name] and any("not finite" in note for note in result.notes)
 
 
 def test_the_headline_facts_and_notes(exact):
@@ -290,8 +304,8 @@ def test_wave_numbers_are_those_of_the_basis():
 
 @pytest.mark.usefixtures("plain")
 def test_one_draw_has_errors_and_z_scores_but_nothing_that_compares_draws():
-    result = Reconstruction(draws=[4, 1], inputs=["process", "white"], noise_std=WHITE)(ctx(Exact()))
-    assert result.facts["draws"] == "4 and 1"
+    result = Reconstruction(draws=[19, 1], inputs=["process", "white"], noise_std=WHITE)(ctx(Exact()))
+    assert result.facts["draws"] == "19 and 1"
     assert {"crps", "coverage_90"} <= set(result.values)
     assert {"mse_u0_white", "z_score_std_white", "spectral_error_white"} <= set(result.values)
     assert not {"crps_white", "coverage_90_white", "energy_score_white"} & set(result.values)
@@ -333,7 +347,7 @@ def test_images_from_the_command_line(own_run, capsys):
         f"run={own_run}",
         "mode=reconstruction",
         "n=6",
-        "metric.draws=3",
+        "metric.draws=19",
         "metric.inputs=[process,white]",
         "batch_size=4",
     ]

@@ -98,6 +98,26 @@ def test_pit_of_exact_draws_is_uniform_and_covers_what_it_says_however_few(n):
     assert torch.allclose(histogram.mean(0), torch.full((n + 1,), 1 / (n + 1)).double(), atol=0.01)
 
 
+@pytest.mark.parametrize(("percent", "least"), [(50, 3), (90, 19), (95, 39), (99, 199)])
+def test_draws_without_spread_cover_nothing_from_the_least_number_on_and_something_below(percent, least):
+    assert scoring_rules.least_draws(percent) == least
+    truth, uniform = normal(100, 1, 20, 20, seed=1), torch.rand(100, 1, 20, 20)
+    for n, expected in ((least, 0.0), (least - 1, 1 - (1 - percent / 100) * least / 2), (least + 1, 0.0)):
+        draws = truth.mean() + 1e-9 * normal(n, 1, 1, 1, 1)
+        found = scoring_rules.coverage(scoring_rules.pit(draws, truth, uniform), percent / 100).mean().item()
+        assert found == pytest.approx(expected, abs=0.005 * (expected > 0))
+
+
+@pytest.mark.parametrize("lost", [math.nan, math.inf])
+def test_draws_that_are_not_finite_have_no_pit_and_their_fields_no_coverage(lost):
+    draws, truth = DRAWS.clone(), TRUTH
+    draws[2, 1, 0, 3, 3] = lost
+    transform = scoring_rules.pit(draws, truth, torch.rand(truth.shape))
+    assert transform.isnan().sum() == 1 and transform[1, 0, 3, 3].isnan()
+    assert scoring_rules.coverage(transform, 0.5).isnan().tolist() == [False, True, False]
+    assert scoring_rules.rank_histogram(transform, 5).isnan().any(1).tolist() == [False, True, False]
+
+
 def test_too_narrow_draws_cover_too_little_and_rank_at_the_ends():
     transform = scoring_rules.pit(0.3 * normal(9, 50, 1, 20, 20), normal(50, 1, 20, 20, seed=1), torch.rand(50, 1, 20, 20))
     assert scoring_rules.coverage(transform, 0.9).mean() < 0.75

@@ -80,6 +80,8 @@ def z_scores(oracle: GaussianOracle, z: Tensor, known: Tensor) -> dict[str, Tens
 def add_gap(result: Result, found: dict[str, Tensor], least: float, word: str, ends: tuple[str, str]) -> None:
     """The MSE over that of an exact sampler, and the rms z-scores, of all coefficients and by ring.
 
+    The row of the exact sampler is by formula, so it has no errors.
+
     Args:
         result: what they are added to.
         found: the columns of all fields, name -> (n, m).
@@ -94,6 +96,9 @@ def add_gap(result: Result, found: dict[str, Tensor], least: float, word: str, e
         return
     ratio = found["mse_u0"][:, 0] / (2 * least)
     result.add(Value.mean(f"mse_u0_over_oracle{name_end}", ratio, label=f"MSE of u_0 / oracle sampler{label_end}"))
+    row = {"mse_u0": 2 * least, "mse_u0_over_oracle": 1.0, "z_score_std": 1.0}
+    row |= {name: int(name.removeprefix("coverage_")) / 100 for name in found if name.startswith("coverage_")}
+    result.refer("exact sampler", *(Value(f"{name}{name_end}", value) for name, value in row.items()))
     squares = found["z_squares"][:, 0] / found["z_count"][:, 0]
     result.add(Value.root_mean(f"z_score_std{name_end}", squares, label=f"z-score std{label_end}"))
     if "z_count_by_ring" in found:

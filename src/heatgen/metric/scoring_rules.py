@@ -55,23 +55,31 @@ def pit(draws: Tensor, truth: Tensor, uniform: Tensor) -> Tensor:
     """The randomised probability integral transform of each pixel, (B, C, H, W) in [0, 1).
 
     (rank + U) / (n + 1), rank the number of draws below the truth, U uniform on [0, 1) (on [0, m + 1) where m draws equal
-    the truth): uniform exactly where truth and draws are exchangeable. uniform: U, like truth.
+    the truth): uniform exactly where truth and draws are exchangeable; NaN where the truth or a draw is not finite.
+    uniform: U, like truth.
     """
     below, equal = (draws < truth).double().sum(0), (draws == truth).double().sum(0)
-    return (below + uniform.double() * (equal + 1)) / (len(draws) + 1)
+    known = draws.isfinite().all(0) & truth.isfinite()
+    return torch.where(known, (below + uniform.double() * (equal + 1)) / (len(draws) + 1), torch.nan)
+
+
+def least_draws(percent: int) -> int:
+    """The fewest draws whose ranks tell anything of the central interval of `percent` %: 2 / (1 - level) - 1, rounded up.
+
+    Of n draws without any spread, the truth has rank 0 or n, and 1 - (1 - level) (n + 1) / 2 of the pixels would be covered.
+    """
+    return -(-200 // (100 - percent)) - 1
 
 
 def coverage(transform: Tensor, level: float) -> Tensor:
-    """The share of pixels whose PIT lies in the central interval of probability `level`, (B,)."""
-    return ((transform - 0.5).abs() <= level / 2).double().flatten(1).mean(1)
+    """The share of pixels whose PIT lies in the central interval of probability `level`, (B,); NaN where one has no PIT."""
+    inside = ((transform - 0.5).abs() <= level / 2).double()
+    return torch.where(transform.isnan(), torch.nan, inside).flatten(1).mean(1)
 
 
 def rank_histogram(transform: Tensor, n: int) -> Tensor:
-    """The share of pixels of each rank 0 .. n, (B, n + 1), from the PIT of n draws."""
-    ranks = (transform.flatten(1) * (n + 1)).long().clamp(max=n)
-    return torch.zeros(len(ranks), n + 1, dtype=torch.float64, device=ranks.device).scatter_add_(
-        1, ranks, torch.full(ranks.shape, 1 / ranks.shape[1], dtype=torch.float64, device=ranks.device)
-    )
+    """The share of pixels of each rank 0 .. n, (B, n + 1), from the PIT of n draws; NaN where a pixel has none."""
+    return histogram(transform, n + 1)
 
 
 def identical(draws: Tensor) -> Tensor:
@@ -114,10 +122,12 @@ def mixture_pit(mean: Tensor, std: Tensor, truth: Tensor) -> Tensor:
 
 
 def histogram(transform: Tensor, bins: int) -> Tensor:
-    """The share of a field's numbers in each of `bins` equal parts of [0, 1], (B, bins)."""
-    where = (transform.flatten(1) * bins).long().clamp(0, bins - 1)
+    """The share of a field's numbers in each of `bins` equal parts of [0, 1], (B, bins); NaN for a field that has one."""
+    flat = transform.flatten(1)
+    where = (flat.nan_to_num() * bins).long().clamp(0, bins - 1)
     zero = torch.zeros(len(where), bins, dtype=torch.float64, device=where.device)
-    return zero.scatter_add_(1, where, torch.full(where.shape, 1 / where.shape[1], dtype=zero.dtype, device=zero.device))
+    share = torch.full(where.shape, 1 / where.shape[1], dtype=zero.dtype, device=zero.device)
+    return zero.scatter_add_(1, where, share).where(~flat.isnan().any(1, keepdim=True), torch.nan)
 
 
 # spectra ----------------------------------------------------------------------------------------------------------------
