@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 
 from heatgen.check import ConfigError
-from heatgen.data.image_folder import ImageFiles, ImageFolder, find_images
+from heatgen.data.image_folder import ImageFiles, ImageFolder
+from heatgen.data.image_search import search
 from heatgen.runtime.explain import explain
 
 
@@ -44,7 +45,7 @@ def close(image, expected, tolerance=1.0):
 def test_images_are_found_however_deep_and_nothing_else_is(tmp_path):
     paths = [save(tmp_path / name, np.zeros((2, 2))) for name in ("b.png", "x/y/z/a.JPG", "x/c.bmp")]
     (tmp_path / "x" / "notes.txt").write_text("no image")
-    assert find_images(tmp_path) == sorted(paths)
+    assert search(tmp_path).paths == {"train": sorted(paths)}
 
 
 @pytest.mark.parametrize("cache_limit", [0, 1])

@@ -195,3 +195,19 @@ def test_the_prior_order_is_that_of_the_prior_images():
     assert torch.equal(data.prior_images(range(2 * N + 3), seed=1), data.get("train", order))
     assert data.prior_order([7, 2, 27], seed=1) == [order[7], order[2], order[7]]
     assert data.prior_order(range(N), seed=2) != order[:N]
+
+
+def test_a_limit_takes_the_same_random_images_whatever_the_seed_and_another_fingerprint():
+    few, again, whole = module(limit=6), module(limit=6, seed=9), module()
+    chosen = [(data.images("train").pixels(range(6))[:, 0, 0, 0]).tolist() for data in (few, again)]
+    assert chosen[0] == chosen[1] == sorted(set(chosen[0])) and chosen[0] != list(range(6))
+    assert len(few.images("train")) == 6 and len(module(limit=N).images("val")) == N
+    assert few.images("train").fingerprint() != whole.images("train").fingerprint()
+    assert module(limit=N + 1).images("train").fingerprint() == whole.images("train").fingerprint()
+    assert sorted(numbers(stream(limit=6, batch_size=6, steps=1))) == list(range(6))
+
+
+@pytest.mark.parametrize("limit", [0, -1, 2.5, True])
+def test_a_limit_that_is_no_count_is_refused_by_its_key(limit):
+    with pytest.raises(ConfigError, match=r"^data\.limit must be a whole number of at least 1"):
+        module(limit=limit)

@@ -75,6 +75,8 @@ def fit(cfg: DictConfig, request: TrainRequest) -> float:
         if not request.resume and (run_dir / "config.yaml").exists():
             raise ConfigError(f"{run_dir} already holds a run; resume it with resume={run_dir}, or start again.")
         directory.describe_run(run_dir, OmegaConf.to_yaml(cfg, resolve=True), request.overrides)
+        if changed := directory.describe_data(run_dir, data.report()):
+            log.warning("Note: %s", changed)
         log.info("run: %s", run_dir)
     loggers = build_loggers(cfg, run_dir) if first else []
     trainer = make_trainer(request.trainer, run_dir, data, list(callbacks.values()), loggers)

@@ -1,42 +1,32 @@
 """data=image_folder: any folder of images, however deep. AFHQ, FFHQ and LSUN church are presets of it."""
 
+import functools
 import hashlib
+import itertools
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Unpack
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
 from heatgen import check
 from heatgen.check import ConfigError
-from heatgen.data.images import ImageSet, Pixels, hold_out
-from heatgen.data.module import DataModule, DataSettings
+from heatgen.data.image_decoding import Decoding, background_of, shown, value_range_of
+from heatgen.data.image_files import complaint, count_frames, read_frames
+from heatgen.data.image_search import Contents, search
+from heatgen.data.images import ImageSet, Pixels, held_out
+from heatgen.data.module import SPLITS, DataModule, DataSettings, absolute
 from heatgen.noise import generator
+from heatgen.runtime import launch
 
-EXTENSIONS = {".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
-VALIDATION_NAMES = ("val", "valid", "validation")
-
-
-def find_images(folder: Path) -> list[Path]:
-    """All image files under a folder, sorted. ConfigError if there is no such folder or no image in it."""
-    if not folder.is_dir():
-        raise ConfigError(f"data.path = {folder} is not a folder; give the folder that holds the images.")
-    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in EXTENSIONS)
-    if not paths:
-        raise ConfigError(f"data.path = {folder} holds no image ({', '.join(sorted(EXTENSIONS))}); give another folder.")
-    return paths
-
-
-def upright_bytes(image: Image.Image) -> Image.Image:
-    """An image turned as its camera says, with 16-bit grey scaled to bytes (where Pillow alone would clip it)."""
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8))
-    return image
+log = logging.getLogger("heatgen")
+BLOCK = 64  # images at a time, where all are read
+MODES = {1: "L", 3: "RGB"}  # by the number of channels
 
 
 class ImageFiles:
@@ -49,35 +39,55 @@ class ImageFiles:
             crop.
         crop: centre | random (training only; seeded by position).
         size: of the shorter side, in pixels.
+        decoding: how the numbers of a file become bytes, of mode L where C = 1 and else RGB.
+        frames: which frame of each file; None: the first.
     """
 
     labels = None
 
-    def __init__(self, paths: Sequence[Path], shape: tuple[int, ...], resize: str, crop: str, size: int):
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        shape: tuple[int, ...],
+        resize: str,
+        crop: str,
+        size: int,
+        decoding: Decoding | None = None,
+        frames: Sequence[int] | None = None,
+    ):
         self.paths, self.shape, self.resize, self.crop, self.size = paths, shape, resize, crop, size
+        self.decoding = decoding or Decoding(MODES[shape[0]])
+        self.frames = [0] * len(paths) if frames is None else frames
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def pixels(self, indices: Sequence[int], keys: Sequence[int] | None = None) -> Tensor:
         random_keys = keys if keys is not None and self.crop == "random" else [None] * len(indices)
-        return torch.stack([self._read(self.paths[i], key) for i, key in zip(indices, random_keys, strict=True)])
+        wanted = [(self.paths[i], self.frames[i], key) for i, key in zip(indices, random_keys, strict=True)]
+        images: list[Tensor] = []
+        for path, group in itertools.groupby(wanted, key=lambda item: item[0]):
+            _, frames, corners = zip(*group, strict=True)
+            seeds = iter(corners)
+            images += read_frames(path, frames, self.decoding, lambda image: self._fit(path, image, next(seeds)))
+        return torch.stack(images)
 
     def fingerprint(self) -> str:
-        facts = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in self.paths]
-        settings = (self.shape, self.resize, self.size)
-        return hashlib.blake2b(repr((facts, settings)).encode(), digest_size=12).hexdigest()
-
-    def _read(self, path: Path, key: int | None) -> Tensor:
         try:
-            with Image.open(path) as file:
-                image = self._resized(upright_bytes(file).convert("L" if self.shape[0] == 1 else "RGB"))
-        except (OSError, SyntaxError, ValueError) as error:
-            raise ConfigError(f"{path} is not a complete image ({error}); repair or remove it.") from error
+            stats = [path.stat() for path in self.paths]
+        except OSError as error:
+            raise complaint(Path(error.filename), error) from error
+        facts = [(str(p), s.st_size, s.st_mtime_ns) for p, s in zip(self.paths, stats, strict=True)]
+        settings = (self.shape, self.resize, self.size, self.decoding, list(self.frames))
+        return hashlib.blake2b(repr((facts, settings)).encode(errors="surrogatepass"), digest_size=12).hexdigest()
+
+    def _fit(self, path: Path, image: Image.Image, key: int | None) -> Tensor:
+        """An image of a file as (C, H, W) bytes."""
+        image = self._resized(path, image)
         height, width = self.shape[1:]
         spare_y, spare_x = image.height - height, image.width - width
         if min(spare_y, spare_x) < 0:
-            raise ConfigError(f"{path} is smaller than data.shape = {list(self.shape)}; use data.resize=shorter.")
+            raise ConfigError(f"{shown(path)} is smaller than data.shape = {list(self.shape)}; use data.resize=shorter.")
         top, left = spare_y // 2, spare_x // 2
         if key is not None:
             corner = torch.rand(2, generator=generator(key))
@@ -85,7 +95,7 @@ class ImageFiles:
         array = np.asarray(image)[top : top + height, left : left + width]
         return torch.from_numpy(array.reshape(height, width, -1).transpose(2, 0, 1).copy())
 
-    def _resized(self, image: Image.Image) -> Image.Image:
+    def _resized(self, path: Path, image: Image.Image) -> Image.Image:
         height, width = self.shape[1:]
         if self.resize == "none":
             return image
@@ -93,25 +103,35 @@ class ImageFiles:
             return image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=3.0)
         scale = max(self.size / min(image.size), height / image.height, width / image.width)
         target = (max(width, round(image.width * scale)), max(height, round(image.height * scale)))
+        if target[0] * target[1] > max(Image.MAX_IMAGE_PIXELS or 0, image.width * image.height):
+            across = f"{image.width}x{image.height} pixels"
+            raise ConfigError(f"{shown(path)} has {across}, too narrow for data.resize=shorter; crop or remove it.")
         return image if target == image.size else image.resize(target, Image.Resampling.BICUBIC, reducing_gap=3.0)
 
 
 class ImageFolder(DataModule):
     """Images under `path`, resized and cropped to shape = [1 or 3, H, W].
 
-    Splits: sub-folders train, val and test where they exist; a missing one is held out of the training images at random.
+    Splits: sub-folders train, val and test where they exist (in any case, or with a usual name such as validation); a
+    missing one is held out of the training images at random. What is taken and what is left out is logged, see
+    `image_search.search`, and kept in a run's data.json.
 
     Args:
-        path: the folder.
+        path: the folder, kept as an absolute path.
         val_fraction, test_fraction: of the training images, for a split without a folder.
         resize: shorter | stretch | none, see `ImageFiles`.
         resize_to: the shorter side before the crop, in pixels; None: just enough.
         crop: centre | random.
+        frames: of animations and files of several pages: first | all, each an image.
+        background: what shows through transparent pixels: white | black | [r,g,b], see `image_files.Decoding`.
+        value_range: auto | [lo,hi], the numbers of 16- and 32-bit and float images that are black and white; see there.
         cache_limit: MiB; images are kept in memory, as bytes, if they take at most that and crops are not random.
         settings: those of `DataModule`.
     Raises:
         ConfigError: for a missing or empty folder or a broken file, by name.
     """
+
+    path: Path
 
     def __init__(
         self,
@@ -121,15 +141,18 @@ class ImageFolder(DataModule):
         resize: str = "shorter",
         resize_to: int | None = None,
         crop: str = "centre",
+        frames: str = "first",
+        background: str | Sequence[int] = "white",
+        value_range: str | Sequence[float] = "auto",
         cache_limit: float = 2048,
         **settings: Unpack[DataSettings],
     ):
         super().__init__(**settings)
-        if len(self.spec.shape) != 3 or self.spec.shape[0] not in (1, 3):
+        if len(self.spec.shape) != 3 or self.spec.shape[0] not in MODES:
             raise ConfigError(f"data.shape must be [1 or 3, height, width], not {list(self.spec.shape)}.")
         if not path:
             raise ConfigError("data.path is not given; write data.path=FOLDER, the folder that holds the images.")
-        self.path = Path(path)
+        self.path = absolute(path)
         self.fractions = {
             "val": check.number("data.val_fraction", val_fraction, above=0, maximum=0.5),
             "test": check.number("data.test_fraction", test_fraction, above=0, maximum=0.5),
@@ -138,40 +161,80 @@ class ImageFolder(DataModule):
         self.crop = check.choice("data.crop", crop, ("centre", "random"))
         shorter = min(self.spec.shape[1:])
         self.size = shorter if resize_to is None else check.integer("data.resize_to", resize_to, minimum=shorter)
+        self.frames = check.choice("data.frames", frames, ("first", "all"))
+        mode = MODES[self.spec.shape[0]]
+        self.decoding = Decoding(mode, background_of(background), value_range_of(value_range))
         self.cache_limit = check.number("data.cache_limit", cache_limit, minimum=0) * 2**20
 
-    def _folder(self, split: str) -> Path | None:
-        names = VALIDATION_NAMES if split == "val" else (split,)
-        return next((self.path / name for name in names if (self.path / name).is_dir()), None)
+    @functools.cached_property
+    def contents(self) -> Contents:
+        """What the folder holds, which is logged."""
+        found = search(self.path)
+        if launch.rank() == 0:
+            log.info("data.path = %s, %s", shown(self.path), self._words(found))
+            if found.left_out.counts:
+                log.info("left out: %s", found.left_out.words(self.path))
+            for note in found.notes:
+                log.warning("Note: %s", note)
+        return found
 
-    def _files(self, split: str) -> ImageFiles:
-        """The images of a split's own sub-folder; for train without one, all that are in no other split's."""
-        others = [folder for name in ("val", "test") if (folder := self._folder(name))]
-        paths = find_images(self._folder(split) or self.path)
-        if split == "train" and not self._folder("train"):
-            paths = [path for path in paths if not any(path.is_relative_to(folder) for folder in others)]
-        if not paths:
-            raise ConfigError(f"data.path = {self.path} holds no training image; put some beside its other folders.")
-        return ImageFiles(paths, self.spec.shape, self.resize, self.crop, self.size)
+    def _words(self, found: Contents) -> str:
+        """How many files of which folder each split has."""
+        parts = []
+        for split, paths in self._shares(found).items():
+            folder = found.folders.get(split)
+            origin = f" (folder {shown(folder.name)})" if folder else "" if split == "train" else " (held out)"
+            parts.append(f"{split} {len(paths)}{origin}")
+        return f"image files: {', '.join(parts)}"
+
+    def _shares(self, found: Contents) -> dict[str, list[Path]]:
+        """The files of each split: those of its folder, or held out of the training images."""
+        shares, missing = dict(found.paths), [split for split in ("test", "val") if split not in found.paths]
+        whole = len(shares["train"])
+        sizes = {split: max(1, round(self.fractions[split] * whole)) for split in missing}
+        if sum(sizes.values()) >= whole:
+            raise self._too_few(whole, missing)
+        for split, size in sizes.items():
+            rest, held = held_out(len(shares["train"]), size, f"data.{split}_fraction")
+            shares[split] = [shares["train"][i] for i in held]
+            shares["train"] = [shares["train"][i] for i in rest]
+        return {split: shares[split] for split in SPLITS}
+
+    def _too_few(self, n: int, missing: list[str]) -> ConfigError:
+        """The sentence for n training images of which none is left when the missing splits are held out."""
+        if n > len(missing):
+            keys = " and ".join(f"data.{split}_fraction" for split in missing)
+            return ConfigError(f"{keys} leave none of the {n} training images; lower them.")
+        images, splits = "1 training image" if n == 1 else f"{n} training images", " and ".join(missing)
+        return ConfigError(
+            f"data.path = {shown(self.path)} holds {images}, too few to hold out {splits} as well; add images, or folders "
+            f"named {splits}."
+        )
 
     def read(self, split: str) -> ImageSet:
-        if split != "train" and self._folder(split):
-            return self._cached(self._files(split), split)
-        rest: ImageSet = self._files("train")
-        whole = len(rest)
-        for part in ("test", "val"):
-            if not self._folder(part):
-                size = max(1, round(self.fractions[part] * whole))
-                rest, held = hold_out(rest, size, f"data.{part}_fraction")
-                if part == split:
-                    return self._cached(held, split)
-        return self._cached(rest, split)
+        paths = self._shares(self.contents)[split]
+        frames = [0] * len(paths)
+        if self.frames == "all":
+            bar = tqdm(paths, desc=f"counting frames of {split} files", leave=False, delay=2)
+            pairs = [(path, frame) for path in bar for frame in range(count_frames(path))]
+            paths, frames = [path for path, _ in pairs], [frame for _, frame in pairs]
+        files = ImageFiles(paths, self.spec.shape, self.resize, self.crop, self.size, self.decoding, frames)
+        return self._cached(self.limited(files, split), split)
 
     def _cached(self, images: ImageSet, split: str) -> ImageSet:
         pixels = int(np.prod(self.spec.shape))
         if self.crop == "random" or len(images) * pixels > self.cache_limit:
             return images
         array = torch.empty(len(images), *self.spec.shape, dtype=torch.uint8)
-        for i in tqdm(range(len(images)), desc=f"reading {split} images", leave=False):
-            array[i] = images.pixels([i])[0]
+        with tqdm(total=len(images), desc=f"reading {split} images", leave=False) as bar:
+            for start in range(0, len(images), BLOCK):
+                block = range(start, min(start + BLOCK, len(images)))
+                array[start : block.stop] = images.pixels(block)
+                bar.update(len(block))
         return Pixels(array)
+
+    def report(self) -> dict[str, object]:
+        files = {split: len(paths) for split, paths in self._shares(self.contents).items()}
+        folders = {split: shown(folder) for split, folder in self.contents.folders.items()}
+        own = {"path": shown(self.path), "files": files, "folders": folders}
+        return super().report() | own | {"left_out": self.contents.left_out.facts(), "notes": self.contents.notes}

@@ -79,14 +79,20 @@ def shuffled(n: int, *keys: int | str) -> list[int]:
     return torch.randperm(n, generator=generator(*keys)).tolist()
 
 
-def hold_out(images: ImageSet, size: int, key: str) -> tuple[ImageSet, ImageSet]:
-    """`images` without `size` of them, and those `size`; which ones never depends on a run's seed.
+def held_out(n: int, size: int, key: str) -> tuple[list[int], list[int]]:
+    """The numbers 0 .. n-1 without `size` of them, and those `size`, both ascending; never depends on a run's seed.
 
     Raises:
-        ConfigError: names `key` where size is not from 1 to below the number of images.
+        ConfigError: names `key` where size is not from 1 to below n.
     """
     check.integer(key, size, minimum=1)
-    if size >= len(images):
-        raise ConfigError(f"{key} must be smaller than the {len(images)} images there are, not {size}.")
-    order = shuffled(len(images), "hold out")
-    return Subset(images, sorted(order[size:])), Subset(images, sorted(order[:size]))
+    if size >= n:
+        raise ConfigError(f"{key} must be smaller than the {n} images there are, not {size}.")
+    order = shuffled(n, "hold out")
+    return sorted(order[size:]), sorted(order[:size])
+
+
+def hold_out(images: ImageSet, size: int, key: str) -> tuple[ImageSet, ImageSet]:
+    """`images` without `size` of them, and those `size`; see `held_out`."""
+    rest, held = held_out(len(images), size, key)
+    return Subset(images, rest), Subset(images, held)

@@ -1,8 +1,10 @@
 """Where u_0 comes from: the contract of all data sets."""
 
 import functools
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Required, TypedDict
 
 import lightning as L
@@ -12,12 +14,14 @@ from torch.utils.data import DataLoader, Sampler
 
 from heatgen import check
 from heatgen.check import ConfigError
-from heatgen.data.images import ImageSet, shuffled
+from heatgen.data.images import ImageSet, Subset, shuffled
 from heatgen.data.stream import Batch, Items, Stream, StreamSteps, as_it_is
+from heatgen.runtime import launch
 
 if TYPE_CHECKING:
     from heatgen.data.hot_spots import HotSpots
 
+log = logging.getLogger("heatgen")
 SPLITS = ("train", "val", "test")
 
 
@@ -81,6 +85,13 @@ class DataSettings(TypedDict, total=False):
     data_dir: str
     seed: int
     augment: bool
+    limit: int | None
+
+
+def absolute(path: object) -> Path:
+    """A path that holds from any folder, ~ expanded; links in it stay links."""
+    full = Path(str(path)).expanduser().absolute()
+    return full.resolve() if ".." in full.parts else full
 
 
 class DataModule(L.LightningDataModule):
@@ -96,9 +107,12 @@ class DataModule(L.LightningDataModule):
         data_dir: the folder of downloaded files.
         seed: of the training order.
         augment: turn square training images by quarters and mirror them along both axes at random.
+        limit: images of each split for a quick look, the same random ones in every run; None: all.
     Raises:
         ConfigError: for values out of range.
     """
+
+    path: Path | None = None  # of a data set that is read from a place of the user's
 
     def __init__(
         self,
@@ -109,6 +123,7 @@ class DataModule(L.LightningDataModule):
         data_dir: str = "data",
         seed: int = 0,
         augment: bool = False,
+        limit: int | None = None,
     ):
         super().__init__()
         self.spec = DataSpec(check.shape("data.shape", shape))
@@ -120,6 +135,7 @@ class DataModule(L.LightningDataModule):
             raise ConfigError(f"data.augment=true turns square images, not {list(self.spec.shape)}; use augment=false.")
         self.seed = check.integer("seed", seed, minimum=0)
         self.data_dir = str(data_dir)
+        self.limit = None if limit is None else check.integer("data.limit", limit, minimum=1)
         self._splits: dict[str, ImageSet] = {}
 
     def read(self, split: str) -> ImageSet:
@@ -130,12 +146,29 @@ class DataModule(L.LightningDataModule):
         """The images of a split, read once. ConfigError for an unknown split or images of another shape."""
         check.choice("split", split, SPLITS)
         if split not in self._splits:
-            images = self.read(split)
+            images = self.limited(self.read(split), split)
             shape = tuple(images.pixels([0]).shape[1:])
             if shape != self.spec.shape:
                 raise ConfigError(f"data.shape = {list(self.spec.shape)} differs from the images' own shape {list(shape)}.")
             self._splits[split] = images
         return self._splits[split]
+
+    def limited(self, images: ImageSet, split: str) -> ImageSet:
+        """At most `limit` of the images of a split; which ones never depends on a run's seed."""
+        if self.limit is None or self.limit >= len(images):
+            return images
+        if launch.rank() == 0:
+            log.info("data.limit = %d: of %d %s images, the same random ones in every run", self.limit, len(images), split)
+        return Subset(images, sorted(shuffled(len(images), "limit")[: self.limit]))
+
+    @property
+    def chosen(self) -> dict[str, str]:
+        """Settings as the config of a run keeps them: a path that holds from any folder."""
+        return {} if self.path is None else {"path": str(absolute(self.path))}
+
+    def report(self) -> dict[str, object]:
+        """What a run keeps of its data in data.json, as plain data: the images of each split that was read, their limit."""
+        return {"images": {split: len(images) for split, images in self._splits.items()}, "limit": self.limit}
 
     def get(self, split: str, indices: Sequence[int]) -> Tensor:
         """u_0 of some images of a split, as in a batch but never augmented.

@@ -70,6 +70,25 @@ def describe_run(folder: Path, config: str, overrides: Sequence[str]) -> None:
             file.write(text)
 
 
+def describe_data(folder: Path, facts: Mapping[str, object]) -> str | None:
+    """Write data.json, what the data of a run were; a sentence where a run that goes on has other images than it began with.
+
+    Args:
+        folder: of the run.
+        facts: those of the data set, as plain data.
+    """
+    path, changed = folder / "data.json", None
+    if path.is_file():
+        try:
+            before = json.loads(path.read_text())["images"]
+        except (OSError, ValueError, KeyError, TypeError):
+            before = facts.get("images")
+        if before != facts.get("images"):
+            changed = f"the images of each split are {facts.get('images')} now and were {before} when this run began."
+    write_text(path, json.dumps(nan_to_none(facts), indent=2) + "\n")
+    return changed
+
+
 def write_result(folder: Path, mode: str, content: Mapping[str, object]) -> Path:
     """Write a result to evaluation/<mode>_<time>.json in `folder`, never over an older one."""
     target = folder / "evaluation"
