@@ -33,6 +33,13 @@ def integer(key: str, value: object, minimum: int | None = None) -> int:
     raise ConfigError(f"{key} must be a whole number{bound}, not {value!r}.")
 
 
+def seed(key: str, value: object) -> int:
+    """`value` as a seed, which every generator takes: a whole number from 0 to 2^32 - 1; ConfigError otherwise."""
+    if (found := integer(key, value, minimum=0)) >= 2**32:
+        raise ConfigError(f"{key} must be less than 2^32 = {2**32}, not {found}.")
+    return found
+
+
 def number(
     key: str, value: object, minimum: float = -math.inf, maximum: float = math.inf, above: float = -math.inf
 ) -> float:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TypedDict, Unpack
 
 from heatgen.app.compose import compose
 from heatgen.app.load import Run, open_run
+from heatgen.app.quoting import quoted
 from heatgen.app.requests import LoadRequest, SampleRequest
 from heatgen.check import ConfigError
 from heatgen.runtime.launch import DeviceRequest
@@ -26,6 +27,7 @@ class LoadOptions(TypedDict, total=False):
     delta_mode: str  # constant | per_step | spectral
     prior_std: float  # noise on the initial states
     sampler: str  # another way back than the run's own
+    data: Mapping[str, str | int]  # where the files of its data are now, such as {"path": "/new/place"}
 
 
 class SampleOptions(LoadOptions, total=False):
@@ -100,5 +102,12 @@ def sample(
 
 def request(run: str | Path, options: Mapping[str, object]) -> SampleRequest:
     """What `heatgen sample run=RUN KEY=VALUE...` asks for."""
-    words = [f"{key}={json.dumps(value)}" for key, value in options.items() if value is not None]
-    return SampleRequest.of(compose(f"run={json.dumps(str(run))}", *words, verb="sample"))
+    flat: dict[str, object] = {"run": str(run)}
+    for key, value in options.items():
+        flat |= {f"{key}.{name}": one for name, one in value.items()} if isinstance(value, Mapping) else {key: value}
+    words = [
+        f"{key}={quoted(value) if isinstance(value, str) else json.dumps(value)}"
+        for key, value in flat.items()
+        if value is not None
+    ]
+    return SampleRequest.of(compose(*words, verb="sample"))

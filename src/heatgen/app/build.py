@@ -12,7 +12,7 @@ import hydra
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from heatgen import check
-from heatgen.app.requests import plain
+from heatgen.app.requests import FILES, file_path, plain
 from heatgen.check import ConfigError
 from heatgen.runtime import launch
 
@@ -39,6 +39,8 @@ def instantiate(node: DictConfig, **objects: object) -> Any:
     Raises:
         ConfigError: the target cannot be imported, or has no such option; so for the nodes in it.
     """
+    if "_target_" not in node:
+        raise ConfigError(f"{node._get_full_key(None)} has no _target_; choose the option that it belongs to, too.")
     check_options(node)
     factory = hydra.utils.instantiate(node, _partial_=True, _convert_="all")
     return factory(**objects)
@@ -91,7 +93,13 @@ def options_of_target(target: Callable[..., object]) -> list[str] | None:
 
 
 def build_data(node: DictConfig) -> "DataModule":
-    """The data of a config's node `data`; what it recommends to other groups is not its own concern."""
+    """The data of a config's node `data`, whose paths become absolute there.
+
+    What it recommends to other groups is not its own concern.
+    """
+    for key in FILES[:2]:
+        if node.get(key) is not None:
+            node[key] = file_path(f"data.{key}", node[key])
     settings = {key: value for key, value in plain(node).items() if key != "recommended"}
     data: DataModule = instantiate(OmegaConf.create(settings))
     return data
@@ -137,6 +145,8 @@ def build(cfg: DictConfig) -> tuple["Method", "DataModule"]:
         check_pair(sampler, model)
     for key, path in data.chosen.items():
         OmegaConf.update(cfg, f"data.{key}", path)
+    if model.trainable and not any(weights.requires_grad for weights in model.parameters()):
+        raise ConfigError(f"{cfg.model._target_} has no weights to train with {cfg.net._target_}; choose another net=.")
     for key, value in model.chosen.items():
         OmegaConf.update(cfg, f"model.{key}", value)
         if launch.rank() == 0:
@@ -146,12 +156,12 @@ def build(cfg: DictConfig) -> tuple["Method", "DataModule"]:
 
 def build_callbacks(cfg: DictConfig) -> dict[str, "L.Callback"]:
     """The callbacks of a training config, by their names in its node `callback`."""
-    return {str(name): instantiate(node) for name, node in (cfg.callback or {}).items() if node is not None}
+    return {str(name): instantiate(node) for name, node in (cfg.get("callback") or {}).items() if node is not None}
 
 
 def build_loggers(cfg: DictConfig, run_dir: Path) -> list["Logger"]:
     """The loggers of a training config, for a run in this folder."""
-    return [instantiate(node, folder=str(run_dir)) for node in (cfg.logger or {}).values() if node is not None]
+    return [instantiate(node, folder=str(run_dir)) for node in (cfg.get("logger") or {}).values() if node is not None]
 
 
 def refuse_unused(cfg: DictConfig) -> None:

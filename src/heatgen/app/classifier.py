@@ -12,6 +12,7 @@ import torch
 from heatgen import check
 from heatgen.app.build import build_data
 from heatgen.app.compose import compose
+from heatgen.app.quoting import quoted
 from heatgen.check import ConfigError
 from heatgen.data.module import DataModule
 from heatgen.metric.classifier import BATCH, train, weights_file
@@ -20,7 +21,7 @@ from heatgen.runtime.files import atomic_path
 
 def make_data(name: str, data_dir: str) -> DataModule:
     """The data set of conf/data/<name>.yaml. ConfigError for a name that is not one."""
-    return build_data(compose(f"data={name}", f"data_dir='{data_dir}'").data)
+    return build_data(compose(f"data={name}", f"data_dir={quoted(data_dir)}").data)
 
 
 def default_epochs(images: int) -> int:

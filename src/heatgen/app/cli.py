@@ -48,7 +48,7 @@ def usage() -> str:
 
 def run(verb: str) -> None:
     """Do a verb with the arguments in sys.argv; a user's mistake ends in one sentence and exit code 1."""
-    sys.argv[1:] = flags_first(sys.argv[1:])
+    sys.argv[1:] = for_the_resumed(flags_first(sys.argv[1:]))
     task = getattr(importlib.import_module(f"heatgen.app.{verb}"), verb)
     start = hydra.main(version_base="1.3", config_path=str(CONF), config_name=verb)(task)
     explain.entry(start, functools.partial(mistakes.of_command_line, verb))
@@ -58,3 +58,12 @@ def flags_first(arguments: Sequence[str]) -> list[str]:
     """Arguments with the flags before the overrides, as Hydra wants them; a user may mix them."""
     overrides = [word for word in arguments if not word.startswith("-") and ("=" in word or word.startswith("~"))]
     return [*(word for word in arguments if word not in overrides), *overrides]
+
+
+def for_the_resumed(arguments: Sequence[str]) -> list[str]:
+    """Arguments with ++ before each key of a group where a run is resumed: its config has that key, not the one of Hydra."""
+    keys = [word.partition("=")[0] for word in arguments]
+    if "resume" not in keys or "resume=null" in arguments:
+        return list(arguments)
+    own = [key[:1].isalpha() and "." in key and not key.startswith("hydra.") for key in keys]
+    return [f"++{word}" if mine and "=" in word else word for word, mine in zip(arguments, own, strict=True)]

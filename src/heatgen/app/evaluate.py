@@ -3,12 +3,14 @@
 import dataclasses
 from typing import TYPE_CHECKING
 
-from omegaconf import DictConfig
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
 
-from heatgen.app.build import build_data, build_process, instantiate
-from heatgen.app.job import choices, devices_of, launched, task_wrapper
-from heatgen.app.load import open_run
-from heatgen.app.requests import EvaluateRequest, LoadRequest
+from heatgen.app.build import build_data, build_process, instantiate, locate, options_of_target
+from heatgen.app.job import choices, devices_of, launched, refuse_unread, task_wrapper
+from heatgen.app.load import moved, open_run
+from heatgen.app.requests import FILES, EvaluateRequest, LoadRequest, plain
+from heatgen.check import ConfigError
 
 if TYPE_CHECKING:
     from heatgen.metric.context import EvalContext
@@ -18,7 +20,10 @@ if TYPE_CHECKING:
 @task_wrapper
 def evaluate(cfg: DictConfig) -> None:
     """Measure a run, or a data set alone; see conf/evaluate.yaml."""
+    refuse_unread(cfg)
     request = EvaluateRequest.of(cfg, choices())
+    if request.load and any(word.startswith("data_dir=") for word in HydraConfig.get().overrides.task):
+        raise ConfigError("data_dir= is for run=null; where the files of a run's data are is data.data_dir=.")
     where = devices_of(cfg)
     if launched("evaluate", where, request.folder):
         return
@@ -35,7 +40,7 @@ def evaluate(cfg: DictConfig) -> None:
             load = request.load if delta is None else dataclasses.replace(request.load, delta=float(delta))
             ctx, experiment = context_of_run(load, request, devices)
         result = metric(ctx)
-        result.facts |= {"sampler": label} if label else {}
+        result.facts |= ({"sampler": label} if label else {}) | (moved(request.load) if request.load else {})
         results.append(result)
         if devices.first:
             name = str(request.experiment_name or experiment or "default")
@@ -60,7 +65,9 @@ def context_of_data(cfg: DictConfig, request: EvaluateRequest, devices: "Devices
     """A data set to be measured, with a forward map where one is chosen."""
     from heatgen.metric.context import EvalContext
 
-    data = build_data(cfg.data)
+    takes = options_of_target(locate(cfg.data._target_)) or list(cfg.data)
+    own = {key: value for key, value in plain(cfg.data).items() if key in takes or key not in FILES or value is not None}
+    data = build_data(OmegaConf.create(own))
     with devices.fabric.rank_zero_first():
         data.prepare_data()
     process = build_process(cfg.forward) if cfg.get("forward") is not None else None

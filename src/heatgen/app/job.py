@@ -9,10 +9,11 @@ from typing import TypeVar
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from heatgen.app import mistakes, options, resolvers
 from heatgen.app.options import SearchPath
+from heatgen.app.quoting import quoted
 from heatgen.app.requests import plain
 from heatgen.check import ConfigError
 from heatgen.runtime import explain, launch
@@ -20,6 +21,7 @@ from heatgen.runtime.launch import DeviceRequest
 
 log = logging.getLogger("heatgen")
 Result = TypeVar("Result")
+NEEDED = {"train": ("data", "forward", "net", "model", "trainer"), "sample": ("trainer",), "evaluate": ("metric", "trainer")}
 resolvers.register()  # here, as a launcher's processes import no more than a job
 
 
@@ -30,6 +32,7 @@ def task_wrapper(function: Callable[[DictConfig], Result]) -> Callable[[DictConf
     def job(cfg: DictConfig) -> Result:
         try:
             options.check_choices(choices())
+            refuse_missing(cfg)
             return function(cfg)
         except Exception as error:
             if not in_sweep():
@@ -48,6 +51,28 @@ def in_sweep() -> bool:
 def choices() -> dict[str, str | None]:
     """The option of each group that was chosen for this job, by its name, or with its package as GROUP@PACKAGE."""
     return dict(HydraConfig.get().runtime.choices)
+
+
+def refuse_missing(cfg: DictConfig) -> None:
+    """ConfigError for a group that a user deleted with ~GROUP and no job can do without."""
+    for group in NEEDED.get(str(HydraConfig.get().job.config_name), ()):
+        if group not in cfg:
+            group = "mode" if group == "metric" else group
+            raise ConfigError(f"{group} cannot be left out; choose {group}=NAME ({', '.join(options.options_of(group))}).")
+
+
+def refuse_unread(cfg: DictConfig) -> None:
+    """ConfigError for what a user added to the config of sample or evaluate, and nothing reads."""
+    hc = HydraConfig.get()
+    verb = str(hc.job.config_name)
+    words = [word for word in hc.overrides.task if word.startswith("+")]
+    if not words or not (options.CONF / f"{verb}.yaml").is_file():  # a primary config of the user's own
+        return
+    known = {*OmegaConf.load(options.CONF / f"{verb}.yaml"), *options.groups_of(verb), "metric"}
+    for word in words:
+        key = word.lstrip("+").partition("=")[0]
+        if key.split(".")[0] not in known:
+            raise ConfigError(f"Nothing reads {key}; remove {word}.")
 
 
 def devices_of(cfg: DictConfig) -> DeviceRequest:
@@ -74,7 +99,7 @@ def launched(verb: str, devices: DeviceRequest, folder: Path, run_dir: Path = Pa
 def child_arguments(run_dir: Path) -> Sequence[str]:
     """What makes a process do this job of Hydra's, alone and in this folder."""
     hc = HydraConfig.get()
-    alone = [f"hydra.run.dir='{run_dir}'", "hydra.output_subdir=null", "hydra.mode=RUN"]
+    alone = [f"hydra.run.dir={quoted(str(run_dir))}", "hydra.output_subdir=null", "hydra.mode=RUN"]
     return ["--config-name", str(hc.job.config_name), *SearchPath.current().arguments(), *alone, *hc.overrides.task]
 
 

@@ -55,7 +55,17 @@ def changed(cfg: DictConfig, request: LoadRequest) -> DictConfig:
         OmegaConf.update(cfg, f"model.{key}", value, force_add=True)
     if request.sampler is not None:
         OmegaConf.update(cfg, "sampler", request.sampler.node, force_add=True, merge=False)
+    for key, value in request.data.items():
+        if key not in cfg.data:
+            raise ConfigError(f"data.{key} is not a setting of {cfg.data._target_}, the run's data; remove it.")
+        cfg.data[key] = value
     return cfg
+
+
+def moved(request: LoadRequest) -> dict[str, object]:
+    """What a request says of a run's data that is not what its config.yaml says, for the facts of a result."""
+    own = read_config(request.run_dir).data
+    return {f"data.{key}": value for key, value in request.data.items() if value != own.get(key)}
 
 
 def restore(request: LoadRequest) -> Run:

@@ -8,6 +8,7 @@ from pathlib import Path
 from omegaconf import DictConfig, ListConfig
 
 from heatgen.app.options import SearchPath, options_of
+from heatgen.app.quoting import quoted, typed
 from heatgen.check import ConfigError, choice
 from heatgen.runtime import launch
 from heatgen.runtime.command import call
@@ -23,7 +24,13 @@ def check_evaluate(wanted: ListConfig | str | None) -> None:
     if isinstance(wanted, (str, DictConfig)) or not isinstance(wanted, Sequence):
         raise ConfigError(f"evaluate must be a list such as ['mode=forward'], not {wanted!r}.")
     for words in wanted:
-        mode = dict(word.split("=", 1) for word in shlex.split(str(words)) if "=" in word).get("mode", "elbo")
+        try:
+            arguments = [word.partition("=") for word in shlex.split(str(words))]
+        except ValueError as error:
+            raise ConfigError(f"evaluate holds {words!r}, where a quote is open; close it.") from error
+        if bad := [key for key, equals, _ in arguments if not equals]:
+            raise ConfigError(f"evaluate holds {bad[0]!r}, which is no argument of evaluate; write key=value.")
+        mode = {key: value for key, _, value in arguments}.get("mode", "elbo")
         choice("mode in evaluate", mode, options_of("mode"))
 
 
@@ -44,10 +51,10 @@ def measure(run_dir: Path, wanted: Sequence[str] | None, runs_dir: str, accelera
     """
     if launch.is_child():
         if wanted and launch.rank() == 0 and not launch.is_own_child():
-            again = f"{call('evaluate')} run={run_dir}"
+            again = f"{call('evaluate')} {typed('run', str(run_dir))}"
             log.warning("Note: evaluate is not done under torchrun or SLURM; call %s afterwards.", again)
         return
-    where = [*SearchPath.current().arguments(), f"run='{run_dir}'", f"runs_dir='{runs_dir}'"]
+    where = [*SearchPath.current().arguments(), f"run={quoted(str(run_dir))}", f"runs_dir={quoted(runs_dir)}"]
     for words in wanted if wanted is not None else IN_A_SWEEP if in_sweep else ():
         if launch.call("evaluate", [*where, f"trainer.accelerator={accelerator}", *shlex.split(words)]):
             raise ConfigError(f"evaluate={words} failed and says why above; the training is whole, in {run_dir}.")

@@ -1,6 +1,7 @@
 """What a user got wrong in a config: found by looking at the arguments, not at the words of the error."""
 
 import dataclasses
+import shlex
 from collections.abc import Sequence
 
 from hydra._internal.utils import get_args_parser
@@ -8,10 +9,13 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import HydraException, OverrideParseException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from heatgen.app.options import CONF, SearchPath, known_keys, options_of, unknown_option
+from heatgen.app.options import CONF, SearchPath, groups_of, known_keys, options_of, unknown_option
+from heatgen.app.quoting import typed, unreadable
+from heatgen.app.requests import GIVEN_BY_RUN, own_of_the_run
 from heatgen.check import did_you_mean
 from heatgen.runtime import explain
 from heatgen.runtime.command import call
@@ -31,13 +35,15 @@ def of_command_line(verb: str, error: BaseException) -> str | None:
     if explain.explain(error) is None:
         args = get_args_parser().parse_args()
         path = SearchPath(args.config_path or str(CONF), args.config_dir)
-        found = diagnose(verb, args.overrides, path, args.config_name)
+        found = diagnose(verb, args.overrides, path, args.config_name, bool(args.multirun))
         if found is not None:
             return found
     return sentence(error)
 
 
-def diagnose(verb: str, overrides: Sequence[str], path: SearchPath, config_name: str | None = None) -> str | None:
+def diagnose(
+    verb: str, overrides: Sequence[str], path: SearchPath, config_name: str | None = None, in_sweep: bool = False
+) -> str | None:
     """The sentence for the first argument that no config knows; None where they all fit.
 
     Args:
@@ -45,19 +51,25 @@ def diagnose(verb: str, overrides: Sequence[str], path: SearchPath, config_name:
         overrides: the arguments, without flags.
         path: where configs are, besides what an override hydra.searchpath says.
         config_name: of the primary config, the verb's own where it is None.
+        in_sweep: whether there is -m.
     """
     parsed: list[Override] = []
     for word in overrides:
         try:
             parsed += OverridesParser.create().parse_overrides([word])
-        except OverrideParseException as error:
-            first = str(error).splitlines()[0]
-            return f"An argument cannot be read ({first}); write key=value, quoted where the value has = or , in it."
+        except OverrideParseException:
+            return unreadable(word)
     for override in parsed:
         if override.key_or_group == "hydra.searchpath":
             path = dataclasses.replace(path, more=tuple(options_in(values_of(override)[0])))
     loader = path.loader()
     chosen = [override for override in parsed if options_of(override.key_or_group, loader)]
+    alone = any(override.key_or_group == "run" and override.value() is None for override in parsed)
+    if empty := next((o.key_or_group for o in chosen if o.value() == "" and not o.is_delete()), None):
+        return unknown_option(empty, "", options_of(empty, loader))
+    foreign = next((o.key_or_group for o in chosen if o.key_or_group not in groups_of(verb, loader)), None)
+    if foreign is not None and verb != "train":
+        return own_of_the_run(foreign)
     for override in chosen:
         options = options_of(override.key_or_group, loader)
         for name in [name for value in values_of(override) for name in options_in(value)]:
@@ -69,8 +81,27 @@ def diagnose(verb: str, overrides: Sequence[str], path: SearchPath, config_name:
         none = next((o.key_or_group for o in chosen if o.value() is None and not o.is_delete()), None)
         return None if none is None else unknown_option(none, "null", options_of(none, loader))
     rest = [o for o in parsed if o not in chosen and not o.is_add() and not o.is_force_add() and not o.is_hydra_override()]
-    wrong = next((override for override in rest if not holds(cfg, override.key_or_group)), None)
-    return None if wrong is None else unknown_key(verb, wrong.key_or_group, loader)
+    wrong = next((override.key_or_group for override in rest if not holds(cfg, override.key_or_group)), None)
+    if wrong is not None:
+        of_run = verb != "train" and not alone and is_of_the_run(verb, wrong, loader)
+        return own_of_the_run(wrong) if of_run else unknown_key(verb, wrong, loader)
+    several = next((override for override in parsed if override.is_sweep_override()), None)
+    return None if several is None or in_sweep or cfg.hydra.mode == RunMode.MULTIRUN else ambiguous(several)
+
+
+def ambiguous(override: Override) -> str:
+    """The sentence for an argument that stands for several values, where one is wanted."""
+    key, _, text = str(override.input_line).partition("=")
+    items = shlex.quote(f"{key}=[{text}]")
+    one = f"the one text {text} is written {typed(key, text)}, a list {items}"
+    return f"{key}={text} stands for several values, which -m tries one by one; {one}."
+
+
+def is_of_the_run(verb: str, key: str, loader: ConfigLoader) -> bool:
+    """Whether a key that a verb does not know is one of a training, and so of the run."""
+    group = key.split(".")[0]
+    own = group in groups_of("train", loader) and (group in GIVEN_BY_RUN or group not in groups_of(verb, loader))
+    return own and key in known_keys("train", loader)
 
 
 def values_of(override: Override) -> list[str]:
@@ -106,7 +137,7 @@ def unknown_key(verb: str, key: str, loader: ConfigLoader) -> str:
     """The sentence for a key that the config does not have."""
     known = known_keys(verb, loader)
     if key in known:
-        fix = f"choose that option too; with resume, and where a sweep chooses it, write ++{key}="
+        fix = f"choose that option too; where a sweep chooses it, write ++{key}="
         return f"{key} is a key of another option of its group; {fix}."
     hint = did_you_mean(key, known)
     return f"{key} is not a key of the config{hint or f'; see {call(verb)} --help.'}"

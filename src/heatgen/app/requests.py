@@ -2,17 +2,20 @@
 
 import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from heatgen import check
+from heatgen.app.quoting import typed
 from heatgen.check import ConfigError
 from heatgen.runtime import directory
 
 Options = dict[str, Any]  # the options of one node of a config, as plain data; what they are is for their owner to check
+FILES = ("path", "data_dir", "num_workers", "cache_limit")  # options of data that say how its files are read, not which
+GIVEN_BY_RUN = ("data", "forward")  # groups of evaluate that are for run=null alone
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,7 @@ class LoadRequest:
     delta_mode: str | None = None
     prior_std: float | None = None
     sampler: SamplerRequest | None = None
+    data: Options = field(default_factory=dict)  # options of its data, of FILES
 
     @classmethod
     def of(cls, cfg: DictConfig) -> "LoadRequest":
@@ -50,7 +54,8 @@ class LoadRequest:
         sampler = None if cfg.get("sampler") is None else SamplerRequest(plain(cfg.sampler))
         delta = None if OmegaConf.is_list(cfg.delta) else cfg.delta
         run_dir = directory.find_run(str(cfg.run), cfg.runs_dir)
-        return cls(run_dir, str(cfg.checkpoint), cfg.weights, delta, cfg.delta_mode, cfg.prior_std, sampler)
+        words = (str(cfg.checkpoint), cfg.weights, delta, cfg.delta_mode, cfg.prior_std)
+        return cls(run_dir, *words, sampler, files_of(cfg.get("data")))
 
     @property
     def label(self) -> str | None:
@@ -77,7 +82,7 @@ class SampleRequest:
             check.integer(key, getattr(self, key), minimum=1)
         for key in ("same_init", "share_noise", "interpolate"):
             check.boolean(key, getattr(self, key))
-        check.integer("seed", self.seed, minimum=0)
+        check.seed("seed", self.seed)
         if self.interpolate and (self.same_init or self.share_noise):
             raise ConfigError("interpolate=true has its own states and noise; remove same_init and share_noise.")
         if self.interpolate and self.n is not None:
@@ -94,7 +99,7 @@ class SampleRequest:
         own = ("n", "seed", "same_init", "share_noise", "interpolate", "num_points")
         of_run = ("delta", "delta_mode", "prior_std", "weights")
         facts = {key: getattr(self, key) for key in own} | {key: getattr(self.load, key) for key in of_run}
-        return facts | {"sampler": self.load.label}
+        return facts | {"sampler": self.load.label} | {f"data.{key}": value for key, value in self.load.data.items()}
 
 
 @dataclass(frozen=True)
@@ -119,9 +124,9 @@ class EvaluateRequest:
     def of(cls, cfg: DictConfig, choices: Mapping[str, str | None]) -> "EvaluateRequest":
         """That of conf/evaluate.yaml and Hydra's choices. ConfigError for a value that is wrong, or that nothing uses."""
         alone = cfg.run is None
-        if alone and cfg.get("data") is None:
+        if alone and choices.get("data") is None:
             raise ConfigError("run=null measures a data set alone; say which with data=NAME.")
-        if not alone and (cfg.get("data") or cfg.get("forward")):
+        if not alone and (choices.get("data") or choices.get("forward")):
             raise ConfigError(
                 "A run has its own data and forward; remove data= and forward=, or measure them with run=null."
             )
@@ -132,6 +137,8 @@ class EvaluateRequest:
         deltas = tuple(cfg.delta) if many else ()
         if many and not (deltas and all(isinstance(delta, (int, float)) for delta in deltas)):
             raise ConfigError(f"delta={list(deltas)} must be a list of numbers, such as [0.01,0.0125].")
+        for delta in deltas:
+            check.number("delta", delta, minimum=0)
         if cfg.picture is not None and Path(cfg.picture).suffix not in (".png", ".jpg"):
             raise ConfigError(f"picture={cfg.picture} must end in .png or .jpg.")
         name = None if choices.get("data") is None else str(choices["data"])
@@ -142,7 +149,7 @@ class EvaluateRequest:
             mode=str(choices["mode"]),
             data_name=name,
             n=cfg.n,
-            seed=check.integer("seed", cfg.seed, minimum=0),
+            seed=check.seed("seed", cfg.seed),
             batch_size=check.integer("batch_size", cfg.batch_size, minimum=1),
             deltas=deltas,
             parameter=parameter_of(cfg),
@@ -173,11 +180,36 @@ class TrainRequest:
             run_dir=run_dir,
             overrides=tuple(overrides),
             resume=bool(cfg.resume),
-            seed=check.integer("seed", cfg.seed, minimum=0),
+            seed=check.seed("seed", cfg.seed),
             runs_dir=str(cfg.runs_dir),
             trainer=plain(cfg.trainer),
             evaluate=None if wanted is None else tuple(map(str, wanted)),
         )
+
+
+def files_of(node: object) -> Options:
+    """What a config of sample or evaluate says of the files of a run's data. ConfigError for anything else of its data."""
+    told = {key: value for key, value in plain(node).items() if value is not None} if isinstance(node, DictConfig) else {}
+    wrong = ["data"] if isinstance(node, str) else [f"data.{key}" for key in told if key not in FILES]
+    if wrong:
+        raise ConfigError(own_of_the_run(wrong[0]))
+    return {key: file_path(f"data.{key}", value) if key in FILES[:2] else value for key, value in told.items()}
+
+
+def own_of_the_run(key: str) -> str:
+    """The sentence for a key or a group that a run has of its training."""
+    files = ", ".join(f"data.{name}" for name in FILES)
+    of_data = f" (of its data, {files} can be given)" if key.split(".")[0] == "data" else ""
+    alone = "; mode=NAME run=null looks at data or a map alone" if key in GIVEN_BY_RUN else ""
+    return f"{key} is the run's own, which was trained with it; remove {key}={of_data}{alone}."
+
+
+def file_path(key: str, value: object) -> str:
+    """The path that a key names, absolute, with ~ written out. ConfigError where it is no text."""
+    if isinstance(value, str) and value:
+        return str(Path(value).expanduser().absolute())
+    fix = f"a folder of that name is written {typed(key, str(value))}" if str(value) else "give the folder"
+    raise ConfigError(f"{key}={value} is not a path; {fix}.")
 
 
 def parameter_of(cfg: DictConfig) -> tuple[str, Any] | None:

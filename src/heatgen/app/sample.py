@@ -4,7 +4,7 @@ import logging
 
 from omegaconf import DictConfig
 
-from heatgen.app.job import devices_of, launched, task_wrapper
+from heatgen.app.job import devices_of, launched, refuse_unread, task_wrapper
 from heatgen.app.load import open_run
 from heatgen.app.requests import SampleRequest
 
@@ -14,6 +14,7 @@ log = logging.getLogger("heatgen")
 @task_wrapper
 def sample(cfg: DictConfig) -> None:
     """Sample from a run; see conf/sample.yaml."""
+    refuse_unread(cfg)
     request = SampleRequest.of(cfg)
     run_dir, where = request.load.run_dir, devices_of(cfg)
     if launched("sample", where, run_dir):

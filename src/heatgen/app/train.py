@@ -8,14 +8,17 @@ from collections.abc import Collection
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from heatgen.app.build import build, build_callbacks, build_loggers, refuse_blind_net, refuse_unused
 from heatgen.app.job import choices, devices_of, in_sweep, launched, task_wrapper
 from heatgen.app.load import read_config
 from heatgen.app.measure import check_evaluate, measure
+from heatgen.app.options import dotted
+from heatgen.app.quoting import typed
 from heatgen.app.requests import TrainRequest
-from heatgen.check import ConfigError
+from heatgen.check import ConfigError, did_you_mean
 from heatgen.metric.result import Result, Value
 from heatgen.runtime import directory, launch
 from heatgen.runtime.command import call
@@ -43,14 +46,16 @@ def resumed(run_dir: Path, overrides: list[str], groups: Collection[str]) -> Dic
     directory.find_checkpoint(run_dir, "last")
     cfg = read_config(run_dir)
     OmegaConf.set_struct(cfg, True)
-    for override in overrides:
-        key, _, value = override.lstrip("+").partition("=")
+    for override in OverridesParser.create().parse_overrides(overrides):
+        key, word = override.key_or_group, str(override.input_line)
         if key in groups:
-            raise ConfigError(f"resume keeps the run's own {key}; remove {override}, or start a new run with it.")
-        try:
-            OmegaConf.update(cfg, key, OmegaConf.from_dotlist([f"value={value}"]).value)
-        except Exception as error:
-            raise ConfigError(f"{key} is not a key of the resumed run's config; remove {override}.") from error
+            raise ConfigError(f"resume keeps the run's own {key}; remove {word}, or start a new run with it.")
+        for target in (key, f"data.{key}") if key == "data_dir" else (key,):
+            try:
+                OmegaConf.update(cfg, target, override.value())
+            except Exception as error:
+                hint = did_you_mean(key, dotted(cfg))
+                raise ConfigError(f"{key} is not a key of the resumed run's config{hint or f'; remove {word}.'}") from error
     return cfg
 
 
@@ -73,7 +78,9 @@ def fit(cfg: DictConfig, request: TrainRequest) -> float:
         if not model.trainable:  # exact answers: refuse now what they cannot do
             model.calibrate(data)
         if not request.resume and (run_dir / "config.yaml").exists():
-            raise ConfigError(f"{run_dir} already holds a run; resume it with resume={run_dir}, or start again.")
+            raise ConfigError(
+                f"{run_dir} already holds a run; resume it with {typed('resume', str(run_dir))}, or start again."
+            )
         directory.describe_run(run_dir, OmegaConf.to_yaml(cfg, resolve=True), request.overrides)
         if changed := directory.describe_data(run_dir, data.report()):
             log.warning("Note: %s", changed)
@@ -90,7 +97,7 @@ def fit(cfg: DictConfig, request: TrainRequest) -> float:
         AtomicIO().save_checkpoint(content, run_dir / "checkpoints" / "last.ckpt")
     saved = next((callback for callback in callbacks.values() if isinstance(callback, Checkpoints)), None)
     if stopped := saved.signal if saved else 0:
-        again = f"{call('train')} resume={run_dir}"
+        again = f"{call('train')} {typed('resume', str(run_dir))}"
         log.info("stopped by a signal at step %d; go on with: %s", trainer.global_step, again)
         sys.exit(128 + stopped)
     best = float(saved.best if saved else math.inf)
@@ -99,7 +106,7 @@ def fit(cfg: DictConfig, request: TrainRequest) -> float:
         directory.write_result(run_dir, "train", {"mode": "train"} | result.content())
     done = f"trained {trainer.global_step} steps" if model.trainable else "nothing to train"
     done += f", best val/loss {best:.6g}" if math.isfinite(best) else ""
-    log.info("%s; next: %s run=%s", done, call("sample"), run_dir)
+    log.info("%s; next: %s %s", done, call("sample"), typed("run", str(run_dir)))
     return best
 
 

@@ -75,6 +75,12 @@ class TaskMetric:
         result = Result(headline=())
         oracle = self._oracle(ctx, result)
         rows = []
+        most, frames = (
+            max((c or 0 for c in self.num_contexts(model)), default=0) + self.targets,
+            model.process.num_levels + 1,
+        )
+        if model.regime.context is not None and most > frames:
+            raise ConfigError(f"metric.contexts and metric.targets ask for up to {most} frames of {frames}; use fewer.")
         for num_context in self.num_contexts(model):
             what = mode if num_context is None else f"{mode}, {num_context} context frames"
             rows.append((num_context, ctx.each(chosen, functools.partial(self._batch, ctx, oracle, num_context), what)))

@@ -246,7 +246,7 @@ class Method(L.LightningModule):
         assert self.make_optimizer is not None, "a method without an optimizer is not trained"
         try:
             optimizer = self.make_optimizer([p for p in self.parameters() if p.requires_grad])
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, IndexError) as error:
             raise ConfigError(f"optimizer cannot be built ({error}); check its values.") from error
         factor = functools.partial(warmup_factor, warmup_steps=self.warmup_steps)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: factor(step))

@@ -83,9 +83,11 @@ class NeuralProcessMethod(Method):
         self.draws = check.integer("model.draws", draws, minimum=1)
         self.privileged = check.choice("model.privileged", privileged, PRIVILEGED)
         if (self.privileged != "none") != bool(net.privileged_dim):
+            sized = (
+                "net=lupi_np, or model=np" if privileged != "none" else "model=lupi_np, or another network, such as conv_np"
+            )
             raise ConfigError(
-                f"model.privileged={privileged} does not fit net.privileged_dim={net.privileged_dim}; use net=lupi_np, or "
-                "model.privileged=none."
+                f"model.privileged={privileged} does not fit net.privileged_dim={net.privileged_dim}; use {sized}."
             )
         self.objective = self._choose(check.choice("model.objective", objective, ("auto", *OBJECTIVES)))
         self.counted = check.choice("model.counted", counted, COUNTED)

@@ -13,6 +13,7 @@ from heatgen.data.stream import Batch
 from heatgen.forward.process import ForwardProcess
 from heatgen.model.module import Method, MethodSettings, OptimizerFactory, rms
 from heatgen.noise import SampleNoise
+from heatgen.picture import is_points
 from heatgen.sampler.interface import Sampler
 
 Step = Callable[[Tensor, Tensor, Tensor], Tensor]  # (u, from, to) -> u
@@ -89,7 +90,9 @@ class Rollout(Method):
 
     def _check_steps(self) -> None:
         name = check.option_name(self)
-        times, fix = self.process.times, "use forward=stochastic_heat or heat"
+        others = ("heat_kernel",) if is_points(self.process.shape) else ("stochastic_heat", "heat")
+        fix = f"use forward={' or '.join(other for other in others if other != self.process.name)}"
+        times = self.process.times
         if self.process.is_random:
             raise ConfigError(
                 f"model={name} needs one map for all, and forward={self.process.name} is drawn at random: {fix}."
