@@ -140,7 +140,7 @@ def test_a_training_says_how_it_went_and_what_it_chose(small_run: Path) -> None:
     result = json.loads(path.read_text())
     with (small_run / "metrics.csv").open() as file:
         best = min(float(row["val/loss"]) for row in csv.DictReader(file) if row["val/loss"])
-    assert result["mode"] == "train" and result["headline"] == ["val_loss", "seconds"]
+    assert result["mode"] == "train" and result["headline"] == ["val_loss", "seconds", "parameters"]
     assert result["values"]["val_loss"] == pytest.approx(best, rel=1e-4) and result["values"]["steps"] == 12
     assert OmegaConf.load(small_run / "config.yaml").model.parametrisation == "residual"
     assert "model.parametrisation=auto chose residual" in (small_run / "train.log").read_text()

@@ -102,7 +102,8 @@ def fit(cfg: DictConfig, request: TrainRequest) -> float:
         sys.exit(128 + stopped)
     best = float(saved.best if saved else math.inf)
     if first and trainer.global_step:
-        result = training_result(best, trainer.global_step, round(time.monotonic() - started))
+        parameters = sum(weights.numel() for weights in model.parameters() if weights.requires_grad)
+        result = training_result(best, trainer.global_step, round(time.monotonic() - started), parameters)
         directory.write_result(run_dir, "train", {"mode": "train"} | result.content())
     done = f"trained {trainer.global_step} steps" if model.trainable else "nothing to train"
     done += f", best val/loss {best:.6g}" if math.isfinite(best) else ""
@@ -110,11 +111,12 @@ def fit(cfg: DictConfig, request: TrainRequest) -> float:
     return best
 
 
-def training_result(best: float, steps: int, seconds: int) -> Result:
-    """What a training found, which stands beside the results of metrics: its best validation loss, steps and seconds."""
+def training_result(best: float, steps: int, seconds: int, parameters: int) -> Result:
+    """What a training found, beside the results of metrics: its best validation loss, steps, seconds and parameters."""
     values = [
         Value("val_loss", best, label="validation loss"),
         Value("steps", steps),
         Value("seconds", seconds, unit="s", label="training time"),
+        Value("parameters", parameters),
     ]
-    return Result(values, headline=("val_loss", "seconds"))
+    return Result(values, headline=("val_loss", "seconds", "parameters"))

@@ -55,6 +55,8 @@ class Reconstruction:
         inputs: process, u_K drawn from the forward process; white, A(t_K) u_0 + b(t_K) + noise_std eps with white eps, the
             paper's own evaluation. Names of values of the second input end in its own.
         noise_std: of that white noise, > 0.
+        tell_noise: whether model=oracle, which can use it, is told that the noise of white inputs is white; if not, it
+            takes it for the noise of the forward process, as all others do.
 
     Raises:
         ConfigError: for values out of range, without a model, and for fewer than 2 fields.
@@ -69,10 +71,12 @@ class Reconstruction:
         draws: int | Sequence[int] = 19,
         inputs: Sequence[str] = ("process",),
         noise_std: float = 0.01,
+        tell_noise: bool = True,
     ):
         self.split = check.choice("metric.split", split, ("train", "val", "test"))
         self.deterministic: bool | None = None  # whether the model's draws are all the same; not known yet
         self.noise_std = check.number("metric.noise_std", noise_std, above=0)
+        self.tell_noise = check.boolean("metric.tell_noise", tell_noise)
         if not isinstance(inputs, (list, tuple)) or not inputs or len(set(map(str, inputs))) < len(inputs):
             raise ConfigError(f"metric.inputs must be a list such as [process,white], each once, not {inputs!r}.")
         self.inputs = [check.choice("metric.inputs", word, INPUTS) for word in inputs]
@@ -84,6 +88,9 @@ class Reconstruction:
     def __call__(self, ctx: EvalContext) -> Result:
         model = ctx.trained("reconstruction")
         chosen = ctx.choose("reconstruction", self.split, "reconstruction", "fields")
+        can_be_told = "white" in self.inputs and type(model).observed is not Method.observed
+        if not (self.tell_noise or can_be_told):
+            raise ConfigError("metric.tell_noise=false is for model=oracle and metric.inputs with white; remove it.")
         result = Result(headline=(), over="fields")
         oracle = exact_posterior(ctx, result)
         result.notes += few_samples(len(chosen), "fields")
@@ -94,6 +101,7 @@ class Reconstruction:
             "split": f"{ctx.data_name} {self.split}",
             "draws": " and ".join(map(str, self.draws.values())),
             "input": " and ".join(f"white {self.noise_std:g}" if word == "white" else word for word in self.inputs),
+            **({"the white noise": f"{'known' if self.tell_noise else 'not known'} to the model"} if can_be_told else {}),
             "levels": model.process.num_levels,
             "delta": model.noise_label(),
         } | result.facts
@@ -111,7 +119,7 @@ class Reconstruction:
 
         white = self.noise_std if word == "white" else None
         model = ctx.trained("reconstruction")
-        model = (model if white is None else model.observed(white)).bound(rng("reconstruct map"))
+        model = (model if white is None or not self.tell_noise else model.observed(white)).bound(rng("reconstruct map"))
         process, u0 = model.process, ctx.data.get(self.split, indices).to(ctx.devices.device)
         t = process.times[-1:].expand(len(u0))
         clean = process.mean(u0, t)
