@@ -26,6 +26,7 @@ from heatgen.runtime import launch
 
 log = logging.getLogger("heatgen")
 BLOCK = 64  # images at a time, where all are read
+NARROW = 10_000  # times as long as it is wide, where a picture is refused rather than resized by its shorter side
 MODES = {1: "L", 3: "RGB"}  # by the number of channels
 
 
@@ -103,7 +104,8 @@ class ImageFiles:
             return image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=3.0)
         scale = max(self.size / min(image.size), height / image.height, width / image.width)
         target = (max(width, round(image.width * scale)), max(height, round(image.height * scale)))
-        if target[0] * target[1] > max(Image.MAX_IMAGE_PIXELS or 0, image.width * image.height):
+        grown = target[0] * target[1] > max(Image.MAX_IMAGE_PIXELS or 0, image.width * image.height)
+        if grown or max(image.size) > NARROW * min(image.size):
             across = f"{image.width}x{image.height} pixels"
             raise ConfigError(f"{shown(path)} has {across}, too narrow for data.resize=shorter; crop or remove it.")
         return image if target == image.size else image.resize(target, Image.Resampling.BICUBIC, reducing_gap=3.0)
