@@ -132,7 +132,7 @@ def build_optimizer(node: DictConfig) -> "Callable[..., torch.optim.Optimizer]":
 
 
 def build(cfg: DictConfig) -> tuple["Method", "DataModule"]:
-    """The model and the data of a training config, wired together and checked; what they chose goes into `cfg`."""
+    """The model and the data of a training config, wired together and checked; what the model chose goes into `cfg`."""
     data, process = build_data(cfg.data), build_process(cfg.forward)
     sampler = None if cfg.get("sampler") is None else build_sampler(cfg.sampler)
     optimizer = None if cfg.get("optimizer") is None else build_optimizer(cfg.optimizer)
@@ -143,8 +143,6 @@ def build(cfg: DictConfig) -> tuple["Method", "DataModule"]:
         if sampler is None:
             raise ConfigError(f"{cfg.model._target_} draws with a sampler; choose one with sampler=NAME.")
         check_pair(sampler, model)
-    for key, path in data.chosen.items():
-        OmegaConf.update(cfg, f"data.{key}", path)
     if model.trainable and not any(weights.requires_grad for weights in model.parameters()):
         raise ConfigError(f"{cfg.model._target_} has no weights to train with {cfg.net._target_}; choose another net=.")
     for key, value in model.chosen.items():

@@ -20,7 +20,7 @@ from heatgen.data.image_decoding import Decoding, background_of, shown, value_ra
 from heatgen.data.image_files import complaint, count_frames, read_frames
 from heatgen.data.image_search import Contents, search
 from heatgen.data.images import ImageSet, Pixels, held_out
-from heatgen.data.module import SPLITS, DataModule, DataSettings, absolute
+from heatgen.data.module import SPLITS, DataModule, DataSettings
 from heatgen.noise import generator
 from heatgen.runtime import launch
 
@@ -133,8 +133,6 @@ class ImageFolder(DataModule):
         ConfigError: for a missing or empty folder or a broken file, by name.
     """
 
-    path: Path
-
     def __init__(
         self,
         path: str,
@@ -154,7 +152,7 @@ class ImageFolder(DataModule):
             raise ConfigError(f"data.shape must be [1 or 3, height, width], not {list(self.spec.shape)}.")
         if not path:
             raise ConfigError("data.path is not given; write data.path=FOLDER, the folder that holds the images.")
-        self.path = absolute(path)
+        self.path = Path(path).expanduser().absolute()
         self.fractions = {
             "val": check.number("data.val_fraction", val_fraction, above=0, maximum=0.5),
             "test": check.number("data.test_fraction", test_fraction, above=0, maximum=0.5),

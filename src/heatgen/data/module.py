@@ -4,7 +4,6 @@ import functools
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Required, TypedDict
 
 import lightning as L
@@ -88,12 +87,6 @@ class DataSettings(TypedDict, total=False):
     limit: int | None
 
 
-def absolute(path: object) -> Path:
-    """A path that holds from any folder, ~ expanded; links in it stay links."""
-    full = Path(str(path)).expanduser().absolute()
-    return full.resolve() if ".." in full.parts else full
-
-
 class DataModule(L.LightningDataModule):
     """The contract of a data set: batches (`heatgen.data.stream.Batch`) and a `spec`.
 
@@ -111,8 +104,6 @@ class DataModule(L.LightningDataModule):
     Raises:
         ConfigError: for values out of range.
     """
-
-    path: Path | None = None  # of a data set that is read from a place of the user's
 
     def __init__(
         self,
@@ -160,11 +151,6 @@ class DataModule(L.LightningDataModule):
         if launch.rank() == 0:
             log.info("data.limit = %d: of %d %s images, the same random ones in every run", self.limit, len(images), split)
         return Subset(images, sorted(shuffled(len(images), "limit")[: self.limit]))
-
-    @property
-    def chosen(self) -> dict[str, str]:
-        """Settings as the config of a run keeps them: a path that holds from any folder."""
-        return {} if self.path is None else {"path": str(absolute(self.path))}
 
     def report(self) -> dict[str, object]:
         """What a run keeps of its data in data.json, as plain data: the images of each split that was read, their limit."""
