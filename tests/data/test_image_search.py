@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from heatgen.check import ConfigError
-from heatgen.data import image_search
+from heatgen.data import image_walk
 from heatgen.data.image_folder import ImageFolder
 from heatgen.data.image_search import search, split_named
 
@@ -43,7 +43,7 @@ def test_folders_and_files_behind_links_are_taken_once(tmp_path: Path) -> None:
     assert set(real) - {real[2]} <= set(found)
     assert [path for path in found if path.parent == root / "b"] == [root / "b" / path.name for path in linked]
     assert len(found) == 7 and len({os.path.realpath(path) for path in found}) == 7
-    assert left_out(root) == {image_search.AGAIN: 5}
+    assert left_out(root) == {image_walk.AGAIN: 5}
 
 
 def test_links_in_circles_and_to_what_holds_them_end_and_bring_nothing_from_outside(tmp_path: Path) -> None:
@@ -55,7 +55,7 @@ def test_links_in_circles_and_to_what_holds_them_end_and_bring_nothing_from_outs
     (root / "x").symlink_to(root / "y")
     (root / "y").symlink_to(root / "x")
     assert train(root) == own
-    assert left_out(root) == {image_search.LOOP: 4, image_search.DANGLING: 3}
+    assert left_out(root) == {image_walk.LOOP: 4, image_walk.DANGLING: 3}
 
 
 def test_a_root_or_a_split_that_is_a_link_is_followed(tmp_path: Path) -> None:
@@ -66,7 +66,7 @@ def test_a_root_or_a_split_that_is_a_link_is_followed(tmp_path: Path) -> None:
     (tmp_path / "now").symlink_to("v1")
     found = search(tmp_path / "now")
     assert {split: len(paths) for split, paths in found.paths.items()} == {"train": 4, "test": 2}
-    assert found.left_out.counts == {image_search.AGAIN: 1}
+    assert found.left_out.counts == {image_walk.AGAIN: 1}
 
 
 def test_what_is_hidden_or_made_by_a_system_is_left_out(tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_what_is_hidden_or_made_by_a_system_is_left_out(tmp_path: Path) -> None:
         fill(tmp_path / "cats" / name, 2)
     (tmp_path / "cats" / "._000.png").write_bytes(b"\0\5\x16\7" + bytes(40))
     (tmp_path / "cats" / ".DS_Store").write_bytes(b"no image")
-    assert train(tmp_path) == own and left_out(tmp_path) == {image_search.HIDDEN: 13}
+    assert train(tmp_path) == own and left_out(tmp_path) == {image_walk.HIDDEN: 13}
 
 
 def test_what_is_no_image_file_is_counted_with_examples_and_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_what_is_no_image_file_is_counted_with_examples_and_a_pipe_is_not_waited
         (tmp_path / name).touch()
     found = search(tmp_path)
     assert found.paths == {"train": own}
-    assert found.left_out.counts == {image_search.SPECIAL: 1, image_search.DANGLING: 1, image_search.SUFFIX: 5}
+    assert found.left_out.counts == {image_walk.SPECIAL: 1, image_walk.DANGLING: 1, image_walk.SUFFIX: 5}
     words = found.left_out.words(tmp_path)
     assert "1 links that lead nowhere (zz.png -> /nowhere/x.png)" in words and "(a.txt, c.heic, d, ...)" in words
     words.encode()
@@ -120,7 +120,7 @@ def test_images_of_test_folders_are_never_trained_on_whatever_they_are_called(tm
     fill(tmp_path / "more", 4)
     found = search(tmp_path)
     assert {split: len(paths) for split, paths in found.paths.items()} == {"train": 5, "test": 3, "val": 2}
-    assert found.left_out.counts == {image_search.BESIDE: 4}
+    assert found.left_out.counts == {image_walk.BESIDE: 4}
 
 
 def test_two_folders_for_one_split_are_refused_by_both_names(tmp_path: Path) -> None:
@@ -188,7 +188,10 @@ def test_frames_of_one_file_stay_in_one_split(tmp_path: Path) -> None:
         assert (
             len({int(grey) // 10 for greys in found for grey in greys}) == 10 == sum(len((g // 10).unique()) for g in found)
         )
-    assert len(ImageFolder(**settings).images("train")) == 5
+    first = ImageFolder(**settings)
+    assert len(first.images("train")) == 5
+    (note,) = first.report()["notes"]
+    assert note.startswith("10 of the 10 files") and note.endswith("data.frames=all takes each of them.")
 
 
 def test_a_path_holds_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

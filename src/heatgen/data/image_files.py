@@ -80,6 +80,15 @@ def count_frames(path: Path) -> int:
         return max(1, int(getattr(image, "n_frames", 1)))
 
 
+def has_frames(path: Path) -> bool:
+    """Whether a file has more than one frame or page; False also where it cannot be read, which is said later."""
+    try:
+        with opened(path) as image:
+            return bool(getattr(image, "is_animated", False)) and image.format != "MPO"
+    except ConfigError:
+        return False
+
+
 def complaint(path: Path, error: Exception) -> ConfigError:
     """One sentence for what went wrong with a file."""
     name = shown(path)

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from heatgen import check
 from heatgen.check import ConfigError
 from heatgen.data.image_decoding import Decoding, background_of, shown, value_range_of
-from heatgen.data.image_files import complaint, count_frames, read_frames
+from heatgen.data.image_files import SEVERAL, complaint, count_frames, has_frames, read_frames
 from heatgen.data.image_search import Contents, search
 from heatgen.data.images import ImageSet, Pixels, held_out
 from heatgen.data.module import SPLITS, DataModule, DataSettings
@@ -26,6 +26,7 @@ from heatgen.runtime import launch
 
 log = logging.getLogger("heatgen")
 BLOCK = 64  # images at a time, where all are read
+LOOKED = 100  # files that are opened to see whether they have several frames
 NARROW = 10_000  # times as long as it is wide, where a picture is refused rather than resized by its shorter side
 MODES = {1: "L", 3: "RGB"}  # by the number of channels
 
@@ -170,6 +171,7 @@ class ImageFolder(DataModule):
     def contents(self) -> Contents:
         """What the folder holds, which is logged."""
         found = search(self.path)
+        found.notes.extend(self._frames_left_out(found))
         if launch.rank() == 0:
             log.info("data.path = %s, %s", shown(self.path), self._words(found))
             if found.left_out.counts:
@@ -177,6 +179,16 @@ class ImageFolder(DataModule):
             for note in found.notes:
                 log.warning("Note: %s", note)
         return found
+
+    def _frames_left_out(self, found: Contents) -> list[str]:
+        """A note on files of which the first frame alone is taken; .png is hardly ever one, and would take long."""
+        files = (path for paths in found.paths.values() for path in paths if path.suffix.lower() in SEVERAL - {".png"})
+        looked = [] if self.frames == "all" else list(itertools.islice(files, LOOKED))
+        several = [path for path in looked if has_frames(path)]
+        if not several:
+            return []
+        count = f"{len(several)} of the {len(looked)} files that were looked at, such as {shown(several[0])},"
+        return [f"{count} have several frames or pages, and the first is taken; data.frames=all takes each of them."]
 
     def _words(self, found: Contents) -> str:
         """How many files of which folder each split has."""
@@ -217,6 +229,8 @@ class ImageFolder(DataModule):
         if self.frames == "all":
             bar = tqdm(paths, desc=f"counting frames of {split} files", leave=False, delay=2)
             pairs = [(path, frame) for path in bar for frame in range(count_frames(path))]
+            if launch.rank() == 0:
+                log.info("data.frames = all: %d images in %d %s files", len(pairs), len(paths), split)
             paths, frames = [path for path, _ in pairs], [frame for _, frame in pairs]
         files = ImageFiles(paths, self.spec.shape, self.resize, self.crop, self.size, self.decoding, frames)
         return self._cached(self.limited(files, split), split)
