@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import os
 import re
 import sys
@@ -16,6 +17,7 @@ from PIL import Image
 from heatgen.app.comparison import Comparison
 from heatgen.check import ConfigError
 from heatgen.report import compare, compare_figure
+from heatgen.report.better import better
 from heatgen.report.rows import find_runs, rows_of
 
 BITS, KEPT = "nll_bound", "information_last"
@@ -195,6 +197,38 @@ def test_without_samples_the_figure_is_bars_alone_on_a_log_scale_where_they_span
     assert panel.get_ylim() == (1.5, -0.5)  # the first row on top
 
 
+def test_rows_that_diverged_are_cut_and_the_others_fill_their_axis(tmp_path, monkeypatch):
+    values = [1.5, 1.0, 2.0, 1.2, 6e4, 3e43, math.nan, 0.9]
+    for i, value in enumerate(values):
+        run = make_run(tmp_path, f"{i}-m", f"forward.num_levels={8 + i}", None)
+        measure(run, "fid_a", "fid", {"fid": None if math.isnan(value) else value}, 100)
+    (panel,) = axes_of(tmp_path, monkeypatch)
+    assert panel.get_xscale() == "linear" and 2 < panel.get_xlim()[1] < 4 and panel.get_xlabel() == "lower is better"
+    texts = [text.get_text().strip() for text in panel.texts]
+    assert texts == ["1.5", "1", "2", "1.2", "60000 ►", "3e+43 ►", "not finite", "0.9"]
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([1.0, 2.0, 3.0], (0.0, 3.0, False)),
+        ([-1.0, 2.0, -5e9, 1.5], (-1.0, 2.0, False)),  # one that is far away on the other side
+        ([1e-4, 3e-1], (1e-4 / 3, 3e-1, True)),  # of two, nobody knows which is wrong
+        ([0.0, 0.0], (0.0, 1.0, False)),
+        ([math.nan], (0.0, 1.0, False)),
+        ([math.inf, 1.0, 2.0, 2.0], (0.0, 2.0, False)),
+        ([-3.0, -2.0], (-3.0, 0.0, False)),
+    ],
+)
+def test_limits_are_those_of_the_many(values, expected):
+    assert compare_figure.limits(values) == pytest.approx(expected)
+
+
+def test_every_number_that_is_published_has_a_way_that_is_better():
+    assert better("mse_u0_white") == better("frame_context_3").replace("higher", "lower") == "lower is better"
+    assert better("coverage_90") == "best at its own 0.90" and better("anything") == "neither is better by itself"
+
+
 def test_runs_with_nothing_to_draw_are_named(tmp_path, monkeypatch):
     make_run(tmp_path, "a", "seed=0")
     (panel,) = axes_of(tmp_path, monkeypatch)
@@ -225,7 +259,7 @@ def test_the_table_is_written_with_names_as_json_and_with_units_as_markdown(swee
             f"| forward | net.multipliers | model.delta | parametrisation | val_loss | {BITS_HEADING} | information at K"
             in text
         )
-        assert "\n| identity |  | 0.02 | x0 | 0.045 | 4.5 | 12 |\n" in text
+        assert "\n| identity |  | 0.02 | x0 | 0.045 | 4.50 ± 0.25 | 12 |\n" in text
     assert "![maps](maps.png)" in (docs / "maps.md").read_text()
     for picture in (sweep / "comparison.png", docs / "maps.png"):
         with Image.open(picture) as image:
@@ -287,7 +321,7 @@ def test_a_sweep_ends_with_its_comparison(tmp_path: Path) -> None:
         ("identity", "residual", 2),
     ]
     page = (folder / "comparison.md").read_text()
-    assert "| forward | parametrisation | training time [s] |\n" in page  # too short for a validation loss
+    assert "| forward | parametrisation | training time [s] | parameters |\n" in page  # too short for a validation loss
     assert (folder / "command.txt").read_text().startswith("python train.py -m data.recommended")
     assert (folder / "comparison.png").stat().st_size > 0
     assert not list(folder.glob("*/evaluation/forward_*"))  # evaluate=[] measures nothing

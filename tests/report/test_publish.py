@@ -35,7 +35,7 @@ def test_a_table_has_one_row_a_measurement_and_the_newest_of_equal_ones(
     data = json.loads((tmp_path / "docs" / "trial.json").read_text())
     assert [(r["nll"], r["nll_se"], r["delta"]) for r in data] == [(8.0, 0.5, "0.01"), (9.0, 0.5, "0.01")]
     text = (tmp_path / "docs" / "trial.md").read_text()
-    assert "| run | delta | NLL [nats] |" in text and "| a/b | 0.01 | 8 ± 0.5 |" in text
+    assert "| run | delta | NLL [nats] |" in text and "| a/b | 0.01 | 8.00 ± 0.5 |" in text
     assert "`python evaluate.py n=3` (n: 3)" in text
 
 

@@ -42,9 +42,9 @@ def test_a_row_is_the_mean_over_seeds_with_the_error_over_seeds(several):
     assert "seed" not in rows[0] and not any(key.endswith("_seeds") for row in rows for key in row)
 
 
-def test_one_seed_keeps_the_error_of_its_measurement_which_is_not_shown_as_one_over_seeds(several):
+def test_one_seed_keeps_the_error_of_its_measurement(several):
     _, row = over_seeds(*reading.rows_of(reading.find_runs([several])))[0]
-    assert row[f"{LL}_se"] == 0.5 and "seconds_se" not in row and with_error(row, LL) == "3"
+    assert row[f"{LL}_se"] == 0.5 and "seconds_se" not in row and with_error(row, LL) == "3.00 ± 0.5"
 
 
 def test_without_two_seeds_of_the_same_settings_nothing_changes(several):
@@ -53,7 +53,7 @@ def test_without_two_seeds_of_the_same_settings_nothing_changes(several):
     assert over_seeds(rows, ["model", "x"]) == (rows, ["model", "x"])
     compare.compare([several / "0-np", several / "3-cnp"], None)
     text = (several / "0-np" / "comparison.md").read_text()
-    assert "All numbers of every run: [comparison.json](comparison.json).\n" in text and "±" not in text
+    assert "[comparison.json](comparison.json). ± are standard errors of their measurement.\n" in text
     assert not (several / "0-np" / "comparison_seeds.json").exists()
 
 
@@ -79,7 +79,11 @@ def test_a_seed_without_any_number_does_not_count_and_one_without_some_is_told()
     (row,), _ = over_seeds([failed, *rows], ["seed", "x"])
     assert row["seeds"] == 3 and (row["x"], row["x_seeds"], row["x_se"]) == (1.5, 2, 0.5)
     assert (row["y"], row["y_seeds"], row["y_se"]) == (7.0, 1, 0.25)
-    assert [with_error(row, key) for key in ("x", "y", "z")] == ["1.5 ± 0.5 (seeds: 2)", "7 (seeds: 1)", "1 ± 0 (seeds: 2)"]
+    assert [with_error(row, key) for key in ("x", "y", "z")] == [
+        "1.50 ± 0.5 (seeds: 2)",
+        "7.00 ± 0.25 (seeds: 1)",
+        "1 (seeds: 2)",
+    ]
 
 
 def test_a_seed_that_stands_twice_is_refused(tmp_path):
@@ -97,8 +101,11 @@ def test_the_page_has_means_and_names_the_file_of_every_run(several, tmp_path, c
     assert [row["model"] for row in rows] == ["np", "cnp", "exact"]
     page = (tmp_path / "docs" / "np.md").read_text()
     assert "Numbers are means over seeds, ± their standard errors over seeds: [np.json](np.json) has them all, " in page
-    assert "[np_seeds.json](np_seeds.json) those of every run." in page
-    assert "| np | residual | 3 | -2.3333 ± 0.88 | 2.3333 ± 0.88 |\n| cnp | residual | 1 | -3 | 3 |\n" in page
+    assert (
+        "[np_seeds.json](np_seeds.json) those of every run. Those of rows of one seed or none are of their measurement."
+        in page
+    )
+    assert "| np | residual | 3 | -2.33 ± 0.88 | 2.33 ± 0.88 |\n| cnp | residual | 1 | -3 | 3.00 ± 0.5 |\n" in page
     grouped, every = (json.loads((tmp_path / "docs" / f"{name}.json").read_text()) for name in ("np", "np_seeds"))
     assert len(grouped) == 3 and grouped[0]["seeds"] == 3
     assert grouped[0]["frame_context_3_se"] == pytest.approx(ERROR)
@@ -108,7 +115,7 @@ def test_the_page_has_means_and_names_the_file_of_every_run(several, tmp_path, c
         ("np", "2", 4.0),
         ("cnp", "0", 3.0),
     ]
-    assert "2.3333 ± 0.88" in capsys.readouterr().out
+    assert "2.33 ± 0.88" in capsys.readouterr().out
 
 
 def test_the_bars_have_errors_over_seeds_and_the_samples_are_of_the_first_seed(several, monkeypatch):
@@ -120,7 +127,7 @@ def test_the_bars_have_errors_over_seeds_and_the_samples_are_of_the_first_seed(s
     assert [bar.get_width() for bar in panel.patches] == pytest.approx([7 / 3, 3, 5])
     segments = panel.collections[0].get_segments()  # empty without an error
     lengths = [line[1][0] - line[0][0] if len(line) else math.nan for line in segments]
-    assert lengths[0] == pytest.approx(2 * ERROR) and all(math.isnan(length) for length in lengths[1:])
+    assert lengths[0] == pytest.approx(2 * ERROR) and lengths[1] == 1 and math.isnan(lengths[2])
 
 
 # what is known exactly --------------------------------------------------------------------------------------------------
@@ -144,4 +151,15 @@ def test_every_mode_has_its_own_references_and_a_run_without_does_not_matter(tmp
         measure(run, "calibration_a", "calibration", {"C": i}, 100, references={"exact": {"C": 2.0}})
     _, *known = compare.compare([tmp_path], None)
     assert known == [{"run": "exact", "C": 2.0}, {"run": "exact", "L": 5.0, "pixel": None}]
-    assert "| np | 3 | 1 ± 0.58 | 1 ± 0.58 |\n| exact |  | 2 |  |\n" in (tmp_path / "comparison.md").read_text()
+    assert "| np | 3 | 1.00 ± 0.58 | 1.00 ± 0.58 |\n| exact |  | 2 |  |\n" in (tmp_path / "comparison.md").read_text()
+
+
+def test_what_is_known_exactly_brings_the_error_of_an_estimate_and_the_page_says_what_it_is_over(tmp_path):
+    for i in range(2):
+        run = make_run(tmp_path, f"{i}-np", f"seed={i}", None)
+        known = {"references": {"exact": {"L": 5.0}}, "reference_errors": {"exact": {"L": 0.125}}}
+        measure(run, "likelihood_a", "likelihood", {"L": i}, 100, {"L": 0.5}, errors_over={"L": "tasks"}, **known)
+    *_, row = compare.compare([tmp_path], None)
+    assert row == {"run": "exact", "L": 5.0, "L_se": 0.125}
+    text = (tmp_path / "comparison.md").read_text()
+    assert "| exact |  | 5.00 ± 0.12 |" in text and "Those of rows of one seed or none are over tasks." in text

@@ -18,13 +18,15 @@ from rich.markup import escape
 from rich.table import Table
 
 from heatgen.check import ConfigError
+from heatgen.report.better import caption
 from heatgen.report.compare_figure import draw
 from heatgen.report.page import markdown_table
-from heatgen.report.rows import Row, conditions_of, find_runs, headings_of, references_of, rows_of, variants_of
-from heatgen.report.seeds import groups_of, over_seeds, with_error
+from heatgen.report.rows import Row, conditions_of, errors_over, find_runs, headings_of, references_of, rows_of, variants_of
+from heatgen.report.seeds import groups_of, is_number, over_seeds, with_error
 from heatgen.runtime.files import write_text
 
 COMMAND = "command.txt"  # in a sweep's folder: what was called
+MARKS = "A broken line is what is known exactly; a number behind an arrow is beyond the axis."  # of a figure
 
 
 def compare(
@@ -61,7 +63,7 @@ def compare(
         commands = calls if by_sweep else [*calls, itself + (f" --publish {publish}" if publish else "")]
         for end, content in files.items():
             write_text(folder / f"{name}{end}.json", json.dumps(content, indent=2) + "\n")
-        page = markdown(name, rows, shown, headings, commands, conditions_of(run_dirs))
+        page = markdown(name, rows, shown, headings, commands, conditions_of(run_dirs), errors_over(run_dirs))
         write_text(folder / f"{name}.md", page)
         draw(pictured_by, rows, shown, headings, folder / f"{name}.png")
     console = Console(width=None if sys.stdout.isatty() else 160)  # printed last: a closed pipe loses nothing
@@ -81,19 +83,35 @@ def markdown(
     headings: Mapping[str, str],
     commands: Sequence[str],
     conditions: Sequence[str],
+    over: Sequence[str],
 ) -> str:
-    """The table, under the commands that made the runs and it, above how they were measured."""
+    """The table, under the commands that made the runs and it, above its figure and how they were measured.
+
+    Args:
+        name: of the page.
+        rows: of the table.
+        shown: its columns.
+        headings: of the columns.
+        commands: that made the runs and the table.
+        conditions: how the runs were measured, a line each.
+        over: what the errors of a measurement are over.
+    """
     made, numbers = [f"    {command}" for command in commands], f"All numbers of every run: [{name}.json]({name}.json)."
+    measured = f"over {' or '.join(over)}" if over else "of their measurement"
     if "seeds" in shown:
         numbers = (
             f"Numbers are means over seeds, ± their standard errors over seeds: [{name}.json]({name}.json) has them all, "
-            f"[{name}_seeds.json]({name}_seeds.json) those of every run."
+            f"[{name}_seeds.json]({name}_seeds.json) those of every run. Those of rows of one seed or none are {measured}."
         )
+    elif any(f"{column}_se" in row for row in rows for column in shown):
+        numbers += f" ± are standard errors {measured}."
+    values = [column for column in shown if column != "seeds" and any(is_number(row.get(column)) for row in rows)]
+    better = ["", f"*{caption(values, headings)} {MARKS}*"] if values else []
     cells = [[with_error(row, column) for column in shown] for row in rows]
     table = markdown_table([headings.get(column, column) for column in shown], cells)
     how = ["", "How they were measured:", "", *conditions] if conditions else []
     return "\n".join(
-        [f"# {name}", "", "Made by", "", *made, "", numbers, "", *table, "", f"![{name}]({name}.png)", *how, ""]
+        [f"# {name}", "", "Made by", "", *made, "", numbers, "", *table, "", f"![{name}]({name}.png)", *better, *how, ""]
     )
 
 

@@ -1,19 +1,25 @@
 """The figure of a comparison: samples of every run, and a bar for each of its numbers."""
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from heatgen.report.better import better
 from heatgen.report.page import cell
 from heatgen.report.rows import Row
-from heatgen.report.seeds import error_over_seeds, is_number
+from heatgen.report.seeds import is_number
 from heatgen.runtime.directory import read_info
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from PIL import Image
 
 SIDE = 64  # pixels of a cloud of points
+ACROSS = 3  # panels side by side
+OUTLIER, SPAN = 100.0, 30.0  # times the next largest bar: cut off; times the least one: a log scale
+LINES = ("--", ":", "-.")  # of what is known exactly
 
 
 def draw(
@@ -21,7 +27,8 @@ def draw(
 ) -> None:
     """A line for each row: the first samples of its run where any run drew some, then a bar for each number.
 
-    Means over seeds have their standard error at the bar.
+    Numbers have their standard error at the bar; what is known exactly (a row without a run) is a line through all bars. A
+    bar that is far longer than the others is cut, with an arrow and its number.
     """
     from heatgen.metric.pictures.figure import plots
 
@@ -30,39 +37,98 @@ def draw(
     numbers = [column for column in shown if column not in words and column != "seeds"]
     names = [" ".join(cell(row.get(column)) for column in words).rstrip() for row in rows]
     pictures = [None if run_dir is None else first_samples(run_dir) for run_dir in run_dirs]
-    widths = [3.4] * (any(picture is not None for picture in pictures) or not numbers) + [2] * len(numbers)
-    figure, axes = plt.subplots(
-        *(1, len(widths)),
-        figsize=(2.2 + sum(widths) * 1.1, 0.62 * len(rows) + 0.8),
-        width_ratios=widths,
+    columns = [""] * (any(picture is not None for picture in pictures) or not numbers) + numbers
+    across = min(ACROSS, len(columns))
+    down = -(-len(columns) // across)
+    figure, grid = plt.subplots(
+        *(down, across),
+        figsize=(max(8.0, 2.4 * across + 1.6), down * (0.27 * len(rows) + 0.95)),
         layout="constrained",
         squeeze=False,
         sharey=True,
     )
-    axes[0, 0].set(ylim=(len(rows) - 0.5, -0.5), yticks=range(len(rows)), yticklabels=names)
-    others = axes[0, len(widths) - len(numbers) :]
-    if len(widths) > len(numbers):
-        for i, picture in enumerate(pictures):
-            if picture is not None:
-                axes[0, 0].imshow(picture, extent=(0, 6, i + 0.48, i - 0.48), aspect="auto", interpolation="nearest")
-        axes[0, 0].set(xlim=(0, 6), ylim=(len(rows) - 0.5, -0.5), title="samples", xticks=[])
-    for panel, column in zip(others, numbers, strict=True):
-        values = [value if is_number(value := row.get(column)) else math.nan for row in rows]
-        errors = [math.nan if error is None else error for error in (error_over_seeds(row, column) for row in rows)]
-        panel.barh(range(len(rows)), values, height=0.6, xerr=None if all(map(math.isnan, errors)) else errors)
-        panel.set_title(headings.get(column, column), fontsize=9)
-        panel.locator_params(axis="x", nbins=4)
-        panel.ticklabel_format(axis="x", scilimits=(-3, 4))
-        positive = [value for value in values if value > 0 and math.isfinite(value)]
-        if positive and max(positive) > 100 * min(positive):
-            panel.set_xscale("log")
-        for i, (value, error) in enumerate(zip(values, errors, strict=True)):
-            if math.isfinite(value):
-                end = value if math.isnan(error) else value + error
-                panel.annotate(f" {cell(value)}", (end, i), va="center", fontsize=7)
-        panel.margins(x=0.35)
+    axes = list(grid.flat)
+    for spare in axes[len(columns) :]:
+        spare.remove()
+    for panel, column in zip(axes, columns, strict=False):
+        panel.set(ylim=(len(rows) - 0.5, -0.5), yticks=range(len(rows)), yticklabels=names)
+        panel.tick_params(labelsize=8)
+        if column:
+            draw_bars(panel, run_dirs, rows, column)
+            panel.set_title(textwrap.fill(headings.get(column, column), 34), fontsize=9)
+        else:
+            draw_samples(panel, pictures)
     figure.savefig(path, dpi=110)
     plt.close(figure)
+
+
+def draw_samples(panel: "Axes", pictures: Sequence["Image.Image | None"]) -> None:
+    """The samples of each row, and nothing where there are none."""
+    for i, picture in enumerate(pictures):
+        if picture is not None:
+            panel.imshow(picture, extent=(0, 6, i + 0.48, i - 0.48), aspect="auto", interpolation="nearest")
+    panel.set(xlim=(0, 6), ylim=(len(pictures) - 0.5, -0.5), xticks=[])
+    panel.set_title("samples", fontsize=9)
+
+
+def draw_bars(panel: "Axes", run_dirs: Sequence[Path | None], rows: Sequence[Row], column: str) -> None:
+    """A bar for each row's number of a column, with its error and its text, within limits that an outlier does not move."""
+    values = [value if is_number(value := row.get(column)) else math.nan for row in rows]
+    errors = [error if is_number(error := row.get(f"{column}_se")) else math.nan for row in rows]
+    low, high, log = limits(values)
+    colours = ["0.6" if run_dir is None else "C0" for run_dir in run_dirs]
+    known = None if all(map(math.isnan, errors)) else errors
+    panel.barh(range(len(rows)), values, height=0.6, color=colours, xerr=known, error_kw={"elinewidth": 1})
+    exact = [value for run_dir, value in zip(run_dirs, values, strict=True) if run_dir is None and low <= value <= high]
+    for value, style in zip(exact, LINES * len(exact), strict=False):
+        panel.axvline(value, color="0.4", linestyle=style, linewidth=0.9)
+    if log:
+        panel.set(xscale="log", xlim=(low, high * (high / low) ** 0.45))
+    else:
+        span = high - low
+        panel.set_xlim(low - (0.45 * span if low < 0 else 0), high + (0.45 * span if high > 0 else 0))
+        panel.locator_params(axis="x", nbins=4)
+        panel.ticklabel_format(axis="x", scilimits=(-3, 4))
+    panel.set_xlabel(textwrap.fill(better(column).split(";")[0], 40), fontsize=8)
+    for i, (value, error) in enumerate(zip(values, errors, strict=True)):
+        write_number(panel, i, value, error, (low, high), column in rows[i])
+
+
+def write_number(panel: "Axes", i: int, value: float, error: float, bounds: tuple[float, float], measured: bool) -> None:
+    """The text of row i: its number at the end of its bar, or at the edge that the bar goes beyond, behind an arrow."""
+    low, high = bounds
+    if math.isnan(value):
+        if measured:
+            panel.annotate(" not finite", (0, i), xycoords=("axes fraction", "data"), va="center", fontsize=8, color="C3")
+        return
+    style = {"va": "center", "fontsize": 8}
+    if low <= value <= high or (0 < value < low):
+        end = max(value, low) if math.isnan(error) else min(value + error, high)
+        panel.annotate(f" {cell(value)}", (end, i), **style)
+        return
+    edge, arrow = (0.99, f"{cell(value)} ►") if value > high else (0.01, f"◄ {cell(value)}")
+    side = "right" if value > high else "left"
+    box = {"boxstyle": "square,pad=0.15", "facecolor": "white", "edgecolor": "C3"}
+    panel.annotate(arrow, (edge, i), xycoords=("axes fraction", "data"), ha=side, color="C3", bbox=box, **style)
+
+
+def limits(values: Sequence[float]) -> tuple[float, float, bool]:
+    """The least and the largest number that an axis of bars shows, and whether it is a log scale.
+
+    Of the largest numbers, up to a third are left out, each more than 100 times (of three numbers or two: a million times)
+    the next.
+    """
+    sizes = sorted(abs(value) for value in values if math.isfinite(value))
+    factor = OUTLIER if len(sizes) > 3 else 1e6
+    for _ in range(max(1, len(sizes) // 3)):
+        if len(sizes) > 1 and sizes[-1] > factor * sizes[-2] > 0:
+            sizes.pop()
+    most = sizes[-1] if sizes else 1.0
+    kept = [value for value in values if abs(value) <= most]
+    positive = [value for value in kept if value > 0]
+    if positive and min(kept) >= 0 and max(positive) > SPAN * min(positive):
+        return max(min(positive), most / 1e6) / 3, most, True
+    return min([0.0, *kept]), max([0.0, *kept]) or (0.0 if min([0.0, *kept]) < 0 else 1.0), False
 
 
 def first_samples(run_dir: Path) -> "Image.Image | None":

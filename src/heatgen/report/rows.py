@@ -31,6 +31,8 @@ class Measured(TypedDict, total=False):
     facts: dict[str, object]
     notes: list[str]
     references: dict[str, dict[str, float | None]]
+    reference_errors: dict[str, dict[str, float | None]]
+    errors_over: dict[str, str]
 
 
 def find_runs(folders: Sequence[Path]) -> list[Path]:
@@ -125,17 +127,24 @@ def headings_of(run_dirs: Sequence[Path]) -> dict[str, str]:
 
 def references_of(run_dirs: Sequence[Path], first: str) -> list[Row]:
     """By mode, a row for each thing known exactly that has the same values in all runs, named in the column `first`."""
-    by_mode: dict[str, list[dict[str, dict[str, float | None]]]] = {}
+    by_mode: dict[str, list[Measured]] = {}
     for run_dir in run_dirs:
         for result in results_of(run_dir):
             if result.get("references"):
-                by_mode.setdefault(result["mode"], []).append(result["references"])
-    return [
-        {"run": name, first: name} | dict(values)
-        for several in by_mode.values()
-        for name, values in several[0].items()
-        if all(agree(values, other.get(name, {})) for other in several)
-    ]
+                by_mode.setdefault(result["mode"], []).append(result)
+    rows: list[Row] = []
+    for several in by_mode.values():
+        for name, values in several[0]["references"].items():
+            if all(agree(values, other["references"].get(name, {})) for other in several):
+                errors = several[0].get("reference_errors", {}).get(name, {})
+                rows.append({"run": name, first: name} | dict(values) | {f"{key}_se": e for key, e in errors.items()})
+    return rows
+
+
+def errors_over(run_dirs: Sequence[Path]) -> list[str]:
+    """What the standard errors of the runs' numbers are over, such as fields or tasks."""
+    results = [result for run_dir in run_dirs for result in results_of(run_dir)]
+    return list(dict.fromkeys(over for result in results for over in result.get("errors_over", {}).values()))
 
 
 def agree(one: Mapping[str, float | None], other: Mapping[str, float | None]) -> bool:

@@ -84,15 +84,10 @@ def common_name(rows: Sequence[Row]) -> str:
 
 
 def with_error(row: Row, column: str) -> str:
-    """A cell of a row: a word, a number, or a mean with its standard error over seeds (how many, if some lack it)."""
-    text = cell(row.get(column), error_over_seeds(row, column))
+    """A cell of a row: a word, a number, or one with its standard error; of means, how many seeds, if some lack it."""
+    error = row.get(f"{column}_se")
+    text = cell(row.get(column), error if is_number(error) else None)
     return f"{text} (seeds: {row[f'{column}_seeds']})" if f"{column}_seeds" in row else text
-
-
-def error_over_seeds(row: Row, column: str) -> float | None:
-    """The standard error over seeds of a number; None where it has one seed, or none."""
-    error, seeds = row.get(f"{column}_se"), row.get(f"{column}_seeds", row.get("seeds", 0))
-    return error if is_number(error) and is_number(seeds) and seeds > 1 else None
 
 
 def is_number(value: object) -> TypeGuard[float]:
