@@ -13,12 +13,15 @@ from heatgen.data.grf import GRF
 from heatgen.data.hot_spots import HotSpotFields
 from heatgen.forward.neumann_heat import NeumannHeat
 from heatgen.forward.stochastic_heat import StochasticHeat
+from heatgen.metric.calibration import Calibration
 from heatgen.metric.context import EvalContext
-from heatgen.metric.likelihood import Likelihood
+from heatgen.metric.likelihood import Likelihood, noise_surplus
+from heatgen.metric.physics import Physics
 from heatgen.model.np import NeuralProcessMethod
 from heatgen.model.prediction import Prediction
 from heatgen.noise import SampleNoise, generator
 from heatgen.oracle.find import exact_trajectories
+from heatgen.oracle.trajectory import noise_ceiling
 from heatgen.regime.first_frame import FirstFrame
 from heatgen.regime.random import Random
 from heatgen.runtime.devices import Devices
@@ -155,6 +158,36 @@ def test_a_regime_of_its_own_context_is_measured_once():
     result = Likelihood(targets=4, draws=2)(ctx(make(FirstFrame(targets=4))))
     assert result.facts["regime"] == "first_frame" and math.isnan(result.series["num_context"][0])
     assert result.headline[0] == "frame"
+
+
+def test_the_surplus_of_the_noise_is_its_log_density_minus_the_ceiling():
+    clean = torch.randn(5, 4, 1, N, N, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    y = clean + 0.05 * torch.randn(clean.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    expected = torch.distributions.Normal(clean, 0.05).log_prob(y).flatten(1).mean(1) - noise_ceiling(0.05)
+    assert torch.allclose(noise_surplus(y, clean, 0.05), expected)
+
+
+@pytest.mark.usefixtures("plain")
+def test_exact_rows_have_errors_without_the_noise_and_rise_with_the_context_within_them():
+    result = Likelihood(contexts=[0, 1, 3], targets=4, draws=2)(ctx(make(), n=40))
+    exact, errors = result.references["exact"], result.reference_errors["exact"]
+    noise = result.errors["noise_surplus_context_3"]
+    assert noise == pytest.approx(1 / math.sqrt(2 * 40 * 4 * N * N), rel=0.3)  # a chi^2 of all dimensions of all tasks
+    assert 0 < errors["frame_context_3"] < noise / 3 and result.errors["exact_joint_context_3"] < noise / 3
+    for fewer, more in ((0, 1), (1, 3)):
+        error = math.hypot(errors[f"frame_context_{fewer}"], errors[f"frame_context_{more}"])
+        assert exact[f"frame_context_{more}"] > exact[f"frame_context_{fewer}"] - 2 * error
+    assert exact["joint_context_3"] < noise_ceiling(0.05) and "noise ceiling" in result.reference_errors
+    assert "joint_context_3" not in result.reference_errors["noise ceiling"]  # by formula
+    assert set(result.errors_over.values()) == {"tasks"}
+
+
+@pytest.mark.parametrize("metric", [Likelihood, Calibration, Physics])
+def test_too_many_frames_are_refused_by_the_keys_of_the_metric(metric):
+    with pytest.raises(ConfigError, match=r"^metric\.contexts=\[1, 8\] and metric\.targets=4 ask for up to 12 frames"):
+        metric(contexts=[1, 8], targets=4)(ctx(make()))
+    with pytest.raises(ConfigError, match=r"^metric\.targets=10 ask for up to 11 frames, and the run has 10"):
+        metric(targets=10)(ctx(make(FirstFrame(targets=4))))
 
 
 def test_what_is_out_of_range_is_refused_by_key():

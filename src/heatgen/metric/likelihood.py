@@ -1,7 +1,7 @@
 """mode=likelihood: how probable a neural process finds frames that it has not seen, and how probable they are."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from PIL import Image
@@ -19,6 +19,7 @@ from heatgen.oracle.trajectory import Trajectory, noise_ceiling
 
 KINDS = ("joint", "frame", "pixel")
 EXACT = ("exact_joint", "exact_frame", "exact_factorised", "exact_rmse")
+SURPLUS = "noise_surplus"  # the column of what the realised noise of the targets adds to every log-likelihood
 PLAIN = {"effective_draws": "effective draws", "rmse": "RMSE", "exact_rmse": "exact RMSE"}  # not in nats: name -> label
 
 
@@ -32,6 +33,8 @@ class Likelihood(TaskMetric):
     independent Gaussians (factorised) and the RMSE of the exact mean; gap: exact frame - frame, in nats a frame. The noise
     ceiling is what would be reached if only the noise were unknown. Context frames are never targets. bound: what a model
     with a latent is trained on, on training and held-out fields, with and without the privileged facts of a LUPI model.
+    noise surplus: ln N(y; clean frame, s^2) of the realised noise minus its mean, the ceiling. It is taken off every
+    log-likelihood as a control variate: expectations and differences stay, and the noise is gone from the errors.
     Its arguments are those of `TaskMetric`.
 
     Source:
@@ -43,15 +46,20 @@ class Likelihood(TaskMetric):
     def columns(
         self, ctx: EvalContext, oracle: Trajectory | None, num_context: int | None, indices: Sequence[int]
     ) -> Tensor:
-        """joint, frame, pixel [nats a dimension], draws that count, squared error; exact ones behind: (B, 5 or 9)."""
+        """surplus of the noise, joint, frame, pixel [nats a dimension], draws that count, squared error: (B, 6).
+
+        Exact joint, frame, factorised and squared error behind them where they are known, (B, 10).
+        """
         task = self.task(ctx, num_context, indices)
         prediction, y = self.predict(ctx, task, indices), task.target.values
         whole, by_frame, by_pixel = (x.double() for x in (prediction.joint(y), prediction.frames(y), prediction.pixels(y)))
         size, frames = y[0, 0].numel(), y.shape[1]
+        surplus = noise_surplus(y, task.target_clean, self.model(ctx).noise_std)
         columns = [
-            marginal(whole) / (frames * size),
-            marginal(by_frame).mean(1) / size,
-            marginal(by_pixel).flatten(1).mean(1),
+            surplus,
+            marginal(whole) / (frames * size) - surplus,
+            marginal(by_frame).mean(1) / size - surplus,
+            marginal(by_pixel).flatten(1).mean(1) - surplus,
             effective_sample_size(whole),
             (prediction.mean.double().mean(0) - task.target_clean).square().flatten(1).mean(1),
         ]
@@ -59,9 +67,9 @@ class Likelihood(TaskMetric):
             context, target = (double(frames) for frames in (task.context, task.target))
             best = best_gaussians(oracle, context, target.times)
             columns += [
-                oracle.joint(context, target) / (frames * size),
-                oracle.frames(context, target).mean(1) / size,
-                best.pixels(target.values)[0].flatten(1).mean(1),
+                oracle.joint(context, target) / (frames * size) - surplus,
+                oracle.frames(context, target).mean(1) / size - surplus,
+                best.pixels(target.values)[0].flatten(1).mean(1) - surplus,
                 (best.mean[0] - task.target_clean).square().flatten(1).mean(1),
             ]
         return torch.stack([column.double() for column in columns], dim=1)
@@ -75,18 +83,19 @@ class Likelihood(TaskMetric):
         result: Result,
     ) -> None:
         """The means over tasks, the gap to the exact answer, and pictures."""
-        names = [*KINDS, "effective_draws", "rmse", *(EXACT if oracle is not None else ())]
+        names = [SURPLUS, *KINDS, "effective_draws", "rmse", *(EXACT if oracle is not None else ())]
         model = self.model(ctx)
         size = math.prod(model.process.shape)
         for num_context, table in rows:
             columns = dict(zip(names, table.unbind(1), strict=True))
-            for name, column in columns.items():
+            for name in (*names[1:], SURPLUS):
                 mean = Value.root_mean if name.endswith("rmse") else Value.mean
-                add(result, num_context, mean(name, column, "" if name in PLAIN else "nats/dim", PLAIN.get(name, "")))
+                unit = "" if name in PLAIN else "nats/dim"
+                add(result, num_context, mean(name, columns[name], unit, PLAIN.get(name, "")))
             if oracle is not None:
                 gap = Value.mean("gap", (columns["exact_frame"] - columns["frame"]) * size, "nats/frame")
                 result.add(for_context(gap, num_context))
-                self._refer(result, num_context, noise_ceiling(model.noise_std), size)
+                self._refer(result, num_context, columns, noise_ceiling(model.noise_std), size)
         result.add(*self._bounds(ctx, chosen))
         first, middle = ending(rows[0][0]), ending(self.middle(model))
         wanted = [f"frame{first}", f"frame{middle}", f"gap{middle}", f"rmse{middle}"]
@@ -95,24 +104,25 @@ class Likelihood(TaskMetric):
             "noise ceiling": f"{noise_ceiling(model.noise_std):.6g}",
             "min_std": model.net.likelihood.min_std,
         }
-        result.notes.append("log-likelihoods are in nats a dimension of the targets, none of which is in the context.")
+        result.notes.append(
+            "log-likelihoods are in nats a dimension of the targets, none of which is in the context; what the targets' own "
+            "noise happens to add (noise surplus, 0 on average) is taken off all of them, the exact ones too."
+        )
         result.pictures["likelihoods"] = pictures.likelihoods(result.series, noise_ceiling(model.noise_std))
         result.pictures["frames"] = self._frames(ctx, oracle, chosen[:1])
         result.pictures["film"] = self._film(ctx, oracle, chosen[:1])
 
     @staticmethod
-    def _refer(result: Result, num_context: int | None, ceiling: float, size: int) -> None:
+    def _refer(result: Result, num_context: int | None, columns: Mapping[str, Tensor], ceiling: float, size: int) -> None:
         """The rows of what is known exactly, for one number of context frames."""
-        end, values = ending(num_context), result.values
-        exact, error = values[f"exact_frame{end}"], {"rmse": values[f"exact_rmse{end}"]}
-        rows = {
-            "exact": {"joint": values[f"exact_joint{end}"], "frame": exact} | error,
-            "exact, independent pixels": dict.fromkeys(KINDS, values[f"exact_factorised{end}"]) | error,
-            "noise ceiling": dict.fromkeys(KINDS, ceiling),
-        }
-        for name, row in rows.items():
-            known = row | {"gap": (exact - row["frame"]) * size}
-            result.references.setdefault(name, {}).update({f"{key}{end}": value for key, value in known.items()})
+        end, exact, best = ending(num_context), columns["exact_frame"], columns["exact_factorised"]
+        rmse = Value.root_mean(f"rmse{end}", columns["exact_rmse"])
+        joint, frame = Value.mean(f"joint{end}", columns["exact_joint"]), Value.mean(f"frame{end}", exact)
+        result.refer("exact", joint, frame, rmse, Value(f"gap{end}", 0.0))
+        alone = [Value.mean(f"{kind}{end}", best) for kind in KINDS]
+        result.refer("exact, independent pixels", *alone, rmse, Value.mean(f"gap{end}", (exact - best) * size))
+        most = [Value(f"{kind}{end}", ceiling) for kind in KINDS]
+        result.refer("noise ceiling", *most, Value.mean(f"gap{end}", (exact - ceiling) * size))
 
     def _bounds(self, ctx: EvalContext, chosen: Sequence[int]) -> list[Value]:
         """The objective of a latent model on training and held-out fields, in the regime of training, nats a dimension.
@@ -164,3 +174,9 @@ class Likelihood(TaskMetric):
         context, times = double(task.context), task.target.times.double()
         best = best_gaussians(oracle, context, times)
         return {"exact mean": best.mean[0, 0], "exact std": best.std[0, 0]}
+
+
+def noise_surplus(y: Tensor, clean: Tensor, noise_std: float) -> Tensor:
+    """ln N(y; clean, s^2) a dimension minus its mean, the noise ceiling: (1 - mean of ((y - clean) / s)^2) / 2, (B,)."""
+    eps = (y.double() - clean.double()) / noise_std
+    return 0.5 * (1 - eps.square().flatten(1).mean(1))

@@ -12,7 +12,7 @@ from heatgen import check
 from heatgen.check import ConfigError
 from heatgen.frames import Frames
 from heatgen.metric.context import EvalContext
-from heatgen.metric.result import Result, Series, Value
+from heatgen.metric.result import Result, Series, Value, few_samples
 from heatgen.model.np import NeuralProcessMethod
 from heatgen.model.prediction import Prediction
 from heatgen.model.tasks import Task
@@ -72,7 +72,8 @@ class TaskMetric:
     def __call__(self, ctx: EvalContext) -> Result:
         mode, model = check.option_name(self), self.model(ctx)
         chosen = ctx.choose(mode, self.split, "likelihood", "tasks")
-        result = Result(headline=())
+        result = Result(headline=(), notes=few_samples(len(chosen), "tasks"), over="tasks")
+        self._check_frames(model)
         oracle = self._oracle(ctx, result)
         rows = []
         most, frames = (
@@ -90,6 +91,14 @@ class TaskMetric:
             result.curves = [Series("num_context", abscissa, label="context frames")]
             self.report(ctx, oracle, rows, chosen, result)
         return result
+
+    def _check_frames(self, model: NeuralProcessMethod) -> None:
+        """ConfigError where metric.contexts and metric.targets together are more frames than there are."""
+        there, most = model.process.num_levels + 1, 1 if model.regime.context is None else max(self.contexts)
+        if most + self.targets > there:
+            own = "" if model.regime.context is None else f"metric.contexts={self.contexts} and "
+            asked = f"{own}metric.targets={self.targets} ask for up to {most + self.targets} frames"
+            raise ConfigError(f"{asked}, and the run has {there}; use fewer.")
 
     def model(self, ctx: EvalContext) -> NeuralProcessMethod:
         """The neural process that is measured. ConfigError for other models."""
