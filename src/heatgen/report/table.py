@@ -125,10 +125,13 @@ def table_of_values(result: Result, title: str) -> Table:
     table = Table(title=title, title_justify="left")
     table.add_column("metric")
     table.add_column("value", justify="right")
-    table.add_column("standard error", justify="right")
+    over = dict.fromkeys(result.errors_over.values())
+    one, several = f" over {next(iter(over), '')}" if len(over) == 1 else "", len(over) > 1
+    table.add_column(f"standard error{one}", justify="right")
     table.add_column("unit")
     for value in result.numbers:
         error = "" if value.error is None else six_figures(value.error)
+        error += f" ({result.errors_over[value.name]})" if several and value.name in result.errors_over else ""
         table.add_row(escape(value.label), six_figures(value.value), error, escape(value.unit))
     return table
 
