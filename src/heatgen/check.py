@@ -2,7 +2,7 @@
 
 import difflib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # the commands that read results need no torch
@@ -77,19 +77,34 @@ def shape(key: str, value: object) -> tuple[int, ...]:
     return tuple(integer(key, size, minimum=1) for size in value)
 
 
-def finite(what: str, values: "Tensor", fix: str) -> "Tensor":
+def finite(what: str, values: "Tensor", fix: str, numbers: Sequence[int] | None = None) -> "Tensor":
     """`values`, (n, ...), if all its numbers are finite; the one gate before anything is kept.
 
     Args:
         what: what the rows are, a plural such as "samples" or "features of test images".
         values: one row for each.
         fix: what to do, without a full stop.
+        numbers: of the rows; by default 0, 1, ...
     Raises:
         ConfigError: names the number of bad rows and the first of them.
     """
     bad = ~values.isfinite()
     bad = bad.flatten(1).any(1) if bad.dim() > 1 else bad.reshape(-1)
     if bad.any():
-        first = int(bad.nonzero()[0, 0])
+        place = int(bad.nonzero()[0, 0])
+        first = place if numbers is None else numbers[place]
         raise ConfigError(f"{int(bad.sum())} of {len(bad)} {what} hold NaN or inf (the first is number {first}); {fix}.")
     return values
+
+
+def first_nonfinite(content: object, name: str = "") -> str | None:
+    """The name, such as state_dict.net.weight, of the first tensor with NaN or inf in nested containers; None: there is none."""
+    import torch
+
+    if isinstance(content, torch.Tensor):
+        return None if not content.is_floating_point() or bool(content.isfinite().all()) else name
+    items = (
+        content.items() if isinstance(content, Mapping) else enumerate(content) if isinstance(content, (list, tuple)) else ()
+    )
+    found = (first_nonfinite(value, f"{name}.{key}" if name else str(key)) for key, value in items)
+    return next((bad for bad in found if bad), None)

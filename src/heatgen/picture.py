@@ -9,16 +9,23 @@ import torch
 from PIL import Image, ImageDraw, ImageOps
 from torch import Tensor
 
+from heatgen import check
+
 SMALLEST_TILE = 40  # pixels; smaller images are enlarged by a whole factor, each pixel a square
 MARGIN = 2
 PAPER, INK, FRAME = (250, 250, 248), (24, 74, 140), (160, 160, 160)  # of a cloud
+MARK = (220, 0, 140)  # of pixels that are NaN or inf
 OPACITY = 0.55  # of one of its dots
 BARS = 61  # of a histogram; odd, so that one stands on the middle
 MOST_TILES, MOST_POINTS = 36, 4096  # samples in a film
 
 
 def to_bytes(u: Tensor, truncate: bool = False) -> Tensor:
-    """Fields in [0, 1] as bytes: round(255 u), clipped; floor instead with `truncate` (as the original code does)."""
+    """Fields in [0, 1] as bytes: round(255 u), clipped; floor instead with `truncate` (as the original code does).
+
+    ConfigError for NaN and inf, which are no bytes.
+    """
+    check.finite("images", u, "bytes cannot hold them; look at where they come from")
     scaled = 255 * u.detach().float().clamp(0, 1)
     return (scaled if truncate else scaled.round()).to(torch.uint8).cpu()
 
@@ -77,14 +84,19 @@ def side_by_side(images: Sequence[Image.Image]) -> Image.Image:
 
 
 def grid(u: Tensor, columns: int | None = None) -> Image.Image:
-    """A batch (B, C, H, W) in [0, 1] as one picture; `columns` a row, about as many as rows if None. Points as a cloud."""
+    """A batch (B, C, H, W) in [0, 1] as one picture; `columns` a row, about as many as rows if None. Points as a cloud.
+
+    Pixels that are NaN or inf have a colour of their own, MARK; such points are left out.
+    """
     if is_points(u.shape[1:]):
         return cloud(u)
-    tiles = to_bytes(u)
+    bad = ~u.detach().isfinite().all(1, keepdim=True).cpu()
+    tiles = to_bytes(u.masked_fill(bad.to(u.device), 0))
     if tiles.shape[1] not in (1, 3):
         tiles = tiles[:, :1]
+    tiles = torch.where(bad, torch.tensor(MARK, dtype=torch.uint8)[:, None, None], tiles.expand(-1, 3, -1, -1))
     factor = max(1, math.ceil(SMALLEST_TILE / max(tiles.shape[-2:])))
-    tiles = tiles.repeat_interleave(factor, 2).repeat_interleave(factor, 3).expand(-1, 3, -1, -1)
+    tiles = tiles.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
     count, _, height, width = tiles.shape
     columns = columns or math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)

@@ -17,7 +17,7 @@ class Trainer:
 
     def __init__(self, folder):
         self.default_root_dir, self.global_step, self.is_global_zero = str(folder), 0, True
-        self.should_stop, self.callback_metrics, self.saved = False, {}, {}
+        self.should_stop, self.callback_metrics, self.saved, self.callbacks = False, {}, {}, []
         self.others_stop = False
         self.strategy = SimpleNamespace(reduce_boolean_decision=lambda stop, all: stop or self.others_stop)
 

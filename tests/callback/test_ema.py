@@ -82,7 +82,7 @@ def test_averages_count_optimizer_steps_not_batches():
     ema = started(model)
     fill(model, 0.0)
     for step in (0, 0, 1, 1, 1, 2):
-        ema.on_train_batch_end(SimpleNamespace(global_step=step), model)
+        ema.on_train_batch_end(SimpleNamespace(global_step=step, callbacks=[]), model)
     assert ema.updates == 2
     assert value(ema.averages) == pytest.approx(2 / 11 * 3 / 12, abs=1e-15)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from heatgen import check
 from heatgen.app.requests import SampleRequest
 from heatgen.check import ConfigError
 from heatgen.data.module import DataModule
@@ -98,6 +99,9 @@ def draw_samples(
 
     Returns:
         The samples and their states at level K, (n, C, H, W) float32 each, in order, on every process.
+
+    Raises:
+        ConfigError: samples hold NaN or inf.
     """
     if request.interpolate:
         states = interpolated_states(model, data, devices.device, request.seed, n)
@@ -119,7 +123,8 @@ def draw_samples(
                 film.record(0, first)
             samples.append(bound.generate(first, rng, on_step).float().cpu())
             initial.append(first.cpu())
-    return devices.gather(torch.cat(samples)), devices.gather(torch.cat(initial))
+    found, first_states = devices.gather(torch.cat(samples)), devices.gather(torch.cat(initial))
+    return check.finite("samples", found, model.divergence()), first_states
 
 
 def draw(model: Method, data: DataModule, devices: Devices, root: Path, request: SampleRequest) -> Path:

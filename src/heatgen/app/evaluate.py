@@ -28,6 +28,7 @@ def evaluate(cfg: DictConfig) -> None:
     if launched("evaluate", where, request.folder):
         return
     from heatgen.app.trainer import quiet_lightning
+    from heatgen.metric.context import marked
     from heatgen.report.table import report, report_sweep
 
     quiet_lightning()
@@ -39,7 +40,7 @@ def evaluate(cfg: DictConfig) -> None:
         else:
             load = request.load if delta is None else dataclasses.replace(request.load, delta=float(delta))
             ctx, experiment = context_of_run(load, request, devices)
-        result = metric(ctx)
+        result = marked(metric(ctx), request.mode)
         result.facts |= ({"sampler": label} if label else {}) | (moved(request.load) if request.load else {})
         results.append(result)
         if devices.first:

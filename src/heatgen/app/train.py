@@ -43,7 +43,7 @@ def train(cfg: DictConfig) -> float | None:
 
 def resumed(run_dir: Path, overrides: list[str], groups: Collection[str]) -> DictConfig:
     """The config of a run that goes on: its own, with the values (not the groups) of this command line."""
-    directory.find_checkpoint(run_dir, "last")
+    directory.find_checkpoint(run_dir, "last", resume=True)
     cfg = read_config(run_dir)
     OmegaConf.set_struct(cfg, True)
     for override in OverridesParser.create().parse_overrides(overrides):
@@ -65,6 +65,7 @@ def fit(cfg: DictConfig, request: TrainRequest) -> float:
 
     from heatgen.app.trainer import make_trainer, quiet_lightning
     from heatgen.callback.checkpoints import AtomicIO, Checkpoints
+    from heatgen.callback.finite import finite_of
 
     quiet_lightning()
     L.seed_everything(request.seed, verbose=False)
@@ -87,7 +88,7 @@ def fit(cfg: DictConfig, request: TrainRequest) -> float:
         log.info("run: %s", run_dir)
     loggers = build_loggers(cfg, run_dir) if first else []
     trainer = make_trainer(request.trainer, run_dir, data, list(callbacks.values()), loggers)
-    if checkpoint := directory.find_checkpoint(run_dir, "last") if request.resume else None:
+    if checkpoint := directory.find_checkpoint(run_dir, "last", resume=True) if request.resume else None:
         directory.read_checkpoint(checkpoint)
     started = time.monotonic()
     if model.trainable:
@@ -101,22 +102,30 @@ def fit(cfg: DictConfig, request: TrainRequest) -> float:
         log.info("stopped by a signal at step %d; go on with: %s", trainer.global_step, again)
         sys.exit(128 + stopped)
     best = float(saved.best if saved else math.inf)
+    finite = finite_of(trainer)
+    skipped = finite.skipped if finite else 0
     if first and trainer.global_step:
         parameters = sum(weights.numel() for weights in model.parameters() if weights.requires_grad)
-        result = training_result(best, trainer.global_step, round(time.monotonic() - started), parameters)
+        result = training_result(best, trainer.global_step, round(time.monotonic() - started), parameters, skipped)
         directory.write_result(run_dir, "train", {"mode": "train"} | result.content())
     done = f"trained {trainer.global_step} steps" if model.trainable else "nothing to train"
+    done += f", {skipped} of them left out as they were not finite" if skipped else ""
     done += f", best val/loss {best:.6g}" if math.isfinite(best) else ""
     log.info("%s; next: %s %s", done, call("sample"), typed("run", str(run_dir)))
     return best
 
 
-def training_result(best: float, steps: int, seconds: int, parameters: int) -> Result:
-    """What a training found, beside the results of metrics: its best validation loss, steps, seconds and parameters."""
+def training_result(best: float, steps: int, seconds: int, parameters: int, skipped: int = 0) -> Result:
+    """What a training found, beside the results of metrics: its best validation loss, steps, seconds and parameters.
+
+    skipped: how many of the steps were left out, as trainer.on_nonfinite=skip has it.
+    """
     values = [
         Value("val_loss", best, label="validation loss"),
         Value("steps", steps),
         Value("seconds", seconds, unit="s", label="training time"),
         Value("parameters", parameters),
     ]
-    return Result(values, headline=("val_loss", "seconds", "parameters"))
+    notes = [] if math.isfinite(best) else ["there was no validation, so there is no validation loss."]
+    facts: dict[str, object] = {"steps left out, not finite": skipped} if skipped else {}
+    return Result(values, facts, notes, headline=("val_loss", "seconds", "parameters"))

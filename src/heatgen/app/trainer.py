@@ -13,6 +13,7 @@ from lightning.pytorch.loggers import Logger
 from heatgen import check
 from heatgen.app.requests import Options
 from heatgen.callback.checkpoints import AtomicIO
+from heatgen.callback.finite import Finite
 from heatgen.check import ConfigError
 from heatgen.data.module import DataModule
 from heatgen.runtime import launch
@@ -26,7 +27,7 @@ def make_trainer(
     """A Trainer that counts in optimizer steps and writes into a run's folder.
 
     Args:
-        options: of conf/trainer; max_epochs, where given, replaces max_steps.
+        options: of conf/trainer; max_epochs, where given, replaces max_steps; on_nonfinite is that of `Finite`.
         run_dir: the run.
         data: whose batches make an epoch.
         callbacks: of the training.
@@ -39,6 +40,7 @@ def make_trainer(
     options["accelerator"] = launch.pick_accelerator(options["accelerator"])
     for key in ("val_check_interval", "accumulate_grad_batches", "log_every_n_steps"):
         options[key] = check.integer(f"trainer.{key}", options[key], minimum=1)
+    finite = Finite(options.pop("on_nonfinite", "stop"))
     epochs = options.pop("max_epochs")
     if epochs is not None:
         batch = data.batch_size * options["accumulate_grad_batches"]
@@ -52,7 +54,7 @@ def make_trainer(
         return L.Trainer(
             **options,
             default_root_dir=str(run_dir),
-            callbacks=list(callbacks),
+            callbacks=[finite, *callbacks],  # first, so that nothing is done with what is not finite
             logger=list(loggers) or False,
             plugins=[AtomicIO()],
             max_epochs=-1,

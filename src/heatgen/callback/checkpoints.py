@@ -11,6 +11,8 @@ import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from heatgen import check
+from heatgen.callback.ema import ema_of
+from heatgen.callback.finite import finite_of, folder
 from heatgen.check import ConfigError
 from heatgen.runtime.files import atomic_path
 
@@ -27,9 +29,11 @@ class AtomicIO(TorchCheckpointIO):
             storage_options: not used.
 
         Raises:
-            ConfigError: it cannot be written; the old file is as it was.
+            ConfigError: a tensor holds NaN or inf, or it cannot be written; the old file is as it was.
         """
         target = Path(path)
+        if bad := check.first_nonfinite(checkpoint):
+            raise ConfigError(f"{target} is not written, as {bad} holds NaN or inf; look at the data and the options.")
         try:
             with atomic_path(target) as beside, open(beside, "wb") as file:
                 torch.save(checkpoint, file)
@@ -38,11 +42,6 @@ class AtomicIO(TorchCheckpointIO):
             raise ConfigError(
                 f"The checkpoint {target} cannot be written ({reason}); free space or use another disk."
             ) from error
-
-
-def folder(trainer: L.Trainer) -> Path:
-    """Where a run's checkpoints are."""
-    return Path(trainer.default_root_dir) / "checkpoints"
 
 
 class Checkpoints(L.Callback):
@@ -74,13 +73,21 @@ class Checkpoints(L.Callback):
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.signal = number
 
+    @staticmethod
+    def save(trainer: L.Trainer, model: L.LightningModule, name: str) -> None:
+        """Save a checkpoint. ConfigError, in all processes, for a training that is not finite any longer."""
+        if finite := finite_of(trainer):
+            ema = ema_of(trainer)
+            finite.before_saving(trainer, model, ema.averages if ema else [])
+        trainer.save_checkpoint(folder(trainer) / name)
+
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: object) -> None:
         if trainer.global_step == self.last_step:
             return  # gradients are still being accumulated: a resumed run would lose them
         self.last_step = trainer.global_step
         stop = trainer.strategy.reduce_boolean_decision(bool(self.signal), all=False)
         if stop or self.last_step % self.every == 0:
-            trainer.save_checkpoint(folder(trainer) / "last.ckpt")
+            self.save(trainer, pl_module, "last.ckpt")
         if stop:
             trainer.should_stop = True
             self.signal = self.signal or signal.SIGTERM
@@ -89,11 +96,11 @@ class Checkpoints(L.Callback):
         loss = trainer.callback_metrics.get("val/loss")
         if loss is not None and loss < self.best:
             self.best = float(loss)
-            trainer.save_checkpoint(folder(trainer) / "best.ckpt")
+            self.save(trainer, pl_module, "best.ckpt")
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.global_step % self.every and not self.signal:
-            trainer.save_checkpoint(folder(trainer) / "last.ckpt")
+            self.save(trainer, pl_module, "last.ckpt")
 
     @property
     def state_key(self) -> str:

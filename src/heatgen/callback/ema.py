@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from heatgen import check
+from heatgen.callback.finite import finite_of
 from heatgen.check import ConfigError
 
 
@@ -49,7 +50,11 @@ class EMA(L.Callback):
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: object) -> None:
         if trainer.global_step > self.updates:
-            self.update(pl_module)
+            finite = finite_of(trainer)
+            if finite and finite.left_out == trainer.global_step:
+                self.updates += 1  # a step that was left out
+            else:
+                self.update(pl_module)
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:

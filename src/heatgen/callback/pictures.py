@@ -1,5 +1,6 @@
 """callback=pictures: samples as a grid and a GIF, every so many steps."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -15,14 +16,17 @@ from heatgen import check
 from heatgen.callback.ema import ema_of
 from heatgen.model.module import Method, data_of
 from heatgen.model.prior import start
-from heatgen.picture import Film, grid, save_gif
+from heatgen.picture import MARK, Film, grid, save_gif
+
+log = logging.getLogger("heatgen")
 
 
 class Pictures(L.Callback):
     """Draws samples now and then and at the end, with averaged weights where there are any.
 
     Writes <run>/samples/step_000500.png and process.gif (the latest way back), and sends the grid to every logger that takes
-    images. The noise depends on (seed, sample) alone, so pictures of different steps show the same samples improving.
+    images. The noise depends on (seed, sample) alone, so pictures of different steps show the same samples improving. Pixels
+    that are NaN or inf, of a way back that diverges, have a colour of their own, and a line says so.
 
     Args:
         every: optimizer steps from one picture to the next; 0: never.
@@ -62,6 +66,9 @@ class Pictures(L.Callback):
             samples = begin.model.generate(begin.state, begin.rng, film.record)
         folder = Path(trainer.default_root_dir) / "samples"
         folder.mkdir(parents=True, exist_ok=True)
+        if bad := int((~samples.isfinite()).flatten(1).any(1).sum()):
+            where = f"{bad} of {self.n} samples of the picture at step {trainer.global_step}"
+            log.warning("Note: %s hold NaN or inf (the colour #%02x%02x%02x; points are left out).", where, *MARK)
         to_unit = data.spec.to_unit
         picture = grid(to_unit(samples))
         picture.save(folder / f"step_{trainer.global_step:06d}.png")

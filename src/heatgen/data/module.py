@@ -165,7 +165,7 @@ class DataModule(L.LightningDataModule):
         Returns:
             (B, C, H, W) float32.
         """
-        return Items(self.images(split)).__getitems__(indices)["u0"]
+        return Items(self.images(split), split).__getitems__(indices)["u0"]
 
     def prior_images(self, indices: Sequence[int], seed: int) -> Tensor:
         """The training images that samples start from where the prior of u_K is a degraded training image.
@@ -213,7 +213,7 @@ class DataModule(L.LightningDataModule):
         share = range(self.trainer.global_rank, len(self.images("val")), self.trainer.world_size)
         size = max(1, self.batch_size // self.trainer.world_size)
         batches = [list(share[i : i + size]) for i in range(0, len(share), size)]
-        return self._loader(Items(self.images("val")), batches)
+        return self._loader(Items(self.images("val"), "val"), batches)
 
     def _loader(self, items: Items, batches: Sampler[list[int]] | list[list[int]]) -> DataLoader[Batch]:
         return DataLoader(

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
+from heatgen import check
 from heatgen.data.images import ImageSet, shuffled
 from heatgen.noise import mix
 
@@ -33,13 +34,27 @@ def as_batch(pixels: Tensor, indices: Sequence[int], keys: Sequence[int]) -> Bat
 
 
 class Items(Dataset[Batch]):
-    """Batches by the samples' own numbers, in order; their noise keys are these numbers."""
+    """Batches by the samples' own numbers, in order; their noise keys are these numbers.
 
-    def __init__(self, images: ImageSet):
-        self.images = images
+    Args:
+        images: of a split.
+        split: its name.
+    """
+
+    def __init__(self, images: ImageSet, split: str = "train"):
+        self.images, self.split = images, split
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
-        return as_batch(self.images.pixels(indices), indices, indices)
+        return as_batch(self.finite(self.images.pixels(indices), indices), indices, indices)
+
+    def finite(self, pixels: Tensor, indices: Sequence[int]) -> Tensor:
+        """The pixels of these images, (B, C, H, W). ConfigError that names the first one with NaN or inf."""
+        if not pixels.is_floating_point():
+            return pixels
+        pixels = pixels.float()
+        if not pixels.sum().isfinite():  # a sum is cheap, and says whether it is worth a look
+            check.finite(f"images of split {self.split}", pixels, "repair the data, or leave them out", numbers=indices)
+        return pixels
 
 
 def turned(u: Tensor, orientation: int) -> Tensor:
@@ -73,7 +88,7 @@ class Stream(Items):
     def __getitems__(self, positions: Sequence[int]) -> Batch:
         n = len(self.images)
         indices = [self.order(p // n)[p % n] for p in positions]
-        pixels = self.images.pixels(indices, [mix(self.seed, "crop", p) for p in positions])
+        pixels = self.finite(self.images.pixels(indices, [mix(self.seed, "crop", p) for p in positions]), indices)
         if self.flip:
             mirrored = torch.tensor([mix(self.seed, "flip", p) % 2 for p in positions], dtype=torch.bool)
             pixels[mirrored] = pixels[mirrored].flip(-1)

@@ -1,5 +1,6 @@
 """What every metric is called with: what there is to measure, and how to work through samples on every device."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ from heatgen import check
 from heatgen.check import ConfigError
 from heatgen.data.module import DataModule
 from heatgen.forward.process import ForwardProcess
+from heatgen.metric.result import Result
 from heatgen.model.module import Method
 from heatgen.model.prior import start
 from heatgen.noise import SampleNoise, batches, generator
@@ -66,8 +68,11 @@ class EvalContext:
         return u0.to(self.devices.device, dtype)
 
     def sample(self, n: int, finish: Callable[[Tensor], Tensor], what: str = "sampling") -> Tensor:
-        """finish(u_0) of n samples of the model, in order, on every process; each sample's noise depends on its index."""
-        model = self.trained("sampling")
+        """finish(u_0) of n samples of the model, in order, on every process; each sample's noise depends on its index.
+
+        ConfigError, on every process, where a sample or what becomes of it is not finite.
+        """
+        model, sound = self.trained("sampling"), []
 
         def draw(indices: Sequence[int], advance: Callable[[], object]) -> Tensor:
             def on_step(k: int, u: Tensor) -> None:
@@ -75,19 +80,47 @@ class EvalContext:
 
             begin = start(model, self.data, indices, self.seed, self.devices.device)
             with self.devices.autocast():
-                return finish(begin.model.generate(begin.state, begin.rng, on_step))
+                u0 = begin.model.generate(begin.state, begin.rng, on_step)
+                sound.append(u0.flatten(1).isfinite().all(1, keepdim=True).cpu())
+                return finish(u0.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0))  # those that are not are refused below
 
-        return self.advancing(range(n), draw, what, model.process.num_levels)
+        rows = self.advancing(range(n), draw, what, model.process.num_levels)
+        passed = self.devices.gather(torch.cat(sound) if sound else torch.empty(0, 1, dtype=torch.bool))
+        check.finite("samples", torch.where(passed, 0.0, torch.nan), model.divergence())
+        return check.finite(f"rows of {what}", rows, "the samples are finite, so use another metric.extractor")
 
-    def each(self, indices: Sequence[int], work: Callable[[Sequence[int]], Tensor], what: str) -> Tensor:
-        """work(batch) -> one row a sample, over all samples and devices; the rows in order, on every process."""
+    def each(
+        self,
+        indices: Sequence[int],
+        work: Callable[[Sequence[int]], Tensor],
+        what: str,
+        unknown: Sequence[int] = (),
+        fix: str = "the data are finite, so the model is not there: use another checkpoint, or train it with a lower optimizer.lr",
+    ) -> Tensor:
+        """work(batch) -> one row a sample, over all samples and devices; the rows in order, on every process.
+
+        Args:
+            indices: the samples.
+            work: measures a batch of them.
+            what: is measured, for the bar.
+            unknown: columns that may be NaN, where nobody knows what belongs there.
+            fix: what to do where a row is not finite.
+
+        Raises:
+            ConfigError: on every process, where another number of a row is NaN or inf.
+        """
 
         def once(batch: Sequence[int], advance: Callable[[], object]) -> Tensor:
             rows = work(batch)
             advance()
             return rows
 
-        return self.advancing(indices, once, what, 1)
+        rows = self.advancing(indices, once, what, 1)
+        known = rows.clone() if unknown and rows.dim() > 1 and len(rows) else rows
+        for column in unknown if known is not rows else ():
+            known[:, column] = known[:, column].nan_to_num(nan=0.0)
+        check.finite(f"rows of {what}", known, fix, numbers=indices)
+        return rows
 
     def advancing(
         self, indices: Sequence[int], work: Callable[[Sequence[int], Callable[[], object]], Tensor], what: str, pieces: int
@@ -97,3 +130,26 @@ class EvalContext:
         with self.devices.bar(len(parts) * pieces, what) as bar:
             rows = [work(part, bar.update).cpu() for part in parts]
         return self.devices.gather(torch.cat(rows) if rows else torch.empty(0))
+
+
+def marked(result: Result, mode: str) -> Result:
+    """A result whose numbers that are not finite are stated in a note; JSON has null in their place.
+
+    ConfigError where a number that stands for the whole result is not finite.
+    """
+    lost = [v for v in result.numbers if not math.isfinite(v.value)]
+    unsure = [v for v in result.numbers if v.error is not None and math.isfinite(v.value) and not math.isfinite(v.error)]
+    for value in lost:
+        if value.name in result.headlines:
+            raise ConfigError(
+                f"mode={mode} gives no finite {value.label} ({value.value}), so nothing is written; use another checkpoint, "
+                "or train again with a lower optimizer.lr."
+            )
+    words = [f"{value.label} ({value.value})" for value in lost]
+    words += [f"the standard error of {value.label} ({value.error})" for value in unsure]
+    for curve in result.curves:
+        if bad := sum(not math.isfinite(x) for x in curve.values):
+            words.append(f"{curve.label} at {bad} of {len(curve.values)} places")
+    if words:
+        result.notes.append(f"not defined here, and null in the JSON file: {', '.join(words)}.")
+    return result

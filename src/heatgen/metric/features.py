@@ -119,7 +119,8 @@ class FeatureMetric:
         if ctx.devices.gather(torch.tensor([path.is_file()])).all():  # all processes take the same way
             return torch.from_numpy(np.load(path))
         chosen = sorted(shuffled(len(images), "statistics")[:n])
-        features = ctx.each(chosen, lambda batch: extractor(images.pixels(batch)), f"features of {split}")
+        fix = f"{extractor.name} gives no finite features of them; use another metric.extractor or metric.weights"
+        features = ctx.each(chosen, lambda batch: extractor(images.pixels(batch)), f"features of {split}", fix=fix)
         if ctx.devices.first:
             with atomic_path(path) as beside, beside.open("wb") as file:
                 np.save(file, features.numpy())

@@ -153,6 +153,7 @@ class Score:
             return torch.stack(rows, dim=-1).transpose(0, 1)  # (B, 2, levels)
 
         squares = ctx.advancing(chosen, work, "score errors", len(levels))
+        check.finite("score errors", squares, model.divergence(), numbers=chosen)
         if not devices.first:
             return
         errors, exact = squares.mean(0)
@@ -206,6 +207,7 @@ class Score:
             return torch.stack([found.get(k, torch.full_like(found[0], math.nan)) for k in levels], dim=1)
 
         rows = ctx.advancing(range(n), draw, "sampling", model.process.num_levels)
+        check.finite("samples", rows[:, [i for i, k in enumerate(levels) if k in recorded]], model.divergence())
         return {k: rows[:, i] for i, k in enumerate(levels) if k in recorded}, [k for k in levels if k not in recorded]
 
     def _add_laws(

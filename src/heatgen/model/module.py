@@ -76,6 +76,7 @@ class Method(L.LightningModule):
     trainable = True  # whether there is anything to train
     uses_sampler = True  # whether `generate` calls the sampler
     has_markov_forward = False  # whether reverse steps undo a Markov process, or noises of levels are independent given u_0
+    step_loss: Tensor  # the loss of the latest training step, a scalar
     noise_last_step = False  # whether the reverse step to t = 0 draws noise too, of `reverse_std`
 
     def __init__(
@@ -181,6 +182,13 @@ class Method(L.LightningModule):
         """A word for the noise of the reverse steps, in the names of sample folders."""
         return "own"
 
+    def divergence(self) -> str:
+        """What to do where samples of this model are not finite; the end of a sentence."""
+        if not self.trainable:
+            return "the way back diverges: use another sampler, or sampler.steps"
+        instead = "checkpoint, sampler or sampler.steps" if self.uses_sampler else "checkpoint or weights"
+        return f"the way back diverges: use another {instead}, or train again with a lower optimizer.lr"
+
     def observed(self, white: float) -> Self:
         """This model for states at level K that carry white noise of this deviation, where it can make use of that."""
         return self
@@ -248,6 +256,10 @@ class Method(L.LightningModule):
             optimizer = self.make_optimizer([p for p in self.parameters() if p.requires_grad])
         except (TypeError, ValueError, IndexError) as error:
             raise ConfigError(f"optimizer cannot be built ({error}); check its values.") from error
+        for group in optimizer.param_groups:
+            for key, value in group.items():
+                if isinstance(value, float):
+                    check.number(f"optimizer.{key}", value)
         factor = functools.partial(warmup_factor, warmup_steps=self.warmup_steps)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: factor(step))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
@@ -269,6 +281,7 @@ class Method(L.LightningModule):
         keys = batch["key"].tolist()
         torch.manual_seed(mix(self.seed, "layers", *keys))  # dropout: so that a resumed run repeats it
         loss = self.loss(batch, SampleNoise(keys, self.seed, "train")).mean()
+        self.step_loss = loss.detach()
         self.log("train/loss", loss, prog_bar=True, batch_size=len(keys), sync_dist=True)
         return loss
 

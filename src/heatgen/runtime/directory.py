@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from heatgen.check import ConfigError
+from heatgen.check import ConfigError, first_nonfinite
 from heatgen.runtime.command import call
 from heatgen.runtime.files import write_text
 
@@ -161,22 +161,34 @@ def read_info(run_dir: Path) -> RunInfo:
         raise ConfigError(f"{path} cannot be read ({type(error).__name__}); give another run.") from error
 
 
-def find_checkpoint(run: Path, checkpoint: str) -> Path:
-    """The file of a run's checkpoint `last` or `best`, or `checkpoint` itself where it is a file."""
+def find_checkpoint(run: Path, checkpoint: str, resume: bool = False) -> Path:
+    """The file of a run's checkpoint `last` or `best`, or `checkpoint` itself where it is a file.
+
+    ConfigError where it is missing; with `resume` for a training, which goes on from `last` alone.
+    """
     path = run / "checkpoints" / f"{checkpoint}.ckpt" if checkpoint in ("last", "best") else Path(checkpoint)
-    if not path.is_file():
-        raise ConfigError(f"The checkpoint {path} is missing; train the run further, or give checkpoint=FILE.")
-    return path
+    if path.is_file():
+        return path
+    saved = [name for name in ("last", "best") if (run / "checkpoints" / f"{name}.ckpt").is_file()]
+    if resume:
+        fix = "there is nothing to resume, so start a new run"
+    elif saved:
+        fix = f"give checkpoint={' or checkpoint='.join(saved)}"
+    else:
+        fix = "the run has not saved any yet, so there is nothing to use; train again, or choose another run"
+    raise ConfigError(f"The checkpoint {path} is missing; {fix}.")
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The content of a checkpoint, tensors and plain numbers only. ConfigError if it is cut short or foreign."""
+    """The content of a checkpoint, tensors and plain numbers only. ConfigError if it is cut short, foreign or not finite."""
     import pickle
 
     import torch
 
     try:
         output: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        return output
     except (RuntimeError, EOFError, OSError, IndexError, pickle.UnpicklingError) as error:
         raise ConfigError(f"{path} is cut short or not a checkpoint; use another one, or make it again.") from error
+    if bad := first_nonfinite(output):
+        raise ConfigError(f"{path} holds NaN or inf (first in {bad}); use another checkpoint, or train again.")
+    return output
