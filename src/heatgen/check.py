@@ -98,7 +98,7 @@ def finite(what: str, values: "Tensor", fix: str, numbers: Sequence[int] | None 
 
 
 def first_nonfinite(content: object, name: str = "") -> str | None:
-    """The name, such as state_dict.net.weight, of the first tensor with NaN or inf in nested containers; None: there is none."""
+    """The name, such as state_dict.net.weight, of the first tensor with NaN or inf in nested containers; None: no such."""
     import torch
 
     if isinstance(content, torch.Tensor):

@@ -175,12 +175,12 @@ def test_coverage_is_given_of_the_levels_that_so_few_draws_can_tell():
 
 
 @pytest.mark.usefixtures("plain")
-def test_draws_that_diverge_are_not_left_out():
+@pytest.mark.parametrize("bad", [math.inf, math.nan])
+def test_draws_that_diverge_are_refused(bad):
     model = Exact()
-    model.generate = lambda u, noise, on_step=None: torch.full_like(u, torch.inf)
-    result = Reconstruction(draws=3)(ctx(model, n=5))
-    assert result.values["mse_u0"] == math.inf and not math.isfinite(result.values["z_score_std"])
-    assert not [name for name in result.values if "coverage" in name] and any("not finite" in note for note in result.notes)
+    model.generate = lambda u, noise, on_step=None: torch.full_like(u, bad)
+    with pytest.raises(ConfigError, match=r"5 of 5 rows of reconstructions, process hold NaN or inf .*diverges"):
+        Reconstruction(draws=3)(ctx(model, n=5))
 
 
 def test_the_headline_facts_and_notes(exact):

@@ -86,7 +86,8 @@ class EvalContext:
 
         rows = self.advancing(range(n), draw, what, model.process.num_levels)
         passed = self.devices.gather(torch.cat(sound) if sound else torch.empty(0, 1, dtype=torch.bool))
-        check.finite("samples", torch.where(passed, 0.0, torch.nan), model.divergence())
+        if not passed.all():
+            check.finite("samples", torch.where(passed, 0.0, torch.nan), model.divergence())
         return check.finite(f"rows of {what}", rows, "the samples are finite, so use another metric.extractor")
 
     def each(
@@ -94,8 +95,8 @@ class EvalContext:
         indices: Sequence[int],
         work: Callable[[Sequence[int]], Tensor],
         what: str,
-        unknown: Sequence[int] = (),
-        fix: str = "the data are finite, so the model is not there: use another checkpoint, or train it with a lower optimizer.lr",
+        known: Sequence[int] | None = None,
+        fix: str = "use another checkpoint, or train again with a lower optimizer.lr",
     ) -> Tensor:
         """work(batch) -> one row a sample, over all samples and devices; the rows in order, on every process.
 
@@ -103,11 +104,11 @@ class EvalContext:
             indices: the samples.
             work: measures a batch of them.
             what: is measured, for the bar.
-            unknown: columns that may be NaN, where nobody knows what belongs there.
+            known: the columns that must be finite, as others may be undefined; None: all.
             fix: what to do where a row is not finite.
 
         Raises:
-            ConfigError: on every process, where another number of a row is NaN or inf.
+            ConfigError: on every process, where such a number of a row is NaN or inf.
         """
 
         def once(batch: Sequence[int], advance: Callable[[], object]) -> Tensor:
@@ -116,10 +117,7 @@ class EvalContext:
             return rows
 
         rows = self.advancing(indices, once, what, 1)
-        known = rows.clone() if unknown and rows.dim() > 1 and len(rows) else rows
-        for column in unknown if known is not rows else ():
-            known[:, column] = known[:, column].nan_to_num(nan=0.0)
-        check.finite(f"rows of {what}", known, fix, numbers=indices)
+        check.finite(f"rows of {what}", rows if known is None or not len(rows) else rows[:, known], fix, numbers=indices)
         return rows
 
     def advancing(

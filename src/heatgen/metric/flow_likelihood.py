@@ -78,7 +78,7 @@ class FlowLikelihood:
     def __call__(self, ctx: EvalContext) -> Result:
         self._check(ctx)
         chosen = ctx.choose("flow_likelihood", self.split, "elbo", "samples")  # those of mode=elbo
-        rows = ctx.each(chosen, lambda batch: self._rows(ctx, batch), "probability flow", unknown=(2,))
+        rows = ctx.each(chosen, lambda batch: self._rows(ctx, batch), "probability flow", known=(0, 1, 3))
         return self._result(ctx, rows)
 
     @staticmethod

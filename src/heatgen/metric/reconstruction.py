@@ -195,7 +195,8 @@ class Reconstruction:
             widths.update({name: block.shape[1] for name, block in blocks.items()})
             return torch.cat(list(blocks.values()), dim=1)
 
-        rows = ctx.each(chosen, work, f"reconstructions, {word}")
+        errors = range(4)  # the columns that hold one; those of a spectrum may be undefined
+        rows = ctx.each(chosen, work, f"reconstructions, {word}", errors, ctx.trained("reconstruction").divergence())
         images = ctx.devices.gather(torch.stack(kept) if kept else torch.empty(0))
         if not ctx.devices.first:
             return
