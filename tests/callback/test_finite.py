@@ -103,7 +103,7 @@ def test_without_a_clip_the_sentence_names_it_and_at_the_first_step_not_the_lear
     ):
         fit(Line({3: torch.inf}), tmp_path, gradient_clip_val=None)
     with pytest.raises(
-        ConfigError, match="step 1 is not finite.*no step had been made, so look at the values of the data"
+        ConfigError, match=r"step 1 is not finite.*no step had been made, so look at the values of the data"
     ) as error:
         fit(Line({1: torch.inf}), tmp_path)
     assert "optimizer.lr" not in str(error.value)

@@ -319,7 +319,7 @@ def test_samples_that_diverge_are_refused(bad):
     data = mixture()
     model = Biased(HeatKernel((1, 1, 1), num_levels=3), data)
     model.generate = lambda u, noise, on_step=None: torch.full_like(u, bad)
-    with pytest.raises(ConfigError, match="50 of 50 samples hold NaN or inf .*the way back diverges"):
+    with pytest.raises(ConfigError, match=r"50 of 50 samples hold NaN or inf .*the way back diverges"):
         Score(levels=3)(ctx(model, data, n=50))
 
 

@@ -143,7 +143,8 @@ def norm_of_gradient(optimizer: torch.optim.Optimizer) -> Tensor:
     gradients = [p.grad for p in parameters if p.grad is not None]
     if not gradients:
         return torch.zeros((), device=parameters[0].device)
-    return torch.stack(torch._foreach_norm(gradients)).norm()
+    norm: Tensor = torch.stack(torch._foreach_norm(gradients)).norm()
+    return norm
 
 
 def folder(trainer: L.Trainer) -> Path:
