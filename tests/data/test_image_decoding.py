@@ -286,7 +286,7 @@ def test_every_frame_of_an_animation_or_page_of_a_file_can_be_read(tmp_path: Pat
 def test_what_pillow_decodes_is_read_and_drawings_and_containers_are_not() -> None:
     read_too = {".gif", ".jfif", ".webp", ".jp2", ".tga", ".qoi", ".ppm", ".pfm", ".bmp", ".tif", ".png", ".jpg", ".mpo"}
     assert read_too <= suffixes()
-    assert not {".eps", ".ps", ".wmf", ".emf", ".h5", ".mpg", ".grib", ".pdf", ".svg"} & suffixes()
+    assert not {".eps", ".ps", ".wmf", ".emf", ".h5", ".mpg", ".grib", ".fits", ".pdf", ".svg"} & suffixes()
 
 
 # what cannot be read -------------------------------------------------------------------------------------------------------

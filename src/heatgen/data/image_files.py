@@ -14,8 +14,9 @@ from heatgen.check import ConfigError
 from heatgen.data.image_decoding import Decoding, decoded, shown
 
 Made = TypeVar("Made")
-KINDS = (  # what Pillow decodes by itself; not EPS, PS and WMF, which are drawings, nor HDF5, GRIB, BUFR and MPEG
-    *("AVIF", "BLP", "BMP", "CUR", "DCX", "DDS", "DIB", "FITS", "FLI", "FTEX", "GBR", "GIF", "ICNS", "ICO", "IM", "JPEG"),
+KINDS = (  # what Pillow decodes by itself; not EPS, PS and WMF, which are drawings, HDF5, GRIB, BUFR and MPEG, which it only
+    # knows, nor FITS, whose zero and scale it overlooks
+    *("AVIF", "BLP", "BMP", "CUR", "DCX", "DDS", "DIB", "FLI", "FTEX", "GBR", "GIF", "ICNS", "ICO", "IM", "JPEG"),
     *("JPEG2000", "MSP", "PCD", "PCX", "PIXAR", "PNG", "PPM", "PSD", "QOI", "SGI", "SUN", "TGA", "TIFF", "WEBP", "XBM"),
     "XPM",
 )

@@ -80,30 +80,30 @@ class Walk:
         while folders or links:
             linked = not folders
             here = folders.pop() if folders else links.pop(0)
-            if here in skipped or not self._enter(here, linked):
+            if here in skipped or not (real := self._enter(here, linked)):
                 continue
             for entry in scan(here):
                 facts = status(entry)
                 if facts is not None and stat.S_ISDIR(facts.st_mode) and not left_alone(entry.name):
                     (links if entry.is_symlink() else folders).append(entry.path)
                 elif self._takes(entry, facts):
-                    found.append((entry.is_symlink() or linked, Path(entry.path), identity(entry.path, facts)))
+                    found.append((entry.is_symlink() or linked, Path(entry.path), identity(entry, facts, real)))
         found.sort(key=lambda item: item[:2])
         return sorted(path for _, path, key in found if self._first(path, key))
 
-    def _enter(self, folder: str, linked: bool) -> bool:
-        """Whether a folder is to be read now: not for a second time, nor one that holds the link which leads there."""
+    def _enter(self, folder: str, linked: bool) -> str | None:
+        """The real path of a folder that is to be read now; None for a second time, and where it holds the link to it."""
         real = os.path.realpath(folder)
         if linked:
             inside = os.path.join(os.path.realpath(os.path.dirname(folder)), "")
             if any(place.startswith(os.path.join(real, "")) for place in (inside, os.path.realpath(self.root) + os.sep)):
                 self.ledger.add(LOOP, folder)
-                return False
+                return None
         if real in self.folders:
             self.ledger.add(AGAIN, folder)
-            return False
+            return None
         self.folders.add(real)
-        return True
+        return real
 
     def _takes(self, entry: "os.DirEntry[str]", facts: os.stat_result | None) -> bool:
         """Whether an entry that is no folder to be entered is an image file; the ledger is told where not."""
@@ -150,10 +150,17 @@ def status(entry: "os.DirEntry[str]") -> os.stat_result | None:
         return None
 
 
-def identity(path: str, facts: os.stat_result | None) -> object:
-    """What is the same of all names of a file: its place, or where it has several by itself, its number on the disk."""
-    several = facts is not None and facts.st_nlink > 1 and facts.st_ino
-    return (facts.st_dev, facts.st_ino) if facts is not None and several else os.path.realpath(path)
+def identity(entry: "os.DirEntry[str]", facts: os.stat_result | None, folder: str) -> object:
+    """What is the same of all names of a file: its place, or where it has several by itself, its number on the disk.
+
+    Args:
+        entry: a name of it.
+        facts: its `status`.
+        folder: the real path of the folder that it is in.
+    """
+    if facts is not None and facts.st_nlink > 1 and facts.st_ino:
+        return facts.st_dev, facts.st_ino
+    return os.path.realpath(entry.path) if entry.is_symlink() else os.path.join(folder, entry.name)
 
 
 def images_inside(entry: "os.DirEntry[str]") -> int:
