@@ -218,6 +218,8 @@ def test_rows_that_diverged_are_cut_and_the_others_fill_their_axis(tmp_path, mon
         ([math.nan], (0.0, 1.0, False)),
         ([math.inf, 1.0, 2.0, 2.0], (0.0, 2.0, False)),
         ([-3.0, -2.0], (-3.0, 0.0, False)),
+        ([1.4, 1.5, 1.6], (1.4, 1.6, False)),  # near each other
+        ([1.5, 1.5], (0.0, 1.5, False)),
     ],
 )
 def test_limits_are_those_of_the_many(values, expected):

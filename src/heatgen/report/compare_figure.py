@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 SIDE = 64  # pixels of a cloud of points
 ACROSS = 3  # panels side by side
 OUTLIER, SPAN = 100.0, 30.0  # times the next largest bar: cut off; times the least one: a log scale
+NEAR = 0.3  # of the largest number, spread over which numbers are dots on an axis without 0
 LINES = ("--", ":", "-.")  # of what is known exactly
 
 
@@ -78,7 +79,12 @@ def draw_bars(panel: "Axes", run_dirs: Sequence[Path | None], rows: Sequence[Row
     low, high, log = limits(values)
     colours = ["0.6" if run_dir is None else "C0" for run_dir in run_dirs]
     known = None if all(map(math.isnan, errors)) else errors
-    panel.barh(range(len(rows)), values, height=0.6, color=colours, xerr=known, error_kw={"elinewidth": 1})
+    if low * high > 0 and not log:  # numbers so near each other that bars from 0 would look the same
+        if known:
+            panel.errorbar(values, range(len(rows)), xerr=known, fmt="none", ecolor="black", elinewidth=1)
+        panel.scatter(values, range(len(rows)), color=colours, s=22, zorder=3)
+    else:
+        panel.barh(range(len(rows)), values, height=0.6, color=colours, xerr=known, error_kw={"elinewidth": 1})
     exact = [value for run_dir, value in zip(run_dirs, values, strict=True) if run_dir is None and low <= value <= high]
     for value, style in zip(exact, LINES * len(exact), strict=False):
         panel.axvline(value, color="0.4", linestyle=style, linewidth=0.9)
@@ -86,7 +92,8 @@ def draw_bars(panel: "Axes", run_dirs: Sequence[Path | None], rows: Sequence[Row
         panel.set(xscale="log", xlim=(low, high * (high / low) ** 0.45))
     else:
         span = high - low
-        panel.set_xlim(low - (0.45 * span if low < 0 else 0), high + (0.45 * span if high > 0 else 0))
+        near = 0.1 * span if low * high > 0 else 0.0
+        panel.set_xlim(low - (0.45 * span if low < 0 else near), high + (0.45 * span if high > 0 else near))
         panel.locator_params(axis="x", nbins=4)
         panel.ticklabel_format(axis="x", scilimits=(-3, 4))
     panel.set_xlabel(textwrap.fill(better(column).split(";")[0], 40), fontsize=8)
@@ -103,8 +110,11 @@ def write_number(panel: "Axes", i: int, value: float, error: float, bounds: tupl
         return
     style = {"va": "center", "fontsize": 8}
     if low <= value <= high or (0 < value < low):
-        end = max(value, low) if math.isnan(error) else min(value + error, high)
-        panel.annotate(f" {cell(value)}", (end, i), **style)
+        half = 0.0 if math.isnan(error) else error
+        end, side = (value - half, "right") if value < 0 else (min(max(value + half, low), 1.1 * high), "left")
+        beside = {"xytext": (-5 if value < 0 else 5, 0), "textcoords": "offset points"}
+        box = {"boxstyle": "square,pad=0", "facecolor": "white", "edgecolor": "none", "alpha": 0.7}
+        panel.annotate(cell(value), (end, i), ha=side, bbox=box, **beside, **style)
         return
     edge, arrow = (0.99, f"{cell(value)} ►") if value > high else (0.01, f"◄ {cell(value)}")
     side = "right" if value > high else "left"
@@ -115,8 +125,8 @@ def write_number(panel: "Axes", i: int, value: float, error: float, bounds: tupl
 def limits(values: Sequence[float]) -> tuple[float, float, bool]:
     """The least and the largest number that an axis of bars shows, and whether it is a log scale.
 
-    Of the largest numbers, up to a third are left out, each more than 100 times (of three numbers or two: a million times)
-    the next.
+    From 0 unless they are near each other. Of the largest numbers, up to a third are left out, each more than 100 times (of
+    three numbers or two: a million times) the next.
     """
     sizes = sorted(abs(value) for value in values if math.isfinite(value))
     factor = OUTLIER if len(sizes) > 3 else 1e6
@@ -128,7 +138,10 @@ def limits(values: Sequence[float]) -> tuple[float, float, bool]:
     positive = [value for value in kept if value > 0]
     if positive and min(kept) >= 0 and max(positive) > SPAN * min(positive):
         return max(min(positive), most / 1e6) / 3, most, True
-    return min([0.0, *kept]), max([0.0, *kept]) or (0.0 if min([0.0, *kept]) < 0 else 1.0), False
+    least, largest = min(kept, default=0.0), max(kept, default=0.0)
+    if least < largest and least * largest > 0 and largest - least < NEAR * most:
+        return least, largest, False
+    return min(0.0, least), max(0.0, largest) or float(least >= 0), False
 
 
 def first_samples(run_dir: Path) -> "Image.Image | None":
