@@ -2,6 +2,9 @@
 
 import os
 import pickle
+import re
+import subprocess
+import sys
 
 import h5py
 import numpy as np
@@ -125,13 +128,28 @@ def refused(path, match, resolution=N):
 
 
 def test_a_file_that_is_missing_cut_short_or_not_hdf5_is_refused_by_name(tmp_path):
-    refused(tmp_path / "none.h5", "does not exist; write it with python -m heatgen.data.grf")
+    refused(tmp_path / "none.h5", r"does not exist or is no file; put it there: .* \(count, N, N\)")
     whole = put(tmp_path / "a.h5").read_bytes()
-    for size in (len(whole) - 100, len(whole) // 2, 60, 0):
+    for size, match in (
+        (len(whole) - 100, "cut short at"),
+        (60, "is not a complete HDF5 file"),
+        (0, r"is empty \(0 bytes\)"),
+    ):
         (tmp_path / "a.h5").write_bytes(whole[:size])
-        refused(tmp_path / "a.h5", "is not a complete HDF5 file")
+        refused(tmp_path / "a.h5", match)
     (tmp_path / "a.h5").write_text("fields\n1 2 3\n" * 100)
-    refused(tmp_path / "a.h5", "is not a complete HDF5 file")
+    refused(tmp_path / "a.h5", "is not an HDF5 file: it starts with b'fields")
+
+
+def test_a_file_that_is_being_written_is_said_to_be(tmp_path):
+    """The lock of another process, which this one takes for its own were it the writer too."""
+    path = put(tmp_path / "a.h5")
+    lines = "import h5py, sys; f = h5py.File(sys.argv[1], 'r+'); print('open', flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", lines, str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as writer:
+        assert writer.stdout.readline() == b"open\n"
+        refused(path, "is open in a program that writes it; close it there.*HDF5_USE_FILE_LOCKING=FALSE")
+        writer.stdin.close()
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "published"])
@@ -139,36 +157,83 @@ def test_fields_of_another_resolution_are_refused_with_both_sizes(tmp_path, layo
     refused(put(tmp_path / "a.h5", layout), "6x6 and data.resolution is 8; use data.resolution=6", resolution=8)
 
 
-def test_files_of_another_kind_are_refused(tmp_path):
-    path = tmp_path / "a.h5"
-    neither, square = "neither a dataset `fields` nor one numbered", "does not hold square fields of floating-point"
-    refused(foreign(path), neither)
-    refused(foreign(path, images=FIELDS), neither)
-    refused(foreign(path, _00000=FIELDS[0], labels=FIELDS[0]), neither)
-    refused(foreign(path, fields=FIELDS[0]), square)
-    refused(foreign(path, fields=FIELDS[:0]), square)
-    refused(foreign(path, fields=FIELDS[:, :4]), square)
-    refused(foreign(path, fields=FIELDS.astype(int)), square)
-    refused(foreign(path, _00000=FIELDS), square)
+def test_files_of_another_kind_are_refused_with_what_they_hold_and_a_cure_that_keeps_it(tmp_path):
+    path, wanted = tmp_path / "a.h5", r"a dataset `fields` of shape \(count, N, N\), float32 or float64"
+    refused(foreign(path), f"but nothing; heatgen reads {wanted}")
+    refused(foreign(path, images=FIELDS), r"`images` \(11, 6, 6\) float64; .*\.move\('images', 'fields'\)")
+    refused(foreign(path, **{"run/u": FIELDS}), r"`run` \(a group\); .*\.move\('run/u', 'fields'\)")
+    refused(foreign(path, _00000=FIELDS[0], labels=FIELDS[0]), f"`00000`.*`labels`.*{wanted}")
+    refused(foreign(path, fields=FIELDS[0]), r"square fields: `fields` \(6, 6\) float64; store fields\[None\]")
+    refused(foreign(path, fields=FIELDS[:0]), "it is empty")
+    refused(foreign(path, fields=FIELDS[:, :4]), "height and width must be equal")
+    refused(foreign(path, fields=FIELDS[:, None]), r"store fields\[:, 0\] instead")
+    refused(foreign(path, fields=FIELDS[..., None]), r"store fields\[\.\.\., 0\] instead")
+    refused(foreign(path, fields=FIELDS.astype("i4")), r"is int32; convert it once, with \.astype\('float64'\)")
+    refused(foreign(path, fields=FIELDS + 1j), "is complex128; store the real part")
+    refused(foreign(path, fields=h5py.Empty("f8")), "null dataspace")
+    refused(foreign(path, fields=np.zeros(3, [("a", "f8"), ("b", "i4")])), r"of dtype \[\('a', '<f8'\)")
+    refused(foreign(path, _00000=FIELDS), r"`00000` \(11, 6, 6\) float64; numbered datasets are \(N, N\) each")
+    for options in ({}, {"chunks": (1, N, N)}):
+        with h5py.File(path, "w") as file:
+            file.create_dataset("fields", (10**9, N, N), "f8", **options)
+        refused(path, "claims 1000000000 fields .* and not all of them were written")
     with h5py.File(path, "w") as file:
-        file.create_group("00000")
-    refused(path, neither)
+        file["fields"] = h5py.SoftLink("/elsewhere")
+    refused(path, r"`fields` \(a link to /elsewhere that leads nowhere\)")
 
 
-def test_a_field_that_is_broken_is_refused_when_it_is_read(tmp_path):
-    path, holed = tmp_path / "a.h5", FIELDS.copy()
-    holed[1, 2, 3] = np.nan
-    refused(foreign(path, fields=holed), "another shape or is not finite")
+def test_a_field_that_is_broken_is_named(tmp_path):
+    holed = FIELDS.copy()
+    for value, match in (
+        (np.nan, "field 1 holds NaN or inf"),
+        (-np.inf, "NaN or inf"),
+        (1e300, r"numbers up to 1\.0e\+300"),
+    ):
+        holed[1, 2, 3] = value
+        refused(foreign(tmp_path / f"{match[:7]}.h5", fields=holed), match)
     path = foreign(tmp_path / "b.h5", _00000=FIELDS[0], _00001=FIELDS[1, :4], _00002=FIELDS[2])
-    refused(path, "cannot be read completely")
+    refused(path, r"field 1 \(`00001`\) is \(4, 6\) float64 and others are \(6, 6\) floats")
     path = foreign(tmp_path / "c.h5", _00000=FIELDS[0], _00002=FIELDS[1])
     with h5py.File(path, "a") as file:
         file.create_group("00001")
-    refused(path, "cannot be read completely")
+    refused(path, r"cannot be read completely: field 1 \(`00001`\)")
     file = FieldFile(put(tmp_path / "d.h5"), N)
     file.path.write_bytes(file.path.read_bytes()[:3000])
     with pytest.raises(ConfigError, match=r"d\.h5 is not a complete HDF5 file"):
         file.raw([COUNT - 1])
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("mean", np.zeros(3), r"is an array of shape \(3,\), not a number"),
+        ("std", np.nan, "is nan, which is not finite"),
+        ("std", 0.0, "is 0 where 1.* is measured"),
+        ("mean", "", "not a number"),
+        ("mean", h5py.Empty("f8"), "of type Empty, not a number"),
+        ("resolution", 64, "is 64"),
+    ],
+)
+def test_attributes_that_the_fields_contradict_do_not_count_and_are_said(tmp_path, caplog, key, value, words):
+    path = put(tmp_path / "a.h5")
+    with h5py.File(path, "a") as file:
+        file.attrs[key] = value
+    assert FieldFile(path, N).moments() == measured(FieldArray(FIELDS))
+    (note,) = caplog.messages
+    assert re.search(rf"the attribute {key} of .*a\.h5 .*{words}.*; the fields count", note)
+
+
+def test_attributes_of_fields_that_were_changed_do_not_count(tmp_path, caplog):
+    path = put(tmp_path / "a.h5")
+    with h5py.File(path, "a") as file:
+        file["fields"][...] *= 10
+    assert FieldFile(path, N).moments() == measured(FieldArray(FIELDS * 10)) and len(caplog.messages) == 2
+    with h5py.File(path, "a") as file:
+        file.attrs.update({"n": "4", "std": file["fields"][()].std(), "mean": np.array([file["fields"][()].mean()])})
+    caplog.clear()
+    file = FieldFile(path, N)
+    assert file.facts["n"] == 4 and file.moments() == pytest.approx((10 * FIELDS.mean(), 10 * FIELDS.std()))
+    assert not caplog.messages
 
 
 def test_a_file_is_replaced_only_where_it_may_be(tmp_path):

@@ -5,6 +5,7 @@ field at the root, named 00000, 00001, ... In both the attributes of the file sa
 all its numbers. Files of others need no attributes.
 """
 
+import logging
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -15,12 +16,15 @@ import numpy as np
 
 from heatgen import check
 from heatgen.check import ConfigError
-from heatgen.data.fields import Moments, measured
+from heatgen.data.field_layout import DAMAGE, find_layout, in_words, number_of, open_file
+from heatgen.data.fields import Moments, evenly, measured
+from heatgen.runtime import launch
 from heatgen.runtime.files import atomic_path
 
+log = logging.getLogger("heatgen")
 LAYOUTS = ("contiguous", "published")
 DTYPES = ("float64", "float32")
-FIX = "write it with python -m heatgen.data.grf out=FOLDER"
+LARGEST = 1e150  # of a number, whose square must be one too
 
 Facts = dict[str, float | int | str]  # what a file says of itself: its attributes
 
@@ -29,32 +33,39 @@ class FieldFile:
     """The fields of an HDF5 file of either layout, read when they are needed.
 
     The file is opened when it is needed, by each process for itself: it is closed before a process forks, and left out of
-    pickles.
+    pickles. Of its attributes n, resolution, mean and std are read; those that its fields contradict do not count, which a
+    note says.
 
     Args:
         path: the file.
         resolution: N of its fields, (N, N).
     Raises:
-        ConfigError: names a file that is missing, truncated, of another kind or of fields of another resolution.
+        ConfigError: names a file that is missing, locked, truncated, of another kind or of fields of another resolution,
+            and what it holds.
     """
 
     def __init__(self, path: Path, resolution: int):
         self.path, self.resolution = path, resolution
         self._file: h5py.File | None = None
-        self.names: list[str] | None = None  # of the published layout's datasets
+        self.facts: dict[str, float] = {}  # the attributes that are numbers
+        self.unreadable: dict[str, str] = {}  # the others, in words
         try:
-            shape, kind = self._head()
-            self.facts: Facts = dict(self.file.attrs)
+            layout = find_layout(self.file, path, resolution)
+            for key in ("n", "resolution", "mean", "std"):
+                value, words = number_of(self.file, key)
+                self.facts |= {} if value is None else {key: value}
+                self.unreadable |= {key: words} if words else {}
+        except DAMAGE as error:
+            if isinstance(error, ConfigError):
+                raise
+            raise ConfigError(f"{path} is damaged ({in_words(error)}); copy or write it again.") from error
         finally:
             self.close()
-        if len(shape) != 3 or shape[0] < 1 or shape[1] != shape[2] or kind != "f":
-            raise ConfigError(f"{path} does not hold square fields of floating-point numbers; {FIX}.")
-        if shape[1] != resolution:
-            raise ConfigError(
-                f"{path} holds fields of {shape[1]}x{shape[1]} and data.resolution is {resolution}; "
-                f"use data.resolution={shape[1]} or another data.path."
-            )
-        self.count = shape[0]
+        self.count, self.names = layout.size, layout.names
+        if self.facts.get("resolution", resolution) != resolution:
+            self.unreadable["resolution"] = f"{self.facts['resolution']:g}"
+        for key in {"resolution", "mean", "std"} & set(self.unreadable):
+            self.ignore(key, self.unreadable[key])
 
     def __len__(self) -> int:
         return self.count
@@ -66,12 +77,7 @@ class FieldFile:
     def file(self) -> h5py.File:
         """The file, opened where it is not."""
         if self._file is None:
-            if not self.path.is_file():
-                raise ConfigError(f"{self.path} does not exist; {FIX}.")
-            try:
-                self._file = h5py.File(self.path, "r")
-            except OSError as error:
-                raise ConfigError(f"{self.path} is not a complete HDF5 file ({error}); {FIX}.") from error
+            self._file = open_file(self.path)
             OPEN.add(self)
         return self._file
 
@@ -81,36 +87,64 @@ class FieldFile:
             self._file.close()
             self._file = None
 
+    def ignore(self, key: str, words: str) -> None:
+        """Say that an attribute does not count."""
+        self.facts.pop(key, None)
+        if launch.rank() == 0:
+            log.warning("Note: the attribute %s of %s is %s; the fields count.", key, self.path, words)
+
     def raw(self, indices: Sequence[int]) -> np.ndarray:
-        """Some fields, (B, N, N) float64. ConfigError where one cannot be read, has another shape or is not finite."""
-        try:
-            array = np.stack([self._field(i) for i in indices]).astype(np.float64)
-        except (KeyError, OSError, TypeError, ValueError) as error:
-            raise ConfigError(f"{self.path} cannot be read completely ({error}); {FIX}.") from error
-        if array.shape[1:] != (self.resolution, self.resolution) or not np.isfinite(array).all():
-            raise ConfigError(f"{self.path} holds a field that has another shape or is not finite; {FIX}.")
+        """Some fields, (B, N, N) float64. ConfigError names one that cannot be read, has another shape or is not finite."""
+        array = np.empty((len(indices), self.resolution, self.resolution))
+        for row, index in enumerate(indices):
+            try:
+                field = self._field(index)
+            except DAMAGE as error:
+                if isinstance(error, ConfigError):
+                    raise
+                what = f"{self.path} cannot be read completely: {self._name(index)}"
+                raise ConfigError(f"{what} ({in_words(error)}); copy or write it again.") from error
+            if field.shape != array.shape[1:] or field.dtype.kind != "f":
+                what = f"{self.path}: {self._name(index)} is {field.shape} {field.dtype}"
+                raise ConfigError(f"{what} and others are {array.shape[1:]} floats; write fields of one shape.")
+            with np.errstate(over="ignore", invalid="ignore"):
+                array[row] = field
+        self._check(indices, array)
         return array
 
+    def _check(self, indices: Sequence[int], array: np.ndarray) -> None:
+        """ConfigError for fields that are not finite, or too large to be squared."""
+        with np.errstate(invalid="ignore"):
+            largest = np.abs(array).max((1, 2), initial=0)
+        bad = np.flatnonzero(~(largest < LARGEST))
+        if not len(bad):
+            return
+        name, worst = self._name(indices[bad[0]]), largest[bad[0]]
+        if np.isfinite(worst):
+            raise ConfigError(f"{self.path}: {name} holds numbers up to {worst:.1e}; give the fields in a larger unit.")
+        raise ConfigError(f"{self.path}: {name} holds NaN or inf; repair or remove that field.")
+
     def moments(self) -> tuple[float, float]:
-        """The mean and standard deviation of all numbers: what the file says of itself, else measured."""
-        if "mean" in self.facts and "std" in self.facts:
-            return float(self.facts["mean"]), float(self.facts["std"])
-        return measured(self)
+        """The mean and standard deviation of all numbers: measured; of a large file, its attributes where a part agrees."""
+        part = evenly(len(self), self.resolution**2)
+        found = measured(self, part)
+        if not {"mean", "std"} <= self.facts.keys():
+            return found if len(part) == len(self) else measured(self)
+        told = self.facts["mean"], self.facts["std"]
+        near = 1e-6 if len(part) == len(self) else 0.05  # of the deviation, where a part stands for the whole
+        for key, value, own in zip(("mean", "std"), told, found, strict=True):
+            if not abs(value - own) <= near * found[1] + 1e-9 * abs(found[0]):
+                self.ignore(key, f"{value:.6g} where {own:.6g} is measured")
+        if len(self.facts.keys() & {"mean", "std"}) == 2:
+            return told[0], told[1]
+        return found if len(part) == len(self) else measured(self)
+
+    def _name(self, index: int) -> str:
+        return f"field {index}" if self.names is None else f"field {index} (`{self.names[index]}`)"
 
     def _field(self, index: int) -> np.ndarray:
         field: np.ndarray = self.file["fields"][index] if self.names is None else self.file[self.names[index]][()]
         return field
-
-    def _head(self) -> tuple[tuple[int, ...], str]:
-        """The shape (count, N, N) and the kind of number of the file; published files are judged by their first field."""
-        if isinstance(fields := self.file.get("fields"), h5py.Dataset):
-            return fields.shape, fields.dtype.kind
-        names = sorted(self.file)
-        first = self.file[names[0]] if names and all(name.isdecimal() for name in names) else None
-        if not isinstance(first, h5py.Dataset):
-            raise ConfigError(f"{self.path} holds neither a dataset `fields` nor one numbered dataset a field; {FIX}.")
-        self.names = names
-        return (len(names), *first.shape), first.dtype.kind
 
 
 OPEN: WeakSet[FieldFile] = WeakSet()

@@ -30,6 +30,8 @@ class GaussianMixture(Points):
         ConfigError: for means, stds and weights that do not fit each other.
     """
 
+    drawn_from_law = True
+
     def __init__(
         self,
         dimension: int = 2,

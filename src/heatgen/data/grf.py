@@ -5,6 +5,8 @@ resolution=32 train=2500 val=500 test=500 seed=0 layout=contiguous (or published
 """
 
 import functools
+import logging
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
@@ -19,11 +21,14 @@ from tqdm import tqdm
 from heatgen import check
 from heatgen.check import ConfigError
 from heatgen.data.field_files import DTYPES, LAYOUTS, Facts, FieldFile, check_free, write_fields
-from heatgen.data.fields import FieldArray, Normalised, Source
+from heatgen.data.fields import BLOCK, FieldArray, Normalised, Source, evenly
 from heatgen.data.images import ImageSet
 from heatgen.data.module import SPLITS, DataModule, DataSettings, DataSpec
 from heatgen.noise import generator
+from heatgen.runtime import launch
 
+log = logging.getLogger("heatgen")
+LARGEST = 300.0  # decimal exponent of N^n, which must be a number
 PUBLISHED_SUFFIX = {"train": "", "val": "_val", "test": "_test"}
 
 
@@ -53,16 +58,17 @@ def draw_field(n: float, resolution: int, seed: int, split: str, index: int) -> 
 class GRF(DataModule):
     """Gaussian random fields, (1, N, N), less the mean and over the standard deviation of all pixels of the train fields.
 
-    P(k) = |k|^-n, periodic. Fields come from files or are made in memory when a split is first read.
+    P(k) = |k|^-n, periodic. Fields come from files or are made in memory when a split is first read. Those of files are said
+    to have this law in some unit (`variances`), and are compared with it before exact answers rest on it (`data.law`).
 
     Args:
-        n: the exponent of the power law, at least 0.
+        n: the exponent of the power law, at least 0, and such that N^n is a number.
         resolution: N.
         train_size, val_size, test_size: fields of each split that are made in memory.
         data_seed: of those fields.
         path: a folder of train.h5, val.h5 and test.h5 (or 2d_gaussian_random_field_4.h5, ..._val.h5 and ..._test.h5, where
             n = 4), of as many fields as they hold; None: fields are made in memory.
-        settings: those of `DataModule`.
+        settings: those of `DataModule`; augment=None: only fields that are made in memory, which no turn changes in law.
     Raises:
         ConfigError: for values out of range and files that do not fit.
     """
@@ -78,13 +84,21 @@ class GRF(DataModule):
         path: str | None = None,
         **settings: Unpack[DataSettings],
     ):
+        if settings.get("augment", False) is None:
+            settings["augment"] = path is None
         super().__init__(**settings)
         self.n = check.number("data.n", n, minimum=0)
         self.resolution = check.integer("data.resolution", resolution, minimum=2)
         sizes = zip(SPLITS, (train_size, val_size, test_size), strict=True)
         self.sizes = {split: check.integer(f"data.{split}_size", size, minimum=1) for split, size in sizes}
         self.data_seed = check.integer("data.data_seed", data_seed, minimum=0)
-        self.path = None if path is None else Path(str(path))
+        self.path = None if path is None else Path(str(path)).expanduser().absolute()
+        if self.n * math.log10(self.resolution) > LARGEST:
+            steepest = math.floor(LARGEST / math.log10(self.resolution))
+            raise ConfigError(
+                f"data.n = {self.n:g} is too steep for data.resolution = {self.resolution}, as N^n is no number any more; "
+                f"use data.n of at most {steepest}."
+            )
         if self.spec.shape != (1, self.resolution, self.resolution):
             raise ConfigError(
                 f"data.shape = {list(self.spec.shape)} must be [1, N, N] with N = data.resolution = {self.resolution}; "
@@ -94,7 +108,10 @@ class GRF(DataModule):
         self._sources: dict[str, Source] = {}
 
     def read(self, split: str) -> ImageSet:
-        return Normalised(self.source(split), *self.statistics)
+        source = self.source(split)
+        if self.path is not None and split != "train":
+            self._compare(split, source.moments()[1])
+        return Normalised(source, *self.statistics)
 
     def source(self, split: str) -> Source:
         """The fields of a split as they were made."""
@@ -107,16 +124,47 @@ class GRF(DataModule):
         """The mean and standard deviation of all pixels of the train fields, which normalise every split."""
         mean, std = self.source("train").moments()
         if not (std > 0 and np.isfinite([mean, std]).all()):
-            raise ConfigError(f"The train fields of data.path = {self.path} are all equal or not finite; use other fields.")
+            where = "" if self.path is None else f" of data.path = {self.path}"
+            raise ConfigError(f"The train fields{where} are all equal or not finite; use other fields.")
         return mean, std
 
     def variances(self) -> Tensor:
         """The variance of each coefficient of the normalised fields in the real Fourier basis, (1, N, N) float64.
 
-        S_k = P(k) / (N std)^2, as the unitary FFT is fft2 / N. What the law says, not what was measured: train_size fields
-        are too few for each k.
+        S_k = a P(k) / (N std)^2, as the unitary FFT is fft2 / N. What the law says, not what was measured: train_size fields
+        are too few for each k. Its mean over k is 1 but for the sampling error of std, the measured deviation.
         """
-        return torch.from_numpy(power(self.n, self.resolution) / (self.resolution * self.statistics[1]) ** 2)[None]
+        return torch.from_numpy(self.unit * power(self.n, self.resolution) / (self.resolution * self.statistics[1]) ** 2)[
+            None
+        ]
+
+    @functools.cached_property
+    def unit(self) -> float:
+        """a, the power of the train fields in units of P: 1 in memory; of files the mean over all k of |fft2(x)_k|^2 / P(k).
+
+        1 where that is 1 within five standard errors, sqrt(2 / number of coefficients) each: files of `heatgen.data.grf`.
+        """
+        if self.path is None:
+            return 1.0
+        source, law = self.source("train"), power(self.n, self.resolution)
+        heard = law > 1e-8 * law.mean()
+        part = evenly(len(source), self.resolution**2)
+        total = 0.0
+        for start in range(0, len(part), BLOCK):
+            waves = np.abs(np.fft.fft2(source.raw(part[start : start + BLOCK]))) ** 2
+            total += float((waves[:, heard] / law[heard]).sum())
+        count = len(part) * int(heard.sum())
+        found = total / count
+        return 1.0 if abs(found - 1) < 5 * math.sqrt(2 / count) else found
+
+    def _compare(self, split: str, std: float) -> None:
+        """Say that a split has another scale than the train fields."""
+        own = self.statistics[1]
+        if len(self.source(split)) >= 8 and not own / 2 < std < own * 2 and launch.rank() == 0:
+            note = (
+                "Note: the %s fields of %s have a deviation of %.4g, and the train fields, which normalise all, one of %.4g."
+            )
+            log.warning(note, split, self.path, std, own)
 
     def _made(self, split: str) -> Source:
         indices = tqdm(range(self.sizes[split]), f"{split} fields", unit="field", leave=False, delay=2)
@@ -125,7 +173,8 @@ class GRF(DataModule):
     def _stored(self, split: str, folder: Path) -> Source:
         if not folder.is_dir():
             raise ConfigError(
-                f"data.path = {folder} is not a folder; write one with python -m heatgen.data.grf out={folder}."
+                f"data.path = {folder} is not a folder; give the one that holds train.h5, val.h5 and test.h5 (python -m "
+                f"heatgen.data.grf out={folder} makes one of synthetic fields)."
             )
         published = f"2d_gaussian_random_field_{self.n:g}{PUBLISHED_SUFFIX[split]}.h5"
         found = [path for name in (f"{split}.h5", published) if (path := folder / name).is_file()]
@@ -133,9 +182,16 @@ class GRF(DataModule):
             count = "both" if found else "neither"
             raise ConfigError(f"data.path = {folder} holds {count} of {split}.h5 and {published}; put one of them there.")
         file = FieldFile(found[0], self.resolution)
-        if (n := file.facts.get("n", self.n)) != self.n:
-            raise ConfigError(f"{found[0]} holds fields of n = {n:g} and data.n is {self.n:g}; use data.n={n:g}.")
+        if self.trust in ("check", "assume"):
+            self._check_exponent(file)
         return file
+
+    def _check_exponent(self, file: FieldFile) -> None:
+        """ConfigError where a file says that it has another law."""
+        if words := file.unreadable.get("n"):
+            raise ConfigError(f"The attribute n of {file.path} is {words}; correct it, or delete it, and data.n counts.")
+        if (n := file.facts.get("n", self.n)) != self.n:
+            raise ConfigError(f"{file.path} holds fields of n = {n:g} and data.n is {self.n:g}; use data.n={n:g}.")
 
 
 # the command -------------------------------------------------------------------------------------------------------------

@@ -131,6 +131,8 @@ class HotSpotFields(DataModule):
         ConfigError: for values out of range, a shape that is not [1, n, n], and squares that do not fit into the box.
     """
 
+    drawn_from_law = True
+
     def __init__(
         self,
         resolution: int = 16,

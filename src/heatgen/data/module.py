@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("heatgen")
 SPLITS = ("train", "val", "test")
+LAWS = ("check", "assume", "measure", "none")
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Mixture:
 
 @dataclass(frozen=True)
 class DataSpec:
-    """What a data set says of itself.
+    """What a data set says of itself; its law is compared with its samples before answers rest on it (`oracle.law`).
 
     Args:
         shape: (C, H, W).
@@ -53,6 +54,7 @@ class DataSpec:
             measures it, called when `spectrum` is first read.
         mixture: if it is a mixture of round Gaussians, which.
         spots: if it is hot squares, their law.
+        mean: the mean field of Gaussian data, (C, H, W) float64; None: 0.
     """
 
     shape: tuple[int, ...]
@@ -62,10 +64,11 @@ class DataSpec:
     variances: Tensor | Callable[[], Tensor] | None = None
     mixture: Mixture | None = None
     spots: "HotSpots | None" = None
+    mean: Tensor | None = None
 
     @functools.cached_property
     def spectrum(self) -> Tensor | None:
-        """The variance of each coefficient of Gaussian data, (C, H, W) float64; None for other data."""
+        """The variance that each coefficient of Gaussian data is said to have, (C, H, W) float64; None for other data."""
         return self.variances() if callable(self.variances) else self.variances
 
     def to_unit(self, u: Tensor) -> Tensor:
@@ -83,8 +86,9 @@ class DataSettings(TypedDict, total=False):
     flip: bool
     data_dir: str
     seed: int
-    augment: bool
+    augment: bool | None
     limit: int | None
+    law: str
 
 
 class DataModule(L.LightningDataModule):
@@ -101,9 +105,14 @@ class DataModule(L.LightningDataModule):
         seed: of the training order.
         augment: turn square training images by quarters and mirror them along both axes at random.
         limit: images of each split for a quick look, the same random ones in every run; None: all.
+        law: what exact answers rest on: check, the law that the data set asserts if its samples agree with it within their
+            sampling error; assume, that law unchecked; measure, the Gaussian law with the mean and spectrum of the training
+            samples; none: there are no exact answers.
     Raises:
         ConfigError: for values out of range.
     """
+
+    drawn_from_law = False  # whether a class draws its samples from the law that it asserts: then nothing is compared
 
     def __init__(
         self,
@@ -113,8 +122,9 @@ class DataModule(L.LightningDataModule):
         flip: bool = False,
         data_dir: str = "data",
         seed: int = 0,
-        augment: bool = False,
+        augment: bool | None = False,
         limit: int | None = None,
+        law: str = "check",
     ):
         super().__init__()
         self.spec = DataSpec(check.shape("data.shape", shape))
@@ -124,6 +134,7 @@ class DataModule(L.LightningDataModule):
         self.augment = check.boolean("data.augment", augment)
         if self.augment and self.spec.shape[-2:-1] != self.spec.shape[-1:]:
             raise ConfigError(f"data.augment=true turns square images, not {list(self.spec.shape)}; use augment=false.")
+        self.trust = check.choice("data.law", law, LAWS)
         self.seed = check.integer("seed", seed, minimum=0)
         self.data_dir = str(data_dir)
         self.limit = None if limit is None else check.integer("data.limit", limit, minimum=1)

@@ -1,4 +1,4 @@
-"""forward=stochastic_heat: the heat equation on a periodic box, driven by space-time white noise."""
+"""forward=stochastic_heat: the heat equation on a periodic box, driven by noise that is white in time and space."""
 
 import math
 
@@ -11,13 +11,23 @@ from heatgen.forward.levels import SPACINGS
 from heatgen.forward.process import ForwardProcess
 
 SCHEMES = ("exact", "euler_maruyama")
+NOISE_PER = ("pixel", "area")
+AGREE = 32 * 32  # pixels of the grid on which noise per pixel and noise per area are the same
 
 
 class StochasticHeat(ForwardProcess):
     """du = alpha Laplace u dt + g dW on a box of length 2 pi with periodic walls, 0 <= t <= end.
 
     Wave number k (whole numbers) has A(t) = exp(-alpha k^2 t) and, with the exact Ornstein-Uhlenbeck transition,
-    L(t)^2 = g^2 (1 - exp(-2 alpha k^2 t)) / (2 alpha k^2), g^2 t at k = 0. W is white: variance t for each pixel.
+    L(t)^2 = g^2 (1 - exp(-2 alpha k^2 t)) / (2 alpha k^2), g^2 t at k = 0. W is white, with one of two strengths on a
+    grid of H x W pixels of area a = 4 pi^2 / (H W):
+
+        pixel: variance t in each pixel, as published; a wave's amplitude then has noise that falls like 1 / sqrt(H W), so a
+            finer grid is another, quieter process;
+        area: variance t a_0 / a, a_0 the area of a pixel of 32 x 32: space-time white noise of a strength that no grid
+            changes, so every wave has the same noise at every resolution.
+
+    Both are the same at 32 x 32 (wherever H W = 1024). g is in field units / sqrt(time) for a pixel of area a_0.
 
     Args:
         shape: (C, H, W).
@@ -25,6 +35,7 @@ class StochasticHeat(ForwardProcess):
         end: the time of level K.
         alpha: the diffusivity.
         g: the strength of the noise.
+        noise_per: pixel | area, what has the variance g^2 t.
         spacing: of the levels: uniform | log (of the original: coarser near 0) | quadratic (finer near 0).
         scheme: exact | euler_maruyama, u <- A(dt) u + g sqrt(dt) z in `euler_steps` equal steps, whose mean is exact and
             whose variance is too large by x / (1 - exp(-x)), x = 2 alpha k^2 dt, asymptotically.
@@ -46,6 +57,7 @@ class StochasticHeat(ForwardProcess):
         spacing: str = "uniform",
         scheme: str = "exact",
         euler_steps: int | None = None,
+        noise_per: str = "pixel",
     ):
         height, width = check.shape("data.shape", shape)[-2:]
         num_levels = check.integer("forward.num_levels", num_levels, minimum=1)
@@ -54,6 +66,8 @@ class StochasticHeat(ForwardProcess):
         super().__init__(shape, times, Fourier(height, width))
         self.alpha = check.number("forward.alpha", alpha, above=0)
         self.g = check.number("forward.g", g, minimum=0)
+        if check.choice("forward.noise_per", noise_per, NOISE_PER) == "area":
+            self.g *= math.sqrt(height * width / AGREE)
         self.scheme = check.choice("forward.scheme", scheme, SCHEMES)
         steps = num_levels if euler_steps is None else check.integer("forward.euler_steps", euler_steps, minimum=1)
         self.euler_step = end / steps
@@ -84,7 +98,7 @@ class StochasticHeat(ForwardProcess):
         return -self.eigenvalues.to(t) * self.column(t.new_ones(t.shape))
 
     def diffusion(self, t: Tensor) -> Tensor:
-        """g, (B, 1, 1, 1)."""
+        """g, by noise_per, (B, 1, 1, 1)."""
         return torch.full_like(self.column(t), self.g)
 
 

@@ -24,6 +24,7 @@ from heatgen.metric.result import Result, Value
 from heatgen.noise import SampleNoise, batches
 from heatgen.oracle.find import exact_answers
 from heatgen.oracle.gaussian import GaussianOracle
+from heatgen.oracle.law import law_of
 from heatgen.oracle.mixture import MixtureOracle
 from heatgen.sampler.interface import ScoreModel
 
@@ -150,7 +151,7 @@ class FlowLikelihood:
     def _exact(ctx: EvalContext, u: Tensor, start: float) -> Tensor:
         """log p_{t_0} of the data's own law, (B,); NaN where it is not known."""
         try:
-            answers = exact_answers(ctx.trained("flow_likelihood").process, ctx.data.spec)
+            answers = exact_answers(ctx.trained("flow_likelihood").process, law_of(ctx.data).spec)
         except ConfigError:  # too large for this map
             answers = None
         if answers is None:
@@ -216,7 +217,7 @@ class FlowLikelihood:
             notes.append(
                 "this is the likelihood of the flow: with a learned score, samples of the SDE have another density."
             )
-        return notes
+        return notes + law_of(ctx.data).notes
 
 
 def histogram(found: Tensor, exact: Tensor | None) -> Image.Image:

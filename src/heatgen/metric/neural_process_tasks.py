@@ -18,6 +18,7 @@ from heatgen.model.prediction import Prediction
 from heatgen.model.tasks import Task
 from heatgen.noise import SampleNoise, batches
 from heatgen.oracle.find import exact_trajectories
+from heatgen.oracle.law import law_of
 from heatgen.oracle.trajectory import Trajectory
 from heatgen.regime.split import Split
 
@@ -129,7 +130,11 @@ class TaskMetric:
         try:
             if model.regime.sensors is not None:
                 raise ConfigError("its context is whole frames, and regime.sensors shows a few pixels.")
-            return exact_trajectories(model.process, ctx.data.spec, model.noise_std)
+            law = law_of(ctx.data)
+            if law.refusal:
+                raise ConfigError(f"{law.refusal}.")
+            result.notes += law.notes
+            return exact_trajectories(model.process, law.spec, model.noise_std)
         except ConfigError as error:
             result.notes.append(f"no exact {self.answer}: {error}")
             return None

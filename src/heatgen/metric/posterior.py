@@ -10,15 +10,20 @@ from heatgen.metric.context import EvalContext
 from heatgen.metric.result import Result, Series, Value
 from heatgen.noise import SampleNoise
 from heatgen.oracle.gaussian import GaussianOracle
+from heatgen.oracle.law import law_of
 
 
 def exact_posterior(ctx: EvalContext, result: Result) -> GaussianOracle | None:
-    """The exact posterior; None where data or map are not Gaussian, and with a note where it cannot be computed."""
+    """The exact posterior; None where data or map are not Gaussian or it cannot be computed, which notes say."""
     process = ctx.trained("reconstruction").process
-    if ctx.data.spec.spectrum is None or process.is_random:
+    if process.is_random:
+        return None
+    law = law_of(ctx.data)
+    result.notes += law.notes
+    if law.spec.spectrum is None:
         return None
     try:
-        oracle = GaussianOracle(process, ctx.data.spec)
+        oracle = GaussianOracle(process, law.spec)
         if not oracle.diagonal and not (process.std(process.times[-1:]) > 0).all():
             raise ConfigError(f"forward={process.name} has no noise at its last level.")
         return oracle

@@ -17,6 +17,7 @@ from heatgen.model.prior import start
 from heatgen.noise import SampleNoise, generator
 from heatgen.oracle.find import exact_answers
 from heatgen.oracle.gaussian import GaussianOracle
+from heatgen.oracle.law import law_of
 from heatgen.oracle.mixture import MixtureOracle
 from heatgen.sampler.interface import ScoreModel
 
@@ -67,9 +68,13 @@ class Score:
         order = torch.randperm(total, generator=generator(ctx.seed, "score"))
         chosen, points = (order[:count].sort().values.tolist() for count in (n, POINTS))
         result = Result(headline=())
-        oracle = exact_answers(process, data.spec)
+        law = law_of(data)
+        result.notes += law.notes
+        oracle = exact_answers(process, law.spec)
         reference = self._reference(ctx, oracle, points, result)
         why = self._no_error(ctx, oracle, levels, chosen)
+        if oracle is None and law.refusal:
+            why = "there is no exact one"
         if why and reference is None:
             raise ConfigError(f"mode=score has nothing to compare: {why}; {result.notes[0]}.")
         result.facts = {

@@ -1,6 +1,7 @@
 """model=oracle: the exact answers for Gaussian data and mixtures, in the place of a trained model."""
 
 import copy
+import logging
 from typing import Self
 
 import torch
@@ -13,19 +14,22 @@ from heatgen.model.denoiser import DenoisingMethod
 from heatgen.noise import Noise, SampleNoise
 from heatgen.oracle.find import exact_answers
 from heatgen.oracle.gaussian import GaussianOracle
+from heatgen.oracle.law import law_of
 from heatgen.oracle.mixture import MixtureOracle
+from heatgen.runtime import launch
 
+log = logging.getLogger("heatgen")
 MEASURED = 1024  # validation samples that the spread of a mixture's posterior is measured on
 
 
 class Oracle(DenoisingMethod):
     """E[u_0 | u_t], score, reverse steps and posterior of u_0 under the forward map, in closed form.
 
-    For u_0 ~ N(0, C) (data=grf) and mixtures of round Gaussians (data=gaussian_mixture, point, two_points). Gaussian reverse
-    steps are exact for N(0, C); of a mixture they have the exact mean, and the mean posterior variance, which is measured on
-    validation samples. It has no weights: train.py writes a run at once, and every sampler and metric takes it like any
-    other model. It answers with float64 arithmetic. `calibrate` raises ConfigError for data whose law is not known and for
-    maps that are drawn at random.
+    For u_0 ~ N(m, C) (data=grf, or any data with data.law=measure) and mixtures of round Gaussians (data=gaussian_mixture,
+    point, two_points). Gaussian reverse steps are exact for N(m, C); of a mixture they have the exact mean, and the mean
+    posterior variance, which is measured on validation samples. It has no weights: train.py writes a run at once, and every
+    sampler and metric takes it like any other model. It answers with float64 arithmetic. `calibrate` raises ConfigError for
+    data whose law is not known or is not what they assert, and for maps that are drawn at random.
     """
 
     trainable = False
@@ -33,12 +37,19 @@ class Oracle(DenoisingMethod):
     white: float | None = None
 
     def calibrate(self, data: DataModule) -> None:
-        """Read the law of the data."""
+        """Read the law of the data, which its samples are compared with."""
         if self.process.is_random:
             raise ConfigError(f"model=oracle has no closed form for forward={self.process.name}, which is drawn at random.")
-        self.oracle = exact_answers(self.process, data.spec)
+        law = law_of(data)
+        self.oracle = exact_answers(self.process, law.spec)
+        if self.oracle is None and law.refusal:
+            raise ConfigError(f"model=oracle has no exact answers: {law.refusal}.")
         if self.oracle is None:
-            raise ConfigError("model=oracle needs data whose law is known; use data=grf, gaussian_mixture or point.")
+            raise ConfigError(
+                "model=oracle needs data whose law is known; use data=grf, gaussian_mixture or point, or data.law=measure."
+            )
+        for note in law.notes if launch.rank() == 0 else []:
+            log.warning("Note: %s", note)
         if isinstance(self.oracle, MixtureOracle) and self.oracle.diagonal:
             self.measure(data, MEASURED)
 

@@ -10,7 +10,12 @@ from heatgen.oracle.trajectory import GaussianTrajectory
 
 
 def exact_answers(process: ForwardProcess, spec: DataSpec) -> GaussianOracle | MixtureOracle | None:
-    """The oracle of Gaussian data or of a mixture of Gaussians; None for other data, and for maps drawn at random."""
+    """The oracle of Gaussian data or of a mixture of Gaussians; None for other data, and for maps drawn at random.
+
+    Args:
+        process: the map.
+        spec: with the law to rest on, `law_of(data).spec`: what the data set asserts, where its samples agree.
+    """
     if process.is_random:
         return None
     if spec.spectrum is not None:
@@ -27,7 +32,7 @@ def exact_trajectories(
 
     Args:
         process: the map between the frames.
-        spec: the law of the data.
+        spec: with the law to rest on, `law_of(data).spec`.
         noise_std: the deviation of the noise of every frame.
     Raises:
         ConfigError: for everything else, with the reason.

@@ -1,7 +1,7 @@
 """The exact answers for Gaussian data under any linear map: score, posterior, likelihood, probability flow.
 
-    u_0 ~ N(0, C),  u_t = A u_0 + b + L eps,  V(t) = A C A^T + L L^T
-    E[u_0 | u_t] = C A^T V^-1 (u_t - b),  score = -V^-1 (u_t - b)
+    u_0 ~ N(m, C),  u_t = A u_0 + b + L eps,  V(t) = A C A^T + L L^T
+    E[u_0 | u_t] = m + C A^T V^-1 (u_t - A m - b),  score = -V^-1 (u_t - A m - b)
 
 Where the map is diagonal in the basis of the data (or a number), every coefficient is on its own. Any other map is a matrix
 over all pixels. All numbers are float64.
@@ -24,14 +24,14 @@ LARGEST = 4096  # coefficients of a field, where a matrix over all of them is ne
 
 
 class GaussianOracle:
-    """Exact answers about u_0 ~ N(0, C) degraded by `process`, C diagonal in the basis of the data's walls.
+    """Exact answers about u_0 ~ N(m, C) degraded by `process`, C diagonal in the basis of the data's walls.
 
     `white`, where a method takes it, is the standard deviation of white noise that u was seen through in place of the
     process's own. u: (B, C, H, W); t: (B,).
 
     Args:
         process: a map that is not drawn at random (or one that is bound to its draws).
-        spec: the data's, with its `spectrum`.
+        spec: the data's, with its `spectrum` and its `mean`.
     Raises:
         ConfigError: where the data is not Gaussian or the map is too large.
     """
@@ -42,6 +42,7 @@ class GaussianOracle:
         self.process = process
         self.basis: Basis = (Fourier if spec.boundary == "periodic" else Cosine)(*spec.shape[-2:]).to(process.times.device)
         self.spectrum = spec.spectrum.double().expand(*spec.shape).to(process.times.device)
+        self.mean = None if spec.mean is None else spec.mean.double().to(process.times.device)
         self.diagonal = is_diagonal_in(self.basis, process) and (
             type(process.basis) is type(self.basis) or process.std(process.times[-1:])[0].numel() == 1
         )
@@ -136,25 +137,34 @@ class GaussianOracle:
     def marginals(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of each coefficient of u_t, (1, D) each, for one time, (1,); for a diagonal map."""
         variance = self.variance(t)
-        b = self.process.mean(torch.zeros(1, *self.spectrum.shape).to(variance), t.double())
+        b = self.centre(torch.zeros(1, *self.spectrum.shape).to(variance), t.double())
         return self.basis(b).flatten(1), variance.expand(1, *self.spectrum.shape).flatten(1).sqrt()
 
     # the answers --------------------------------------------------------------------------------------------------------
 
+    def centre(self, like: Tensor, t: Tensor) -> Tensor:
+        """E[u_t] = A m + b, for fields like these, (B, C, H, W) float64."""
+        zero = torch.zeros_like(like, dtype=torch.float64)
+        return self.process.mean(zero if self.mean is None else zero + self.mean, t)
+
     def residual(self, u: Tensor, t: Tensor) -> Tensor:
-        """u - b(t), float64."""
-        return u.double() - self.process.mean(torch.zeros_like(u, dtype=torch.float64), t)
+        """u - E[u_t], float64."""
+        return u.double() - self.centre(u, t)
+
+    def around(self, deviation: Tensor) -> Tensor:
+        """m plus a field."""
+        return deviation if self.mean is None else self.mean + deviation
 
     def score(self, u: Tensor, t: Tensor) -> Tensor:
-        """The gradient of log p_t(u), -V^-1 (u - b), (B, C, H, W)."""
+        """The gradient of log p_t(u), -V^-1 (u - A m - b), (B, C, H, W)."""
         return -self.precision(self.residual(u, t), t).to(u)
 
     def posterior_mean(self, u: Tensor, t: Tensor, white: float | None = None) -> Tensor:
         """E[u_0 | u_t = u], (B, C, H, W)."""
-        return self.recall(self.precision(self.residual(u, t), t, white), t).to(u)
+        return self.around(self.recall(self.precision(self.residual(u, t), t, white), t)).to(u)
 
     def prior_sample(self, rng: Noise, like: Tensor) -> Tensor:
-        """A draw of u_0, (B, C, H, W) float64."""
+        """A draw of u_0 - m, (B, C, H, W) float64."""
         return self.basis.inverse(self.spectrum.sqrt() * rng.normal_like(like.double()))
 
     def posterior_sample(self, u: Tensor, t: Tensor, rng: Noise, white: float | None = None) -> Tensor:
@@ -166,7 +176,7 @@ class GaussianOracle:
         eps = rng.normal_like(u0)
         noise = self._noise(eps, t) if white is None else white * eps
         residual = self.residual(u, t) - self._linear(u0, t) - noise
-        return (u0 + self.recall(self.precision(residual, t, white), t)).to(u)
+        return self.around(u0 + self.recall(self.precision(residual, t, white), t)).to(u)
 
     def posterior_variance(self, t: Tensor, white: float | None = None) -> Tensor:
         """The variance of each coefficient of u_0 given u_t, S q / (A^2 S + q), (B, C, H, W), for a diagonal map."""
@@ -216,14 +226,14 @@ class GaussianOracle:
         return -0.5 * (square + logs.sum(1))
 
     def flow(self, u: Tensor, t: Tensor, s: Tensor | None = None, white: float | None = None) -> Tensor:
-        """Where the probability flow takes u from time t to s (None: 0): sqrt(V(s) / V(t)) u by coefficient.
+        """Where the probability flow takes u from time t to s (None: 0): E[u_s] + sqrt(V(s) / V(t)) (u - E[u_t]).
 
         With white noise in u it takes the law of such states to that of u_s.
         ConfigError for a map that is not diagonal in the basis of the data.
         """
         end = torch.zeros_like(t) if s is None else s
         factor = divide(self.variance(end), self.variance(t, white)).sqrt()
-        b = self.process.mean(torch.zeros_like(u, dtype=torch.float64), end)
+        b = self.centre(u, end)
         return (b + self.basis.inverse(factor * self.basis(self.residual(u, t)))).to(u)
 
 

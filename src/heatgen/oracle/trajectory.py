@@ -1,11 +1,11 @@
 """The best possible prediction of frames from other frames of a trajectory, for Gaussian data.
 
-    u_0 ~ N(0, C),  y_i = A(t_i) u_0 + b(t_i) + s eps_i    with white eps_i of every frame, that of t = 0 too
+    u_0 ~ N(m, C),  y_i = A(t_i) u_0 + b(t_i) + s eps_i    with white eps_i of every frame, that of t = 0 too
 
 Where A is diagonal in the basis of the data, every coefficient is on its own: with gains g_i, the variance v of u_0 and
 the context c,
 
-    V = 1 / (1 / v + sum_c g_c^2 / s^2),  M = V sum_c g_c (y_c - b_c) / s^2
+    V = 1 / (1 / v + sum_c g_c^2 / s^2),  M = m + V sum_c g_c (y_c - b_c - g_c m) / s^2
 
 All numbers are float64 and all logarithms natural.
 """
@@ -57,12 +57,12 @@ class Trajectory(Protocol):
 
 
 class GaussianTrajectory:
-    """The exact `Trajectory` of u_0 ~ N(0, C) under `process`, C diagonal in the basis of the data's walls.
+    """The exact `Trajectory` of u_0 ~ N(m, C) under `process`, C diagonal in the basis of the data's walls.
 
     Args:
         process: only its A and b count, not its own noise; for a map that is drawn at random, one that is bound to its
             draws, for each of the B trajectories or for all.
-        spec: the data's, with its `spectrum`.
+        spec: the data's, with its `spectrum` and its `mean`.
         noise_std: s > 0.
     Raises:
         ConfigError: where the data is not Gaussian or A is not diagonal in its basis.
@@ -76,6 +76,7 @@ class GaussianTrajectory:
         device = process.times.device
         self.basis: Basis = (Fourier if spec.boundary == "periodic" else Cosine)(*self.shape[-2:]).to(device)
         self.spectrum = spec.spectrum.double().expand(self.shape).to(device)
+        self.centre = None if spec.mean is None else self.basis(spec.mean.double().to(device))  # m, by coefficient
         if not is_diagonal_in(self.basis, process):
             raise ConfigError(
                 f"forward={process.name} is not diagonal in the basis of the data, and the exact prediction needs that; "
@@ -86,7 +87,9 @@ class GaussianTrajectory:
         """M and V of each coefficient of u_0 given the context, (B, C, H, W) each; V = 1 / precision, 0 where v is 0."""
         gain, y = observed(self.process, self.basis, context)
         total = self.noise_std**2 + self.spectrum * gain.square().sum(1)
-        return self.spectrum * (gain * y).sum(1) / total, self.spectrum * self.noise_std**2 / total
+        y = y if self.centre is None else y - gain * self.centre
+        mean = self.spectrum * (gain * y).sum(1) / total
+        return mean if self.centre is None else self.centre + mean, self.spectrum * self.noise_std**2 / total
 
     def joint(self, context: Frames, targets: Frames) -> Tensor:
         """log p(targets | context) in nats, (B,).
