@@ -13,8 +13,7 @@ from torch import Tensor
 
 from heatgen.check import ConfigError
 from heatgen.data.image_decoding import Decoding, background_of, value_range_of
-from heatgen.data.image_files import count_frames, kinds, suffixes
-from heatgen.data.image_folder import ImageFiles
+from heatgen.data.image_files import ImageFiles, count_frames, kinds, suffixes
 
 
 def read(path: Path, channels: int = 3, frame: int = 0, size: tuple[int, int] = (4, 4), **decoding: object) -> Tensor:

@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 
 from heatgen.check import ConfigError
-from heatgen.data.image_folder import ImageFiles, ImageFolder
+from heatgen.data.image_files import ImageFiles
+from heatgen.data.image_folder import ImageFolder
 from heatgen.data.image_search import search
 from heatgen.runtime.explain import explain
 
@@ -259,3 +260,23 @@ def test_a_file_that_breaks_while_a_loading_process_reads_it_is_named_in_one_sen
     sentence = explain(caught.value)
     assert sentence.startswith(str(tmp_path)) and "is not a complete image" in sentence
     assert sentence.endswith("repair or remove it.") and "\n" not in sentence
+
+
+@pytest.mark.parametrize(
+    ("largest", "value_range", "said"), [(4095, "auto", True), (65535, "auto", False), (99, [0, 99], False)]
+)
+def test_files_of_sixteen_bits_that_use_a_small_part_of_them_are_said_to_be_dark(tmp_path, largest, value_range, said):
+    for i in range(4):
+        numbers = np.linspace(0, largest, 64).round().astype(np.uint16).reshape(8, 8)
+        Image.fromarray(numbers).save(tmp_path / f"{i}.png")
+    data = module(tmp_path, value_range=value_range)
+    brightest = int(data.images("train").pixels([0]).max())
+    assert brightest == (16 if said else 255)
+    assert data.report()["notes"] == (
+        [
+            "no train pixel is brighter than 16 of 255; where 16-bit files use a part of their range alone, "
+            "data.value_range=[lo,hi] says which."
+        ]
+        if said
+        else []
+    )

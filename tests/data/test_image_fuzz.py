@@ -19,8 +19,7 @@ from PIL import Image
 
 from heatgen.check import ConfigError
 from heatgen.data.image_decoding import Decoding
-from heatgen.data.image_files import count_frames, kinds
-from heatgen.data.image_folder import ImageFiles
+from heatgen.data.image_files import ImageFiles, count_frames, kinds
 
 COUNT = int(os.environ.get("HEATGEN_FUZZ", "200"))
 SECONDS = 20  # a file that takes longer hangs

@@ -104,3 +104,14 @@ def test_rows_that_several_jobs_add_at_once_are_all_there_under_one_header(tmp_p
     with (tmp_path / "results" / "sweep.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [int(row["value"]) for row in rows] == 16 * list(range(99))  # the rows of a job stand together
+
+
+def test_a_run_that_goes_on_with_other_images_says_so(tmp_path):
+    facts = {"images": {"train": 20, "val": 2}, "limit": None}
+    assert directory.describe_data(tmp_path, facts) is None
+    assert directory.describe_data(tmp_path, facts) is None
+    more = facts | {"images": {"train": 25, "val": 2}}
+    assert "are {'train': 25, 'val': 2} now and were {'train': 20, 'val': 2}" in str(directory.describe_data(tmp_path, more))
+    assert json.loads((tmp_path / "data.json").read_text()) == more
+    (tmp_path / "data.json").write_text("[1, 2")
+    assert directory.describe_data(tmp_path, facts) is None

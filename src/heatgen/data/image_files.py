@@ -1,6 +1,8 @@
-"""Image files: which formats are read, their frames, and one sentence for whatever is wrong with a file."""
+"""Image files: which formats are read, the images in them, and one sentence for whatever is wrong with a file."""
 
 import functools
+import hashlib
+import itertools
 import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -8,10 +10,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
+import torch
 from PIL import Image, UnidentifiedImageError, features
+from torch import Tensor
 
 from heatgen.check import ConfigError
 from heatgen.data.image_decoding import Decoding, decoded, shown
+from heatgen.noise import generator
 
 Made = TypeVar("Made")
 KINDS = (  # what Pillow decodes by itself; not EPS, PS and WMF, which are drawings, HDF5, GRIB, BUFR and MPEG, which it only
@@ -22,6 +28,10 @@ KINDS = (  # what Pillow decodes by itself; not EPS, PS and WMF, which are drawi
 )
 NEEDS = {"AVIF": "avif", "JPEG2000": "jpg_2000", "WEBP": "webp"}  # what Pillow may be built without
 SEVERAL = {".apng", ".avif", ".avifs", ".dcx", ".flc", ".fli", ".gif", ".png", ".tif", ".tiff", ".webp"}  # frames or pages
+
+
+MODES = {1: "L", 3: "RGB"}  # by the number of channels
+NARROW = 10_000  # times as long as it is wide, where a picture is refused rather than resized by its shorter side
 
 
 @functools.cache
@@ -90,6 +100,12 @@ def has_frames(path: Path) -> bool:
         return False
 
 
+def is_deep(path: Path) -> bool:
+    """Whether a file that can be read holds numbers of 16 bits that are scaled by their full range."""
+    with opened(path) as image:
+        return image.mode == "I" or image.mode.startswith("I;16")
+
+
 def complaint(path: Path, error: Exception) -> ConfigError:
     """One sentence for what went wrong with a file."""
     name = shown(path)
@@ -104,3 +120,84 @@ def complaint(path: Path, error: Exception) -> ConfigError:
     known = not isinstance(error, UnidentifiedImageError)
     reason = shown(" ".join(str(error).split())) if known else "its format is not known"
     return ConfigError(f"{name} is not a complete image ({reason or type(error).__name__}); repair or remove it.")
+
+
+class ImageFiles:
+    """Images read from files when they are needed, resized and cropped to (C, H, W); ConfigError names a broken file.
+
+    Args:
+        paths: the files.
+        shape: (C, H, W).
+        resize: shorter, scale the shorter side to `size` pixels and crop; stretch, scale each side to H and W; none, only
+            crop.
+        crop: centre | random (training only; seeded by position).
+        size: of the shorter side, in pixels.
+        decoding: how the numbers of a file become bytes, of mode L where C = 1 and else RGB.
+        frames: which frame of each file; None: the first.
+    """
+
+    labels = None
+
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        shape: tuple[int, ...],
+        resize: str,
+        crop: str,
+        size: int,
+        decoding: Decoding | None = None,
+        frames: Sequence[int] | None = None,
+    ):
+        self.paths, self.shape, self.resize, self.crop, self.size = paths, shape, resize, crop, size
+        self.decoding = decoding or Decoding(MODES[shape[0]])
+        self.frames = [0] * len(paths) if frames is None else frames
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def pixels(self, indices: Sequence[int], keys: Sequence[int] | None = None) -> Tensor:
+        random_keys = keys if keys is not None and self.crop == "random" else [None] * len(indices)
+        wanted = [(self.paths[i], self.frames[i], key) for i, key in zip(indices, random_keys, strict=True)]
+        images: list[Tensor] = []
+        for path, group in itertools.groupby(wanted, key=lambda item: item[0]):
+            _, frames, corners = zip(*group, strict=True)
+            seeds = iter(corners)
+            images += read_frames(path, frames, self.decoding, lambda image: self._fit(path, image, next(seeds)))
+        return torch.stack(images)
+
+    def fingerprint(self) -> str:
+        try:
+            stats = [path.stat() for path in self.paths]
+        except OSError as error:
+            raise complaint(Path(error.filename), error) from error
+        facts = [(str(p), s.st_size, s.st_mtime_ns) for p, s in zip(self.paths, stats, strict=True)]
+        settings = (self.shape, self.resize, self.size, self.decoding, list(self.frames))
+        return hashlib.blake2b(repr((facts, settings)).encode(errors="surrogatepass"), digest_size=12).hexdigest()
+
+    def _fit(self, path: Path, image: Image.Image, key: int | None) -> Tensor:
+        """An image of a file as (C, H, W) bytes."""
+        image = self._resized(path, image)
+        height, width = self.shape[1:]
+        spare_y, spare_x = image.height - height, image.width - width
+        if min(spare_y, spare_x) < 0:
+            raise ConfigError(f"{shown(path)} is smaller than data.shape = {list(self.shape)}; use data.resize=shorter.")
+        top, left = spare_y // 2, spare_x // 2
+        if key is not None:
+            corner = torch.rand(2, generator=generator(key))
+            top, left = int(corner[0] * (spare_y + 1)), int(corner[1] * (spare_x + 1))
+        array = np.asarray(image)[top : top + height, left : left + width]
+        return torch.from_numpy(array.reshape(height, width, -1).transpose(2, 0, 1).copy())
+
+    def _resized(self, path: Path, image: Image.Image) -> Image.Image:
+        height, width = self.shape[1:]
+        if self.resize == "none":
+            return image
+        if self.resize == "stretch":
+            return image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=3.0)
+        scale = max(self.size / min(image.size), height / image.height, width / image.width)
+        target = (max(width, round(image.width * scale)), max(height, round(image.height * scale)))
+        grown = target[0] * target[1] > max(Image.MAX_IMAGE_PIXELS or 0, image.width * image.height)
+        if grown or max(image.size) > NARROW * min(image.size):
+            across = f"{image.width}x{image.height} pixels"
+            raise ConfigError(f"{shown(path)} has {across}, too narrow for data.resize=shorter; crop or remove it.")
+        return image if target == image.size else image.resize(target, Image.Resampling.BICUBIC, reducing_gap=3.0)

@@ -1,7 +1,6 @@
 """data=image_folder: any folder of images, however deep. AFHQ, FFHQ and LSUN church are presets of it."""
 
 import functools
-import hashlib
 import itertools
 import logging
 from collections.abc import Sequence
@@ -10,106 +9,21 @@ from typing import Unpack
 
 import numpy as np
 import torch
-from PIL import Image
-from torch import Tensor
 from tqdm import tqdm
 
 from heatgen import check
 from heatgen.check import ConfigError
 from heatgen.data.image_decoding import Decoding, background_of, shown, value_range_of
-from heatgen.data.image_files import SEVERAL, complaint, count_frames, has_frames, read_frames
+from heatgen.data.image_files import MODES, SEVERAL, ImageFiles, count_frames, has_frames, is_deep
 from heatgen.data.image_search import Contents, search
 from heatgen.data.images import ImageSet, Pixels, held_out
 from heatgen.data.module import SPLITS, DataModule, DataSettings
-from heatgen.noise import generator
 from heatgen.runtime import launch
 
 log = logging.getLogger("heatgen")
 BLOCK = 64  # images at a time, where all are read
-LOOKED = 100  # files that are opened to see whether they have several frames
-NARROW = 10_000  # times as long as it is wide, where a picture is refused rather than resized by its shorter side
-MODES = {1: "L", 3: "RGB"}  # by the number of channels
-
-
-class ImageFiles:
-    """Images read from files when they are needed, resized and cropped to (C, H, W); ConfigError names a broken file.
-
-    Args:
-        paths: the files.
-        shape: (C, H, W).
-        resize: shorter, scale the shorter side to `size` pixels and crop; stretch, scale each side to H and W; none, only
-            crop.
-        crop: centre | random (training only; seeded by position).
-        size: of the shorter side, in pixels.
-        decoding: how the numbers of a file become bytes, of mode L where C = 1 and else RGB.
-        frames: which frame of each file; None: the first.
-    """
-
-    labels = None
-
-    def __init__(
-        self,
-        paths: Sequence[Path],
-        shape: tuple[int, ...],
-        resize: str,
-        crop: str,
-        size: int,
-        decoding: Decoding | None = None,
-        frames: Sequence[int] | None = None,
-    ):
-        self.paths, self.shape, self.resize, self.crop, self.size = paths, shape, resize, crop, size
-        self.decoding = decoding or Decoding(MODES[shape[0]])
-        self.frames = [0] * len(paths) if frames is None else frames
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def pixels(self, indices: Sequence[int], keys: Sequence[int] | None = None) -> Tensor:
-        random_keys = keys if keys is not None and self.crop == "random" else [None] * len(indices)
-        wanted = [(self.paths[i], self.frames[i], key) for i, key in zip(indices, random_keys, strict=True)]
-        images: list[Tensor] = []
-        for path, group in itertools.groupby(wanted, key=lambda item: item[0]):
-            _, frames, corners = zip(*group, strict=True)
-            seeds = iter(corners)
-            images += read_frames(path, frames, self.decoding, lambda image: self._fit(path, image, next(seeds)))
-        return torch.stack(images)
-
-    def fingerprint(self) -> str:
-        try:
-            stats = [path.stat() for path in self.paths]
-        except OSError as error:
-            raise complaint(Path(error.filename), error) from error
-        facts = [(str(p), s.st_size, s.st_mtime_ns) for p, s in zip(self.paths, stats, strict=True)]
-        settings = (self.shape, self.resize, self.size, self.decoding, list(self.frames))
-        return hashlib.blake2b(repr((facts, settings)).encode(errors="surrogatepass"), digest_size=12).hexdigest()
-
-    def _fit(self, path: Path, image: Image.Image, key: int | None) -> Tensor:
-        """An image of a file as (C, H, W) bytes."""
-        image = self._resized(path, image)
-        height, width = self.shape[1:]
-        spare_y, spare_x = image.height - height, image.width - width
-        if min(spare_y, spare_x) < 0:
-            raise ConfigError(f"{shown(path)} is smaller than data.shape = {list(self.shape)}; use data.resize=shorter.")
-        top, left = spare_y // 2, spare_x // 2
-        if key is not None:
-            corner = torch.rand(2, generator=generator(key))
-            top, left = int(corner[0] * (spare_y + 1)), int(corner[1] * (spare_x + 1))
-        array = np.asarray(image)[top : top + height, left : left + width]
-        return torch.from_numpy(array.reshape(height, width, -1).transpose(2, 0, 1).copy())
-
-    def _resized(self, path: Path, image: Image.Image) -> Image.Image:
-        height, width = self.shape[1:]
-        if self.resize == "none":
-            return image
-        if self.resize == "stretch":
-            return image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=3.0)
-        scale = max(self.size / min(image.size), height / image.height, width / image.width)
-        target = (max(width, round(image.width * scale)), max(height, round(image.height * scale)))
-        grown = target[0] * target[1] > max(Image.MAX_IMAGE_PIXELS or 0, image.width * image.height)
-        if grown or max(image.size) > NARROW * min(image.size):
-            across = f"{image.width}x{image.height} pixels"
-            raise ConfigError(f"{shown(path)} has {across}, too narrow for data.resize=shorter; crop or remove it.")
-        return image if target == image.size else image.resize(target, Image.Resampling.BICUBIC, reducing_gap=3.0)
+LOOKED = 100  # files that are opened to see what kind they are
+DARK = 64  # of 255: images of 16 bits that nowhere reach it are said to be dark
 
 
 class ImageFolder(DataModule):
@@ -233,7 +147,19 @@ class ImageFolder(DataModule):
                 log.info("data.frames = all: %d images in %d %s files", len(pairs), len(paths), split)
             paths, frames = [path for path, _ in pairs], [frame for _, frame in pairs]
         files = ImageFiles(paths, self.spec.shape, self.resize, self.crop, self.size, self.decoding, frames)
-        return self._cached(self.limited(files, split), split)
+        images = self._cached(self.limited(files, split), split)
+        if split == "train" and isinstance(images, Pixels):
+            self._note_darkness(int(images.array.max()), paths)
+        return images
+
+    def _note_darkness(self, brightest: int, paths: list[Path]) -> None:
+        """Note that 16-bit files use a small part of their range, as those of 12-bit cameras do, where they are dark."""
+        if brightest >= DARK or self.decoding.value_range or not any(map(is_deep, paths[:LOOKED])):
+            return
+        fix = "where 16-bit files use a part of their range alone, data.value_range=[lo,hi] says which"
+        self.contents.notes.append(f"no train pixel is brighter than {brightest} of 255; {fix}.")
+        if launch.rank() == 0:
+            log.warning("Note: %s", self.contents.notes[-1])
 
     def _cached(self, images: ImageSet, split: str) -> ImageSet:
         pixels = int(np.prod(self.spec.shape))
