@@ -166,7 +166,7 @@ def test_a_folder_says_once_what_it_took_and_reports_it(tmp_path: Path, caplog: 
     assert lines == [
         f"data.path = {tmp_path}, image files: train 8 (folder Train), val 2 (held out), test 3 (folder test)",
         "left out: 1 hidden or made by a system (.hidden)",
-        "data.limit = 5: of 8 train images, the same random ones in every run",
+        "data.limit: 5 of 8 train images, the same random ones in every run",
     ]
     facts = json.loads(json.dumps(data.report()))
     assert facts["images"] == {"train": 5, "val": 2, "test": 3} and facts["limit"] == 5

@@ -160,7 +160,7 @@ class DataModule(L.LightningDataModule):
         if self.limit is None or self.limit >= len(images):
             return images
         if launch.rank() == 0:
-            log.info("data.limit = %d: of %d %s images, the same random ones in every run", self.limit, len(images), split)
+            log.info("data.limit: %d of %d %s images, the same random ones in every run", self.limit, len(images), split)
         return Subset(images, sorted(shuffled(len(images), "limit")[: self.limit]))
 
     def report(self) -> dict[str, object]:
