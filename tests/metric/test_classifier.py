@@ -180,8 +180,11 @@ def test_it_serves_the_metrics_and_its_features_are_kept(tmp_path, stored, state
     assert 1.5 < score < 2.01  # two classes, about sure
 
     def forbidden(self, images):
-        raise AssertionError("the extractor was called")
+        if len(images) > 1:  # the first one is looked at, whether the file is of it
+            raise AssertionError("the extractor was called")
+        return true(self, images)
 
+    true = Classifier.__call__
     monkeypatch.setattr(Classifier, "__call__", forbidden)
     assert FID(**settings)(measured).values == first.values
     torch.save(state | {"weights": ConvNet((1, 4, 4), 2).state_dict()}, stored)

@@ -175,7 +175,7 @@ def test_inception_knows_classes_where_the_file_has_its_output_layer(tmp_path, w
         Inception(tmp_path / "classes.pt", CPU),
         torch.randn(5, 12, generator=torch.Generator().manual_seed(0)),
     )
-    assert torch.allclose(extract.probabilities(features), network.output(features).softmax(1))
+    assert torch.allclose(extract.probabilities(features), (features @ network.output.weight.mT).softmax(1))
     assert Inception(Path(weights), CPU).probabilities(features) is None
 
 

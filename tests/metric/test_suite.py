@@ -35,12 +35,12 @@ def test_its_numbers_are_those_of_its_parts(n, splits):
 def test_it_says_that_there_is_no_inception_score_where_the_extractor_knows_no_classes():
     result = Suite().measure(features(20, 0), features(30, 1), Values(), seed=0)
     assert list(result.values) == ["fid", "kid", "precision", "recall"]
-    assert result.notes == ["no Inception score: values knows no classes."]
+    assert result.notes[0] == "no Inception score: values knows no classes."
 
 
 def test_the_caveats_of_its_parts_are_told():
     result = Suite().measure(features(4, 0), features(30, 1), Values(), seed=0)
-    assert result.notes[1:] == []
+    assert not any("biased" in note for note in result.notes)
     x, y = (torch.cat([features(n, n)] * 3, dim=1) for n in (5, 30))
     notes = Suite().measure(x, y, Values(), seed=0).notes
     assert notes[1].startswith("only 5 images, fewer than the 12 features") and notes[2].startswith("KID is unbiased")

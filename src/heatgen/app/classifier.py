@@ -6,6 +6,7 @@ A small convolutional network learns the labels of a data set; its weights go to
 import argparse
 import os
 import sys
+from pathlib import Path
 
 import torch
 
@@ -29,6 +30,23 @@ def default_epochs(images: int) -> int:
     return max(3, -(-1000 * BATCH // images))
 
 
+def save(path: Path, state: object) -> None:
+    """Write a file, whole or not at all. ConfigError where it cannot be written."""
+    try:
+        with atomic_path(path) as beside:
+            torch.save(state, beside)
+    except (OSError, RuntimeError) as error:  # a full disk is a RuntimeError of PyTorch's
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise ConfigError(f"{path} cannot be written ({reason}); free space there, or give another --data-dir.") from error
+
+
+def check_writable(path: Path) -> None:
+    """ConfigError where no file can be written beside `path`: known before the training, not behind it."""
+    trial = path.with_name(f"{path.name}.trial")
+    save(trial, {})
+    trial.unlink()
+
+
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m heatgen.app.classifier", description=str(__doc__).splitlines()[0])
@@ -40,13 +58,13 @@ def main() -> None:
     try:
         data = make_data(options.data, options.data_dir)
         epochs = default_epochs(len(data.images("train"))) if options.epochs is None else options.epochs
-        state = train(data, check.integer("--epochs", epochs, minimum=1), options.seed)
+        path, seed = weights_file(options.data_dir, options.data), check.integer("--seed", options.seed, minimum=0)
+        check_writable(path)
+        state = train(data, check.integer("--epochs", epochs, minimum=1), seed)
+        save(path, state)
     except ConfigError as error:
         print(f"Error: {error}", file=sys.stderr)
         sys.exit(1)
-    path = weights_file(options.data_dir, options.data)
-    with atomic_path(path) as beside:
-        torch.save(state, beside)
     print(f"test accuracy {state['accuracy']:.4f}; written: {path}")
 
 

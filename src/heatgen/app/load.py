@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from omegaconf import DictConfig, OmegaConf
 
 from heatgen.app.build import build
+from heatgen.app.options import options_of
 from heatgen.app.requests import LoadRequest
 from heatgen.check import ConfigError
 from heatgen.runtime import directory
@@ -66,6 +67,17 @@ def moved(request: LoadRequest) -> dict[str, object]:
     """What a request says of a run's data that is not what its config.yaml says, for the facts of a result."""
     own = read_config(request.run_dir).data
     return {f"data.{key}": value for key, value in request.data.items() if value != own.get(key)}
+
+
+def data_name(cfg: DictConfig) -> str:
+    """What the config of a run calls its data, which their statistics and classifiers are kept under.
+
+    A run of before there was the key says it at the end of its name, unless that was given; then the class's file does.
+    """
+    if cfg.get("data_name") is not None:
+        return str(cfg.data_name)
+    last = str(cfg.get("name")).rsplit("-", 1)[-1]
+    return last if last in options_of("data") else str(cfg.data._target_).split(".")[-2]
 
 
 def restore(request: LoadRequest) -> Run:

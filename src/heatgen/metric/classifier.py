@@ -14,10 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from heatgen import check
 from heatgen.check import ConfigError
 from heatgen.data.module import DataModule
 from heatgen.data.stream import Stream, StreamSteps
 from heatgen.runtime.directory import read_checkpoint
+from heatgen.runtime.precision import full_precision
 
 FEATURES = 128
 BATCH = 128
@@ -65,6 +67,8 @@ class ConvNet(nn.Module):
 class Classifier:
     """Features of images by a trained ConvNet; `load` reads one."""
 
+    logits = "logits of the classifier, with their bias"
+
     def __init__(self, network: ConvNet, name: str, device: torch.device):
         self.network, self.name, self.device = network.to(device).eval(), name, device
 
@@ -75,25 +79,40 @@ class Classifier:
             raise ConfigError(
                 f"metric.extractor=classifier needs {path}; train it with python -m heatgen.app.classifier {data_name}."
             )
-        state = read_checkpoint(path)
-        if not {"weights", "shape", "classes", "accuracy"} <= set(state):
-            raise ConfigError(f"{path} is not a classifier; train it with python -m heatgen.app.classifier {data_name}.")
-        if tuple(state["shape"]) != tuple(shape):
-            raise ConfigError(f"{path} is for images of shape {state['shape']}, not {list(shape)}; train it again.")
-        network = ConvNet(tuple(state["shape"]), state["classes"])
-        network.load_state_dict(state["weights"])
+        again = f"train it with python -m heatgen.app.classifier {data_name}"
+        try:
+            state: object = read_checkpoint(path)
+        except ConfigError as error:
+            raise ConfigError(f"{path} is not a classifier; {again}.") from error
+        if not isinstance(state, dict) or not {"weights", "shape", "classes", "accuracy"} <= set(state):
+            raise ConfigError(f"{path} is not a classifier; {again}.")
+        try:
+            trained_on = check.shape("shape", state["shape"])
+            classes = check.integer("classes", state["classes"], minimum=1)
+            accuracy = check.number("accuracy", state["accuracy"], minimum=0, maximum=1)
+        except ConfigError as error:
+            raise ConfigError(f"{path} is not a whole classifier ({str(error).rstrip('.')}); {again}.") from error
+        if trained_on != tuple(shape):
+            raise ConfigError(f"{path} is for images of shape {list(trained_on)}, not {list(shape)}; train it again.")
+        try:
+            network = ConvNet(trained_on, classes)
+            network.load_state_dict(state["weights"])
+        except (RuntimeError, TypeError, AttributeError) as error:
+            raise ConfigError(f"{path} has other weights than a classifier of {classes} classes; {again}.") from error
         content = hashlib.blake2b(path.read_bytes(), digest_size=6).hexdigest()
-        name = f"classifier of {data_name} (test accuracy {state['accuracy']:.4f}, BLAKE2b {content})"
+        name = f"classifier of {data_name} (test accuracy {accuracy:.4f}, BLAKE2b {content})"
         return cls(network, name, device)
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
-        output: Tensor = self.network.features(images.to(self.device).float() / 255).cpu()
+        with full_precision(self.device):
+            output: Tensor = self.network.features(images.to(self.device).float() / 255).cpu()
         return output
 
     @torch.no_grad()
     def probabilities(self, features: Tensor) -> Tensor:
-        output: Tensor = self.network.logits(features.to(self.device)).softmax(1).cpu()
+        with full_precision(self.device):
+            output: Tensor = self.network.logits(features.to(self.device).float()).softmax(1).cpu()
         return output
 
 

@@ -67,9 +67,16 @@ class EvalContext:
             u0 = ((255 * u0.double() + uniform) / 256).to(dtype).clamp(max=1 - 2**-24)  # below 1, rounding or not
         return u0.to(self.devices.device, dtype)
 
-    def sample(self, n: int, finish: Callable[[Tensor], Tensor], what: str = "sampling") -> Tensor:
+    def sample(
+        self,
+        n: int,
+        finish: Callable[[Tensor], Tensor],
+        what: str = "sampling",
+        fix: str = "the samples are finite, so use another metric.extractor",
+    ) -> Tensor:
         """finish(u_0) of n samples of the model, in order, on every process; each sample's noise depends on its index.
 
+        Only the sampling is in the precision that was asked for, not `finish`. fix: what to do where finish gives NaN or inf.
         ConfigError, on every process, where a sample or what becomes of it is not finite.
         """
         model, sound = self.trained("sampling"), []
@@ -81,14 +88,14 @@ class EvalContext:
             begin = start(model, self.data, indices, self.seed, self.devices.device)
             with self.devices.autocast():
                 u0 = begin.model.generate(begin.state, begin.rng, on_step)
-                sound.append(u0.flatten(1).isfinite().all(1, keepdim=True).cpu())
-                return finish(u0.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0))  # those that are not are refused below
+            sound.append(u0.flatten(1).isfinite().all(1, keepdim=True).cpu())
+            return finish(u0.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0))  # those that are not are refused below
 
         rows = self.advancing(range(n), draw, what, model.process.num_levels)
         passed = self.devices.gather(torch.cat(sound) if sound else torch.empty(0, 1, dtype=torch.bool))
         if not passed.all():
             check.finite("samples", torch.where(passed, 0.0, torch.nan), model.divergence())
-        return check.finite(f"rows of {what}", rows, "the samples are finite, so use another metric.extractor")
+        return check.finite(f"rows of {what}", rows, fix)
 
     def each(
         self,

@@ -1,6 +1,5 @@
 """What turns images into features: Inception, a small classifier trained here, or any TorchScript file."""
 
-import hashlib
 import shutil
 import tempfile
 import urllib.request
@@ -15,18 +14,27 @@ from torch import Tensor
 
 from heatgen.check import ConfigError
 from heatgen.metric.classifier import Classifier, weights_file
+from heatgen.metric.torchscript import Script, content_hash, features_of, load_script
+from heatgen.runtime.explain import UNUSABLE
 from heatgen.runtime.files import atomic_path
+from heatgen.runtime.precision import full_precision
 
 FILE = "inception-2015-12-05.pt"
 
 
 class Extractor(Protocol):
-    """Features of images; `name` says which ones exactly, and is part of their cache's key."""
+    """Features of images; `name` says which ones exactly, and is part of their cache's key.
+
+    `logits` says what `probabilities` is the softmax of; None where it knows no classes.
+    """
 
     name: str
 
+    @property
+    def logits(self) -> str | None: ...
+
     def __call__(self, images: Tensor) -> Tensor:
-        """Bytes (B, C, H, W) -> features (B, F) float32 on the CPU."""
+        """Bytes (B, C, H, W) -> features (B, F) on the CPU, computed in float32 whatever the precision of sampling."""
         ...
 
     def probabilities(self, features: Tensor) -> Tensor | None:
@@ -48,22 +56,6 @@ def make_extractor(
     return Script(Path(extractor), device)
 
 
-def load_script(path: Path, device: torch.device) -> torch.jit.ScriptModule:
-    """The network of a TorchScript file. ConfigError if it is not one."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            output: torch.jit.ScriptModule = torch.jit.load(str(path), map_location=device).eval()
-            return output
-        except RuntimeError as error:
-            raise ConfigError(f"{path} is not a whole TorchScript file; put the right one there.") from error
-
-
-def content_hash(path: Path) -> str:
-    """A short hash of a file."""
-    return hashlib.blake2b(path.read_bytes(), digest_size=6).hexdigest()
-
-
 def find_inception(weights: str | None, data_dir: str) -> Path:
     """The Inception file: `weights`, or data_dir/inception-2015-12-05.pt, or clean-fid's place, or a download."""
     if weights is not None:
@@ -74,20 +66,29 @@ def find_inception(weights: str | None, data_dir: str) -> Path:
     for path in (target, Path(tempfile.gettempdir()) / FILE):
         if path.is_file():
             return path
+    for place in (target, Path(tempfile.gettempdir()) / FILE):
+        try:
+            download(place)
+            return place
+        except (OSError, HTTPException) as error:
+            unwritable = isinstance(error, OSError) and error.errno in UNUSABLE
+            if not unwritable or place != target:
+                raise ConfigError(
+                    f"The Inception network is not at {target} and cannot be downloaded ({error}); "
+                    f"put {FILE} there, or give its place with metric.weights=FILE."
+                ) from error
+    raise AssertionError
+
+
+def download(target: Path) -> None:
+    """Download the Inception file that clean-fid uses."""
     from cleanfid.downloads_helper import inception_url
 
-    try:
-        with atomic_path(target) as beside:
-            with urllib.request.urlopen(inception_url, timeout=20) as response, beside.open("wb") as file:
-                shutil.copyfileobj(response, file)
-            if beside.stat().st_size != int(response.headers["Content-Length"] or beside.stat().st_size):
-                raise OSError("the connection broke")
-    except (OSError, HTTPException) as error:
-        raise ConfigError(
-            f"The Inception network is not at {target} and cannot be downloaded ({error}); "
-            f"put {FILE} there, or give its place with metric.weights=FILE."
-        ) from error
-    return target
+    with atomic_path(target) as beside:
+        with urllib.request.urlopen(inception_url, timeout=20) as response, beside.open("wb") as file:
+            shutil.copyfileobj(response, file)
+        if beside.stat().st_size != int(response.headers["Content-Length"] or beside.stat().st_size):
+            raise OSError("the connection broke")
 
 
 class Inception:
@@ -114,18 +115,18 @@ class Inception:
         inner = network if hasattr(network, "layers") else getattr(network, "net", None)
         if inner is None or not hasattr(inner, "layers"):
             raise ConfigError(f"{path} has no sub-module `layers`; give clean-fid's {FILE} with metric.weights=FILE.")
-        self.layers, self.device, self.resize = inner.layers, device, build_resizer("clean")
-        self.output = getattr(inner, "output", None)  # features -> logits, where the file has it
+        self.layers, self.path, self.device, self.resize = inner.layers, path, device, build_resizer("clean")
+        output = getattr(inner, "output", None)
+        self.output = output if isinstance(output, torch.nn.Module) else None  # features -> logits, where the file has it
+        self.logits = None if self.output is None else "logits without the last layer's bias, as published"
         self.name = f"Inception-v3 ({path.name}, BLAKE2b {content_hash(path)}), clean-fid resizing"
 
-    @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             resized = np.stack([self._resize(image) for image in images.numpy()])
         x = torch.from_numpy(resized).to(self.device)
-        output: Tensor = self.layers((x - 128) / 128).reshape(len(images), -1).float().cpu()
-        return output
+        return features_of(self.layers, (x - 128) / 128, self.path)
 
     def _resize(self, image: np.ndarray) -> np.ndarray:
         hwc = np.broadcast_to(image, (3, *image.shape[1:])).transpose(1, 2, 0)
@@ -134,22 +135,47 @@ class Inception:
 
     @torch.no_grad()
     def probabilities(self, features: Tensor) -> Tensor | None:
-        return None if self.output is None else self.output(features.to(self.device)).softmax(1).cpu()
+        if self.output is None:
+            return None
+        x = features.to(self.device).float()
+        with full_precision(self.device):
+            weight = logit_weight(self.output, x)
+            if weight is None:
+                raise ConfigError(
+                    f"The sub-module `output` of {self.path} is no linear layer of {x.shape[1]} features, so that the "
+                    f"Inception score cannot leave out its bias; give clean-fid's {FILE} with metric.weights=FILE."
+                )
+            return (x @ weight.mT).softmax(1).cpu()
 
 
-class Script:
-    """Any TorchScript network, u (B, C, H, W) float32 in [0, 1] at the data's own size -> features (B, F)."""
+def logit_weight(output: torch.nn.Module, x: Tensor) -> Tensor | None:
+    """W (classes, F) of a last layer W x + b, whose bias the published Inception score leaves out; None for another layer.
 
-    def __init__(self, path: Path, device: torch.device):
-        if not path.is_file():
-            raise ConfigError(f"metric.extractor must be inception, classifier or a TorchScript file, not {path}.")
-        self.network, self.device = load_script(path, device), device
-        self.name = f"TorchScript {path.name}, BLAKE2b {content_hash(path)}"
+    The matrix that it holds, or what it makes of unit vectors. A softmax behind it is seen through: logits are known but for
+    a number that all classes share.
 
-    @torch.no_grad()
-    def __call__(self, images: Tensor) -> Tensor:
-        output: Tensor = self.network(images.to(self.device).float() / 255).flatten(1).float().cpu()
-        return output
+    Args:
+        output: the layer, a sub-module of a TorchScript file.
+        x: features (N, F), where it runs.
 
-    def probabilities(self, features: Tensor) -> None:
-        return None
+    Source:
+        Salimans et al. 2016, in whose code logits have no bias; NVlabs call it `no_output_bias`.
+    """
+    tensors = [*output.parameters(), *output.buffers()]
+    held = [t.flatten(1).float() for t in tensors if t.dim() > 1 and t[0].numel() == t.shape[1]]  # 1 x 1 convolutions too
+    own = held[0] if len(held) == 1 and held[0].shape[1] == x.shape[1] else None
+
+    def logits(x: Tensor) -> Tensor:
+        y = output(x).float()
+        y = y.log() if bool((y >= 0).all()) and bool(((y.sum(1) - 1).abs() < 1e-3).all()) else y
+        return y - y.mean(1, keepdim=True)
+
+    probe = x[:4] + torch.linspace(-1, 1, x.shape[1], device=x.device)
+    try:
+        bias, found = logits(torch.zeros_like(x[:1])), logits(probe)
+        weight = own if own is not None else (logits(torch.eye(x.shape[1], device=x.device)) - bias).mT
+    except Exception:  # of code that is not ours
+        return own
+    expected = probe @ weight.mT
+    gap = (expected - expected.mean(1, keepdim=True) + bias - found).abs().max()
+    return weight if bool(gap <= 1e-3 * (found.abs().max() + bias.abs().max())) else None

@@ -1,21 +1,17 @@
 """What FID and its relatives share: the features of samples and of a reference, and their cache."""
 
-import hashlib
-from pathlib import Path
 from typing import TypedDict
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from heatgen import check
 from heatgen.check import ConfigError
-from heatgen.data.images import shuffled
 from heatgen.metric.context import EvalContext
 from heatgen.metric.extractor import Extractor, make_extractor
+from heatgen.metric.feature_cache import features_of_split, no_cure
 from heatgen.metric.result import Result
 from heatgen.picture import to_bytes
-from heatgen.runtime.files import atomic_path
 
 SOURCES = ("model", "train", "val", "test")
 
@@ -43,7 +39,8 @@ class FeatureMetric:
         truncate: whether bytes are floor(255 u), as the original code has it, in place of rounded.
 
     Raises:
-        ConfigError: for a value out of range, fewer than two images, data that are not images, and nothing to measure.
+        ConfigError: for a value out of range, fewer than two images, data that are not images, samples or features that are
+            not finite, and nothing to measure.
     """
 
     needs_reference = True
@@ -77,22 +74,27 @@ class FeatureMetric:
         if self.source == "model" and ctx.model is None:
             raise ConfigError("metric.source=model needs a run; give run=DIR, or metric.source=test to measure the data.")
         extractor = self.make_extractor(ctx)
-        reference = torch.empty(0)
-        if self.needs_reference:
-            reference = self.of_data(ctx, extractor, self.reference, self.reference_n)
+        self.require(n, extractor)
+        features, reference, notes = self.of_data(ctx, extractor)
         if self.source == "model":
-            features = ctx.sample(n, lambda u0: extractor(to_bytes(u0, self.truncate)))
-        else:
-            features = self.of_data(ctx, extractor, self.source, n)
+            features = self.of_samples(ctx, extractor, n)
         if len(features) < 2 or len(reference) == 1:
             raise ConfigError(f"A split of {ctx.data_name} has one image only; choose another metric.source or reference.")
         if not ctx.devices.first:
             return Result()
         result = self.measure(features, reference, extractor, ctx.seed)
         result.facts = self.facts(ctx, features, reference, extractor) | result.facts
+        result.notes += [*notes, *of_no_use(features, reference)]
         if self.extractor != "inception":
             result.notes.append("not Inception features: comparable only with values of the same extractor.")
         return result
+
+    def require(self, n: int, extractor: Extractor) -> None:
+        """ConfigError where n images, or this extractor, are not enough for the metric; before anything is drawn."""
+
+    def of_samples(self, ctx: EvalContext, extractor: Extractor, n: int) -> Tensor:
+        """Features (n, F) of samples of the model. ConfigError where samples or features are not finite."""
+        return ctx.sample(n, lambda u0: extractor(to_bytes(u0, self.truncate)), fix=no_cure(extractor))
 
     def facts(self, ctx: EvalContext, features: Tensor, reference: Tensor, extractor: Extractor) -> dict[str, object]:
         """What a reader must know of the numbers."""
@@ -109,22 +111,25 @@ class FeatureMetric:
         place = (data.data_dir, ctx.data_name, data.spec.shape)
         return make_extractor(self.extractor, self.weights, *place, ctx.devices.device)
 
-    @staticmethod
-    def of_data(ctx: EvalContext, extractor: Extractor, split: str, n: int | None) -> Tensor:
-        """Features of n images of a split (a fixed random choice), kept in data_dir/statistics for the next time."""
-        images = ctx.data.images(split)
-        n = len(images) if n is None else min(n, len(images))
-        name = f"{ctx.data_name}_{split}_{n}_{images.fingerprint()}_{check_sum(extractor.name)}.npy"
-        path = Path(ctx.data.data_dir) / "statistics" / name
-        if ctx.devices.gather(torch.tensor([path.is_file()])).all():  # all processes take the same way
-            return torch.from_numpy(np.load(path))
-        chosen = sorted(shuffled(len(images), "statistics")[:n])
-        fix = f"{extractor.name} gives no finite features of them; use another metric.extractor or metric.weights"
-        features = ctx.each(chosen, lambda batch: extractor(images.pixels(batch)), f"features of {split}", fix=fix)
-        if ctx.devices.first:
-            with atomic_path(path) as beside, beside.open("wb") as file:
-                np.save(file, features.numpy())
-        return features
+    def of_data(self, ctx: EvalContext, extractor: Extractor) -> tuple[Tensor, Tensor, list[str]]:
+        """Features of the images that are measured, of the reference, none where they are not of data; and notes."""
+        features, reference, notes = torch.empty(0), torch.empty(0), list[str]()
+        if self.needs_reference:
+            reference, said = features_of_split(ctx, extractor, self.reference, self.reference_n)
+            notes += said
+        if self.source != "model":
+            features, said = features_of_split(ctx, extractor, self.source, ctx.n)
+            notes += said
+        return features, reference, list(dict.fromkeys(notes))
+
+
+def of_no_use(features: Tensor, reference: Tensor) -> list[str]:
+    """The caveats of features (N, F) and (M, F) that tell little: one number an image, or the same of all images."""
+    notes = ["one feature an image: images that agree in it are the same here."] * (features.shape[1] == 1)
+    for what, x in (("samples", features), ("reference images", reference)):
+        if len(x) and bool((x == x[0]).all()):
+            notes.append(f"all {len(x)} {what} have the same features: they are one image, as far as these features see.")
+    return notes
 
 
 def too_few(features: Tensor, reference: Tensor) -> list[str]:
@@ -132,8 +137,3 @@ def too_few(features: Tensor, reference: Tensor) -> list[str]:
     few, size = min(len(features), len(reference)), features.shape[1]
     caveat = f"only {few} images, fewer than the {size} features: biased, comparable only at equal n."
     return [caveat] if few < size else []
-
-
-def check_sum(text: str) -> str:
-    """A short hash of a text."""
-    return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()

@@ -28,8 +28,32 @@ def polynomial_mmd(x: Tensor, y: Tensor) -> float:
     return (same - 2 * kernel(x, y).mean()).item()
 
 
+BLOCKS = 10  # at least, of the images that a standard error is over
+
+
+def block_error(x: Tensor, y: Tensor, largest: int) -> tuple[float | None, int, int]:
+    """The standard error of polynomial_mmd over images, and how many disjoint blocks of how many images it is from.
+
+    The blocks are independent, so their deviation over the root of their number is the error of their mean, which is no
+    smaller than that of all images at once. None for fewer than two images a block.
+
+    Args:
+        x, y: (N, D) and (M, D), in random order.
+        largest: images of a block at most.
+    """
+    size = min(min(len(x), len(y)) // BLOCKS, largest)
+    if size < 2:
+        return None, 0, size
+    count = min(len(x), len(y)) // size
+    blocks = zip(x[: count * size].split(size), y[: count * size].split(size), strict=True)
+    values = torch.tensor([polynomial_mmd(a, b) for a, b in blocks], dtype=torch.float64)
+    return values.std().item() / count**0.5, count, size
+
+
 class KID(FeatureMetric):
     """polynomial_mmd of Inception features, averaged over random subsets; unbiased, lower is better.
+
+    Subsets share images, so their deviation, as papers give it, is no standard error: disjoint blocks of images give that.
 
     Args:
         subsets: random subsets that are averaged.
@@ -44,18 +68,30 @@ class KID(FeatureMetric):
 
     def measure(self, features: Tensor, reference: Tensor, extractor: Extractor, seed: int) -> Result:
         size = min(self.subset_size, len(features), len(reference))
-        order = generator(seed, "kid")
+        whole = size == len(features) == len(reference)  # every subset is all images
+        count, order = 1 if whole else self.subsets, generator(seed, "kid")
         values = torch.tensor(
             [
                 polynomial_mmd(
                     features[torch.randperm(len(features), generator=order)[:size]],
                     reference[torch.randperm(len(reference), generator=order)[:size]],
                 )
-                for _ in range(self.subsets)
+                for _ in range(count)
             ],
             dtype=torch.float64,
         )
-        spread = values.std().item() if self.subsets > 1 else float("nan")
-        facts: dict[str, object] = {"subsets": self.subsets, "subset_size": size, "std_over_subsets": spread}
-        few = ["KID is unbiased: few samples widen it only."] * bool(too_few(features, reference))
-        return Result([Value("kid", values.mean().item(), label="KID")], facts=facts, notes=few)
+        mixed = generator(seed, "kid blocks")
+        x, y = (z[torch.randperm(len(z), generator=mixed)] for z in (features, reference))
+        error, blocks, block = block_error(x, y, self.subset_size)
+        facts: dict[str, object] = {"subsets": count, "subset_size": size}
+        facts |= {} if count == 1 else {"std_over_subsets": values.std().item()}
+        over = f"images, in {blocks} disjoint blocks of {block}"
+        notes = ["KID is unbiased: few samples widen it only."] * bool(too_few(features, reference))
+        if size < self.subset_size:
+            what = "there is one subset, of all" if whole else "subsets are of that many"
+            notes.append(
+                f"metric.subset_size = {self.subset_size} is more than the {size} images of the smaller set: {what}."
+            )
+        if error is None:
+            notes.append(f"no standard error: it needs {2 * BLOCKS} images of either kind.")
+        return Result([Value("kid", values.mean().item(), error, label="KID", over=over)], facts=facts, notes=notes)

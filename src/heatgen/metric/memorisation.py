@@ -1,5 +1,6 @@
 """mode=memorisation: are samples copies of training images?"""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -9,21 +10,28 @@ from torch import Tensor
 from heatgen import check
 from heatgen.check import ConfigError
 from heatgen.metric.context import EvalContext
+from heatgen.metric.neighbours import pairs, smallest
 from heatgen.metric.result import Result, Value
 from heatgen.noise import batches
 from heatgen.picture import cloud, grid, is_points, side_by_side
 
 BLOCK = 4096  # training images at a time
+FEW = 100  # held-out images, below which 1 % of them is less than one
 
 
 def nearest(images: Tensor, ctx: EvalContext) -> tuple[Tensor, Tensor]:
-    """Root mean square distance per pixel of images (B, C, H, W) to the nearest training image, and its number; (B,)."""
+    """Root mean square distance per pixel of images (B, C, H, W) to the nearest training image, and its number; (B,).
+
+    Exactly 0 for a copy; the first of those that are as near.
+    """
     flat, size = images.double().flatten(1), images[0].numel()
+    if not flat.isfinite().all():
+        raise ConfigError("Images to compare hold NaN or inf; use another checkpoint, or data without them.")
     best = torch.full((len(flat),), torch.inf, dtype=torch.float64, device=flat.device)
     index = torch.zeros(len(flat), dtype=torch.long, device=flat.device)
     for block in batches(range(len(ctx.data.images("train"))), BLOCK):
         train = ctx.data.get("train", block).to(flat).flatten(1)
-        distance, place = torch.cdist(flat, train).min(1)
+        distance, place = (found[:, 0] for found in smallest(flat, train, 1))
         closer = distance < best
         best, index = torch.where(closer, distance, best), torch.where(closer, place + block[0], index)
     return best / size**0.5, index
@@ -57,8 +65,9 @@ class Memorisation:
         def compare(indices: Sequence[int]) -> Tensor:
             u = samples[list(indices)].to(device)
             distance, index = nearest(u, ctx)
-            own = (u - ctx.data.get("train", start[list(indices)].tolist()).to(u)).square().flatten(1).mean(1).sqrt()
-            return torch.stack([own.double(), distance, index.double()], dim=1)
+            mine = ctx.data.get("train", start[list(indices)].tolist()).to(u)
+            own = pairs(u.double().flatten(1)[:, None], mine.double().flatten(1)[:, None]).flatten()
+            return torch.stack([own / u[0].numel() ** 0.5, distance, index.double()], dim=1)
 
         own, close, index = ctx.each(range(n), compare, "nearest images").unbind(1)
         held = range(min(n, len(ctx.data.images(self.split))))
@@ -68,8 +77,8 @@ class Memorisation:
         if not ctx.devices.first:
             return Result()
         bound = others.quantile(0.01)
-        copies, same = (close < bound).double(), (index.long() == start).double()
-        ratio = (close.median() / others.median()).item()
+        copies, same = (close < bound).double(), (own <= close).double()  # one of several copies is its own
+        ratio = (close.median() / others.median()).item() if others.median() > 0 else math.nan
         values = [
             Value("nearest_over_held_out", ratio, label="nearest / held out"),
             Value.mean("closer_than_held_out", copies, label="closer than 99 % of held out"),
@@ -83,11 +92,30 @@ class Memorisation:
             "held out": f"{len(others)} of {ctx.data_name} {self.split}",
             "delta": ctx.model.noise_label(),
         }
-        notes = []
+        notes = self.caveats(close, others)
         if ratio < 0.5:
             notes.append("samples are far nearer to training images than new images are: the model copies.")
         picture = self.picture(ctx, samples, start, index.long())
-        return Result(values, facts, notes, pictures={"nearest": picture}, headline=("nearest_over_held_out",))
+        result = Result(values, facts, notes, pictures={"nearest": picture}, headline=("nearest_over_held_out",))
+        result.over = "samples, the training and held-out images given"
+        return result
+
+    @staticmethod
+    def caveats(close: Tensor, others: Tensor) -> list[str]:
+        """What a reader must know of distances (n,) of samples and (m,) of held-out images to the nearest training image."""
+        notes = []
+        if len(others) < FEW:
+            notes.append(
+                f"only {len(others)} held-out images: 99 % of them is nearly all, and nearer than 99 % is nearer than the "
+                "nearest one."
+            )
+        if twins := int((others == 0).sum()):
+            notes.append(f"{twins} of {len(others)} held-out images are copies of training images: they are not new.")
+        if copied := int((close == 0).sum()):
+            notes.append(f"{copied} of {len(close)} samples are exact copies of training images.")
+        if not others.median() > 0:
+            notes.append("half of the held-out images are copies of training images: no ratio nearest / held out.")
+        return notes
 
     @staticmethod
     def picture(ctx: EvalContext, samples: Tensor, start: Tensor, index: Tensor, columns: int = 12) -> Image.Image:

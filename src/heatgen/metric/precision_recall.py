@@ -2,7 +2,6 @@
 
 from typing import Unpack
 
-import torch
 from torch import Tensor
 
 from heatgen import check
@@ -10,27 +9,23 @@ from heatgen.check import ConfigError
 from heatgen.data.images import shuffled
 from heatgen.metric.extractor import Extractor
 from heatgen.metric.features import FeatureMetric, FeatureSettings
+from heatgen.metric.neighbours import covered, nearest_distances
 from heatgen.metric.result import Result, Value
 
-BLOCK = 2048  # rows of a distance matrix at a time
 
-
-def nearest_distances(features: Tensor, k: int) -> Tensor:
-    """The distance of each feature to its k-th nearest neighbour among the others, (N,)."""
-    rows = [torch.cdist(block, features).kthvalue(k + 1, dim=1).values for block in features.split(BLOCK)]
-    return torch.cat(rows)  # the nearest of all is the feature itself
-
-
-def covered(features: Tensor, centres: Tensor, radii: Tensor) -> float:
-    """The share of features that lie in a ball around some centre."""
-    inside = [(torch.cdist(block, centres) <= radii).any(1) for block in features.split(BLOCK)]
-    return torch.cat(inside).double().mean().item()
+def share(name: str, inside: Tensor, over: str) -> Value:
+    """The share of images that are inside, with its binomial standard error; none where all or no image is."""
+    p = inside.double().mean().item()
+    return Value(name, p, (p * (1 - p) / (len(inside) - 1)) ** 0.5 if 0 < p < 1 else None, over=over)
 
 
 class PrecisionRecall(FeatureMetric):
     """Precision: the share of samples within the reference's manifold, the balls to the k-th neighbour. Recall: the reverse.
 
-    Between 0 and 1, higher is better; both depend on the number of images, so compare at equal n and reference.
+    Between 0 and 1, higher is better; both depend on the number of images, so compare at equal n and reference. Balls are
+    closed, and distances of equal features exactly 0: a copy of a reference image is precise, also where the image has k
+    copies and a ball of radius 0. The standard errors are binomial, over the images that lie in the balls or not; they take
+    the balls as given.
 
     Args:
         k: neighbours that a ball reaches to.
@@ -55,10 +50,13 @@ class PrecisionRecall(FeatureMetric):
             raise ConfigError(
                 f"precision and recall need more than {self.k} images of either kind; raise n or metric.largest."
             )
-        precision = covered(x, y, nearest_distances(y, self.k))
-        recall = covered(y, x, nearest_distances(x, self.k))
-        return Result(
-            [Value("precision", precision), Value("recall", recall)],
-            facts={"k": self.k, "balls": len(y)},
-            headline=("precision", "recall"),
-        )
+        of_y, of_x = nearest_distances(y, self.k), nearest_distances(x, self.k)
+        precision = share("precision", covered(x, y, of_y), "samples, the balls given")
+        recall = share("recall", covered(y, x, of_x), "reference images, the balls given")
+        notes = [
+            f"{points} of the {len(radii)} balls around {what} are points ({self.k} copies and more of one image): only "
+            "their copies lie in them."
+            for what, radii in (("reference images", of_y), ("samples", of_x))
+            if (points := int((radii == 0).sum()))
+        ]
+        return Result([precision, recall], {"k": self.k, "balls": len(y)}, notes, headline=("precision", "recall"))

@@ -16,11 +16,10 @@ class Suite(FeatureMetric):
     """All metrics of features at once, with their own default settings: samples are drawn, and features taken, only once."""
 
     def measure(self, features: Tensor, reference: Tensor, extractor: Extractor, seed: int) -> Result:
-        if min(len(features), len(reference)) < 4:
-            raise ConfigError("mode=suite needs at least 4 samples and 4 images to compare with; raise n.")
+        self.require(min(len(features), len(reference)), extractor)
         parts: list[FeatureMetric] = [FID(), KID(), PrecisionRecall()]
         notes = []
-        if extractor.probabilities(features[:1]) is not None:
+        if extractor.logits is not None:
             parts.append(InceptionScore(splits=min(10, len(features) // 2)))
         else:
             notes.append(f"no Inception score: {extractor.name} knows no classes.")
@@ -28,3 +27,7 @@ class Suite(FeatureMetric):
         values = [value for result in results for value in result.numbers]
         facts = {key: value for result in results for key, value in result.facts.items()}
         return Result(values, facts=facts, notes=[*notes, *(note for result in results for note in result.notes)])
+
+    def require(self, n: int, extractor: Extractor) -> None:
+        if n < 4:
+            raise ConfigError("mode=suite needs at least 4 samples and 4 images to compare with; raise n.")

@@ -187,7 +187,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
     try:
         output: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, IndexError, pickle.UnpicklingError) as error:
+    except (RuntimeError, EOFError, OSError, LookupError, ValueError, TypeError, pickle.UnpicklingError) as error:
         raise ConfigError(f"{path} is cut short or not a checkpoint; use another one, or make it again.") from error
     if bad := first_nonfinite(output):
         raise ConfigError(f"{path} holds NaN or inf (first in {bad}); use another checkpoint, or train again.")

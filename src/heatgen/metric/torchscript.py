@@ -1,0 +1,75 @@
+"""TorchScript files: networks that were written elsewhere, and what they must give."""
+
+import hashlib
+import warnings
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from heatgen.check import ConfigError
+from heatgen.runtime.precision import full_precision
+
+
+def load_script(path: Path, device: torch.device) -> torch.jit.ScriptModule:
+    """The network of a TorchScript file, in float32. ConfigError if it is not one."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            output: torch.jit.ScriptModule = torch.jit.load(str(path), map_location=device).eval().float()
+            return output
+        except (RuntimeError, ValueError, OSError) as error:
+            raise ConfigError(f"{path} is not a whole TorchScript file; put the right one there.") from error
+
+
+def content_hash(path: Path) -> str:
+    """A short hash of a file."""
+    return hashlib.blake2b(path.read_bytes(), digest_size=6).hexdigest()
+
+
+@torch.no_grad()
+def features_of(network: torch.nn.Module, x: Tensor, path: Path) -> Tensor:
+    """What a network of a file gives for x (B, ...): features (B, F) float32, F >= 1, on the CPU.
+
+    Computed in float32 whatever the precision of sampling.
+
+    Raises:
+        ConfigError: the network fails on x, or gives something else.
+    """
+    try:
+        with full_precision(x.device):
+            output = network(x)
+    except torch.OutOfMemoryError as error:
+        raise ConfigError(f"{path} needs more memory than the device has; lower batch_size.") from error
+    except Exception as error:  # of code that is not ours
+        reason = next((line.strip() for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__)
+        raise ConfigError(
+            f"{path} fails on {list(x.shape)} float32 ({reason.rstrip('.')}); give a network that takes images alone."
+        ) from error
+    if not isinstance(output, Tensor):
+        raise ConfigError(f"{path} gives a {type(output).__name__}; give a network that returns one tensor (B, F).")
+    whole = output.dim() > 0 and len(output) == len(x) and output.numel() > 0 and not output.is_complex()
+    if not whole:
+        raise ConfigError(
+            f"{path} gives {output.dtype} of shape {list(output.shape)} for {len(x)} images; give a network that returns "
+            "real features (B, F), one row an image."
+        )
+    return output.reshape(len(x), -1).float().cpu()
+
+
+class Script:
+    """Any TorchScript network, u (B, C, H, W) float32 in [0, 1] at the data's own size -> features (B, F)."""
+
+    logits = None
+
+    def __init__(self, path: Path, device: torch.device):
+        if not path.is_file():
+            raise ConfigError(f"metric.extractor must be inception, classifier or a TorchScript file, not {path}.")
+        self.network, self.path, self.device = load_script(path, device), path, device
+        self.name = f"TorchScript {path.name}, BLAKE2b {content_hash(path)}"
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return features_of(self.network, images.to(self.device).float() / 255, self.path)
+
+    def probabilities(self, features: Tensor) -> None:
+        return None
