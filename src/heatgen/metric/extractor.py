@@ -145,7 +145,8 @@ class Inception:
                     f"The sub-module `output` of {self.path} is no linear layer of {x.shape[1]} features, so that the "
                     f"Inception score cannot leave out its bias; give clean-fid's {FILE} with metric.weights=FILE."
                 )
-            return (x @ weight.mT).softmax(1).cpu()
+            output: Tensor = (x @ weight.mT).softmax(1).cpu()
+        return output
 
 
 def logit_weight(output: torch.nn.Module, x: Tensor) -> Tensor | None:

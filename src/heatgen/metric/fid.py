@@ -30,7 +30,7 @@ def frechet_distance(mean1: Tensor, cov1: Tensor, mean2: Tensor, cov2: Tensor) -
     shared = torch.linalg.svdvals(symmetric_root(cov1) @ symmetric_root(cov2)).sum()
     distance = (mean1 - mean2).square().sum() + cov1.trace() + cov2.trace() - 2 * shared
     eps = torch.finfo(torch.float64).eps
-    rounding = len(mean1) * eps * (cov1.trace() + cov2.trace()) + (16 * eps) ** 2 * (mean1 @ mean1 + mean2 @ mean2)
+    rounding = (len(mean1) + 16) * eps * (cov1.trace() + cov2.trace()) + (16 * eps) ** 2 * (mean1 @ mean1 + mean2 @ mean2)
     return distance.item() if distance > rounding else 0.0
 
 
