@@ -83,7 +83,7 @@ class Classifier:
         try:
             state: object = read_checkpoint(path)
         except ConfigError as error:
-            raise ConfigError(f"{path} is not a classifier; {again}.") from error
+            raise ConfigError(f"{path} is not a classifier of whole and finite numbers; {again}.") from error
         if not isinstance(state, dict) or not {"weights", "shape", "classes", "accuracy"} <= set(state):
             raise ConfigError(f"{path} is not a classifier; {again}.")
         try:

@@ -76,8 +76,8 @@ class EvalContext:
     ) -> Tensor:
         """finish(u_0) of n samples of the model, in order, on every process; each sample's noise depends on its index.
 
-        Only the sampling is in the precision that was asked for, not `finish`. fix: what to do where finish gives NaN or inf.
-        ConfigError, on every process, where a sample or what becomes of it is not finite.
+        Only the sampling is in the precision that was asked for, not `finish`. ConfigError, on every process, where a sample
+        or what becomes of it is not finite; fix: what to do where only the latter is not.
         """
         model, sound = self.trained("sampling"), []
 
