@@ -7,11 +7,11 @@ LOWER, HIGHER, NEITHER = "lower is better", "higher is better", "neither is bett
 WAYS = {  # a pattern of names of values -> what is better; the first that fits the whole name, without its condition
     r"coverage_(\d+)": r"best at its own 0.\1",
     r"z_score_(std|rms)": "best at 1",
-    r"mse_u0_over_oracle": "1 for an exact draw and 0.5 for the exact mean; no draws have less than 1 and are right",
-    r"nearest_over_held_out": "best at 1; less: copies of training images",
-    r"closer_than_held_out|nearest_is_own": "lower is better; more: copies of training images",
-    r"information_last": "lower is better; more than log2 of the number of images: a sample may be a copy of one",
-    r"val_loss": "lower is better, between rows of one model alone",
+    r"mse_u0_over_oracle": "1 for an exact draw (0.5 for the exact mean; draws with less are too narrow)",
+    r"nearest_over_held_out": "best at 1 (less: copies of training images)",
+    r"closer_than_held_out|nearest_is_own": "lower is better (more: copies of training images)",
+    r"information_last": "lower is better (above log2 of the number of training images, samples may be copies)",
+    r"val_loss": "lower is better (between rows of one model alone)",
     r"(fid|kid|crps|energy_score|\w*mse\w*|rmse|spectral_error\w*|nll\w*|l_(first|middle|last)\w*|gap)": LOWER,
     r"(score_error\w*|ks\w*|w1\w*|\w*_gap\w*|identity_error|seconds)": LOWER,
     r"(precision|recall|inception_score|frame|joint|pixel|bound\w*|effective_draws|factorised)": HIGHER,
@@ -34,4 +34,4 @@ def caption(columns: Sequence[str], headings: Mapping[str, str]) -> str:
     by_way: dict[str, list[str]] = {}
     for column in columns:
         by_way.setdefault(better(column), []).append(headings.get(column, column))
-    return ". ".join(f"{way[0].upper()}{way[1:]}: {', '.join(names)}" for way, names in by_way.items()) + "."
+    return ". ".join(f"{way[0].upper()}{way[1:]}: {'; '.join(names)}" for way, names in by_way.items()) + "."

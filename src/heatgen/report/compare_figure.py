@@ -96,7 +96,7 @@ def draw_bars(panel: "Axes", run_dirs: Sequence[Path | None], rows: Sequence[Row
         panel.set_xlim(low - (0.45 * span if low < 0 else near), high + (0.45 * span if high > 0 else near))
         panel.locator_params(axis="x", nbins=4)
         panel.ticklabel_format(axis="x", scilimits=(-3, 4))
-    panel.set_xlabel(textwrap.fill(better(column).split(";")[0], 40), fontsize=8)
+    panel.set_xlabel(textwrap.fill(better(column).split(" (")[0], 40), fontsize=8)
     for i, (value, error) in enumerate(zip(values, errors, strict=True)):
         write_number(panel, i, value, error, (low, high), column in rows[i])
 

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from heatgen.metric.result import heading
+from heatgen.report.better import caption
 from heatgen.report.page import cell, markdown_table
 from heatgen.report.rows import Row
 from heatgen.runtime.files import write_text
@@ -50,7 +51,8 @@ def markdown(name: str, rows: Sequence[Row], headings: Mapping[str, str], comman
         shown = [column for column in columns if column not in HIDDEN and not column.endswith("_se")]
         cells = [[cell(row.get(column), error_of(row, column)) for column in shown] for row in chosen]
         lines += [f"## {mode}", "", *markdown_table([headings.get(column, column) for column in shown], cells)]
-        lines += ["", "How each row was measured:", ""]
+        values = [column for column in shown if any(isinstance(row.get(column), float) for row in chosen)]
+        lines += ["", f"*{caption(values, headings)}*", "", "How each row was measured:", ""]
         lines += [f"- {row['run']}: `{row['command']}` ({row['facts']})" for row in chosen] + [""]
     return "\n".join(lines)
 
