@@ -11,6 +11,7 @@ from torch.testing import assert_close
 
 from heatgen.app.api import load
 from heatgen.check import ConfigError
+from heatgen.data.hot_spots import HotSpotFields
 from heatgen.forward.constant_velocity import ConstantVelocity
 from heatgen.forward.random_velocity import RandomVelocity
 from heatgen.frames import Frames, concatenate
@@ -23,6 +24,7 @@ from heatgen.regime.random import Random
 
 SHAPE, K = (1, 6, 6), 9
 REGIME = Random(context=[1, 3], targets=4)
+FIELDS = HotSpotFields(resolution=6, shape=[1, 6, 6], train_size=20)
 CNP = {"path": "deterministic"}
 adam = functools.partial(torch.optim.Adam, lr=1e-3)
 
@@ -35,7 +37,8 @@ def make(process=None, regime=REGIME, net=None, **settings):
 
 def batch(b=5):
     sizes = torch.linspace(0.5, 2, b).reshape(-1, 1, 1, 1)
-    return {"u0": sizes * torch.rand(b, *SHAPE, generator=torch.Generator().manual_seed(1))}
+    u0 = sizes * torch.rand(b, *SHAPE, generator=torch.Generator().manual_seed(1))
+    return {"u0": u0, "index": torch.arange(b), "key": torch.arange(b)}
 
 
 def noise(b=5):
@@ -100,8 +103,45 @@ def test_privileged_facts_are_used_in_training_alone():
     for privileged in ("facts", "zero", "shuffled"):
         model = make(net={"privileged_dim": 3}, privileged=privileged).train()
         model.net.load_state_dict(hinted.net.state_dict())
+        model.prepare(FIELDS)
         values[privileged] = model.loss(batch(), noise())
     assert not torch.allclose(values["facts"], values["zero"]) and not torch.allclose(values["facts"], values["shuffled"])
+
+
+@pytest.mark.parametrize("process", [None, RandomVelocity(SHAPE, K, sigma=0.1)])
+def test_shuffled_facts_are_those_of_another_field_whatever_else_is_in_the_batch(process):
+    model = make(process, net={"privileged_dim": 3, "conditional": process is not None}, privileged="shuffled").train()
+    torch.nn.init.normal_(model.net.merge[-1].weight)
+    model.prepare(FIELDS)
+    seen = []
+    represent = model.net.represent
+    model.net.represent = lambda context, times, facts=None: seen.append(facts) or represent(context, times, facts)
+
+    def told(indices):
+        """The facts that the posterior sees of these tasks, and their losses."""
+        u0, names = FIELDS.get("train", indices), torch.tensor(indices)
+        loss = model.loss({"u0": u0, "index": names, "key": 100 + names}, SampleNoise(100 + names, 0, "train"))
+        return seen[-1], loss
+
+    facts, losses = told(list(range(16)))
+    shares = [told(list(range(rank, 16, 2))) for rank in range(2)]  # of two processes
+    for i in range(16):
+        alone, loss = told([i])
+        assert torch.equal(facts[i], alone[0]) and torch.equal(facts[i], shares[i % 2][0][i // 2])
+        assert_close(losses[i], loss[0], rtol=1e-5, atol=1e-5)
+        model.privileged = "facts"
+        own, loss = told([i])
+        assert not torch.allclose(own, alone) and loss[0] != losses[i]
+        model.privileged = "shuffled"
+    model.eval()
+    again, _ = told([0])
+    assert again is None  # a validation has no facts
+
+
+def test_shuffled_facts_need_another_field():
+    model = make(net={"privileged_dim": 3}, privileged="shuffled")
+    with pytest.raises(ConfigError, match=r"^model\.privileged=shuffled needs 2 training fields"):
+        model.prepare(HotSpotFields(resolution=8, shape=[1, 8, 8], train_size=1))
 
 
 def test_an_oracle_is_told_facts_of_the_context_when_it_predicts_and_no_other_is():

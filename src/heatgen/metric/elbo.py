@@ -17,7 +17,8 @@ from heatgen import check
 from heatgen.check import ConfigError
 from heatgen.metric.bound import balanced_levels, clustered_sum, gaussian_kl, gaussian_nll, level_errors, prior_kl
 from heatgen.metric.context import EvalContext
-from heatgen.metric.result import Result, Series, Value
+from heatgen.metric.result import Result, Series, Value, few_samples
+from heatgen.metric.trivial import compare_with_trivial
 from heatgen.model.module import Method
 from heatgen.noise import SampleNoise, batches
 from heatgen.sampler.interface import ReverseModel
@@ -29,7 +30,8 @@ CERTAIN = 1e-6  # of the noise of a level: a reverse step with less knows a coef
 class ELBO:
     """All terms in nats and in bits per dimension, with standard errors over images, noise and levels.
 
-    Bytes are dequantised, u_0 = (255 x + U) / 256, so bits per dimension are NLL / (D ln 2) + 8. A map that is drawn at
+    Bytes are dequantised, u_0 = (255 x + U) / 256, so bits per dimension are NLL / (D ln 2) + 8; beside them what trivial
+    coders need (`trivial`), above which a bound is vacuous. A map that is drawn at
     random is drawn once for each image, and the bound is given that draw.
 
     Args:
@@ -61,7 +63,9 @@ class ELBO:
         middle = ctx.each(chosen, lambda batch: self._middle(ctx, batch, torch.stack([terms[i] for i in batch])), "L_k")
         first = ctx.each(chosen, lambda batch: self._first(ctx, batch), "L_0")
         last = ctx.each(chosen, lambda batch: self._last(ctx, batch), "L_K")
-        return self._result(ctx, first, middle, design, last)
+        result = self._result(ctx, first, middle, design, last)
+        compare_with_trivial(result, "nll_bound", ctx.data, self.split, chosen)
+        return result
 
     @staticmethod
     def _check(ctx: EvalContext) -> Method:
@@ -164,7 +168,8 @@ class ELBO:
             Series("l_k_se", level_errors(middle, design, num_terms).tolist(), "nats", "standard error of L_{k-1}"),
         ]
         values, facts = self._values(ctx, first, means, parts, last), self._facts(ctx, len(first), design.shape[1])
-        return Result(values, facts, self._notes(ctx), curves, headline=("nll_bound",))
+        notes = self._notes(ctx) + few_samples(len(first), "images")
+        return Result(values, facts, notes, curves, headline=("nll_bound",), over="images, their noise and levels")
 
     @staticmethod
     def _values(ctx: EvalContext, first: Tensor, means: Tensor, parts: Tensor, last: Tensor) -> list[Value]:

@@ -20,7 +20,8 @@ from heatgen.forward.process import ForwardProcess
 from heatgen.metric.context import EvalContext
 from heatgen.metric.flow import diffusion_squared, flow_field, integrate, kernel_density
 from heatgen.metric.pictures.figure import as_image, plots
-from heatgen.metric.result import Result, Value
+from heatgen.metric.result import Result, Value, few_samples
+from heatgen.metric.trivial import compare_with_trivial
 from heatgen.noise import SampleNoise, batches
 from heatgen.oracle.find import exact_answers
 from heatgen.oracle.gaussian import GaussianOracle
@@ -47,7 +48,7 @@ class FlowLikelihood:
 
     The prior p_T is that of `generate`, (1/N) sum_i N(A(T) u_0^i + b(T), initial_std^2) over training data, or with
     model=oracle the exact law at T. Bytes are dequantised, u_0 = (255 x + U) / 256: bits per dimension are
-    -log p / (D ln 2) + 8.
+    -log p / (D ln 2) + 8; beside them what trivial coders need (`trivial`), above which they are vacuous.
 
     Args:
         split: of the data, train, val or test.
@@ -80,7 +81,10 @@ class FlowLikelihood:
         self._check(ctx)
         chosen = ctx.choose("flow_likelihood", self.split, "elbo", "samples")  # those of mode=elbo
         rows = ctx.each(chosen, lambda batch: self._rows(ctx, batch), "probability flow", known=(0, 1, 3))
-        return self._result(ctx, rows)
+        result = self._result(ctx, rows)
+        if "nll" in result.values:
+            compare_with_trivial(result, "nll", ctx.data, self.split, chosen)
+        return result
 
     @staticmethod
     def _check(ctx: EvalContext) -> None:
@@ -179,8 +183,9 @@ class FlowLikelihood:
         return Result(
             values,
             self._facts(ctx, len(found), int(evaluations.max())),
-            self._notes(ctx),
+            self._notes(ctx) + few_samples(len(found), "samples"),
             pictures={"likelihoods": histogram(found, exact if known else None)},
+            over="samples" if self._exactly(ctx.trained("flow_likelihood").process) else "samples and their probes",
         )
 
     def _facts(self, ctx: EvalContext, n: int, evaluations: int) -> dict[str, object]:

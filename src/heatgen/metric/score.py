@@ -12,7 +12,7 @@ from heatgen.metric import distances
 from heatgen.metric.context import EvalContext
 from heatgen.metric.pictures import score as pictures
 from heatgen.metric.reference import Reference
-from heatgen.metric.result import Result, Series, Value
+from heatgen.metric.result import Result, Series, Value, few_samples
 from heatgen.model.prior import start
 from heatgen.noise import SampleNoise, generator
 from heatgen.oracle.find import exact_answers
@@ -67,7 +67,7 @@ class Score:
         levels = self.looked_at(process.num_levels)
         order = torch.randperm(total, generator=generator(ctx.seed, "score"))
         chosen, points = (order[:count].sort().values.tolist() for count in (n, POINTS))
-        result = Result(headline=())
+        result = Result(headline=(), notes=few_samples(n, "states"), over="points")
         law = law_of(data)
         result.notes += law.notes
         oracle = exact_answers(process, law.spec)
@@ -76,7 +76,7 @@ class Score:
         if oracle is None and law.refusal:
             why = "there is no exact one"
         if why and reference is None:
-            raise ConfigError(f"mode=score has nothing to compare: {why}; {result.notes[0]}.")
+            raise ConfigError(f"mode=score has nothing to compare: {why}; {result.notes[-1]}.")
         result.facts = {
             "n": n,
             "split": f"{ctx.data_name} {self.split}",
@@ -238,7 +238,8 @@ class Score:
         self._add_values(result, found[0], found[levels[-1]].exact_std.max().item(), n)
         result.facts["coefficients"] = f"{width} of {reference.size}"
         result.notes.append(
-            f"exact draws have a KS of {reference.exact_ks(n):.3g} on average, and the W1 of the column beside theirs."
+            f"exact draws have a KS of {reference.exact_ks(n):.3g} on average (by formula), and the W1 of the column beside "
+            "theirs."
         )
         if unseen:
             result.notes.append(f"the way back says nothing of {len(unseen)} levels between K and 0: no laws there.")

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from heatgen import check
 from heatgen.check import ConfigError
+from heatgen.data.module import DataModule
 from heatgen.data.stream import Batch
 from heatgen.forward.process import ForwardProcess
 from heatgen.frames import Context, Frames, Representation, concatenate
@@ -17,7 +18,7 @@ from heatgen.model import objectives
 from heatgen.model.module import Method, MethodSettings, OptimizerFactory
 from heatgen.model.objectives import OBJECTIVES, normal_log_prob
 from heatgen.model.prediction import Prediction
-from heatgen.model.tasks import Task, make_task, observation_noise
+from heatgen.model.tasks import Task, clean_frames, make_task, observation_noise, privileged_features
 from heatgen.net.neural_process import NeuralProcess
 from heatgen.noise import Noise, SampleNoise
 from heatgen.regime.split import Regime, Split
@@ -68,9 +69,10 @@ class NeuralProcessMethod(Method):
             draws: K, in training.
             noise_std: of the noise on every frame; None for the map's sigma.
             privileged: features of the clean frames for the posterior of z, in training alone (LUPI). none | facts: their
-                maximum, mean and entropy | zero: zeros | shuffled: the features of another task | oracle: the features for z
-                given the context too, in training and at prediction: an upper bound that no test may use in earnest, as
-                nobody has them; it cannot `generate`.
+                maximum, mean and entropy | zero: zeros | shuffled: the features of another training field at the same
+                times, whose choice depends on the task's key alone | oracle: the features for z given the context too, in
+                training and at prediction: an upper bound that no test may use in earnest, as nobody has them; it cannot
+                `generate`.
             settings: of every method.
 
         Raises:
@@ -81,6 +83,7 @@ class NeuralProcessMethod(Method):
         regime(self.process.num_levels + 1, SampleNoise([0], "check"))  # too few frames are refused now
         self.regime, self.noise_std = regime, observation_noise(self.process, noise_std)
         self.draws = check.integer("model.draws", draws, minimum=1)
+        self._data: DataModule | None = None  # whose fields have the features of privileged=shuffled
         self.privileged = check.choice("model.privileged", privileged, PRIVILEGED)
         if (self.privileged != "none") != bool(net.privileged_dim):
             sized = (
@@ -168,20 +171,44 @@ class NeuralProcessMethod(Method):
         target_times, context = self.tau(counted.times), self._context(task.context, task)
         prior = known = self.net.represent(context, target_times, self._given_privileged(task))
         if self.objective in ("elbo", "iwae"):
-            known = self.net.represent(self._context(whole, task), target_times, self._privileged(task.privileged))
+            features = self._privileged(task.privileged, whole.times, batch)
+            known = self.net.represent(self._context(whole, task), target_times, features)
             known.r = prior.r  # targets reach the decoder through z alone
         z = self._draw(known, self.draws, rng)
         prediction = Prediction(*self.net.decode(known, z, target_times, context.cond))
         log_p = prediction.joint(counted.values.float(), counted.mask)
         return -self._value(log_p, z, known, prior) / (counted.count * math.prod(counted.values.shape[2:]))
 
-    def _privileged(self, features: Tensor) -> Tensor | None:
+    def _privileged(self, features: Tensor, times: Tensor, batch: Batch) -> Tensor | None:
         """What the posterior sees of the clean frames, (B, N, 3), in training alone unless privileged=oracle."""
         if self.privileged == "oracle":
             return features
         if self.privileged == "none" or not self.training:
             return None
-        return {"facts": features, "zero": torch.zeros_like(features), "shuffled": features.roll(1, 0)}[self.privileged]
+        if self.privileged == "shuffled":
+            return self._features_of_others(times, batch)
+        return {"facts": features, "zero": torch.zeros_like(features)}[self.privileged]
+
+    def _features_of_others(self, times: Tensor, batch: Batch) -> Tensor:
+        """The features of another training field for each task, with a draw of the map of its own, at times (B, N).
+
+        Which one depends on the task's key alone, whatever else is in its batch, on however many processes.
+        """
+        assert self._data is not None, "prepare(data), or calibrate(data), comes first"
+        rng = SampleNoise(batch["key"], self.seed, "other task")
+        place = rng.integers(0, len(self._data.images("train")) - 2)
+        others = self._data.get("train", (place + (place >= batch["index"].cpu()).long()).tolist()).to(batch["u0"])
+        levels = self.process.level(times.flatten()).round().long().reshape(times.shape)
+        return privileged_features(clean_frames(self.process, others, levels, self.process.draw(rng), rng))
+
+    def prepare(self, data: DataModule) -> None:
+        """Keep the data, where the tasks are told of other fields. ConfigError where there is no other one."""
+        if self.privileged == "shuffled":
+            if len(data.images("train")) < 2:
+                raise ConfigError("model.privileged=shuffled needs 2 training fields; raise data.train_size.")
+            self._data = data
+
+    calibrate = prepare
 
     def _given_privileged(self, task: Task) -> Tensor | None:
         """What z given the context sees of the clean context frames, (B, N, 3): nothing unless privileged=oracle."""
