@@ -294,3 +294,24 @@ def test_finite_differences_refuse_steps_that_would_grow_and_take_the_least_that
         finite_differences(checkers, 0.9999 * t, steps=9)
     with pytest.raises(ValueError, match="unstable"):
         finite_differences(checkers, 1.5 * t, steps=10)
+
+
+# noise by pixel or by area -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_noise_per_area_is_the_same_physics_on_every_grid_and_per_pixel_is_not(scheme):
+    """The amplitude of cos(x) has the noise L sqrt(2 / (H W)): that of one coefficient in the wave's own unit."""
+
+    def amplitudes(noise_per):
+        processes = [StochasticHeat((1, n, n), noise_per=noise_per, scheme=scheme) for n in (16, 32, 64)]
+        return [p.std(at(0.2))[0, 0, 0, 1].item() * math.sqrt(2 / p.shape[-1] ** 2) for p in processes]
+
+    by_area, by_pixel = amplitudes("area"), amplitudes("pixel")
+    assert by_area == pytest.approx([by_pixel[1]] * 3, rel=1e-12)
+    assert by_pixel == pytest.approx([2 * by_pixel[1], by_pixel[1], by_pixel[1] / 2], rel=1e-12)
+    assert torch.equal(StochasticHeat(SHAPE, noise_per="area").std(at(0.1)), StochasticHeat(SHAPE).std(at(0.1)))
+    fine = StochasticHeat((1, 64, 64), noise_per="area")
+    assert fine.diffusion(at(0.1)).item() == 0.2  # g dW of a pixel of a quarter of the area
+    with pytest.raises(ConfigError, match=r"forward\.noise_per must be one of pixel, area"):
+        StochasticHeat(SHAPE, noise_per="volume")

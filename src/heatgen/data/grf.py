@@ -21,7 +21,7 @@ from tqdm import tqdm
 from heatgen import check
 from heatgen.check import ConfigError
 from heatgen.data.field_files import DTYPES, LAYOUTS, Facts, FieldFile, check_free, write_fields
-from heatgen.data.fields import BLOCK, FieldArray, Normalised, Source, evenly
+from heatgen.data.fields import BLOCK, FieldArray, Normalised, Source, evenly, measured
 from heatgen.data.images import ImageSet
 from heatgen.data.module import SPLITS, DataModule, DataSettings, DataSpec
 from heatgen.noise import generator
@@ -110,7 +110,7 @@ class GRF(DataModule):
     def read(self, split: str) -> ImageSet:
         source = self.source(split)
         if self.path is not None and split != "train":
-            self._compare(split, source.moments()[1])
+            self._compare(split, measured(source, evenly(len(source), self.resolution**2))[1])
         return Normalised(source, *self.statistics)
 
     def source(self, split: str) -> Source:

@@ -62,6 +62,12 @@ def law_of(data: DataModule) -> Law:
     return FOUND[data]
 
 
+def facts_of(data: DataModule) -> dict[str, str]:
+    """What the exact answers that a result rests on are called, where they are not simply exact; nothing where none do."""
+    law = FOUND.get(data) if isinstance(data, DataModule) else None
+    return {} if law is None or law.refusal or law.name == "exact" else {"exact answers": law.name}
+
+
 def bare(spec: DataSpec) -> DataSpec:
     """A spec without a law."""
     return dataclasses.replace(spec, variances=None, mean=None, mixture=None, spots=None)
