@@ -29,6 +29,7 @@ def evaluate(cfg: DictConfig) -> None:
         return
     from heatgen.app.trainer import quiet_lightning
     from heatgen.metric.context import marked
+    from heatgen.oracle.law import facts_of
     from heatgen.report.table import report, report_sweep
 
     quiet_lightning()
@@ -42,6 +43,7 @@ def evaluate(cfg: DictConfig) -> None:
             ctx, experiment = context_of_run(load, request, devices)
         result = marked(metric(ctx), request.mode)
         result.facts |= ({"sampler": label} if label else {}) | (moved(request.load) if request.load else {})
+        result.facts |= facts_of(ctx.data)
         results.append(result)
         if devices.first:
             name = str(request.experiment_name or experiment or "default")
