@@ -194,8 +194,9 @@ def candidates(file: h5py.File) -> Iterator[str]:
         inside = [f"{name}/{key}" for key in names_of(item)[:100]] if isinstance(item, h5py.Group) else [name]
         for path in inside:
             found = item_of(file, path)
-            floats = isinstance(found, h5py.Dataset) and found.dtype.kind == "f"
-            shape: tuple[int, ...] = (found.shape or ()) if floats else ()
+            shape: tuple[int, ...] = ()
+            if isinstance(found, h5py.Dataset) and found.dtype.kind == "f":
+                shape = found.shape or ()
             if len(shape) == 3 and shape[1] == shape[2]:
                 yield path
 

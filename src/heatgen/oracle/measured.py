@@ -55,7 +55,7 @@ def has_mean(mean: np.ndarray, about: np.ndarray, n: int) -> bool:
     t = mean[moving] / np.sqrt(about[moving] / (n - 1) / n)
     scores = special.ndtri(np.clip(special.stdtr(n - 1, -np.abs(t)), 1e-300, 0.5))
     largest = 2 * scores.size * float(special.ndtr(scores.min()))
-    return min(largest, float(special.chdtrc(scores.size, np.square(scores).sum()))) < LEVEL
+    return bool(min(largest, float(special.chdtrc(scores.size, np.square(scores).sum()))) < LEVEL)
 
 
 def symmetries(basis: Basis, shape: tuple[int, ...]) -> Iterator[tuple[str, np.ndarray]]:
