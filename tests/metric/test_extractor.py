@@ -184,3 +184,52 @@ def test_a_classifier_is_looked_for_beside_the_data(tmp_path, monkeypatch):
     monkeypatch.setattr(Classifier, "load", classmethod(lambda cls, *arguments: seen.append(arguments)))
     make("classifier", tmp_path)
     assert seen == [(tmp_path / "extractors" / "fake.pt", "fake", (1, 5, 6), CPU)]
+
+
+@pytest.mark.parametrize(
+    "output", [nn.Linear(12, 3), nn.Sequential(nn.Linear(12, 3), nn.Softmax(1)), nn.Sequential(nn.Linear(12, 3), nn.ReLU())]
+)
+def test_the_last_bias_is_left_out_whatever_stands_behind_it_or_the_score_is_refused(tmp_path, output):
+    features = torch.randn(5, 12, generator=torch.Generator().manual_seed(0))
+    weight = next(iter(output.parameters())).detach()
+    torch.jit.save(torch.jit.script(nn.Sequential(OrderedDict(layers=nn.Flatten(), output=output))), str(tmp_path / "c.pt"))
+    extract = Inception(tmp_path / "c.pt", CPU)
+    if "ReLU" in str(output):
+        with pytest.raises(ConfigError, match=r"`output` of .*c\.pt is no linear layer of 12 features.* its bias"):
+            extract.probabilities(features)
+    else:
+        assert torch.allclose(extract.probabilities(features), (features @ weight.mT).softmax(1), atol=1e-6)
+
+
+class Tuple(nn.Module):
+    def forward(self, x):
+        return x, x
+
+
+class Two(nn.Module):
+    def forward(self, x, y):
+        return x + y
+
+
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [
+        (Tuple(), "gives a tuple; give a network that returns one tensor"),
+        (Two(), "missing value for argument 'y'.*give a network that takes images alone"),
+        (nn.Sequential(nn.Flatten(0)), "for 2 images; give a network that returns real features"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(7, 2)), "fails on .*give a network that takes images alone"),
+    ],
+)
+def test_a_script_that_gives_no_features_is_refused_in_one_sentence(tmp_path, module, words):
+    torch.jit.save(torch.jit.script(module), str(tmp_path / "odd.pt"))
+    with pytest.raises(ConfigError, match=rf"odd\.pt .*{words}") as caught:
+        Script(tmp_path / "odd.pt", CPU)(flat([1, 2]))
+    assert "\n" not in str(caught.value)
+
+
+def test_features_are_of_float32_under_any_autocast(tmp_path):
+    images = torch.randint(0, 256, (4, 1, 5, 6), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    extract = Script(script(tmp_path / "net.pt", nn.Flatten(), nn.Linear(30, 8)), CPU)
+    plain = extract(images)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(extract(images), plain)

@@ -221,3 +221,12 @@ def test_the_real_inception_gives_the_distance_that_torchmetrics_gives_of_its_fe
     distance = frechet_distance(*first, *second)
     assert distance > 10
     assert distance == pytest.approx(_compute_fid(*first, *second).item(), rel=1e-4)
+
+
+@pytest.mark.parametrize(("n", "d"), [(40, 1), (40, 12), (9, 30)])
+def test_a_set_is_at_no_distance_from_itself_in_any_order(n, d):
+    x = features(n, d, seed=0).float()
+    assert frechet_distance(*moments(x), *moments(x.flip(0))) == 0
+    assert frechet_distance(*moments(x[:1].expand(n, -1)), *moments(x[:1].expand(n + 3, -1))) == 0
+    shifted = moments(x.double() + 0.5)
+    assert frechet_distance(*moments(x), *shifted) == pytest.approx(0.25 * d, rel=1e-6)
