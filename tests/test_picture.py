@@ -8,7 +8,8 @@ from conftest import SMALL, call
 from PIL import Image
 
 from heatgen.app.draw import usual_n
-from heatgen.picture import MARGIN, PAPER, Film, cloud, grid, is_points, save_gif, save_mp4, side_by_side, to_bytes
+from heatgen.check import ConfigError
+from heatgen.picture import MARGIN, MARK, PAPER, Film, cloud, grid, is_points, save_gif, save_mp4, side_by_side, to_bytes
 from heatgen.report import compare_figure
 
 
@@ -211,3 +212,17 @@ def test_a_run_of_points_is_drawn_as_clouds_and_samples_2000_unless_it_is_told(d
 
 def test_36_images_or_2000_points_are_usual():
     assert usual_n((1, 8, 8)) == usual_n((3, 1, 8)) == 36 and usual_n((1, 1, 2)) == 2000
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_what_is_not_finite_has_a_colour_of_its_own_and_is_no_byte(bad):
+    u = torch.zeros(3, 3, 40, 40)
+    u[1, 2, 5, 6] = bad
+    with pytest.raises(ConfigError, match=r"1 of 3 images hold NaN or inf \(the first is number 1\)"):
+        to_bytes(u)
+    sheet = np.asarray(grid(u, columns=3))
+    marked = (sheet == MARK).all(-1).nonzero()
+    assert [place.tolist() for place in marked] == [[MARGIN + 5], [40 + 2 * MARGIN + MARGIN - MARGIN + 6]]
+    points = torch.full((4, 1, 1, 2), 0.5)
+    assert cloud(torch.cat([points, points * bad])).tobytes() != cloud(torch.cat([points, points])).tobytes()
+    assert cloud(points * bad).size == cloud(points).size

@@ -7,6 +7,7 @@ import lightning as L
 import pytest
 import torch
 from conftest import call
+from exploding_runs import outcome
 from torch import Tensor, nn
 
 from heatgen import check
@@ -200,3 +201,10 @@ def test_an_exploding_run_leaves_no_checkpoint_that_is_not_finite_and_samples_sa
     for script in ("sample", "evaluate"):
         assert call(script, f"run={run}", "n=2") == 1
         assert "has not saved any yet" in capfd.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [0, 3, 6, 7, 11])
+def test_random_runs_that_explode_stop_in_one_sentence_and_give_no_number(number: int, tmp_path: Path) -> None:
+    word, wrong = outcome(number, tmp_path)
+    assert word.startswith("stopped") and not wrong

@@ -211,3 +211,26 @@ def test_a_limit_takes_the_same_random_images_whatever_the_seed_and_another_fing
 def test_a_limit_that_is_no_count_is_refused_by_its_key(limit):
     with pytest.raises(ConfigError, match=r"^data\.limit must be a whole number of at least 1"):
         module(limit=limit)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_an_image_that_is_not_finite_is_named_by_split_and_number_wherever_it_is_read(bad):
+    u = torch.zeros(N, *SHAPE, dtype=torch.float64)
+    u[13, 0, 2, 1] = bad
+    data = module(steps=3)
+    data.read = lambda split: Pixels(u)
+    data.trainer.max_steps = 3
+    sentence = r"1 of {} images of split {} hold NaN or inf \(the first is number 13\)"
+    with pytest.raises(ConfigError, match=sentence.format(3, "test")):
+        data.get("test", [4, 13, 2])
+    with pytest.raises(ConfigError, match=sentence.format(8, "val")):
+        list(data.val_dataloader())
+    with pytest.raises(ConfigError, match=sentence.format(8, "train")):
+        list(data.train_dataloader())
+    assert data.get("test", [4, 12, 2]).isfinite().all()
+
+
+def test_large_numbers_whose_sum_overflows_are_finite():
+    data = module()
+    data.read = lambda split: Pixels(torch.full((N, *SHAPE), 3e38))
+    assert data.get("test", [0, 1]).max() == 3e38

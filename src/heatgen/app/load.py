@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 
+from heatgen import check
 from heatgen.app.build import build
 from heatgen.app.options import options_of
 from heatgen.app.requests import LoadRequest
@@ -117,4 +118,9 @@ def open_run(request: LoadRequest, devices: "Devices") -> Run:
         run.data.prepare_data()
     with devices.autocast():
         run.model.to(devices.device).calibrate(run.data)
+    if bad := check.first_nonfinite(run.model.state_dict()):
+        raise ConfigError(
+            f"The weights of {request.run_dir.name} give no finite answers on held-out data, where {bad} is measured; use "
+            "another checkpoint, or train again with a lower optimizer.lr."
+        )
     return run
