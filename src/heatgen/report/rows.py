@@ -135,9 +135,13 @@ def references_of(run_dirs: Sequence[Path], first: str) -> list[Row]:
     rows: list[Row] = []
     for several in by_mode.values():
         for name, values in several[0]["references"].items():
-            if all(agree(values, other["references"].get(name, {})) for other in several):
-                errors = several[0].get("reference_errors", {}).get(name, {})
-                rows.append({"run": name, first: name} | dict(values) | {f"{key}_se": e for key, e in errors.items()})
+            if not all(name in other["references"] and agree(values, other["references"][name]) for other in several):
+                continue
+            row: Row = {"run": name, first: name}
+            for other in several:
+                row |= other["references"][name]
+                row |= {f"{key}_se": error for key, error in other.get("reference_errors", {}).get(name, {}).items()}
+            rows.append(row)
     return rows
 
 
@@ -148,12 +152,12 @@ def errors_over(run_dirs: Sequence[Path]) -> list[str]:
 
 
 def agree(one: Mapping[str, float | None], other: Mapping[str, float | None]) -> bool:
-    """Whether both have the same names and, within a millionth, the same numbers; None is equal to itself."""
+    """Whether both have, within a millionth, the same numbers in the columns that they share; None is equal to itself."""
 
     def equal(x: float | None, y: float | None) -> bool:
         return x == y or (x is not None and y is not None and math.isclose(x, y, rel_tol=1e-6))
 
-    return one.keys() == other.keys() and all(equal(value, other[key]) for key, value in one.items())
+    return all(equal(value, other[key]) for key, value in one.items() if key in other)
 
 
 def conditions_of(run_dirs: Sequence[Path]) -> list[str]:
