@@ -11,6 +11,8 @@ from torch import Tensor
 from heatgen import check
 from heatgen.check import ConfigError
 from heatgen.model.module import Method
+from heatgen.runtime.directory import STOPPED
+from heatgen.runtime.files import write_text
 
 POLICIES = ("stop", "skip")
 PATIENCE = 100  # steps in a row that are left out, and no more
@@ -153,11 +155,14 @@ def folder(trainer: L.Trainer) -> Path:
 
 
 def stop(trainer: L.Trainer, what: str, step: int) -> NoReturn:
-    """ConfigError: what is not finite, what to lower, and where the last finite checkpoint is."""
-    raise ConfigError(
+    """ConfigError: what is not finite, what to lower, where the last finite checkpoint is; the run keeps the sentence."""
+    sentence = (
         f"{what} not finite (NaN or inf), so the training has stopped and nothing of it is saved; "
         f"{advice(trainer, step)}; {last_finite(trainer)}."
     )
+    if trainer.is_global_zero:
+        write_text(Path(trainer.default_root_dir) / STOPPED, f"{sentence}\n")
+    raise ConfigError(sentence)
 
 
 def advice(trainer: L.Trainer, step: int) -> str:

@@ -17,6 +17,7 @@ from heatgen.check import ConfigError, first_nonfinite
 from heatgen.runtime.command import call
 from heatgen.runtime.files import write_text
 
+STOPPED = "stopped.txt"  # in a run's folder, where its training stopped as it was not finite: the sentence it ended with
 PACKAGES = ("heatgen", "torch", "lightning", "hydra-core", "omegaconf", "numpy", "torchvision")
 RESULT_COLUMNS = (
     *("time", "experiment", "run", "mode", "param_name", "param_value"),
@@ -64,6 +65,7 @@ def environment() -> str:
 
 def describe_run(folder: Path, config: str, overrides: Sequence[str]) -> None:
     """Write config.yaml, overrides.txt and env.txt; a resume adds to the last two."""
+    (folder / STOPPED).unlink(missing_ok=True)
     write_text(folder / "config.yaml", config)
     for name, text in (("overrides.txt", " ".join(overrides) + "\n"), ("env.txt", environment())):
         with (folder / name).open("a") as file:
@@ -164,9 +166,15 @@ def read_info(run_dir: Path) -> RunInfo:
 def find_checkpoint(run: Path, checkpoint: str, resume: bool = False) -> Path:
     """The file of a run's checkpoint `last` or `best`, or `checkpoint` itself where it is a file.
 
-    ConfigError where it is missing; with `resume` for a training, which goes on from `last` alone.
+    ConfigError where it is missing, and for `last` of a training that stopped as it was not finite; with `resume` for a
+    training, which goes on from `last` alone.
     """
     path = run / "checkpoints" / f"{checkpoint}.ckpt" if checkpoint in ("last", "best") else Path(checkpoint)
+    if path.is_file() and checkpoint == "last" and not resume and (run / STOPPED).is_file():
+        raise ConfigError(
+            f"The training of {run} stopped as it was not finite ({STOPPED} there says where), so its last.ckpt is "
+            f"no trained model; train again, or look at it all the same with checkpoint={path}."
+        )
     if path.is_file():
         return path
     saved = [name for name in ("last", "best") if (run / "checkpoints" / f"{name}.ckpt").is_file()]
