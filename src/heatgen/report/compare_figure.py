@@ -106,33 +106,43 @@ def write_number(panel: "Axes", i: int, value: float, error: float, bounds: tupl
     low, high = bounds
     if math.isnan(value):
         if measured:
-            panel.annotate(" not finite", (0, i), xycoords=("axes fraction", "data"), va="center", fontsize=8, color="C3")
+            panel.annotate(" no number", (0, i), xycoords=("axes fraction", "data"), va="center", fontsize=8, color="C3")
         return
-    style = {"va": "center", "fontsize": 8}
     if low <= value <= high or (0 < value < low):
         half = 0.0 if math.isnan(error) else error
         end, side = (value - half, "right") if value < 0 else (min(max(value + half, low), 1.1 * high), "left")
-        beside = {"xytext": (-5 if value < 0 else 5, 0), "textcoords": "offset points"}
-        box = {"boxstyle": "square,pad=0", "facecolor": "white", "edgecolor": "none", "alpha": 0.7}
-        panel.annotate(cell(value), (end, i), ha=side, bbox=box, **beside, **style)
-        return
-    edge, arrow = (0.99, f"{cell(value)} ►") if value > high else (0.01, f"◄ {cell(value)}")
-    side = "right" if value > high else "left"
-    box = {"boxstyle": "square,pad=0.15", "facecolor": "white", "edgecolor": "C3"}
-    panel.annotate(arrow, (edge, i), xycoords=("axes fraction", "data"), ha=side, color="C3", bbox=box, **style)
+        place, where, shift, colour, edge = (end, i), "data", (-5 if value < 0 else 5, 0), "black", "none"
+        text = cell(value)
+    else:
+        above = value > high
+        place, where, shift, colour, edge = (0.99 if above else 0.01, i), "axes fraction", (0, 0), "C3", "C3"
+        text, side = (f"{cell(value)} ►", "right") if above else (f"◄ {cell(value)}", "left")
+    panel.annotate(
+        text,
+        place,
+        xycoords="data" if where == "data" else ("axes fraction", "data"),
+        xytext=shift,
+        textcoords="offset points",
+        ha=side,
+        va="center",
+        fontsize=8,
+        color=colour,
+        bbox={"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": edge, "alpha": 0.8},
+    )
 
 
 def limits(values: Sequence[float]) -> tuple[float, float, bool]:
     """The least and the largest number that an axis of bars shows, and whether it is a log scale.
 
-    From 0 unless they are near each other. Of the largest numbers, up to a third are left out, each more than 100 times (of
-    three numbers or two: a million times) the next.
+    From 0 unless they are near each other. Of the largest numbers, up to a third are left out where the least of them is
+    more than 100 times (of three numbers or two: a million times) the next.
     """
     sizes = sorted(abs(value) for value in values if math.isfinite(value))
     factor = OUTLIER if len(sizes) > 3 else 1e6
-    for _ in range(max(1, len(sizes) // 3)):
-        if len(sizes) > 1 and sizes[-1] > factor * sizes[-2] > 0:
-            sizes.pop()
+    for cut in range(min(max(1, len(sizes) // 3), len(sizes) - 1), 0, -1):
+        if sizes[-cut] > factor * sizes[-cut - 1] > 0:
+            sizes = sizes[:-cut]
+            break
     most = sizes[-1] if sizes else 1.0
     kept = [value for value in values if abs(value) <= most]
     positive = [value for value in kept if value > 0]
