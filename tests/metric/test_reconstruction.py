@@ -361,3 +361,16 @@ def test_images_from_the_command_line(own_run, capsys):
     kinds = ("fields", "spectra", "ranks")
     assert names == {f"{kind}.png" for kind in kinds} | {f"{kind}_white.png" for kind in kinds}
     assert "spectral error, power, white" in capsys.readouterr().out
+
+
+def test_a_model_that_is_not_told_takes_white_noise_for_its_own():
+    told, untold = (
+        Reconstruction(draws=3, inputs=["white"], noise_std=WHITE, tell_noise=tell)(ctx(Exact())) for tell in (True, False)
+    )
+    assert told.facts["the white noise"] == "known to the model" and untold.facts["the white noise"].startswith("not known")
+    (factor, variance), white = posterior(Q), WHITE**2
+    error = (S * (1 - factor * A) ** 2 + factor**2 * white + variance).sum().item() / 64  # of draws that believe in Q
+    assert untold.values["mse_u0"] == pytest.approx(error, rel=0.03) and told.values["mse_u0"] < 0.99 * error
+    model = Exact()
+    with pytest.raises(ConfigError, match=r"metric\.tell_noise=false is for"):
+        Reconstruction(draws=2, tell_noise=False)(ctx(model))
