@@ -18,6 +18,7 @@ from heatgen.data.module import SPLITS, DataModule, DataSpec, Mixture
 from heatgen.forward.heat import Heat
 from heatgen.forward.stochastic_heat import StochasticHeat
 from heatgen.frames import Frames
+from heatgen.metric.posterior import least_mse
 from heatgen.model.oracle import Oracle
 from heatgen.noise import SampleNoise
 from heatgen.oracle.agreement import Agreement
@@ -243,6 +244,19 @@ def test_the_spectrum_that_a_data_set_of_others_asserts_is_compared_too():
     assert law_of(Mine(u, variances=variances * 1.2, law="measure")).name.startswith("Gaussian with measured spectrum")
     with pytest.raises(ConfigError, match=r"asserts no law that data\.law=assume could trust"):
         Oracle(Heat((1, 8, 8), 3), torch.nn.Identity(), None, None).calibrate(Mine(u, law="assume"))
+
+
+def test_the_least_error_of_a_measured_spectrum_spreads_as_its_standard_error_says():
+    process = StochasticHeat((1, N, N), 8)
+    found = []
+    for seed in range(40):
+        data = Mine(draw(stretched(), 150, seed), boundary="periodic", law="measure")
+        oracle = GaussianOracle(process, law_of(data).spec)
+        found.append(least_mse(data, oracle, process.times[-1:], None))
+    least, errors = torch.tensor(found).T
+    assert 0.7 < errors.mean() / least.std() < 1.4  # 40 draws tell their deviation to 11 %
+    data = Mine(draw(LAW, 150), boundary="periodic", variances=LAW, law="assume")
+    assert least_mse(data, GaussianOracle(process, law_of(data).spec), process.times[-1:], None)[1] == 0
 
 
 @pytest.mark.parametrize("stds", [0.15, 0.0, [0.0, 0.2, 0.1]])

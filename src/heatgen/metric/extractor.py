@@ -167,7 +167,7 @@ def logit_weight(output: torch.nn.Module, x: Tensor) -> Tensor | None:
     own = held[0] if len(held) == 1 and held[0].shape[1] == x.shape[1] else None
 
     def logits(x: Tensor) -> Tensor:
-        y = output(x).float()
+        y: Tensor = output(x).float()
         y = y.log() if bool((y >= 0).all()) and bool(((y.sum(1) - 1).abs() < 1e-3).all()) else y
         return y - y.mean(1, keepdim=True)
 

@@ -1,10 +1,14 @@
 """Draws of u_0 given u_K beside the exact Gaussian posterior, for mode=reconstruction."""
 
+import math
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from heatgen.basis import Basis, Cosine, Fourier
 from heatgen.check import ConfigError
+from heatgen.data.module import DataModule
 from heatgen.metric import scoring_rules
 from heatgen.metric.context import EvalContext
 from heatgen.metric.result import Result, Series, Value
@@ -82,15 +86,31 @@ def z_scores(oracle: GaussianOracle, z: Tensor, known: Tensor) -> dict[str, Tens
     return columns
 
 
-def add_gap(result: Result, found: dict[str, Tensor], least: float, word: str, ends: tuple[str, str]) -> None:
+def least_mse(data: DataModule, oracle: GaussianOracle, t: Tensor, white: float | None) -> tuple[float, float]:
+    """The least mean square error of u_0 given u_t, t (1,), and its standard error where the spectrum S is measured.
+
+    least = mean of S n / V, n the noise's variance and V that of u_t, so d least / d S = (n / V)^2.
+    """
+    least = oracle.minimum_mse(t, white)
+    if not oracle.diagonal:
+        return least, 0.0
+    noise, total = oracle.noise_variance(t, white), oracle.variance(t, white)
+    weights = torch.where(total > 0, noise / total.clamp(min=torch.finfo(total.dtype).tiny), torch.ones_like(total)) ** 2
+    return least, law_of(data).error(weights)
+
+
+def add_gap(
+    result: Result, found: dict[str, Tensor], least: float, least_error: float, word: str, ends: tuple[str, str]
+) -> None:
     """The MSE over that of an exact sampler, and the rms z-scores, of all coefficients and by ring.
 
-    The row of the exact sampler is by formula, so it has no errors.
+    The row of the exact sampler is by formula, so it has no errors. The error of the ratio holds that of a measured law.
 
     Args:
         result: what they are added to.
         found: the columns of all fields, name -> (n, m).
         least: the smallest mean square error of u_0 that an answer can have.
+        least_error: its standard error, 0 where it is exact.
         word: the kind of input.
         ends: what the names and the labels of this input's values end in.
     """
@@ -99,8 +119,13 @@ def add_gap(result: Result, found: dict[str, Tensor], least: float, word: str, e
     if least == 0 or not found["z_count"].sum():
         result.notes.append(f"u_K determines u_0 ({word} input): no z-scores.")
         return
-    ratio = found["mse_u0"][:, 0] / (2 * least)
-    result.add(Value.mean(f"mse_u0_over_oracle{name_end}", ratio, label=f"MSE of u_0 / oracle sampler{label_end}"))
+    name, label = f"mse_u0_over_oracle{name_end}", f"MSE of u_0 / oracle sampler{label_end}"
+    ratio = Value.mean(name, found["mse_u0"][:, 0] / (2 * least), label=label)
+    if least_error and ratio.error is not None:
+        ratio = replace(ratio, error=math.hypot(ratio.error, ratio.value * least_error / least))
+        result.facts[f"least MSE of u_0{label_end}"] = f"{least:.6g} +- {least_error:.2g}, measured"
+        result.notes.append(f"the standard error of {label} is over fields and over those that the law was measured on.")
+    result.add(ratio)
     row = {"mse_u0": 2 * least, "mse_u0_over_oracle": 1.0, "z_score_std": 1.0}
     row |= {name: int(name.removeprefix("coverage_")) / 100 for name in found if name.startswith("coverage_")}
     result.refer("exact sampler", *(Value(f"{name}{name_end}", value) for name, value in row.items()))

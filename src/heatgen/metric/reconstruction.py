@@ -10,7 +10,7 @@ from heatgen.check import ConfigError
 from heatgen.metric import scoring_rules
 from heatgen.metric.context import EvalContext
 from heatgen.metric.pictures import reconstruction as pictures
-from heatgen.metric.posterior import add_gap, exact_posterior, posterior_columns
+from heatgen.metric.posterior import add_gap, exact_posterior, least_mse, posterior_columns
 from heatgen.metric.result import Result, Value, few_samples
 from heatgen.model.module import Method
 from heatgen.noise import SampleNoise
@@ -247,8 +247,8 @@ class Reconstruction:
                 result.add(Value.mean(name + end, found[name][:, 0], label=label + label_end))
         if oracle is not None:
             last = ctx.trained("reconstruction").process.times[-1:]
-            least = oracle.minimum_mse(last, self.noise_std if word == "white" else None)
-            add_gap(result, found, least, word, (end, label_end))
+            least = least_mse(ctx.data, oracle, last, self.noise_std if word == "white" else None)
+            add_gap(result, found, *least, word, (end, label_end))
         other = {} if "coverage_90" in result.values else {"coverage_90": "coverage_50"}
         wanted = [other.get(name, name) + end for name in (HEADLINE if first else HEADLINE[:3])]
         result.headline = (*(result.headline or ()), *(name for name in wanted if name in result.values))

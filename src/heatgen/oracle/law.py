@@ -5,6 +5,7 @@ data.law=check | assume | measure | none.
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from weakref import WeakKeyDictionary
 
@@ -33,11 +34,23 @@ class Law:
         spec: the data set's, with the law that exact answers rest on; with none where there is none.
         name: what answers are called, "exact" unless the law was not checked, or measured.
         refusal: why there are no exact answers, with the measured numbers; "" where nothing speaks against them.
+        squares: of the coefficients about their mean that a spectrum was measured on, (M, C, H, W) float64.
     """
 
     spec: DataSpec
     name: str = "exact"
     refusal: str = ""
+    squares: Tensor | None = None
+
+    def error(self, weights: Tensor) -> float:
+        """The standard error over training fields of the mean of weights S, for a measured spectrum S; 0 for another.
+
+        weights: of the coefficients, broadcastable to (1, C, H, W).
+        """
+        if self.squares is None:
+            return 0.0
+        means = (weights.cpu() * self.squares).flatten(1).mean(1)
+        return float(means.std()) / math.sqrt(len(means))
 
     @property
     def notes(self) -> list[str]:
@@ -161,7 +174,8 @@ def measured(data: DataModule) -> Law:
     if data.augment and "turns" not in words:
         words += "; of fields as they are stored: data.augment=true turns those of training, which have another law"
     law = dataclasses.replace(bare(spec), variances=spectrum, mean=mean)
-    return Law(law, f"Gaussian with measured spectrum ({words})")
+    u = fields["train"] if mean is None else fields["train"] - mean
+    return Law(law, f"Gaussian with measured spectrum ({words})", squares=basis(u).square())
 
 
 def power(u: Tensor, spectrum: Tensor, mean: Tensor | None, basis: Basis) -> Tensor:
