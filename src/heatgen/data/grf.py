@@ -171,6 +171,9 @@ class GRF(DataModule):
         return FieldArray(np.stack([draw_field(self.n, self.resolution, self.data_seed, split, i) for i in indices]))
 
     def _stored(self, split: str, folder: Path) -> Source:
+        if folder.is_file():
+            place = f"the folder that holds train.h5, val.h5 and test.h5, as data.path={folder.parent} if it is there"
+            raise ConfigError(f"data.path = {folder} is a file; give {place}.")
         if not folder.is_dir():
             raise ConfigError(
                 f"data.path = {folder} is not a folder; give the one that holds train.h5, val.h5 and test.h5 (python -m "
