@@ -38,7 +38,7 @@ def test_help_shows_five_examples_then_the_groups_then_the_config(script: str) -
     for group, scripts in {"forward": ("train", "evaluate"), "mode": ("evaluate",), "experiment": ("train",)}.items():
         options = ", ".join(sorted(path.stem for path in (ROOT / "conf" / group).glob("[!_]*.yaml")))
         assert (f"{group}: {options}" in [line.strip() for line in shown]) == (script in scripts)
-    assert seconds < 3
+    assert seconds < 5  # importing torch takes more
 
 
 @pytest.mark.parametrize("script", ["train", "sample", "evaluate"])
@@ -197,7 +197,9 @@ def test_several_deltas_are_measured_one_by_one_and_side_by_side(own_run: Path, 
     (path,) = (own_run / "evaluation").glob("elbo_delta_*.json")
     sweep = json.loads(path.read_text())
     values = [result["values"]["nll_bound"] for result in results]
-    assert sweep["series"] == {"delta": [0.01, 0.02], "nll_bound": values} and values[0] != values[1]
+    trivial = [result["values"]["trivial_histogram"] for result in results]  # the bound of so small a run is above it
+    assert sweep["series"] == {"delta": [0.01, 0.02], "nll_bound": values, "trivial_histogram": trivial}
+    assert values[0] != values[1] and trivial[0] == trivial[1] < min(values)
     assert path.with_suffix(".png").stat().st_size > 0
     with (own_run.parent / "results" / "default.csv").open() as file:
         assert {(row["param_name"], row["param_value"]) for row in csv.DictReader(file)} == {

@@ -166,7 +166,7 @@ def test_every_sampler_takes_it(tmp_path):
     [
         (
             ["data=digits", "forward=heat"],
-            "model=oracle needs data whose law is known; use data=grf, gaussian_mixture or point.",
+            "model=oracle needs data whose law is known; use data=grf, gaussian_mixture or point, or data.law=measure.",
         ),
         (
             [*SMALL_FIELDS, "forward=random_velocity"],
