@@ -40,7 +40,7 @@ class ImageFolder(DataModule):
         resize_to: the shorter side before the crop, in pixels; None: just enough.
         crop: centre | random.
         frames: of animations and files of several pages: first | all, each an image.
-        background: what shows through transparent pixels: white | black | [r,g,b], see `image_files.Decoding`.
+        background: what shows through transparent pixels: white | black | [r,g,b], see `image_decoding.Decoding`.
         value_range: auto | [lo,hi], the numbers of 16- and 32-bit and float images that are black and white; see there.
         cache_limit: MiB; images are kept in memory, as bytes, if they take at most that and crops are not random.
         settings: those of `DataModule`.
