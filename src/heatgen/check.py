@@ -2,7 +2,7 @@
 
 import difflib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # the commands that read results need no torch
@@ -97,14 +97,21 @@ def finite(what: str, values: "Tensor", fix: str, numbers: Sequence[int] | None 
     return values
 
 
-def first_nonfinite(content: object, name: str = "") -> str | None:
-    """The name, such as state_dict.net.weight, of the first tensor with NaN or inf in nested containers; None: no such."""
+def tensors_in(content: object) -> "Iterator[tuple[str, Tensor]]":
+    """The tensors in nested containers, with their names such as state_dict.net.weight; those of a shared container once."""
     import torch
 
-    if isinstance(content, torch.Tensor):
-        return None if not content.is_floating_point() or bool(content.isfinite().all()) else name
-    items = (
-        content.items() if isinstance(content, Mapping) else enumerate(content) if isinstance(content, (list, tuple)) else ()
-    )
-    found = (first_nonfinite(value, f"{name}.{key}" if name else str(key)) for key, value in items)
-    return next((bad for bad in found if bad), None)
+    stack, seen = [("", content)], set[int]()
+    while stack:
+        name, value = stack.pop()
+        if isinstance(value, torch.Tensor):
+            yield name, value
+        elif isinstance(value, (Mapping, list, tuple)) and id(value) not in seen:
+            seen.add(id(value))
+            items = list(value.items() if isinstance(value, Mapping) else enumerate(value))
+            stack += [(f"{name}.{key}" if name else str(key), one) for key, one in reversed(items)]
+
+
+def first_nonfinite(content: object) -> str | None:
+    """The name, such as state_dict.net.weight, of the first tensor with NaN or inf in nested containers; None: no such."""
+    return next((name for name, x in tensors_in(content) if x.is_floating_point() and not bool(x.isfinite().all())), None)

@@ -1,6 +1,5 @@
 """A run as it was after training: its model, its data and its config."""
 
-import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -17,8 +16,6 @@ if TYPE_CHECKING:
     from heatgen.data.module import DataModule
     from heatgen.model.module import Method
     from heatgen.runtime.devices import Devices
-
-log = logging.getLogger("heatgen")
 
 
 class Run(NamedTuple):
@@ -88,26 +85,16 @@ def restore(request: LoadRequest) -> Run:
         ConfigError: the run cannot be read, its checkpoint is missing, cut short or of another model, or the request
             replaces what the model does not use.
     """
-    from heatgen.callback.ema import EMA
+    from heatgen.app.checkpoint import fit
 
     run_dir = request.run_dir
     cfg = changed(read_config(run_dir), request)
-    state = directory.read_checkpoint(directory.find_checkpoint(run_dir, request.checkpoint))
+    path = directory.find_checkpoint(run_dir, request.checkpoint)
+    state = directory.read_checkpoint(path)
     model, data = build(cfg)
     if not model.uses_sampler and request.sampler is not None:
         raise ConfigError(f"The model of {run_dir.name} has its own way back, without a sampler; remove sampler=.")
-    try:
-        model.load_state_dict(state["state_dict"])
-        if not model.trainable:
-            pass  # exact answers
-        elif request.weights == "ema" and "EMA" not in state["callbacks"]:
-            log.warning("Note: the run has no averaged weights (callback.ema was off); its raw weights are used.")
-        elif request.weights == "ema":
-            averages = EMA()
-            averages.load_state_dict(state["callbacks"]["EMA"])
-            averages.copy_to(model)
-    except (KeyError, RuntimeError) as error:
-        raise ConfigError(f"The checkpoint of {run_dir} does not fit its config.yaml; was either replaced?") from error
+    fit(model, state, path, request.weights)
     return Run(model.eval(), data, cfg)
 
 

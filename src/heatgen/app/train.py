@@ -63,6 +63,7 @@ def fit(cfg: DictConfig, request: TrainRequest) -> float:
     """Train in this process, alone or as one of several; the best validation loss, infinite where there is none."""
     import lightning as L
 
+    from heatgen.app.checkpoint import check_training
     from heatgen.app.trainer import make_trainer, quiet_lightning
     from heatgen.callback.checkpoints import AtomicIO, Checkpoints
     from heatgen.callback.finite import finite_of
@@ -89,7 +90,7 @@ def fit(cfg: DictConfig, request: TrainRequest) -> float:
     loggers = build_loggers(cfg, run_dir) if first else []
     trainer = make_trainer(request.trainer, run_dir, data, list(callbacks.values()), loggers)
     if checkpoint := directory.find_checkpoint(run_dir, "last", resume=True) if request.resume else None:
-        directory.read_checkpoint(checkpoint)
+        check_training(directory.read_checkpoint(checkpoint), model, checkpoint)
     started = time.monotonic()
     if model.trainable:
         trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)

@@ -6,6 +6,7 @@ import json
 import math
 import platform
 import subprocess
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,7 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from heatgen.check import ConfigError, first_nonfinite
+from heatgen.check import ConfigError, first_nonfinite, tensors_in
 from heatgen.runtime.command import call
 from heatgen.runtime.files import write_text
 
@@ -188,15 +189,24 @@ def find_checkpoint(run: Path, checkpoint: str, resume: bool = False) -> Path:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The content of a checkpoint, tensors and plain numbers only. ConfigError if it is cut short, foreign or not finite."""
-    import pickle
+    """The content of a checkpoint, tensors and plain numbers only.
 
+    ConfigError if it is cut short, foreign, of tensors larger than the file, or not finite.
+    """
     import torch
 
     try:
-        output: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, LookupError, ValueError, TypeError, pickle.UnpicklingError) as error:
+        with zipfile.ZipFile(path) as archive:  # what torch.save writes; nothing in it is packed
+            claimed = sum(entry.file_size for entry in archive.infolist())
+        output: object = torch.load(path, map_location="cpu", weights_only=True) if claimed <= path.stat().st_size else None
+    except Exception as error:  # a stranger's bytes can make PyTorch raise anything
         raise ConfigError(f"{path} is cut short or not a checkpoint; use another one, or make it again.") from error
+    if not isinstance(output, dict):
+        raise ConfigError(f"{path} does not hold what a training saves; use another checkpoint.")
+    for name, tensor in tensors_in(output):
+        stored = tensor.untyped_storage().nbytes() if tensor.layout == torch.strided and not tensor.is_meta else 0
+        if not tensor.numel() * tensor.element_size() <= stored <= path.stat().st_size:
+            raise ConfigError(f"{path} does not hold the numbers that it claims (of {name}); use another checkpoint.")
     if bad := first_nonfinite(output):
         raise ConfigError(f"{path} holds NaN or inf (first in {bad}); use another checkpoint, or train again.")
     return output
