@@ -1,0 +1,162 @@
+"""What all soak scripts share: trials with random numbers of their own, counts by outcome, one line at the end."""
+
+import argparse
+import os
+import random
+import shutil
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.soak import jobs
+
+SMALL = (  # a network and a training that take seconds
+    "data.recommended.unet.model_channels=8",
+    "data.recommended.unet.norm_groups=4",
+    "forward.num_levels=5",
+    "model.warmup_steps=3",
+    "trainer.accelerator=cpu",
+    "trainer.max_steps=24",
+    "trainer.val_check_interval=8",
+    "trainer.log_every_n_steps=1",
+    "callback.pictures.n=4",
+    "callback.checkpoints.every=3",
+)
+
+
+@dataclass
+class Trial:
+    """One try.
+
+    Args:
+        rng: its random numbers.
+        folder: its own.
+        shared: a folder of all trials of a script, for what is made once.
+    """
+
+    rng: random.Random
+    folder: Path
+    shared: Path
+    outcomes: list[str] = field(default_factory=list)  # what was counted
+    faults: list[str] = field(default_factory=list)  # what was wrong, a line each
+    started: list[jobs.Job] = field(default_factory=list)
+
+    def count(self, outcome: str, times: int = 1) -> None:
+        """Count an outcome."""
+        self.outcomes += [outcome] * times
+
+    def fault(self, line: str) -> None:
+        """Note what is wrong."""
+        self.faults.append(line)
+
+    def env(self) -> dict[str, str]:
+        """An environment in which runs go to the trial's folder and data to the shared one."""
+        return {"HEATGEN_RUNS": str(self.folder / "runs"), "HEATGEN_DATA": str(self.shared / "data")}
+
+    def start(self, *words: str, real: bool = False, name: str = "", **options: object) -> jobs.Job:
+        """Start a command: a fork, or where `real` a process of its own."""
+        log = self.folder / f"{name or f'{len(self.started)}-{words[0]}'}.log"
+        env = self.env() | dict(options.pop("env", None) or {})
+        job = jobs.spawn(words, log, env) if real else jobs.fork(words, log, env, **options)
+        self.started.append(job)
+        return job
+
+    def run(self, *words: str, limit: float = 300, **options: object) -> jobs.Job:
+        """Do a command; a fault where it does not end in `limit` seconds."""
+        job = self.start(*words, **options)
+        if job.wait(limit) is None:
+            self.fault(f"hang: {' '.join(words)} runs after {limit:.0f} s")
+            job.end()
+        return job
+
+    def succeed(self, *words: str, **options: object) -> jobs.Job:
+        """Do a command; a fault where it fails."""
+        job = self.run(*words, **options)
+        if job.code != 0:
+            self.fault(f"exit code {job.code}: {' '.join(words)}: {last(job.output())}")
+        return job
+
+
+def last(text: str) -> str:
+    """The last line of an output."""
+    lines = [line.strip() for line in text.replace("\r", "\n").splitlines() if line.strip()]
+    return lines[-1] if lines else "(no output)"
+
+
+def sentence(job: jobs.Job) -> str | None:
+    """What is wrong with the refusal of a job that ended with exit code 1: None, or a word for it."""
+    text = job.output()
+    if "Traceback (most recent call last)" in text:
+        return "traceback"
+    lines = [line for line in text.splitlines() if line.startswith("Error: ")]
+    return None if len(lines) == 1 else f"{len(lines)} sentences"
+
+
+def main(name: str, doc: str | None, trial: Callable[[Trial], None], count: int = 100) -> None:
+    """The command of a script: try so many times, or for so many minutes; exit code 1 where something was wrong."""
+    parser = argparse.ArgumentParser(prog=f"python -m tests.soak.{name}", description=(doc or "").splitlines()[0])
+    parser.add_argument("count", nargs="?", type=int, default=count, help=f"how many trials (default {count})")
+    parser.add_argument("--minutes", type=float, help="start no trial after so many minutes")
+    parser.add_argument("--seed", type=int, default=None, help="of the trials (default: the time)")
+    parser.add_argument("--trial", type=int, help="this one alone")
+    parser.add_argument("--work", type=Path, help="the folder to work in (default: a fresh one in the temporary folder)")
+    options = parser.parse_args()
+    seed = int(time.time()) % 100000 if options.seed is None else options.seed
+    work = options.work or Path(tempfile.mkdtemp(prefix=f"soak_{name}_"))
+    jobs.warm()
+    counts, bad, started = Counter[str](), 0, time.monotonic()
+    for number in range(options.count) if options.trial is None else (options.trial,):
+        if options.minutes and time.monotonic() - started > 60 * options.minutes:
+            break
+        faults = attempt(trial, seed, number, work, counts)
+        if faults:
+            again = f"python -m tests.soak.{name} --seed {seed} --trial {number}"
+            print("\n".join([f"BAD {again}   (see {work / str(number)})", *(f"    {line}" for line in faults)]), flush=True)
+        bad += bool(faults)
+        counts["trials"] += 1
+    if not bad and not options.work:
+        shutil.rmtree(work, ignore_errors=True)
+    tried = counts.pop("trials", 0)
+    found = ", ".join(f"{times} {outcome}" for outcome, times in sorted(counts.items()))
+    minutes = (time.monotonic() - started) / 60
+    print(f"{name}: {tried} trials in {minutes:.1f} minutes, seed {seed}: {found}; {bad} bad", flush=True)
+    sys.exit(bool(bad))
+
+
+def attempt(function: Callable[[Trial], None], seed: int, number: int, work: Path, counts: Counter[str]) -> list[str]:
+    """One trial; what was wrong. The folder of a good one is removed."""
+    trial = Trial(random.Random(f"{seed}/{number}"), work / str(number), work / "shared")
+    shutil.rmtree(trial.folder, ignore_errors=True)
+    trial.folder.mkdir(parents=True)
+    trial.shared.mkdir(exist_ok=True)
+    try:
+        function(trial)
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AssertionError,
+    ) as error:  # a file is missing, or is not what it should be
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        trial.fault(f"{type(error).__name__}: {error} ({where.name}, line {where.lineno})")
+    finally:
+        for job in trial.started:
+            job.end()
+    counts.update(trial.outcomes)
+    if not trial.faults and "HEATGEN_SOAK_KEEP" not in os.environ:
+        shutil.rmtree(trial.folder)
+    return trial.faults
+
+
+def once(trial: Trial, name: str, make: Callable[[Path], None]) -> Path:
+    """A folder that all trials share, made by the first that wants it."""
+    folder = trial.shared / name
+    if not folder.exists():
+        make(folder)
+    return folder
