@@ -4,21 +4,18 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Collection
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from heatgen.app.build import build, build_callbacks, build_loggers, refuse_blind_net, refuse_unused
 from heatgen.app.job import choices, devices_of, in_sweep, launched, task_wrapper
-from heatgen.app.load import read_config
 from heatgen.app.measure import check_evaluate, measure
-from heatgen.app.options import dotted
 from heatgen.app.quoting import typed
 from heatgen.app.requests import TrainRequest
-from heatgen.check import ConfigError, did_you_mean
+from heatgen.app.resumed import resumed
+from heatgen.check import ConfigError
 from heatgen.metric.result import Result, Value
 from heatgen.runtime import directory, launch
 from heatgen.runtime.command import call
@@ -39,24 +36,6 @@ def train(cfg: DictConfig) -> float | None:
     loss = None if done else fit(cfg, request)
     measure(run_dir, request.evaluate, request.runs_dir, request.trainer["accelerator"], in_sweep())
     return loss
-
-
-def resumed(run_dir: Path, overrides: list[str], groups: Collection[str]) -> DictConfig:
-    """The config of a run that goes on: its own, with the values (not the groups) of this command line."""
-    directory.find_checkpoint(run_dir, "last", resume=True)
-    cfg = read_config(run_dir)
-    OmegaConf.set_struct(cfg, True)
-    for override in OverridesParser.create().parse_overrides(overrides):
-        key, word = override.key_or_group, str(override.input_line)
-        if key in groups:
-            raise ConfigError(f"resume keeps the run's own {key}; remove {word}, or start a new run with it.")
-        for target in (key, f"data.{key}") if key == "data_dir" else (key,):
-            try:
-                OmegaConf.update(cfg, target, override.value())
-            except Exception as error:
-                hint = did_you_mean(key, dotted(cfg))
-                raise ConfigError(f"{key} is not a key of the resumed run's config{hint or f'; remove {word}.'}") from error
-    return cfg
 
 
 def fit(cfg: DictConfig, request: TrainRequest) -> float:
