@@ -3,7 +3,9 @@
 import argparse
 import os
 import random
+import shlex
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -66,10 +68,10 @@ class Trial:
         self.started.append(job)
         return job
 
-    def run(self, *words: str, limit: float = 300, **options: object) -> jobs.Job:
-        """Do a command; a fault where it does not end in `limit` seconds."""
+    def run(self, *words: str, limit: float = 300, checked: bool = True, **options: object) -> jobs.Job:
+        """Do a command; a fault (unless `verdict` says so later) where it does not end in `limit` seconds."""
         job = self.start(*words, **options)
-        if job.wait(limit) is None:
+        if job.wait(limit) is None and checked:
             self.fault(f"hang: {' '.join(words)} runs after {limit:.0f} s")
             job.end()
         return job
@@ -95,6 +97,34 @@ def sentence(job: jobs.Job) -> str | None:
         return "traceback"
     lines = [line for line in text.splitlines() if line.startswith("Error: ")]
     return None if len(lines) == 1 else f"{len(lines)} sentences"
+
+
+def verdict(trial: Trial, job: jobs.Job, may_last: bool = False) -> str:
+    """How a command ended: ok | refused (in one sentence, exit code 1) | ...; all but these two are faults.
+
+    Args:
+        trial: it belongs to.
+        job: the command; one that still runs is stopped by Ctrl-C.
+        may_last: whether it may run as long as it likes, and only has to end at Ctrl-C.
+    """
+    lasts = job.poll() is None
+    if lasts:
+        job.send(signal.SIGINT)
+        lasts = job.wait(20) is None or not may_last
+        job.end()
+    if lasts:
+        found = "hang"
+    elif job.code == 1:
+        found = sentence(job) or "refused"
+    elif "Traceback (most recent call last)" in job.output():
+        found = "traceback"
+    elif job.code in (0, 130):
+        found = "ok"
+    else:
+        found = f"exit code {job.code}"
+    if found not in ("ok", "refused"):
+        trial.fault(f"{found}: {shlex.join(job.words)}: {last(job.output())}")
+    return found
 
 
 def main(name: str, doc: str | None, trial: Callable[[Trial], None], count: int = 100) -> None:

@@ -1,4 +1,4 @@
-"""INT, TERM, HUP, QUIT, USR1, USR2 at random moments of a training: it saves, says how to go on, and ends with the same bits."""
+"""INT, TERM, HUP, QUIT, USR1, USR2 at random moments: a training saves, says how to go on, and ends with the same bits."""
 
 import signal
 import time
