@@ -7,7 +7,13 @@
 torch takes seconds to import, so these are imported where they are used.
 """
 
+import sys
 from typing import TYPE_CHECKING
+
+if sys.argv[0] == "-m" and any(word.startswith("heatgen") for word in sys.orig_argv):  # python -m heatgen...
+    from heatgen.runtime import signals
+
+    signals.obey()  # also while torch is imported
 
 if TYPE_CHECKING:
     from heatgen.app.api import Run as Run

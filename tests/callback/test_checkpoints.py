@@ -10,6 +10,7 @@ import torch
 
 from heatgen.callback.checkpoints import AtomicIO, Checkpoints
 from heatgen.check import ConfigError
+from heatgen.runtime import signals
 
 
 class Trainer:
@@ -45,11 +46,8 @@ def trainer(tmp_path):
 @pytest.fixture
 def handlers():
     """The handlers of signals are put back after the test."""
-    numbers = (signal.SIGTERM, signal.SIGUSR1)
-    before = [signal.getsignal(number) for number in numbers]
-    yield
-    for number, handler in zip(numbers, before, strict=True):
-        signal.signal(number, handler)
+    with signals.obeyed():
+        yield
 
 
 def test_best_is_written_where_the_validation_loss_falls_and_only_there(trainer):
@@ -92,22 +90,23 @@ def test_nothing_is_written_between_two_optimizer_steps(trainer):
     assert trainer.saved == {"last.ckpt": [1]}
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("number", signals.ENDING)
 def test_a_signal_ends_the_training_after_the_step_with_last_saved_once(trainer, handlers, number):
     callback = Checkpoints(every=100)
     callback.on_train_start(trainer, None)
     trainer.train(callback, 2)
     os.kill(os.getpid(), number)
-    trainer.train(callback, 5)
-    callback.on_train_end(trainer, None)
-    assert trainer.global_step == 3 and trainer.saved == {"last.ckpt": [3]} and callback.signal == number
+    with pytest.raises(signals.Stopped) as stop:
+        trainer.train(callback, 5)
+    assert trainer.global_step == 3 and trainer.saved == {"last.ckpt": [3]} and stop.value.code == 128 + number
 
 
-def test_a_signal_to_another_process_ends_this_one_too(trainer):
+def test_a_signal_to_another_process_ends_this_one_too(trainer, handlers):
     callback = Checkpoints(every=100)
     trainer.others_stop = True
-    trainer.train(callback, 5)
-    assert trainer.global_step == 1 and trainer.saved == {"last.ckpt": [1]} and callback.signal == signal.SIGTERM
+    with pytest.raises(signals.Stopped) as stop:
+        trainer.train(callback, 5)
+    assert trainer.global_step == 1 and trainer.saved == {"last.ckpt": [1]} and stop.value.code == 128 + signal.SIGTERM
 
 
 def test_what_a_kill_left_half_written_is_removed_at_the_start_by_one_process(trainer, tmp_path, handlers):

@@ -1,4 +1,7 @@
-"""The command line: `heatgen train|sample|evaluate ...`, and the three files of the repository that do the same."""
+"""The command line: `heatgen train|sample|evaluate ...`, and the three files of the repository that do the same.
+
+What takes long to import is imported where signals and mistakes are explained.
+"""
 
 import functools
 import importlib
@@ -6,11 +9,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-import hydra
-
 from heatgen import __version__
-from heatgen.app import mistakes
-from heatgen.app.options import CONF
 from heatgen.check import did_you_mean
 from heatgen.runtime import explain
 from heatgen.runtime.command import NAME
@@ -48,10 +47,25 @@ def usage() -> str:
 
 def run(verb: str) -> None:
     """Do a verb with the arguments in sys.argv; a user's mistake ends in one sentence and exit code 1."""
+    explain.entry(functools.partial(start, verb), functools.partial(mistake, verb))
+
+
+def start(verb: str) -> None:
+    """Hand a verb over to Hydra."""
+    import hydra
+
+    from heatgen.app.options import CONF
+
     sys.argv[1:] = for_the_resumed(flags_first(sys.argv[1:]))
     task = getattr(importlib.import_module(f"heatgen.app.{verb}"), verb)
-    start = hydra.main(version_base="1.3", config_path=str(CONF), config_name=verb)(task)
-    explain.entry(start, functools.partial(mistakes.of_command_line, verb))
+    hydra.main(version_base="1.3", config_path=str(CONF), config_name=verb)(task)()
+
+
+def mistake(verb: str, error: BaseException) -> str | None:
+    """The sentence for an error of a verb that is a user's mistake."""
+    from heatgen.app import mistakes
+
+    return mistakes.of_command_line(verb, error)
 
 
 def flags_first(arguments: Sequence[str]) -> list[str]:

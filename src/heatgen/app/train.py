@@ -2,7 +2,6 @@
 
 import logging
 import math
-import sys
 import time
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from heatgen.app.requests import TrainRequest
 from heatgen.app.resumed import resumed
 from heatgen.check import ConfigError
 from heatgen.metric.result import Result, Value
-from heatgen.runtime import directory, launch
+from heatgen.runtime import directory, launch, signals
 from heatgen.runtime.command import call
 
 log = logging.getLogger("heatgen")
@@ -72,15 +71,16 @@ def fit(cfg: DictConfig, request: TrainRequest) -> float:
         check_training(directory.read_checkpoint(checkpoint), model, checkpoint)
     started = time.monotonic()
     if model.trainable:
-        trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        try:
+            trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        except signals.Stopped as stop:
+            raise stopped(stop, trainer.global_step, run_dir) from None
+        finally:
+            signals.obey()
     else:
         content = {"state_dict": model.state_dict(), "callbacks": {}}
         AtomicIO().save_checkpoint(content, run_dir / "checkpoints" / "last.ckpt")
     saved = next((callback for callback in callbacks.values() if isinstance(callback, Checkpoints)), None)
-    if stopped := saved.signal if saved else 0:
-        again = f"{call('train')} {typed('resume', str(run_dir))}"
-        log.info("stopped by a signal at step %d; go on with: %s", trainer.global_step, again)
-        sys.exit(128 + stopped)
     best = float(saved.best if saved else math.inf)
     finite = finite_of(trainer)
     skipped = finite.skipped if finite else 0
@@ -93,6 +93,15 @@ def fit(cfg: DictConfig, request: TrainRequest) -> float:
     done += f", best val/loss {best:.6g}" if math.isfinite(best) else ""
     log.info("%s; next: %s %s", done, call("sample"), typed("run", str(run_dir)))
     return best
+
+
+def stopped(stop: signals.Stopped, step: int, run_dir: Path) -> signals.Stopped:
+    """The end of a training that a signal asked for, once the user is told how to go on."""
+    if saved := (run_dir / "checkpoints" / "last.ckpt").is_file():
+        where = ["-m", typed("resume", HydraConfig.get().sweep.dir)] if in_sweep() else [typed("resume", str(run_dir))]
+        again = " ".join([call("train"), *where])
+        log.info("stopped by %s at step %d; go on with: %s", signals.name_of(stop.number), step, again)
+    return signals.Stopped(stop.number, said=saved)
 
 
 def training_result(best: float, steps: int, seconds: int, parameters: int, skipped: int = 0) -> Result:

@@ -51,7 +51,7 @@ def make_trainer(
     if options["gradient_clip_val"] is not None:
         check.number("trainer.gradient_clip_val", options["gradient_clip_val"], minimum=0)
     try:
-        return L.Trainer(
+        trainer = L.Trainer(
             **options,
             default_root_dir=str(run_dir),
             callbacks=[finite, *callbacks],  # first, so that nothing is done with what is not finite
@@ -68,6 +68,15 @@ def make_trainer(
     except (ValueError, RuntimeError, TypeError, MisconfigurationException) as error:
         culprits = [f"trainer.{k}={v}" for k, v in options.items() if isinstance(v, str) and v in str(error)]
         raise ConfigError(f"{(culprits or ['trainer'])[0]} is refused by Lightning: {error}".split("\n")[0]) from error
+    without_signals(trainer)
+    return trainer
+
+
+def without_signals(trainer: L.Trainer) -> None:
+    """Leave signals to `heatgen.runtime.signals`: Lightning's handler waits for the other processes, which may not come."""
+    connector = trainer._signal_connector  # there is no option that says it
+    assert callable(connector.register_signal_handlers)
+    connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
 
 
 def quiet_lightning() -> None:

@@ -4,7 +4,6 @@ import math
 import signal
 from collections.abc import Mapping
 from pathlib import Path
-from types import FrameType
 
 import lightning as L
 import torch
@@ -14,6 +13,7 @@ from heatgen import check
 from heatgen.callback.ema import ema_of
 from heatgen.callback.finite import finite_of, folder
 from heatgen.check import ConfigError
+from heatgen.runtime import signals
 from heatgen.runtime.files import atomic_path
 
 
@@ -47,7 +47,8 @@ class AtomicIO(TorchCheckpointIO):
 class Checkpoints(L.Callback):
     """Saves last.ckpt now and then and at the end, best.ckpt whenever val/loss is the lowest so far.
 
-    SIGTERM and SIGUSR1 end the training after the current step, with last.ckpt saved, in all processes together.
+    A signal (`heatgen.runtime.signals`) ends the training after the current step, with last.ckpt saved, in all processes
+    together: `signals.Stopped`.
 
     Args:
         every: optimizer steps from one last.ckpt to the next.
@@ -59,7 +60,6 @@ class Checkpoints(L.Callback):
     def __init__(self, every: int = 500):
         self.every = check.integer("callback.checkpoints.every", every, minimum=1)
         self.best = math.inf  # the lowest val/loss so far
-        self.signal = 0  # the signal that ended the training
         self.last_step = 0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -67,11 +67,7 @@ class Checkpoints(L.Callback):
             for leftover in folder(trainer).glob("*.tmp*"):
                 leftover.unlink(missing_ok=True)
         self.last_step = trainer.global_step
-        for number in (signal.SIGTERM, signal.SIGUSR1):
-            signal.signal(number, self._note)
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self.signal = number
+        signals.note()
 
     @staticmethod
     def save(trainer: L.Trainer, model: L.LightningModule, name: str) -> None:
@@ -85,12 +81,11 @@ class Checkpoints(L.Callback):
         if trainer.global_step == self.last_step:
             return  # gradients are still being accumulated: a resumed run would lose them
         self.last_step = trainer.global_step
-        stop = trainer.strategy.reduce_boolean_decision(bool(self.signal), all=False)
+        stop = trainer.strategy.reduce_boolean_decision(bool(signals.caught()), all=False)
         if stop or self.last_step % self.every == 0:
             self.save(trainer, pl_module, "last.ckpt")
         if stop:
-            trainer.should_stop = True
-            self.signal = self.signal or signal.SIGTERM
+            raise signals.Stopped(signals.caught() or signal.SIGTERM)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         loss = trainer.callback_metrics.get("val/loss")
@@ -99,7 +94,7 @@ class Checkpoints(L.Callback):
             self.save(trainer, pl_module, "best.ckpt")
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if trainer.global_step % self.every and not self.signal:
+        if trainer.global_step % self.every:
             self.save(trainer, pl_module, "last.ckpt")
 
     @property

@@ -39,6 +39,11 @@ class Progress(TQDMProgressBar):
         bar.disable = True
         return bar
 
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Leave the bar, so that what is said of the end stands below it."""
+        if self._train_progress_bar is not None:
+            self.train_progress_bar.close()
+
     def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> Numbers:
         metrics = super().get_metrics(trainer, pl_module)
         metrics.pop("v_num", None)

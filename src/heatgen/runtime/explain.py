@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import NoReturn
 
 from heatgen.check import ConfigError
+from heatgen.runtime import signals
 from heatgen.runtime.command import VARIABLE, command_line
 
 UNUSABLE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR)
@@ -40,8 +41,8 @@ def causes(error: BaseException) -> Iterator[BaseException]:
 def entry(main: Callable[[], object], explain: Callable[[BaseException], str | None] = explain) -> None:
     """Run an entry point to its end.
 
-    A user's mistake ends in one sentence and exit code 1 (HYDRA_FULL_ERROR=1: the traceback). Output that nobody reads any
-    longer, as of `--help | head`, ends it quietly.
+    A user's mistake ends in one sentence and exit code 1 (HYDRA_FULL_ERROR=1: the traceback), a signal n in one sentence and
+    128 + n. Output that nobody reads any longer, as of `--help | head`, ends it quietly.
 
     Args:
         main: what to do.
@@ -53,17 +54,33 @@ def entry(main: Callable[[], object], explain: Callable[[BaseException], str | N
     os.environ[FULL] = "1"  # so that Hydra raises, and we explain
     complains, logging.raiseExceptions = logging.raiseExceptions, False  # a log that nobody reads is no reason to complain
     try:
-        try:
+        with signals.obeyed():
+            signals.end_with_parent()
             main()
-        finally:
             sys.stdout.flush()
+    except signals.Stopped as stop:
+        end(stop)
     except Exception as error:
+        if number := signals.caught():  # which is why
+            end(signals.Stopped(number))
         refuse(error, explain(error))
     finally:
         logging.raiseExceptions = complains
         for key, value in before.items():
             os.environ.pop(key, None)
             os.environ.update({} if value is None else {key: value})
+
+
+def end(stop: signals.Stopped) -> NoReturn:
+    """End with a signal's exit code, and a sentence where nothing has been said yet."""
+    if not stop.said:
+        print(f"{below_a_bar()}Stopped by {signals.name_of(stop.number)}.", file=sys.stderr)
+    raise stop
+
+
+def below_a_bar() -> str:
+    """What begins a line of its own where a progress bar stands."""
+    return "\n" if "tqdm" in sys.modules and len(sys.modules["tqdm"].tqdm._instances) else ""
 
 
 def nobody_reads() -> bool:
@@ -88,6 +105,5 @@ def refuse(error: Exception, sentence: str | None) -> NoReturn:
         close_quietly()
     if sentence is None or os.environ.get(OURS) == "0":
         raise error
-    bars = "tqdm" in sys.modules and len(sys.modules["tqdm"].tqdm._instances)
-    print(f"{chr(10) if bars else ''}Error: {sentence}", file=sys.stderr)  # below a progress bar, not behind it
+    print(f"{below_a_bar()}Error: {sentence}", file=sys.stderr)
     sys.exit(1)

@@ -6,18 +6,17 @@ leaks into the next, and nothing private of Lightning is touched.
 """
 
 import os
-import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING
 
 from heatgen.check import ConfigError
+from heatgen.runtime import signals
 
 if TYPE_CHECKING:
     from lightning.fabric.plugins.precision.precision import _PRECISION_INPUT
@@ -105,15 +104,21 @@ def environment() -> dict[str, str]:
 
 
 def call(verb: str, arguments: Sequence[str]) -> int:
-    """Do a verb in a process of its own; its exit code."""
-    return subprocess.run(command_of(verb, arguments), env=environment()).returncode
+    """Do a verb in a process of its own, to which signals are handed on; its exit code."""
+    children: list[subprocess.Popen[bytes]] = []
+    with signals.waiting_for(children) as hand_on:
+        children.append(signals.start(command_of(verb, arguments), environment()))
+        while children[0].poll() is None:
+            hand_on()
+            time.sleep(0.05)
+    return children[0].returncode
 
 
 def launch(verb: str, arguments: Sequence[str], count: int, folder: Path) -> int:
     """Do a verb in several processes together.
 
-    The first process talks to the terminal, the others to <folder>/process_<rank>.log. SIGTERM, SIGUSR1 and Ctrl-C
-    reach all of them.
+    The first process talks to the terminal, the others to <folder>/process_<rank>.log. Signals are handed on to all of
+    them, and they end with this process.
 
     Args:
         verb: train, sample or evaluate.
@@ -123,6 +128,9 @@ def launch(verb: str, arguments: Sequence[str], count: int, folder: Path) -> int
 
     Returns:
         The exit code of the first process that fails, else 0.
+
+    Raises:
+        Stopped: a signal came; they have ended.
     """
     threads = os.environ.get("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
     common = {
@@ -135,40 +143,30 @@ def launch(verb: str, arguments: Sequence[str], count: int, folder: Path) -> int
     }
     folder.mkdir(parents=True, exist_ok=True)
     logs = [folder / f"process_{i}.log" for i in range(count)]
-    children = []
-    for i in range(count):
-        ranks = {"LOCAL_RANK": str(i), "RANK": str(i)}
-        output = None if i == 0 else logs[i].open("ab")
-        command, variables = command_of(verb, arguments), environment() | common | ranks
-        children.append(subprocess.Popen(command, env=variables, stdout=output, stderr=output))
-        if output:
-            output.close()
-
-    def forward(number: int, frame: FrameType | None) -> None:
-        for child in children:
-            child.send_signal(number)
-
-    old = {number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGUSR1)}
-    try:
-        return wait(children, logs)
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
-        for child in children:
-            child.kill()
+    children: list[subprocess.Popen[bytes]] = []
+    with signals.waiting_for(children) as hand_on:
+        for i in range(count):
+            variables = environment() | common | {"LOCAL_RANK": str(i), "RANK": str(i)}
+            output = None if i == 0 else logs[i].open("ab")
+            children.append(signals.start(command_of(verb, arguments), variables, stdout=output, stderr=output))
+            if output:
+                output.close()
+        return wait(children, logs, hand_on)
 
 
-def wait(children: Sequence[subprocess.Popen[bytes]], logs: Sequence[Path]) -> int:
-    """Wait until all have ended, or one has failed and the others had a few seconds to follow."""
+def wait(children: Sequence[subprocess.Popen[bytes]], logs: Sequence[Path], hand_on: Callable[[], None]) -> int:
+    """Wait until all have ended, or one has failed and the others had a few seconds to follow; signals are handed on."""
     while all(child.poll() in (None, 0) for child in children):
         if all(child.poll() == 0 for child in children):
             return 0
+        hand_on()
         time.sleep(0.1)
     deadline = time.monotonic() + 10
     while any(child.poll() is None for child in children) and time.monotonic() < deadline:
+        hand_on()
         time.sleep(0.1)
     failed = [i for i, child in enumerate(children) if child.poll() not in (None, 0)]
-    if 0 not in failed:  # the first process has said nothing
+    if 0 not in failed and not signals.caught():  # the first process has said nothing
         lines = logs[failed[0]].read_text(errors="replace").splitlines()[-TAIL:]
         print("\n".join([f"Process {failed[0]} failed:", *lines]), file=sys.stderr)
     code = children[failed[0]].returncode

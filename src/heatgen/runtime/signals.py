@@ -1,0 +1,227 @@
+"""Signals that ask a process to end, and children that end with their parent.
+
+A process that has nothing to save obeys at once: its `finally` clauses run, and it ends with exit code 128 + n and without a
+traceback. A training notes the signal, saves at its next step and ends itself. A process that waits for others hands it on
+and ends after them. A second Ctrl-C ends at once, whatever is being done.
+"""
+
+import _thread
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing import parent_process
+from types import FrameType
+
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+PARENT = "HEATGEN_PARENT"  # in the environment of a child: the process id of its parent
+CLEANING = 10  # seconds that `finally` clauses may take
+SAVING = 3  # seconds that a training may take which has lost its parent
+POLL = 0.5  # seconds from one look at the parent to the next
+
+Handler = Callable[[int, FrameType | None], object]
+
+_received: list[int] = []  # in this order
+_foreign: dict[int, Handler] = {}  # the handlers of a launcher, which wait while a training notes
+_children: list["subprocess.Popen[bytes]"] = []  # of `waiting_for`
+_noting = 0  # whether signals are noted; contexts within contexts are counted
+
+
+class Stopped(SystemExit):
+    """The end that a signal asked for; exit code 128 + number.
+
+    Args:
+        number: of the signal.
+        said: whether the user has been told.
+    """
+
+    def __init__(self, number: int, said: bool = False):
+        super().__init__(128 + number)
+        self.number, self.said = number, said
+
+
+def name_of(number: int) -> str:
+    """A signal in words."""
+    return "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+
+
+def caught() -> int:
+    """The first signal that asked this process to end; 0 where none did."""
+    return _received[0] if _received else 0
+
+
+def stop_if_caught(said: bool = False) -> None:
+    """Stopped, where a signal was noted."""
+    if _received:
+        raise Stopped(_received[0], said)
+
+
+def _receive(number: int, frame: FrameType | None) -> None:
+    """The handler of all of them."""
+    again = number == signal.SIGINT and signal.SIGINT in _received
+    first = not _received
+    _received.append(number)
+    if again:
+        for child in _children:
+            child.kill()
+        os._exit(128 + number)
+    if first and not _noting:
+        _thread.start_new_thread(_end_later, (128 + number,))  # where something swallows the exception
+        raise Stopped(number)
+
+
+def _end_later(code: int) -> None:
+    time.sleep(CLEANING)
+    os._exit(code)
+
+
+def _is_foreign(number: int) -> bool:
+    """Whether a handler of somebody else stands there, such as that of submitit; or nohup has a hangup ignored."""
+    handler = signal.getsignal(number)
+    if handler == signal.SIG_IGN:
+        return number == signal.SIGHUP
+    return handler not in (signal.SIG_DFL, signal.default_int_handler, _receive)
+
+
+def obey() -> None:
+    """From here on a signal ends this process; those that somebody else handles are left to them.
+
+    Whoever was kept waiting while a training noted hears now of the signals that came, in this order.
+    """
+    global _noting
+    _noting = 0
+    if threading.current_thread() is not threading.main_thread():
+        return
+    waiting: dict[int, Handler] = {number: _foreign.pop(number) for number in list(_foreign)}
+    for number in ENDING:
+        if number in waiting:
+            signal.signal(number, waiting[number])
+        elif not _is_foreign(number):
+            signal.signal(number, _receive)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)  # which a parent blocks while this process starts
+    for came in [came for came in _received if came in waiting]:
+        waiting[came](came, None)
+
+
+def note() -> None:
+    """From here on signals are noted (`caught`), not obeyed, until `obey`; also those that somebody else handles."""
+    global _noting
+    _noting = 1
+    if threading.current_thread() is not threading.main_thread():
+        return
+    for number in ENDING:
+        handler = signal.getsignal(number)
+        if _is_foreign(number) and callable(handler):
+            _foreign[number] = handler
+        if not _is_foreign(number) or callable(handler):
+            signal.signal(number, _receive)
+
+
+@contextmanager
+def noted() -> Iterator[None]:
+    """Signals are noted in here; afterwards they are obeyed again, and whoever handled them before hears of them."""
+    note()
+    try:
+        yield
+    finally:
+        obey()
+
+
+@contextmanager
+def obeyed() -> Iterator[None]:
+    """An entry point: signals end it. The handlers of before are put back at its end."""
+    _received.clear()
+    main = threading.current_thread() is threading.main_thread()
+    before = {number: signal.getsignal(number) for number in ENDING} if main else {}
+    obey()
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if handler is not None:
+                signal.signal(number, handler)
+
+
+# children ----------------------------------------------------------------------------------------------------------------
+
+
+def start(command: Sequence[str], environment: dict[str, str], **options: object) -> "subprocess.Popen[bytes]":
+    """A child in a session of its own, so that a terminal reaches this process alone; it ends with this process.
+
+    Signals are kept for it until it can obey them.
+
+    Args:
+        command: its words.
+        environment: its variables.
+        options: of Popen.
+    """
+    own = environment | {PARENT: str(os.getpid())}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)  # which the child inherits
+    try:
+        return subprocess.Popen(command, env=own, start_new_session=True, **options)  # type: ignore[call-overload,no-any-return]
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def waiting_for(children: list["subprocess.Popen[bytes]"]) -> Iterator[Callable[[], None]]:
+    """Signals are handed on to these children, and end this process after them.
+
+    Args:
+        children: which may still grow.
+
+    Yields:
+        What hands on the signals that came, to be called now and then.
+
+    Raises:
+        Stopped: a signal came.
+    """
+    global _children, _noting
+    told: dict[int, int] = {}  # by process id, how many of the signals
+
+    def hand_on() -> None:
+        for child in children:
+            for number in _received[told.get(child.pid, 0) :]:
+                child.send_signal(number)
+            told[child.pid] = len(_received)
+
+    before, _children = _children, children
+    _noting += 1
+    try:
+        yield hand_on
+    finally:
+        _children = before
+        _noting = max(0, _noting - 1)
+        for child in children:
+            child.kill()
+            child.wait()
+    stop_if_caught(said=True)
+
+
+def end_with_parent() -> None:
+    """End this process when the one that started it has ended, however: a training may save before.
+
+    It is the one that `start` put into the environment; where there is none nothing is done.
+    """
+    if parent := int(os.environ.pop(PARENT, 0)):
+        _thread.start_new_thread(_watch, (parent, SAVING))
+
+
+def in_loader(_: int) -> None:
+    """What a data loading process begins with: it ends with its trainer, and leaves all signals to it."""
+    for number in ENDING:
+        signal.signal(number, signal.SIG_IGN)
+    if (parent := parent_process()) and parent.pid:
+        _thread.start_new_thread(_watch, (parent.pid, 0))
+
+
+def _watch(parent: int, saving: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(POLL)
+    if saving:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(saving)
+    os._exit(128 + signal.SIGTERM)
