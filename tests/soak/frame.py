@@ -58,7 +58,8 @@ class Trial:
 
     def env(self) -> dict[str, str]:
         """An environment in which runs go to the trial's folder and data to the shared one."""
-        return {"HEATGEN_RUNS": str(self.folder / "runs"), "HEATGEN_DATA": str(self.shared / "data")}
+        places = {"HEATGEN_RUNS": self.folder / "runs", "HEATGEN_DATA": self.shared / "data", "HOME": self.folder / "home"}
+        return {name: str(place) for name, place in places.items()}
 
     def start(self, *words: str, real: bool = False, name: str = "", **options: object) -> jobs.Job:
         """Start a command: a fork, or where `real` a process of its own."""

@@ -137,9 +137,9 @@ def fork(
     env: Mapping[str, str] | None = None,
     gate: tuple[int, int] | None = None,
     memory: float | None = None,
-    streams: Mapping[int, str | None] | None = None,
+    streams: Mapping[int, int | str | None] | None = None,
 ) -> Job:
-    """Start a command as a fork of this process.
+    """Start a command as a fork of this process, in the folder of its log.
 
     Args:
         words: train | sample | evaluate | a module, and its arguments.
@@ -147,7 +147,7 @@ def fork(
         env: further variables of its environment.
         gate: both ends of a pipe; the command starts when this process closes the second.
         memory: GiB of address space that it may have.
-        streams: file descriptors that are something else: the name of a file, or None for closed.
+        streams: file descriptors that are something else: another one, the name of a file, or None for closed.
     """
     mark, log = uuid.uuid4().hex, log.absolute()
     pid = os.fork()
@@ -157,7 +157,7 @@ def fork(
         os.setsid()
         redirect(log, streams or {})
         os.environ.update({MARK: mark} | dict(env or {}))
-        os.environ.pop("COLUMNS", None)
+        os.chdir(log.parent)
         if memory:
             resource.setrlimit(resource.RLIMIT_AS, (int(memory * GIB), int(memory * GIB)))
         if gate:
@@ -169,7 +169,7 @@ def fork(
         os._exit(70)
 
 
-def redirect(log: Path, streams: Mapping[int, str | None]) -> None:
+def redirect(log: Path, streams: Mapping[int, int | str | None]) -> None:
     """Send this process's output to a file, and give it nothing to read."""
     log.parent.mkdir(parents=True, exist_ok=True)
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -180,7 +180,7 @@ def redirect(log: Path, streams: Mapping[int, str | None]) -> None:
         if name is None:
             os.close(number)
         else:
-            os.dup2(os.open(name, os.O_RDWR), number)
+            os.dup2(name if isinstance(name, int) else os.open(name, os.O_RDWR), number)
 
 
 def perform(words: Sequence[str]) -> NoReturn:
@@ -214,7 +214,7 @@ def perform(words: Sequence[str]) -> NoReturn:
 
 
 def spawn(words: Sequence[str], log: Path, env: Mapping[str, str] | None = None) -> Job:
-    """Start a command as a process of its own, in a session of its own."""
+    """Start a command as a process of its own, in a session of its own and in the folder of its log."""
     mark = uuid.uuid4().hex
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
@@ -225,6 +225,7 @@ def spawn(words: Sequence[str], log: Path, env: Mapping[str, str] | None = None)
             stdout=output,
             stderr=output,
             start_new_session=True,
+            cwd=log.parent,
         )
     process.returncode = 0  # Job waits for it
     return Job(process.pid, tuple(words), log.absolute(), mark)

@@ -65,9 +65,23 @@ WRONG = (
         "{a:1}",
         "{_target_:os.getcwd}",
         "ünï ☃",
-        "../../x",
+        "../x",
     ),
-    *("/dev/null", "/", "~", "a/b:c#d", "'%s%n{}'", "'${nothing}'", "'a\\nb'", "[0]", "[1,1]", "0x10", "01", "1_000", "'1'"),
+    *(
+        "/dev/null",
+        "/proc",
+        "~",
+        "a/b:c#d",
+        "'%s%n{}'",
+        "'${nothing}'",
+        "'a\\nb'",
+        "[0]",
+        "[1,1]",
+        "0x10",
+        "01",
+        "1_000",
+        "'1'",
+    ),
 )
 WORK = ("max_steps", "max_epochs", "n", "train_size", "epochs")  # keys that say how much work is asked for
 
