@@ -2,11 +2,14 @@
 
 import difflib
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # the commands that read results need no torch
     from torch import Tensor
+
+NAME = re.compile(r"\w[\w .=,+-]*")
 
 
 class ConfigError(ValueError):
@@ -68,6 +71,21 @@ def choice(key: str, value: object, options: Sequence[str]) -> str:
     if not isinstance(value, str) or value not in options:
         raise ConfigError(f"{key} must be one of {', '.join(options)}, not {value!r}{did_you_mean(str(value), options)}.")
     return value
+
+
+def name(key: str, value: object, parts: bool = False) -> str:
+    """`value` as the name of a file or folder that stays where it is put; ConfigError otherwise.
+
+    Args:
+        key: whose value it is.
+        value: letters, digits, _ and, behind the first, spaces and . - = , +.
+        parts: whether / may stand between such names.
+    """
+    words = value.split("/") if parts and isinstance(value, str) else [value]
+    if isinstance(value, str) and len(value) <= 150 and all(NAME.fullmatch(str(word)) for word in words):
+        return value
+    many = f"one of at most 150 characters, not {len(value)}" if isinstance(value, str) and len(value) > 150 else ""
+    raise ConfigError(f"{key} must be a name such as my_maps, {many or f'of letters, digits, _ . and -, not {value!r}'}.")
 
 
 def shape(key: str, value: object) -> tuple[int, ...]:

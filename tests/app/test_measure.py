@@ -42,8 +42,8 @@ def commands(monkeypatch):
 def test_a_finished_run_is_measured_as_it_says_and_in_a_sweep_in_two_ways(evaluate, in_sweep, expected, commands, tmp_path):
     measure(tmp_path, evaluate, "some runs", "cpu", in_sweep)
     for words in commands.words:
-        assert words[:3] == [f'run="{tmp_path}"', 'runs_dir="some runs"', "trainer.accelerator=cpu"]
-    assert [words[3:] for words in commands.words] == expected
+        assert words[:4] == [f'run="{tmp_path}"', 'runs_dir="some runs"', "trust=true", "trainer.accelerator=cpu"]
+    assert [words[4:] for words in commands.words] == expected
 
 
 def test_a_measurement_that_fails_ends_the_job_with_one_sentence(commands, tmp_path):

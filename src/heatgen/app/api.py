@@ -27,6 +27,7 @@ class LoadOptions(TypedDict, total=False):
     delta_mode: str  # constant | per_step | spectral
     prior_std: float  # noise on the initial states
     sampler: str  # another way back than the run's own
+    trust: bool  # whether its config may name any code, as that of a package of your own
     data: Mapping[str, str | int]  # where the files of its data are now, such as {"path": "/new/place"}
 
 

@@ -1,13 +1,13 @@
 """Hydra's callback at the end of a sweep: its runs are compared, in its folder and under `publish` in docs/results."""
 
 import logging
-import re
 import sys
 from pathlib import Path
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
+from heatgen import check
 from heatgen.check import ConfigError
 from heatgen.runtime import launch
 from heatgen.runtime.command import command_line
@@ -26,8 +26,11 @@ class Comparison(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: object) -> None:
         """Refuse a `publish` that is not a name, before anything is trained."""
-        if config.get("publish") is not None and not re.fullmatch(r"\w[\w.-]*", str(config.publish)):
-            stop(f"publish must be a name such as my_maps, not {config.publish!r}.")
+        try:
+            if config.get("publish") is not None:
+                check.name("publish", str(config.publish))
+        except ConfigError as error:
+            stop(str(error))
 
     def on_multirun_end(self, config: DictConfig, **kwargs: object) -> None:
         """Compare the runs; one that cannot be compared is a note, as the runs are done."""

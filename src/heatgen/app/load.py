@@ -1,14 +1,18 @@
 """A run as it was after training: its model, its data and its config."""
 
+import io
+from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 
 from heatgen import check
 from heatgen.app.build import build
 from heatgen.app.options import options_of
+from heatgen.app.quoting import escaped
 from heatgen.app.requests import LoadRequest
+from heatgen.app.trust import ROOMS, check_config
 from heatgen.check import ConfigError
 from heatgen.runtime import directory
 
@@ -16,6 +20,10 @@ if TYPE_CHECKING:
     from heatgen.data.module import DataModule
     from heatgen.model.module import Method
     from heatgen.runtime.devices import Devices
+
+GROUPS = (*ROOMS, "optimizer", "trainer")
+NEEDED = ("data", "forward", "net", "model")  # groups without which a run cannot be
+NAMES = ("name", "experiment_name", "data_name", "publish")
 
 
 class Run(NamedTuple):
@@ -26,19 +34,52 @@ class Run(NamedTuple):
     config: DictConfig
 
 
-def read_config(run_dir: Path) -> DictConfig:
-    """The config.yaml of a run. ConfigError if it cannot be read."""
+def read_config(run_dir: Path, trust: bool = False, named: Collection[str] = ()) -> DictConfig:
+    """The config.yaml of a run. Without trust nothing in it is worked out: a text with ${ is that text, or refused.
+
+    Args:
+        run_dir: the run.
+        trust: whether it may name any code.
+        named: code that it may name all the same.
+
+    Raises:
+        ConfigError: it cannot be read, or names code that is no option of heatgen.
+    """
+    path = run_dir / "config.yaml"
+    text = directory.config_text(path)
     try:
-        cfg = OmegaConf.load(run_dir / "config.yaml")
+        cfg = OmegaConf.load(io.StringIO(text))
     except Exception as error:
-        raise ConfigError(f"{run_dir / 'config.yaml'} cannot be read ({type(error).__name__}); give another run.") from error
-    if not isinstance(cfg, DictConfig):
-        raise ConfigError(f"{run_dir / 'config.yaml'} is not the config of a run; give another run.")
-    if "suggest" in (cfg.get("data") or {}):
+        raise ConfigError(f"{path} cannot be read ({type(error).__name__}); give another run.") from error
+    if not isinstance(cfg, DictConfig) or not isinstance(cfg._content, dict) or "model" not in cfg:
+        raise ConfigError(f"{path} is not the config of a run; give another run.")
+    content = OmegaConf.to_container(cfg, resolve=False)
+    assert isinstance(content, dict)
+    for group in GROUPS:
+        node = content.get(group) or {}
+        if not isinstance(node, dict) or (group in NEEDED and "_target_" not in node):
+            raise ConfigError(f"{path} is not the config of a run, by its key {group}; give another run.")
+    if "suggest" in (content.get("data") or {}):
         raise ConfigError(
             f"{run_dir} was made by heatgen 0.1, whose options had other names; use that version, or train again."
         )
-    return cfg
+    for key in NAMES:
+        if content.get(key) is not None:
+            check.name(f"{key} in {path}", str(content[key]), parts=key != "publish")
+    if trust:
+        return cfg
+    check_config(content, path, named)
+    kept: DictConfig = OmegaConf.create(literal(content))
+    return kept
+
+
+def literal(content: object) -> Any:
+    """Plain containers in which OmegaConf takes no text for an interpolation."""
+    if isinstance(content, dict):
+        return {key: literal(value) for key, value in content.items()}
+    if isinstance(content, list):
+        return [literal(value) for value in content]
+    return escaped(content) if isinstance(content, str) else content
 
 
 def changed(cfg: DictConfig, request: LoadRequest) -> DictConfig:
@@ -63,7 +104,7 @@ def changed(cfg: DictConfig, request: LoadRequest) -> DictConfig:
 
 def moved(request: LoadRequest) -> dict[str, object]:
     """What a request says of a run's data that is not what its config.yaml says, for the facts of a result."""
-    own = read_config(request.run_dir).data
+    own = read_config(request.run_dir, request.trust).data
     return {f"data.{key}": value for key, value in request.data.items() if value != own.get(key)}
 
 
@@ -88,10 +129,14 @@ def restore(request: LoadRequest) -> Run:
     from heatgen.app.checkpoint import fit
 
     run_dir = request.run_dir
-    cfg = changed(read_config(run_dir), request)
+    cfg = changed(read_config(run_dir, request.trust), request)
     path = directory.find_checkpoint(run_dir, request.checkpoint)
     state = directory.read_checkpoint(path)
-    model, data = build(cfg)
+    try:
+        model, data = build(cfg)
+    except (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError) as error:
+        reason = str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__
+        raise ConfigError(f"{run_dir / 'config.yaml'} describes no model that can be built ({reason}).") from error
     if not model.uses_sampler and request.sampler is not None:
         raise ConfigError(f"The model of {run_dir.name} has its own way back, without a sampler; remove sampler=.")
     fit(model, state, path, request.weights)

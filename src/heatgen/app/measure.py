@@ -37,6 +37,7 @@ def check_evaluate(wanted: ListConfig | str | None) -> None:
 def measure(run_dir: Path, wanted: Sequence[str] | None, runs_dir: str, accelerator: str, in_sweep: bool) -> None:
     """Evaluate a finished run, each time in a process of its own.
 
+    The run is trusted, as this command has just built it.
     In one of several processes it is left to the process that waits for them, or under torchrun and SLURM to the user.
 
     Args:
@@ -54,7 +55,7 @@ def measure(run_dir: Path, wanted: Sequence[str] | None, runs_dir: str, accelera
             again = f"{call('evaluate')} {typed('run', str(run_dir))}"
             log.warning("Note: evaluate is not done under torchrun or SLURM; call %s afterwards.", again)
         return
-    where = [*SearchPath.current().arguments(), f"run={quoted(str(run_dir))}", f"runs_dir={quoted(runs_dir)}"]
+    where = [*SearchPath.current().arguments(), f"run={quoted(str(run_dir))}", f"runs_dir={quoted(runs_dir)}", "trust=true"]
     for words in wanted if wanted is not None else IN_A_SWEEP if in_sweep else ():
         if launch.call("evaluate", [*where, f"trainer.accelerator={accelerator}", *shlex.split(words)]):
             raise ConfigError(f"evaluate={words} failed and says why above; the training is whole, in {run_dir}.")

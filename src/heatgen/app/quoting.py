@@ -13,9 +13,13 @@ OPENING = ("[", "{", "(")
 
 def quoted(text: str) -> str:
     """A text in double quotes: quotes in it, backslashes before them and ${ lose their meaning."""
-    plain = re.sub(r"(\\*)\$\{", lambda found: f"{found[1] * 2}\\${{", text)
-    escaped = re.sub(r'(\\*)("|\Z)', lambda found: found[1] * 2 + ('\\"' if found[2] else ""), plain)
-    return f'"{escaped}"'
+    inside = re.sub(r'(\\*)("|\Z)', lambda found: found[1] * 2 + ('\\"' if found[2] else ""), escaped(text))
+    return f'"{inside}"'
+
+
+def escaped(text: str) -> str:
+    """A text that OmegaConf takes for itself: ${ in it loses its meaning."""
+    return re.sub(r"(\\*)\$\{", lambda found: f"{found[1] * 2}\\${{", text)
 
 
 def argument(key: str, text: str) -> str:

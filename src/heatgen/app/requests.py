@@ -46,6 +46,7 @@ class LoadRequest:
     prior_std: float | None = None
     sampler: SamplerRequest | None = None
     data: Options = field(default_factory=dict)  # options of its data, of FILES
+    trust: bool = False  # whether its config may name any code
 
     @classmethod
     def of(cls, cfg: DictConfig) -> "LoadRequest":
@@ -55,7 +56,7 @@ class LoadRequest:
         delta = None if OmegaConf.is_list(cfg.delta) else cfg.delta
         run_dir = directory.find_run(str(cfg.run), cfg.runs_dir)
         words = (str(cfg.checkpoint), cfg.weights, delta, cfg.delta_mode, cfg.prior_std)
-        return cls(run_dir, *words, sampler, files_of(cfg.get("data")))
+        return cls(run_dir, *words, sampler, files_of(cfg.get("data")), check.boolean("trust", cfg.trust))
 
     @property
     def label(self) -> str | None:
@@ -154,8 +155,10 @@ class EvaluateRequest:
             deltas=deltas,
             parameter=parameter_of(cfg),
             runs_dir=cfg.runs_dir,
-            experiment_name=None if cfg.experiment_name is None else str(cfg.experiment_name),
-            variant=None if cfg.variant is None else str(cfg.variant),
+            experiment_name=None
+            if cfg.experiment_name is None
+            else check.name("experiment_name", str(cfg.experiment_name), True),
+            variant=None if cfg.variant is None else one_line("variant", str(cfg.variant)),
             picture=cfg.picture,
         )
 
@@ -175,6 +178,9 @@ class TrainRequest:
     @classmethod
     def of(cls, cfg: DictConfig, run_dir: Path, overrides: list[str]) -> "TrainRequest":
         """That of the config of a run, in a folder, started with these overrides."""
+        for key in ("experiment_name", "data_name", "name"):
+            if cfg.get(key) is not None:
+                check.name(key, str(cfg[key]), parts=True)
         wanted = cfg.get("evaluate")  # a run of before there was this key has none
         return cls(
             run_dir=run_dir,
@@ -210,6 +216,13 @@ def file_path(key: str, value: object) -> str:
         return str(Path(value).expanduser().absolute())
     fix = f"a folder of that name is written {typed(key, str(value))}" if str(value) else "give the folder"
     raise ConfigError(f"{key}={value} is not a path; {fix}.")
+
+
+def one_line(key: str, text: str) -> str:
+    """A text that can stand in a cell of a table. ConfigError otherwise."""
+    if 0 < len(text) <= 150 and text.isprintable() and "|" not in text and "/" not in text:
+        return text
+    raise ConfigError(f"{key} must be a few words on one line, without | and /, not {text[:150]!r}.")
 
 
 def parameter_of(cfg: DictConfig) -> tuple[str, Any] | None:

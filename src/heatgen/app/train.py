@@ -8,6 +8,7 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from heatgen import check
 from heatgen.app.build import build, build_callbacks, build_loggers, refuse_blind_net, refuse_unused
 from heatgen.app.job import choices, devices_of, in_sweep, launched, task_wrapper
 from heatgen.app.measure import check_evaluate, measure
@@ -29,7 +30,7 @@ def train(cfg: DictConfig) -> float | None:
     run_dir, overrides = Path(hc.runtime.output_dir), list(hc.overrides.task)
     check_evaluate(cfg.evaluate)
     if cfg.resume:
-        cfg = resumed(run_dir, overrides, choices())
+        cfg = resumed(run_dir, overrides, choices(), check.boolean("trust", cfg.trust))
     request = TrainRequest.of(cfg, run_dir, overrides)
     done = launched("train", devices_of(cfg), run_dir, run_dir)
     loss = None if done else fit(cfg, request)

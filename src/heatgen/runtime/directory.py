@@ -16,8 +16,9 @@ from typing import Any
 
 from heatgen.check import ConfigError, first_nonfinite, tensors_in
 from heatgen.runtime.command import call
-from heatgen.runtime.files import write_text
+from heatgen.runtime.files import read_small, write_text
 
+DEEPEST = 50  # nested containers of a config.yaml
 STOPPED = "stopped.txt"  # in a run's folder, where its training stopped as it was not finite: the sentence it ended with
 PACKAGES = ("heatgen", "torch", "lightning", "hydra-core", "omegaconf", "numpy", "torchvision")
 RESULT_COLUMNS = (
@@ -150,17 +151,39 @@ class RunInfo:
     pictured: int
 
 
+def config_text(path: Path) -> str:
+    """The text of a run's config.yaml. ConfigError unless it is a small file of YAML that says what it says once."""
+    import yaml
+
+    try:
+        text = read_small(path)
+        depth = 0
+        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if isinstance(event, yaml.AliasEvent) or depth > DEEPEST:
+                what = "repeats parts of itself (YAML aliases)" if depth <= DEEPEST else "is nested without end"
+                raise ConfigError(f"{path} {what}, as no run's is; give another run.")
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        reason = getattr(error, "strerror", None) or type(error).__name__
+        raise ConfigError(f"{path} cannot be read ({reason}); give another run.") from error
+    return text
+
+
 def read_info(run_dir: Path) -> RunInfo:
     """What a page says of a run. ConfigError if its config.yaml cannot be read."""
     import yaml
 
     path = run_dir / "config.yaml"
     try:
-        config = yaml.safe_load(path.read_text())
+        config = yaml.safe_load(config_text(path))
         model, data, callbacks = (config.get(group) or {} for group in ("model", "data", "callback"))
         pictured = int((callbacks.get("pictures") or {}).get("n", 36))
         return RunInfo(str(config.get("seed", "")), model.get("parametrisation"), tuple(data.get("shape") or ()), pictured)
-    except (OSError, yaml.YAMLError, AttributeError, TypeError, ValueError) as error:
+    except ConfigError:
+        raise
+    except (yaml.YAMLError, AttributeError, TypeError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path} cannot be read ({type(error).__name__}); give another run.") from error
 
 

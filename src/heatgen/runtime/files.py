@@ -1,5 +1,6 @@
 """Files that are whole or not there: written beside their place, flushed to the disk, then renamed."""
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,3 +44,14 @@ def write_text(path: Path, text: str) -> None:
     """Write a small text file, whole or not at all."""
     with atomic_path(path) as beside:
         beside.write_text(text)
+
+
+def read_small(path: Path, limit: int = 2**17) -> str:
+    """The text of a small file. OSError for what is no file, as a pipe that nobody writes, or larger than `limit` bytes."""
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is no file", str(path))
+    with path.open("rb") as file:
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise OSError(errno.EFBIG, f"it has {path.stat().st_size} bytes", str(path))
+    return content.decode()
