@@ -67,3 +67,28 @@ def test_a_rewrite_that_is_killed_before_its_end_leaves_the_old_file_whole(tmp_p
     assert (tmp_path / "metrics.csv").read_bytes() == before
     CSVLog(str(tmp_path)).log_metrics({"val/loss": 4.0}, step=1)
     assert [r["val/loss"] for r in rows(tmp_path)] == ["", "4.0"]
+
+
+def test_a_training_that_goes_on_cuts_the_rows_of_the_steps_it_does_again_and_a_half_one(tmp_path):
+    log, file = CSVLog(str(tmp_path)), tmp_path / "metrics.csv"
+    log.cut(0)
+    assert not file.exists()
+    for step in range(6):
+        log.log_metrics({"train/loss": 1.0 / (step + 1), "val/loss": 2.0}, step=step)
+    whole = file.read_bytes()
+    log.cut(6)
+    assert file.read_bytes() == whole
+    log.cut(4)
+    assert file.read_bytes() == b"".join(whole.splitlines(keepends=True)[:5])
+    with file.open("a") as half:
+        half.write("3,0.2")
+    CSVLog(str(tmp_path)).cut(4)
+    assert file.read_bytes() == b"".join(whole.splitlines(keepends=True)[:5])
+
+
+@pytest.mark.slow
+def test_the_last_step_has_its_row_with_learning_rate_and_norm_of_the_gradient(small_run):
+    trained = [row for row in rows(small_run) if row["train/loss"]]
+    assert [int(row["step"]) for row in trained] == [11]  # of 12 steps, with a row every 50
+    assert float(trained[0]["train/lr"]) == 0.001 and float(trained[0]["train/grad_norm"]) > 0
+    assert [int(row["step"]) for row in rows(small_run) if row["val/loss"]] == [3, 7, 11]

@@ -13,7 +13,7 @@ from heatgen.app.build import build, build_callbacks, build_loggers, refuse_blin
 from heatgen.app.job import choices, devices_of, in_sweep, launched, task_wrapper
 from heatgen.app.measure import check_evaluate, measure
 from heatgen.app.quoting import typed
-from heatgen.app.requests import TrainRequest
+from heatgen.app.requests import TrainRequest, plain
 from heatgen.app.resumed import resumed
 from heatgen.check import ConfigError
 from heatgen.metric.result import Result, Value
@@ -46,6 +46,7 @@ def fit(cfg: DictConfig, request: TrainRequest) -> float:
     from heatgen.app.trainer import make_trainer, quiet_lightning
     from heatgen.callback.checkpoints import AtomicIO, Checkpoints
     from heatgen.callback.finite import finite_of
+    from heatgen.callback.record import Record
 
     quiet_lightning()
     L.seed_everything(request.seed, verbose=False)
@@ -67,7 +68,8 @@ def fit(cfg: DictConfig, request: TrainRequest) -> float:
             log.warning("Note: %s", changed)
         log.info("run: %s", run_dir)
     loggers = build_loggers(cfg, run_dir) if first else []
-    trainer = make_trainer(request.trainer, run_dir, data, list(callbacks.values()), loggers)
+    record = Record(plain(cfg))
+    trainer = make_trainer(request.trainer, run_dir, data, [record, *callbacks.values()], loggers)
     if checkpoint := directory.find_checkpoint(run_dir, "last", resume=True) if request.resume else None:
         check_training(directory.read_checkpoint(checkpoint), model, checkpoint)
     started = time.monotonic()

@@ -47,7 +47,6 @@ def make_trainer(
         samples = check.integer("trainer.max_epochs", epochs, minimum=1) * len(data.images("train"))
         options["max_steps"] = -(-samples // batch)
     options["max_steps"] = check.integer("trainer.max_steps", options["max_steps"], minimum=1)
-    options["log_every_n_steps"] = min(options["log_every_n_steps"], options["max_steps"])  # one row at least
     if options["gradient_clip_val"] is not None:
         check.number("trainer.gradient_clip_val", options["gradient_clip_val"], minimum=0)
     try:

@@ -45,6 +45,7 @@ class Finite(L.Callback):
         self.left_out = 0  # the number of the latest of them
         self.in_a_row = 0
         self.losses: list[Tensor] = []  # of the batches of the step that is being made
+        self.gradient = torch.zeros(())  # its norm in the latest step
         self.pending: list[tuple[int, Tensor, Tensor]] = []  # step, loss and norm of the gradient, not yet looked at
 
     def on_before_backward(self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Tensor) -> None:
@@ -54,7 +55,8 @@ class Finite(L.Callback):
     def on_before_optimizer_step(
         self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
-        self.pending.append((trainer.global_step + 1, torch.stack(self.losses).sum(), norm_of_gradient(optimizer)))
+        self.gradient = norm_of_gradient(optimizer)
+        self.pending.append((trainer.global_step + 1, torch.stack(self.losses).sum(), self.gradient))
         self.losses.clear()
         alone = trainer.world_size == 1 and pl_module.device.type == "cpu"
         if alone or self.on_nonfinite == "skip":

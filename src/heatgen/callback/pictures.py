@@ -24,8 +24,8 @@ log = logging.getLogger("heatgen")
 class Pictures(L.Callback):
     """Draws samples now and then and at the end, with averaged weights where there are any.
 
-    Writes <run>/samples/step_000500.png and process.gif (the latest way back), and sends the grid to every logger that takes
-    images. The noise depends on (seed, sample) alone, so pictures of different steps show the same samples improving. Pixels
+    Writes <run>/samples/step_000500.png and process.gif (the latest way back), and sends both to every logger that takes
+    them. The noise depends on (seed, sample) alone, so pictures of different steps show the same samples improving. Pixels
     that are NaN or inf, of a way back that diverges, have a colour of their own, and a line says so.
 
     Args:
@@ -75,6 +75,8 @@ class Pictures(L.Callback):
         save_gif(folder / "process.gif", [grid(to_unit(state)) for state in film.states(samples).unbind(1)])
         for logger in trainer.loggers:
             log_picture(logger, picture, trainer.global_step)
+            if isinstance(logger, FilmLogger):
+                logger.log_film("process", folder / "process.gif", trainer.global_step)
 
 
 @contextmanager
@@ -96,6 +98,15 @@ class ImageLogger(Protocol):
 
     def log_image(self, key: str, images: list[Image.Image], step: int | None = None) -> None:
         """Log images under a name."""
+        ...
+
+
+@runtime_checkable
+class FilmLogger(Protocol):
+    """A logger that takes GIFs."""
+
+    def log_film(self, name: str, path: Path, step: int) -> None:
+        """Log a GIF under a name."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""logger=csv: metrics.csv in the run folder, which a resume adds to and never erases."""
+"""logger=csv: metrics.csv in the run folder, which a resume goes on with and never doubles."""
 
 import csv
 from pathlib import Path
@@ -8,11 +8,13 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from heatgen.runtime.files import atomic_path
 
+Row = dict[str, str]
+
 
 class CSVLog(Logger):
     """One row a logged step, one column a metric; the file is rewritten (beside it, then renamed) for a new column only.
 
-    A step that was logged, lost to a kill and trained again stands there twice, with the same numbers.
+    `step` counts from 0, as Lightning does: row k holds the loss of optimizer step k + 1, and of the validation after it.
 
     Args:
         folder: the run folder.
@@ -42,9 +44,21 @@ class CSVLog(Logger):
         new = [key for key in row if key not in columns]
         if new:
             columns = [*columns, *new]
-            self._rewrite(columns)
+            self._rewrite(columns, self._rows())
         with self.path.open("a", newline="") as file:
             csv.DictWriter(file, columns, restval="").writerow(row)
+
+    @rank_zero_only
+    def cut(self, step: int) -> None:
+        """Drop what a training that goes on after `step` optimizer steps does again, and a row that was cut short.
+
+        Args:
+            step: how many optimizer steps are done; the rows of those are kept.
+        """
+        rows = self._rows()
+        kept = [row for row in rows if is_whole(row) and int(row["step"]) < step]
+        if kept != rows or (self.path.exists() and not self.path.read_bytes().endswith(b"\n")):
+            self._rewrite(self._columns(), kept)
 
     def _columns(self) -> list[str]:
         if not self.path.exists():
@@ -52,12 +66,19 @@ class CSVLog(Logger):
         with self.path.open(newline="") as file:
             return next(csv.reader(file), [])
 
-    def _rewrite(self, columns: list[str]) -> None:
-        rows: list[dict[str, str]] = []
-        if self.path.exists():
-            with self.path.open(newline="") as file:
-                rows = list(csv.DictReader(file))
+    def _rows(self) -> list[Row]:
+        if not self.path.exists():
+            return []
+        with self.path.open(newline="") as file:
+            return list(csv.DictReader(file))
+
+    def _rewrite(self, columns: list[str], rows: list[Row]) -> None:
         with atomic_path(self.path) as beside, beside.open("w", newline="") as file:
-            writer = csv.DictWriter(file, columns, restval="")
+            writer = csv.DictWriter(file, columns, restval="", extrasaction="ignore")
             writer.writeheader()
             writer.writerows(rows)
+
+
+def is_whole(row: Row) -> bool:
+    """Whether a row has a value, or the place of one, for every column and no more."""
+    return None not in row and None not in row.values() and row.get("step", "").isdigit()

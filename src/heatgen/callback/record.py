@@ -1,0 +1,82 @@
+"""What every training tells its loggers: its config, the learning rate, the norm of the gradient, and its last row."""
+
+from collections.abc import Mapping
+from typing import Protocol, runtime_checkable
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from heatgen.callback.finite import finite_of
+from heatgen.runtime.signals import Stopped
+
+
+@runtime_checkable
+class CutLogger(Protocol):
+    """A logger that can drop what a training that goes on does again."""
+
+    def cut(self, step: int) -> None:
+        """Drop what was logged behind `step` optimizer steps."""
+        ...
+
+
+class Record(L.Callback):
+    """Logs train/lr and train/grad_norm (of all gradients, before they are clipped) beside train/loss, and the config once.
+
+    The last step of a training has its row whatever log_every_n_steps is, also where a signal ends it.
+
+    Args:
+        config: of the run, as plain data.
+    """
+
+    def __init__(self, config: Mapping[str, object]):
+        self.config = dict(config)
+        self.step = 0  # the optimizer step that is being made, from 1
+        self.numbers: dict[str, Tensor] = {}  # of that step
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.step = trainer.global_step
+        for logger in trainer.loggers if trainer.is_global_zero else ():
+            if isinstance(logger, CutLogger):
+                logger.cut(trainer.global_step)
+            logger.log_hyperparams(self.config)
+
+    def on_before_optimizer_step(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        finite = finite_of(trainer)
+        self.step = trainer.global_step + 1
+        self.numbers = {"train/lr": torch.tensor(optimizer.param_groups[0]["lr"], dtype=torch.float64)}
+        if finite is not None:
+            self.numbers["train/grad_norm"] = finite.gradient
+        if self._has_row(trainer):
+            pl_module.log_dict(over_processes(trainer, self.numbers))
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.write_last(trainer)
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        if isinstance(exception, Stopped):
+            self.write_last(trainer)
+
+    def write_last(self, trainer: L.Trainer) -> None:
+        """Log the row of the step that was made last, unless it has one."""
+        if not self.numbers or self._has_row(trainer) or self.step != trainer.global_step:
+            return
+        own = {"train/loss": trainer.callback_metrics["train/loss"]} | over_processes(trainer, self.numbers)
+        numbers = {key: float(value) for key, value in own.items()}
+        self.numbers = {}
+        for logger in trainer.loggers:
+            logger.log_metrics(numbers, self.step - 1)
+
+    def _has_row(self, trainer: L.Trainer) -> bool:
+        every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by Lightning, declared nowhere
+        return self.step % every == 0
+
+
+def over_processes(trainer: L.Trainer, numbers: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The numbers of a step, with the norm over all processes where the weights, and so their gradients, are sharded."""
+    if getattr(trainer.model, "clip_grad_norm_", None) is None or "train/grad_norm" not in numbers:
+        return numbers
+    total = trainer.strategy.reduce(numbers["train/grad_norm"].square(), reduce_op="sum")
+    return numbers | {"train/grad_norm": torch.as_tensor(total).sqrt()}
