@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw, ImageOps
 from torch import Tensor
 
 from heatgen import check
+from heatgen.check import ConfigError
 
 SMALLEST_TILE = 40  # pixels; smaller images are enlarged by a whole factor, each pixel a square
 MARGIN = 2
@@ -108,21 +109,28 @@ def grid(u: Tensor, columns: int | None = None) -> Image.Image:
 
 
 def save_gif(path: Path, frames: Sequence[Image.Image], milliseconds: int = 60, hold: int = 25) -> None:
-    """An endless GIF; the last frame stays for `hold` more frames."""
+    """An endless GIF, whatever the file is called; the last frame stays for `hold` more frames."""
     durations = [milliseconds] * (len(frames) - 1) + [milliseconds * (hold + 1)]
-    frames[0].save(path, save_all=True, append_images=list(frames[1:]), duration=durations, loop=0)
+    frames[0].save(path, "GIF", save_all=True, append_images=list(frames[1:]), duration=durations, loop=0)
 
 
 def save_mp4(path: Path, frames: Sequence[Image.Image], fps: int = 15, hold: int = 15) -> None:
-    """An H.264 video; the last frame stays for `hold` more frames."""
+    """An H.264 video, whatever the file is called; the last frame stays for `hold` more frames.
+
+    ConfigError where the program that encodes it fails, as on a full disk.
+    """
     import imageio_ffmpeg
 
     width, height = (size - size % 2 for size in frames[0].size)  # the codec wants even sizes
-    writer = imageio_ffmpeg.write_frames(str(path), (width, height), fps=fps, macro_block_size=2, quality=8)
-    writer.send(None)
-    for frame in [*frames, *[frames[-1]] * hold]:
-        writer.send(np.ascontiguousarray(np.asarray(frame)[:height, :width]).tobytes())
-    writer.close()
+    options = {"fps": fps, "macro_block_size": 2, "quality": 8, "output_params": ["-f", "mp4"]}
+    writer = imageio_ffmpeg.write_frames(str(path), (width, height), **options)
+    try:
+        writer.send(None)
+        for frame in [*frames, *[frames[-1]] * hold]:
+            writer.send(np.ascontiguousarray(np.asarray(frame)[:height, :width]).tobytes())
+        writer.close()
+    except OSError as error:
+        raise ConfigError(f"The video {path} cannot be written; free space or use another disk.") from error
 
 
 class Film:

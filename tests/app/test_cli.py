@@ -56,13 +56,13 @@ assert "torch" not in sys.modules and "lightning" not in sys.modules
 
 @pytest.mark.slow
 @pytest.mark.parametrize("words", [["train", "--help"], ["evaluate", "--cfg", "job"], ["train", *SMALL]], ids=" ".join)
-def test_a_closed_pipe_ends_it_quietly(words: list[str]) -> None:
+def test_a_closed_pipe_costs_the_screen_only(words: list[str]) -> None:
     read, write = os.pipe()
     os.close(read)
     command = [sys.executable, f"{words[0]}.py", *words[1:]]
     done = subprocess.run(command, cwd=ROOT, stdout=write, stderr=subprocess.PIPE, text=True)
     os.close(write)
-    assert done.returncode == 1 and "Error" not in done.stderr and "Exception" not in done.stderr
+    assert done.returncode == 0 and "Error" not in done.stderr and "Exception" not in done.stderr
 
 
 # the three verbs ---------------------------------------------------------------------------------------------------------
@@ -412,10 +412,11 @@ def test_an_output_directory_that_cannot_be_written_gets_one_sentence(refused: R
 def test_a_full_disk_gets_one_sentence_and_keeps_the_old_checkpoint(tmp_path: Path) -> None:
     from heatgen.callback.checkpoints import AtomicIO
     from heatgen.check import ConfigError
+    from heatgen.runtime.files import temporary
 
     target = tmp_path / "last.ckpt"
     AtomicIO().save_checkpoint({"step": 1}, target)
-    (tmp_path / f"last.ckpt.tmp{os.getpid()}").symlink_to("/dev/full")
+    temporary(target).symlink_to("/dev/full")
     with pytest.raises(ConfigError, match=r"last.ckpt cannot be written .*No space left"):
         AtomicIO().save_checkpoint({"step": 2, "weights": torch.zeros(10**6)}, target)
     assert torch.load(target, weights_only=True) == {"step": 1}

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from heatgen.runtime.files import atomic_path, write_text
+from heatgen.runtime.files import atomic_path, temporary, write_text
 
 
 def test_a_file_is_replaced_at_once_and_nothing_is_left_beside_it(tmp_path: Path) -> None:
@@ -38,4 +38,14 @@ def test_the_content_is_on_the_disk_before_the_name_and_the_name_before_the_end(
     monkeypatch.setattr(os, "fsync", fsync)
     monkeypatch.setattr(os, "replace", lambda a, b: (done.append("replace"), replace(a, b)))
     write_text(tmp_path / "file.txt", "one")
-    assert done == [str(tmp_path / f"file.txt.tmp{os.getpid()}"), "replace", str(tmp_path)]
+    assert done == [str(temporary(tmp_path / "file.txt")), "replace", str(tmp_path)]
+
+
+def test_what_a_killed_process_left_of_a_file_is_removed_by_its_next_writer(tmp_path: Path) -> None:
+    path = tmp_path / "file.txt"
+    mine = temporary(path).name.removesuffix(str(os.getpid()))
+    dead, alive, elsewhere = f"{mine}999999999", f"{mine}{os.getppid()}", "file.txt.tmp-another.host-999999999"
+    for name in (dead, alive, elsewhere, "other.txt"):
+        (tmp_path / name).touch()
+    write_text(path, "whole")
+    assert {left.name for left in tmp_path.iterdir()} == {"file.txt", alive, elsewhere, "other.txt"}

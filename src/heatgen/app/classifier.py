@@ -17,6 +17,7 @@ from heatgen.app.quoting import quoted
 from heatgen.check import ConfigError
 from heatgen.data.module import DataModule
 from heatgen.metric.classifier import BATCH, train, weights_file
+from heatgen.runtime.explain import entry
 from heatgen.runtime.files import atomic_path
 
 
@@ -69,4 +70,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    entry(main)

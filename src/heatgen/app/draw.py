@@ -17,7 +17,7 @@ from heatgen.model.prior import start
 from heatgen.noise import Noise, SampleNoise, SharedNoise, SphericalNoise, batches
 from heatgen.picture import Film, grid, is_points, save_gif, save_mp4
 from heatgen.runtime.devices import Devices
-from heatgen.runtime.files import atomic_path, write_text
+from heatgen.runtime.files import atomic_path, save_picture, write_text
 
 PICTURED = 100  # images in a grid; of points, all
 IMAGES, POINTS = 36, 2000  # samples that are drawn where nobody says how many
@@ -138,20 +138,21 @@ def draw(model: Method, data: DataModule, devices: Devices, root: Path, request:
     n = request.num_points if request.interpolate else request.n or usual_n(model.process.shape)
     film = Film(model.process.num_levels, n)
     samples, initial = draw_samples(model, data, devices, request, n, film)
-    states = devices.gather(film.states(torch.empty(0, *model.process.shape)))[: film.tiles]  # (n, frames, C, H, W)
 
     folder = root / folder_name(request, model.noise_label())
-    if devices.first:
+    if devices.first:  # before anything else is made of them
         folder.mkdir(parents=True, exist_ok=True)
         settings = request.facts() | {"n": n}
         with atomic_path(folder / "samples.pt") as beside:
             torch.save({"samples": samples, "initial": initial, "settings": settings}, beside)
         write_text(folder / "settings.json", json.dumps(settings, indent=2) + "\n")
+    states = devices.gather(film.states(torch.empty(0, *model.process.shape)))[: film.tiles]  # (n, frames, C, H, W)
+    if devices.first:
         columns = n if request.interpolate else None
         shown = n if is_points(model.process.shape) else PICTURED
         to_unit = data.spec.to_unit
-        grid(to_unit(samples[:shown]), columns).save(folder / "grid.png")
-        grid(to_unit(initial[:shown]), columns).save(folder / "initial.png")
+        save_picture(folder / "grid.png", grid(to_unit(samples[:shown]), columns))
+        save_picture(folder / "initial.png", grid(to_unit(initial[:shown]), columns))
         write_film(folder, to_unit(samples), to_unit(states), request.interpolate)
     return folder
 
@@ -163,5 +164,7 @@ def write_film(folder: Path, samples: Tensor, states: Tensor, interpolation: boo
         frames = [*there, *[there[-1]] * 10, *there[::-1]]
     else:
         frames = [grid(state) for state in states.unbind(1)]
-    save_gif(folder / "process.gif", frames)
-    save_mp4(folder / "process.mp4", frames)
+    with atomic_path(folder / "process.gif") as beside:
+        save_gif(beside, frames)
+    with atomic_path(folder / "process.mp4") as beside:
+        save_mp4(beside, frames)

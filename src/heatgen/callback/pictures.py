@@ -17,6 +17,7 @@ from heatgen.callback.ema import ema_of
 from heatgen.model.module import Method, data_of
 from heatgen.model.prior import start
 from heatgen.picture import MARK, Film, grid, save_gif
+from heatgen.runtime.files import atomic_path, save_picture
 
 log = logging.getLogger("heatgen")
 
@@ -71,8 +72,9 @@ class Pictures(L.Callback):
             log.warning("Note: %s hold NaN or inf (the colour #%02x%02x%02x; points are left out).", where, *MARK)
         to_unit = data.spec.to_unit
         picture = grid(to_unit(samples))
-        picture.save(folder / f"step_{trainer.global_step:06d}.png")
-        save_gif(folder / "process.gif", [grid(to_unit(state)) for state in film.states(samples).unbind(1)])
+        save_picture(folder / f"step_{trainer.global_step:06d}.png", picture)
+        with atomic_path(folder / "process.gif") as beside:
+            save_gif(beside, [grid(to_unit(state)) for state in film.states(samples).unbind(1)])
         for logger in trainer.loggers:
             log_picture(logger, picture, trainer.global_step)
             if isinstance(logger, FilmLogger):

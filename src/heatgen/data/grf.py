@@ -26,6 +26,7 @@ from heatgen.data.images import ImageSet
 from heatgen.data.module import SPLITS, DataModule, DataSettings, DataSpec
 from heatgen.noise import generator
 from heatgen.runtime import launch
+from heatgen.runtime.explain import entry
 
 log = logging.getLogger("heatgen")
 LARGEST = 300.0  # decimal exponent of N^n, which must be a number
@@ -296,4 +297,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    entry(lambda: sys.exit(main(sys.argv[1:])))

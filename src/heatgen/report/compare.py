@@ -23,6 +23,7 @@ from heatgen.report.compare_figure import draw
 from heatgen.report.page import markdown_table
 from heatgen.report.rows import Row, conditions_of, errors_over, find_runs, headings_of, references_of, rows_of, variants_of
 from heatgen.report.seeds import groups_of, is_number, over_seeds, with_error
+from heatgen.runtime.explain import entry
 from heatgen.runtime.files import write_text
 
 COMMAND = "command.txt"  # in a sweep's folder: what was called
@@ -65,6 +66,7 @@ def compare(
             write_text(folder / f"{name}{end}.json", json.dumps(content, indent=2) + "\n")
         page = markdown(name, rows, shown, headings, commands, conditions_of(run_dirs), errors_over(run_dirs))
         write_text(folder / f"{name}.md", page)
+    for folder, name in pages:
         draw(pictured_by, rows, shown, headings, folder / f"{name}.png")
     console = Console(width=None if sys.stdout.isatty() else 160)  # printed last: a closed pipe loses nothing
     table = Table(*(escape(headings.get(name, name)) for name in shown), title=f"{len(run_dirs)} runs", title_justify="left")
@@ -129,4 +131,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    entry(main)

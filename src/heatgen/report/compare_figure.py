@@ -11,6 +11,7 @@ from heatgen.report.page import cell
 from heatgen.report.rows import Row
 from heatgen.report.seeds import is_number
 from heatgen.runtime.directory import read_info
+from heatgen.runtime.files import atomic_path
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -59,7 +60,8 @@ def draw(
             panel.set_title(textwrap.fill(headings.get(column, column), 34), fontsize=9)
         else:
             draw_samples(panel, pictures)
-    figure.savefig(path, dpi=110)
+    with atomic_path(path) as beside:
+        figure.savefig(beside, dpi=110, format="png")
     plt.close(figure)
 
 

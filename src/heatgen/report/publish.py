@@ -16,6 +16,7 @@ from heatgen.metric.result import heading
 from heatgen.report.better import caption
 from heatgen.report.page import cell, markdown_table
 from heatgen.report.rows import Row
+from heatgen.runtime.explain import entry
 from heatgen.runtime.files import write_text
 
 WORDS = ("time", "run", "mode", "facts", "command")  # columns of a measurement that are no values
@@ -85,4 +86,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    entry(main)

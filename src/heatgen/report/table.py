@@ -16,6 +16,7 @@ from heatgen.metric.result import Result, Series, heading
 from heatgen.picture import save_gif
 from heatgen.runtime import directory
 from heatgen.runtime.command import command_line
+from heatgen.runtime.files import atomic_path, save_picture
 
 SHOWN = 11  # rows of a series on the screen; the JSON has them all
 FILM = 150  # milliseconds that each picture of a film is shown
@@ -83,13 +84,13 @@ def save_pictures(result: Result, path: Path, wanted: str | None) -> bool:
     stills = []
     for name, image in result.pictures.items():
         if isinstance(image, list):
-            save_gif(path.with_name(f"{path.stem}_{name}.gif"), image, FILM)
+            with atomic_path(path.with_name(f"{path.stem}_{name}.gif")) as beside:
+                save_gif(beside, image, FILM)
             continue
-        image.save(path.with_name(f"{path.stem}_{name}.png"))
+        save_picture(path.with_name(f"{path.stem}_{name}.png"), image)
         stills.append(image)
     if wanted is not None and stills:
-        Path(wanted).parent.mkdir(parents=True, exist_ok=True)
-        stills[0].save(wanted)
+        save_picture(Path(wanted), stills[0])
     return bool(stills)
 
 
@@ -163,7 +164,8 @@ def draw_series(curves: Sequence[Series], path: Path, title: str) -> None:
     for panel in list(axes.flat)[len(others) :]:
         panel.axis("off")
     figure.suptitle(title)
-    figure.savefig(path, dpi=110)
+    with atomic_path(path) as beside:
+        figure.savefig(beside, dpi=110, format="png")
     plt.close(figure)
 
 

@@ -3,13 +3,12 @@
 import errno
 import logging
 import os
-import select
 import sys
 from collections.abc import Callable, Iterator
 from typing import NoReturn
 
 from heatgen.check import ConfigError
-from heatgen.runtime import signals
+from heatgen.runtime import screen, signals
 from heatgen.runtime.command import VARIABLE, command_line
 
 UNUSABLE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR)
@@ -42,7 +41,7 @@ def entry(main: Callable[[], object], explain: Callable[[BaseException], str | N
     """Run an entry point to its end.
 
     A user's mistake ends in one sentence and exit code 1 (HYDRA_FULL_ERROR=1: the traceback), a signal n in one sentence and
-    128 + n. Output that nobody reads any longer, as of `--help | head`, ends it quietly.
+    128 + n. What cannot be printed, as of `--help | head`, costs the screen only.
 
     Args:
         main: what to do.
@@ -54,21 +53,27 @@ def entry(main: Callable[[], object], explain: Callable[[BaseException], str | N
     os.environ[FULL] = "1"  # so that Hydra raises, and we explain
     complains, logging.raiseExceptions = logging.raiseExceptions, False  # a log that nobody reads is no reason to complain
     try:
+        with screen.guarded():
+            guarded(main, explain)
+    finally:
+        logging.raiseExceptions = complains
+        for key, value in before.items():
+            os.environ.pop(key, None)
+            os.environ.update({} if value is None else {key: value})
+
+
+def guarded(main: Callable[[], object], explain: Callable[[BaseException], str | None]) -> None:
+    """`entry`, within its screen and its environment."""
+    try:
         with signals.obeyed():
             signals.end_with_parent()
             main()
-            sys.stdout.flush()
     except signals.Stopped as stop:
         end(stop)
     except Exception as error:
         if number := signals.caught():  # which is why
             end(signals.Stopped(number))
         refuse(error, explain(error))
-    finally:
-        logging.raiseExceptions = complains
-        for key, value in before.items():
-            os.environ.pop(key, None)
-            os.environ.update({} if value is None else {key: value})
 
 
 def end(stop: signals.Stopped) -> NoReturn:
@@ -83,26 +88,8 @@ def below_a_bar() -> str:
     return "\n" if "tqdm" in sys.modules and len(sys.modules["tqdm"].tqdm._instances) else ""
 
 
-def nobody_reads() -> bool:
-    """Whether what this process prints goes to a pipe that is closed at the other end."""
-    pipes = select.poll()
-    for stream in (sys.stdout, sys.stderr):
-        pipes.register(stream.fileno(), 0)
-    return any(event & select.POLLERR for _, event in pipes.poll(0))
-
-
-def close_quietly() -> NoReturn:
-    """End a process whose output nobody reads, without the words that Python has for it at its end."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    for stream in (sys.stdout, sys.stderr):
-        os.dup2(nowhere, stream.fileno())
-    sys.exit(1)
-
-
 def refuse(error: Exception, sentence: str | None) -> NoReturn:
     """End with the sentence for an error and exit code 1, or raise it where there is none or the traceback is wanted."""
-    if isinstance(error, BrokenPipeError) and nobody_reads():
-        close_quietly()
     if sentence is None or os.environ.get(OURS) == "0":
         raise error
     print(f"{below_a_bar()}Error: {sentence}", file=sys.stderr)

@@ -1,27 +1,38 @@
 """Files that are whole or not there: written beside their place, flushed to the disk, then renamed."""
 
 import errno
+import glob
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from heatgen.check import ConfigError
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """A path beside `path` to write a file to, which then replaces `path` at once; an error leaves `path` as it was.
 
+    What a process that was killed has left of the same file is removed first.
+
     Args:
         path: the file to be; its folder is made where it is missing.
 
     Yields:
-        <name>.tmp<process id> in the same folder, so that a kill leaves a file that nobody takes for a whole one.
+        <name>.tmp-<host>-<process id> in the same folder, so that a kill leaves a file that nobody takes for a whole one.
 
     Raises:
         OSError: the folder or the file cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f"{path.name}.tmp{os.getpid()}")
+    remove_leftovers(path)
+    beside = temporary(path)
     try:
         yield beside
         flush(beside)
@@ -29,6 +40,35 @@ def atomic_path(path: Path) -> Iterator[Path]:
         flush(path.parent)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def temporary(path: Path) -> Path:
+    """Where this process writes a file before it takes its name."""
+    return path.with_name(f"{path.name}.tmp-{host()}-{os.getpid()}")
+
+
+def host() -> str:
+    """This machine, in a file's name."""
+    return socket.gethostname().replace("/", "_")[:40]
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove what processes of this machine that have ended left of a file."""
+    for leftover in path.parent.glob(f"{glob.escape(path.name)}.tmp-{glob.escape(host())}-*"):
+        number = leftover.name.rpartition("-")[2]
+        if number.isdigit() and not is_alive(int(number)):
+            leftover.unlink(missing_ok=True)
+
+
+def is_alive(process: int) -> bool:
+    """Whether there is a process of this number on this machine."""
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass  # somebody else's
+    return True
 
 
 def flush(path: Path) -> None:
@@ -55,3 +95,14 @@ def read_small(path: Path, limit: int = 2**17) -> str:
     if len(content) > limit:
         raise OSError(errno.EFBIG, f"it has {path.stat().st_size} bytes", str(path))
     return content.decode()
+
+
+def save_picture(path: Path, image: "Image.Image") -> None:
+    """Write a picture of the kind that its name says, whole or not at all. ConfigError for a name that says none."""
+    from PIL import Image
+
+    kind = Image.registered_extensions().get(path.suffix.lower())
+    if kind is None:
+        raise ConfigError(f"{path} has no name of a picture; end it with .png.")
+    with atomic_path(path) as beside:
+        image.save(beside, kind)

@@ -6,6 +6,7 @@ and ends after them. A second Ctrl-C ends at once, whatever is being done.
 """
 
 import _thread
+import atexit
 import os
 import signal
 import subprocess
@@ -132,7 +133,7 @@ def noted() -> Iterator[None]:
 
 @contextmanager
 def obeyed() -> Iterator[None]:
-    """An entry point: signals end it. The handlers of before are put back at its end."""
+    """An entry point: signals end it. The handlers of before are put back at its end; Ctrl-C then ends it without a word."""
     _received.clear()
     main = threading.current_thread() is threading.main_thread()
     before = {number: signal.getsignal(number) for number in ENDING} if main else {}
@@ -143,6 +144,7 @@ def obeyed() -> Iterator[None]:
         for number, handler in before.items():
             if handler is not None:
                 signal.signal(number, handler)
+        atexit.register(signal.signal, signal.SIGINT, signal.SIG_DFL)
 
 
 # children ----------------------------------------------------------------------------------------------------------------
