@@ -18,7 +18,7 @@ class Trainer:
 
     def __init__(self, folder):
         self.default_root_dir, self.global_step, self.is_global_zero = str(folder), 0, True
-        self.should_stop, self.callback_metrics, self.saved, self.callbacks = False, {}, {}, []
+        self.callback_metrics, self.saved, self.callbacks = {}, {}, []
         self.others_stop = False
         self.strategy = SimpleNamespace(reduce_boolean_decision=lambda stop, all: stop or self.others_stop)
 
@@ -28,10 +28,8 @@ class Trainer:
 
     def train(self, callback, steps):
         for _ in range(steps):
+            callback.on_train_batch_start(self, None, None, 0)
             self.global_step += 1
-            callback.on_train_batch_end(self, None, None, None, 0)
-            if self.should_stop:
-                break
 
     def validate(self, callback, loss):
         self.callback_metrics = {"val/loss": torch.tensor(loss)}
@@ -74,6 +72,23 @@ def test_a_resumed_training_keeps_the_best_of_before(trainer):
     assert before.state_key == after.state_key
 
 
+def test_last_alone_holds_the_seconds_which_add_up(trainer, monkeypatch, handlers):
+    states, now = {}, [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    trainer.save_checkpoint = lambda path: states.update({path.name: callback.state_dict()})
+    callback = Checkpoints()
+    callback.on_train_start(trainer, None)
+    now[0] += 7
+    trainer.validate(callback, 1.0)
+    callback.on_train_end(trainer, None)
+    assert states == {"best.ckpt": {"best": 1.0}, "last.ckpt": {"best": 1.0, "seconds": 7.0}}
+    callback = Checkpoints()
+    callback.load_state_dict(states["last.ckpt"])
+    callback.on_train_start(trainer, None)
+    now[0] += 5
+    assert callback.seconds == 12.0
+
+
 @pytest.mark.parametrize(("steps", "expected"), [(9, [4, 8, 9]), (8, [4, 8])])
 def test_last_is_written_every_so_many_steps_and_at_the_end(trainer, steps, expected):
     callback = Checkpoints(every=4)
@@ -86,7 +101,7 @@ def test_nothing_is_written_between_two_optimizer_steps(trainer):
     callback = Checkpoints(every=1)
     trainer.train(callback, 1)
     for _ in range(3):  # batches whose gradients are accumulated
-        callback.on_train_batch_end(trainer, None, None, None, 0)
+        callback.on_train_batch_start(trainer, None, None, 0)
     assert trainer.saved == {"last.ckpt": [1]}
 
 
@@ -98,7 +113,7 @@ def test_a_signal_ends_the_training_after_the_step_with_last_saved_once(trainer,
     os.kill(os.getpid(), number)
     with pytest.raises(signals.Stopped) as stop:
         trainer.train(callback, 5)
-    assert trainer.global_step == 3 and trainer.saved == {"last.ckpt": [3]} and stop.value.code == 128 + number
+    assert trainer.global_step == 2 and trainer.saved == {"last.ckpt": [2]} and stop.value.code == 128 + number
 
 
 def test_a_signal_to_another_process_ends_this_one_too(trainer, handlers):

@@ -14,6 +14,7 @@ from heatgen import check
 from heatgen.app.requests import Options
 from heatgen.callback.checkpoints import AtomicIO
 from heatgen.callback.finite import Finite
+from heatgen.callback.validation import Validation
 from heatgen.check import ConfigError
 from heatgen.data.module import DataModule
 from heatgen.runtime import launch
@@ -45,7 +46,7 @@ def make_trainer(
     if epochs is not None:
         batch = data.batch_size * options["accumulate_grad_batches"]
         samples = check.integer("trainer.max_epochs", epochs, minimum=1) * len(data.images("train"))
-        options["max_steps"] = -(-samples // batch)
+        options["max_steps"] = data.seen_at + max(0, -(-(samples - data.seen) // batch))
     options["max_steps"] = check.integer("trainer.max_steps", options["max_steps"], minimum=1)
     if options["gradient_clip_val"] is not None:
         check.number("trainer.gradient_clip_val", options["gradient_clip_val"], minimum=0)
@@ -53,7 +54,7 @@ def make_trainer(
         trainer = L.Trainer(
             **options,
             default_root_dir=str(run_dir),
-            callbacks=[finite, *callbacks],  # first, so that nothing is done with what is not finite
+            callbacks=[finite, Validation(), *callbacks],  # first, so that nothing is done with what is not finite
             logger=list(loggers) or False,
             plugins=[AtomicIO()],
             max_epochs=-1,

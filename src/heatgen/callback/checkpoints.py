@@ -2,6 +2,7 @@
 
 import math
 import signal
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -47,6 +48,9 @@ class AtomicIO(TorchCheckpointIO):
 class Checkpoints(L.Callback):
     """Saves last.ckpt now and then and at the end, best.ckpt whenever val/loss is the lowest so far.
 
+    last.ckpt of a step is saved when the next one begins: after the validation, the picture and the row of metrics that
+    belong to it, so that a resumed training neither repeats nor misses one.
+
     A signal (`heatgen.runtime.signals`) ends the training after the current step, with last.ckpt saved, in all processes
     together: `signals.Stopped`.
 
@@ -61,23 +65,31 @@ class Checkpoints(L.Callback):
         self.every = check.integer("callback.checkpoints.every", every, minimum=1)
         self.best = math.inf  # the lowest val/loss so far
         self.last_step = 0
+        self.earlier = 0.0  # seconds of the training before it was resumed
+        self.started = time.monotonic()
+        self.saving = ""  # the name of the checkpoint that is being written
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.is_global_zero:
             for leftover in folder(trainer).glob("*.tmp*"):
                 leftover.unlink(missing_ok=True)
-        self.last_step = trainer.global_step
+        self.last_step, self.started = trainer.global_step, time.monotonic()
         signals.note()
 
-    @staticmethod
-    def save(trainer: L.Trainer, model: L.LightningModule, name: str) -> None:
+    @property
+    def seconds(self) -> float:
+        """How long the training has taken, in all its parts."""
+        return self.earlier + time.monotonic() - self.started
+
+    def save(self, trainer: L.Trainer, model: L.LightningModule, name: str) -> None:
         """Save a checkpoint. ConfigError, in all processes, for a training that is not finite any longer."""
         if finite := finite_of(trainer):
             ema = ema_of(trainer)
             finite.before_saving(trainer, model, ema.averages if ema else [])
+        self.saving = name
         trainer.save_checkpoint(folder(trainer) / name)
 
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: object) -> None:
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: object) -> None:
         if trainer.global_step == self.last_step:
             return  # gradients are still being accumulated: a resumed run would lose them
         self.last_step = trainer.global_step
@@ -94,15 +106,15 @@ class Checkpoints(L.Callback):
             self.save(trainer, pl_module, "best.ckpt")
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if trainer.global_step % self.every:
-            self.save(trainer, pl_module, "last.ckpt")
+        self.save(trainer, pl_module, "last.ckpt")
 
     @property
     def state_key(self) -> str:
         return "Checkpoints"
 
     def state_dict(self) -> dict[str, float]:
-        return {"best": self.best}
+        """The best so far and, in last.ckpt alone, the seconds: best.ckpt holds nothing that differs from run to run."""
+        return {"best": self.best} | ({"seconds": self.seconds} if self.saving == "last.ckpt" else {})
 
     def load_state_dict(self, state_dict: dict[str, float]) -> None:
-        self.best = state_dict["best"]
+        self.best, self.earlier = state_dict["best"], state_dict.get("seconds", 0.0)

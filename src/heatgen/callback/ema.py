@@ -31,6 +31,7 @@ class EMA(L.Callback):
     def __init__(self, decay: float = 0.999):
         self.decay = check.number("callback.ema.decay", decay, minimum=0, maximum=1)
         self.updates = 0
+        self.last_step = 0  # the optimizer step of the latest update; averages may begin later than the training
         self.averages: list[Tensor] = []
         self._validation = ExitStack()  # holds the averaged weights in place during a validation
 
@@ -48,8 +49,12 @@ class EMA(L.Callback):
             self.averages = [w.clone() for w in self.weights(pl_module)]
         self.averages = [a.to(w) for a, w in zip(self.averages, self.weights(pl_module), strict=True)]
 
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.last_step = trainer.global_step
+
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: object) -> None:
-        if trainer.global_step > self.updates:
+        if trainer.global_step > self.last_step:
+            self.last_step = trainer.global_step
             finite = finite_of(trainer)
             if finite and finite.left_out == trainer.global_step:
                 self.updates += 1  # a step that was left out

@@ -42,7 +42,10 @@ class Pictures(L.Callback):
         self.every = check.integer("callback.pictures.every", every, minimum=0)
         self.n = check.integer("callback.pictures.n", n, minimum=1)
         self.seed = check.integer("seed", seed, minimum=0)
-        self.last_step = -1
+        self.last_step = 0
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.last_step = trainer.global_step
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: object) -> None:
         if self.every and trainer.global_step % self.every == 0:

@@ -27,8 +27,15 @@ class Progress(TQDMProgressBar):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
-        self.train_progress_bar.reset(self.total_train_batches)
+        self.train_progress_bar.reset(trainer.max_steps)
+        self.train_progress_bar.initial = self.train_progress_bar.n = trainer.global_step
         self.train_progress_bar.set_description("training")
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: object) -> None:
+        step, bar = trainer.global_step, self.train_progress_bar
+        if step > bar.n and self._should_update(step, trainer.max_steps):
+            bar.n = step
+            bar.set_postfix(self.get_metrics(trainer, pl_module))
 
     def on_train_epoch_start(self, *_: object) -> None:
         """Keep the bar: a resumed run does not start an epoch, and there is only one."""

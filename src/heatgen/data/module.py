@@ -139,6 +139,7 @@ class DataModule(L.LightningDataModule):
         self.data_dir = str(data_dir)
         self.limit = None if limit is None else check.integer("data.limit", limit, minimum=1)
         self._splits: dict[str, ImageSet] = {}
+        self.seen, self.seen_at = 0, 0  # samples of the stream that a training had seen when it was resumed, at which step
 
     def read(self, split: str) -> ImageSet:
         """The images of split "train", "val" or "test", each of shape `spec.shape`; called once a split."""
@@ -211,12 +212,28 @@ class DataModule(L.LightningDataModule):
         accumulate = trainer.accumulate_grad_batches
         steps = StreamSteps(
             self.batch_size,
-            lambda: trainer.global_step * accumulate,
+            lambda: (trainer.global_step * accumulate, self.position()),
             trainer.max_steps * accumulate,
             trainer.global_rank,
             trainer.world_size,
         )
         return self._loader(Stream(self.images("train"), self.seed, self.flip, self.augment), steps)
+
+    def position(self) -> int:
+        """Where in the stream the next optimizer step begins: how many samples have been seen."""
+        trainer = self.trainer
+        assert trainer is not None
+        since = trainer.global_step - self.seen_at
+        return self.seen + since * trainer.accumulate_grad_batches * self.batch_size
+
+    def state_dict(self) -> dict[str, int]:
+        """For a checkpoint: how many samples have been seen, and in how many optimizer steps."""
+        assert self.trainer is not None
+        return {"seen": self.position(), "steps": self.trainer.global_step}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Go on behind the samples that a checkpoint has seen, whatever the size of a batch was."""
+        self.seen, self.seen_at = state_dict["seen"], state_dict["steps"]
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """The validation images in order, this process's share."""

@@ -1,8 +1,8 @@
 """Batches: of a split in order, and of the endless stream that training reads.
 
-Position p of the stream is sample order(seed, epoch)[p mod N] of epoch p // N, and step n takes positions n B ..
+Position p of the stream is sample order(seed, epoch)[p mod N] of epoch p // N, and batch n takes positions n B ..
 (n+1) B - 1. So the order depends on (seed, position) alone: a resumed run, or one on more devices, sees the same samples in
-the same steps.
+the same steps; one that is resumed with another B goes on at the position where it was.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -98,24 +98,26 @@ class Stream(Items):
 
 
 class StreamSteps(Sampler[list[int]]):
-    """The stream positions of each step from start() to `stop`.
+    """The stream positions of each batch of a training, from where it stands.
 
     Args:
-        batch_size: positions per step, over all processes.
-        start: the first step, asked when the loader starts, so that a resumed run goes on where it was.
-        stop: the step to stop before.
+        batch_size: positions per batch, over all processes.
+        start: the number of the next batch and its first position, asked when the loader starts, so that a resumed run goes
+            on where it was.
+        stop: the batch to stop before.
         rank, world: which of how many processes this one is; it takes every world-th position.
     """
 
-    def __init__(self, batch_size: int, start: Callable[[], int], stop: int, rank: int = 0, world: int = 1):
+    def __init__(self, batch_size: int, start: Callable[[], tuple[int, int]], stop: int, rank: int = 0, world: int = 1):
         self.batch_size, self.start, self.stop, self.rank, self.world = batch_size, start, stop, rank, world
 
     def __len__(self) -> int:
         return self.stop  # of the whole training, also where a resumed run starts later
 
     def __iter__(self) -> Iterator[list[int]]:
-        for step in range(self.start(), self.stop):
-            yield list(range(step * self.batch_size + self.rank, (step + 1) * self.batch_size, self.world))
+        batch, first = self.start()
+        for begin in range(first, first + (self.stop - batch) * self.batch_size, self.batch_size):
+            yield list(range(begin + self.rank, begin + self.batch_size, self.world))
 
 
 def as_it_is(batch: Whatever) -> Whatever:

@@ -3,7 +3,7 @@
 import copy
 import functools
 from collections.abc import Callable
-from typing import Self, TypedDict
+from typing import Any, Self, TypedDict
 
 import lightning as L
 import torch
@@ -94,6 +94,7 @@ class Method(L.LightningModule):
         self.warmup_steps = check.integer("model.warmup_steps", warmup_steps, minimum=0)
         self.prior_std = None if prior_std is None else check.number("model.prior_std", prior_std, minimum=0)
         self.seed = check.integer("seed", seed, minimum=0)
+        self.group_options: list[dict[str, Any]] = []  # of the optimizer's groups, as the config has them
         self.chosen: dict[str, str] = {}  # config key -> what the method chose where the config says auto
         self.check_net()
 
@@ -260,9 +261,22 @@ class Method(L.LightningModule):
             for key, value in group.items():
                 if isinstance(value, float):
                     check.number(f"optimizer.{key}", value)
+        self.group_options = [{key: group[key] for key in group if key != "params"} for group in optimizer.param_groups]
         factor = functools.partial(warmup_factor, warmup_steps=self.warmup_steps)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: factor(step))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_train_start(self) -> None:
+        """Give the optimizer and its schedule the options of the config again, as a checkpoint brings those of its own."""
+        for config in self.trainer.lr_scheduler_configs:
+            schedule = config.scheduler
+            if not isinstance(schedule, torch.optim.lr_scheduler.LambdaLR):
+                continue
+            schedule.base_lrs = [options["lr"] for options in self.group_options]
+            rates = [rate * warmup_factor(schedule.last_epoch, self.warmup_steps) for rate in schedule.base_lrs]
+            for group, options, rate in zip(schedule.optimizer.param_groups, self.group_options, rates, strict=True):
+                group |= options | {"initial_lr": options["lr"], "lr": rate}
+            schedule._last_lr = list(rates)
 
     def configure_gradient_clipping(
         self,

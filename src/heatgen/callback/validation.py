@@ -1,0 +1,55 @@
+"""A training is counted in optimizer steps: when validations are due, and where it stands in its checkpoints."""
+
+import sys
+from typing import Any
+
+import lightning as L
+
+
+def is_due(trainer: L.Trainer) -> bool:
+    """Whether a validation belongs behind the latest optimizer step: every val_check_interval steps, and at the last one."""
+    step, interval = trainer.global_step, trainer.val_check_interval  # type: ignore[attr-defined]  # set by Lightning
+    return bool(step % interval == 0 or step == trainer.max_steps)
+
+
+class Validation(L.Callback):
+    """Validates every trainer.val_check_interval optimizer steps and at the last one, however many batches a step takes.
+
+    Lightning counts batches, and looks at `val_check_batch` behind each of them. Its counters in a checkpoint depend on what
+    it was doing while the checkpoint was written; they are set to between two steps, so that a training that was resumed
+    writes the same as one that was not, and may go on with other accumulate_grad_batches.
+    """
+
+    def __init__(self) -> None:
+        self.last_step = 0
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.last_step = trainer.global_step
+        trainer.val_check_batch = sys.maxsize
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: object) -> None:
+        stepped, self.last_step = trainer.global_step > self.last_step, trainer.global_step
+        trainer.val_check_batch = 1 if stepped and is_due(trainer) else sys.maxsize
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        settle(checkpoint, trainer.accumulate_grad_batches)
+
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        settle(checkpoint, trainer.accumulate_grad_batches)
+
+
+def settle(checkpoint: dict[str, Any], accumulate: int) -> None:
+    """Set the counters of a checkpoint to between two steps: no batch is begun, no validation is under way.
+
+    Args:
+        checkpoint: as Lightning writes it.
+        accumulate: the batches of a step.
+    """
+    step, fit = checkpoint["global_step"], checkpoint["loops"]["fit_loop"]
+    checkpoint["epoch"] = 0  # all of the stream is one
+    none, begun = ({key: n for key in ("ready", "started", "processed", "completed")} for n in (0, step * accumulate))
+    epoch = none | {"ready": 1, "started": 1}
+    fit["epoch_progress"] = {"total": epoch, "current": dict(epoch)}
+    fit["epoch_loop.state_dict"] = {"_batches_that_stepped": step}
+    fit["epoch_loop.batch_progress"] = {"total": begun, "current": dict(begun), "is_last_batch": False}
+    fit["epoch_loop.val_loop.batch_progress"] = {"total": none, "current": dict(none), "is_last_batch": False}
