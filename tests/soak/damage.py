@@ -104,7 +104,9 @@ def inside(rng: random.Random, path: Path) -> None:
     import torch
     import yaml
 
-    if path.suffix in (".ckpt", ".pt"):
+    if path.name == "network.pt":  # TorchScript
+        flipped(rng, path)
+    elif path.suffix in (".ckpt", ".pt"):
         content = torch.load(path, map_location="cpu", weights_only=True)
         torch.save(mutated(rng, content), path)
     elif path.suffix == ".json":

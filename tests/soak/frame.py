@@ -167,13 +167,7 @@ def attempt(function: Callable[[Trial], None], seed: int, number: int, work: Pat
     trial.shared.mkdir(exist_ok=True)
     try:
         function(trial)
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-        AssertionError,
-    ) as error:  # a file is missing, or is not what it should be
+    except Exception as error:  # a file is missing, or is not what it should be
         where = traceback.extract_tb(error.__traceback__)[-1]
         trial.fault(f"{type(error).__name__}: {error} ({where.name}, line {where.lineno})")
     finally:
