@@ -1,11 +1,12 @@
-# The two commands of the README (make demo, make test), make quick, make notebooks and make lint. Everything happens in .venv.
+# The two commands of the README (make demo, make test), make quick, make soak, make notebooks and make lint, all in .venv.
 PYTHON ?= python3
 CONSTRAINTS ?= constraints.txt
+SOAK_MINUTES ?= 10
 VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip install --disable-pip-version-check $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 
-.PHONY: demo test quick notebooks lint clean
+.PHONY: demo test quick soak notebooks lint clean
 
 # Train on handwritten digits, draw samples, measure them.
 demo: $(VENV)/.installed
@@ -21,6 +22,10 @@ test: $(VENV)/.installed-test
 # The quick part of it.
 quick: $(VENV)/.installed-test
 	$(PY) -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not slow"
+
+# Kills, pairs of starts, signals, random configurations and bad inputs for some minutes; see docs/reliability.md.
+soak: $(VENV)/.installed-test
+	$(PY) -m tests.soak $(SOAK_MINUTES) $(if $(SOAK_SEED),--seed $(SOAK_SEED))
 
 # Execute every notebook from start to end; nothing is written, and an error in any of them is one here.
 notebooks: $(VENV)/.installed-notebooks
