@@ -158,6 +158,7 @@ def fork(
         redirect(log, streams or {})
         os.environ.update({MARK: mark} | dict(env or {}))
         os.chdir(log.parent)
+        sys.path[1:1] = (env or {}).get("PYTHONPATH", "").split(os.pathsep)
         if memory:
             resource.setrlimit(resource.RLIMIT_AS, (int(memory * GIB), int(memory * GIB)))
         if gate:
@@ -202,14 +203,15 @@ def perform(words: Sequence[str]) -> NoReturn:
     except KeyboardInterrupt:
         code = 128 + signal.SIGINT
     except BaseException:
-        traceback.print_exc()
         code = 1
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            traceback.print_exc()
     try:
         threading._shutdown()
         atexit._run_exitfuncs()
         sys.stdout.flush()
-    except BaseException:
-        traceback.print_exc()
+    except OSError:
+        code = code or 120  # as Python has it where what was printed cannot be written
     os._exit(code)
 
 
