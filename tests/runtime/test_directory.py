@@ -10,7 +10,7 @@ import pytest
 
 from heatgen.check import ConfigError
 from heatgen.runtime import directory
-from heatgen.runtime.directory import append_results, describe_run, find_run, run_directory, write_result
+from heatgen.runtime.directory import append_results, describe_run, find_run, write_result
 
 
 def make_run(folder, modified):
@@ -47,10 +47,15 @@ def test_a_missing_run_and_one_without_a_config_are_told_apart(tmp_path):
         find_run(str(tmp_path / "empty"), str(tmp_path))
 
 
-def test_training_writes_to_the_resumed_run_or_to_a_fresh_directory(tmp_path):
-    run = make_run(tmp_path / "a", modified=1000)
-    assert run_directory("latest", str(tmp_path), "fresh") == str(run.resolve())
-    assert run_directory(None, str(tmp_path), "fresh") == str(tmp_path / "fresh")
+def test_latest_of_runs_to_draw_from_passes_over_one_without_a_checkpoint(tmp_path):
+    for name, modified in (("a", 1000), ("b", 2000)):
+        make_run(tmp_path / name, modified)
+    with pytest.raises(ConfigError, match="has a checkpoint yet; wait for one"):
+        find_run("latest", str(tmp_path), trained=True)
+    (tmp_path / "a" / "checkpoints").mkdir()
+    (tmp_path / "a" / "checkpoints" / "best.ckpt").touch()
+    assert find_run("latest", str(tmp_path), trained=True) == (tmp_path / "a").resolve()
+    assert find_run("latest", str(tmp_path)) == (tmp_path / "b").resolve()
 
 
 def test_a_resume_replaces_the_config_and_adds_to_the_history(tmp_path):

@@ -54,11 +54,16 @@ def start(verb: str) -> None:
     """Hand a verb over to Hydra."""
     import hydra
 
+    from heatgen.app import folders, sweep
     from heatgen.app.options import CONF
 
-    sys.argv[1:] = for_the_resumed(flags_first(sys.argv[1:]))
+    words = sweep.arguments(sys.argv[1:]) if verb == "train" else sys.argv[1:]
+    sys.argv[1:] = for_the_resumed(flags_first(words))
     task = getattr(importlib.import_module(f"heatgen.app.{verb}"), verb)
-    hydra.main(version_base="1.3", config_path=str(CONF), config_name=verb)(task)()
+    try:
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name=verb)(task)()
+    finally:
+        folders.give_up()
 
 
 def mistake(verb: str, error: BaseException) -> str | None:
@@ -77,7 +82,7 @@ def flags_first(arguments: Sequence[str]) -> list[str]:
 def for_the_resumed(arguments: Sequence[str]) -> list[str]:
     """Arguments with ++ before each key of a group where a run is resumed: its config has that key, not the one of Hydra."""
     keys = [word.partition("=")[0] for word in arguments]
-    if "resume" not in keys or "resume=null" in arguments:
+    if "resume" not in keys or {"resume=null", "resume=auto"} & {*arguments}:
         return list(arguments)
     own = [key[:1].isalpha() and "." in key and not key.startswith("hydra.") for key in keys]
     return [f"++{word}" if mine and "=" in word else word for word, mine in zip(arguments, own, strict=True)]

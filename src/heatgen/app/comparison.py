@@ -1,48 +1,65 @@
-"""Hydra's callback at the end of a sweep: its runs are compared, in its folder and under `publish` in docs/results."""
+"""Hydra's callback around a training or a sweep: where it writes, and at a sweep's end the comparison of its runs."""
 
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
+from omegaconf.errors import InterpolationResolutionError
 
 from heatgen import check
+from heatgen.app import folders, mistakes, sweep
 from heatgen.check import ConfigError
-from heatgen.runtime import launch
-from heatgen.runtime.command import command_line
-from heatgen.runtime.files import write_text
+from heatgen.runtime import ranks
 
 log = logging.getLogger("heatgen")
 
 
 class Comparison(Callback):
-    """Compares the runs of a sweep, and refuses a `publish` that cannot be."""
+    """Decides the folder of a run or a sweep, compares the runs of a sweep, and refuses a `publish` that cannot be."""
 
     def on_run_start(self, config: DictConfig, **kwargs: object) -> None:
         """Refuse `publish` where there is no sweep; the processes of a sweep's job have it from their sweep."""
-        if config.get("publish") is not None and not launch.is_child():
+        if config.get("publish") is not None and not ranks.is_own_child():
             stop(f"publish={config.publish} is for a sweep, which has runs to compare; add -m, or use publish=null.")
+        with explained():
+            folders.decide_run(config)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: object) -> None:
         """Refuse a `publish` that is not a name, before anything is trained."""
-        try:
+        with explained():
             if config.get("publish") is not None:
                 check.name("publish", str(config.publish))
-        except ConfigError as error:
-            stop(str(error))
+            folders.decide_sweep(config)
+            if ranks.rank() == 0:
+                sweep.begin(Path(config.hydra.sweep.dir))
 
     def on_multirun_end(self, config: DictConfig, **kwargs: object) -> None:
         """Compare the runs; one that cannot be compared is a note, as the runs are done."""
-        from heatgen.report.compare import COMMAND, compare
+        if ranks.rank() != 0:
+            return
+        from heatgen.report.compare import compare
 
         folder = Path(config.hydra.sweep.dir)
-        write_text(folder / COMMAND, command_line() + "\n")
         try:
             publish = config.get("publish")
             compare([folder], None if publish is None else str(publish), by_sweep=True)
         except ConfigError as error:
             log.warning("Note: the runs cannot be compared: %s", error)
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """What fails ends the command with its sentence, of which Hydra would only warn."""
+    try:
+        yield
+    except InterpolationResolutionError:  # of an interpolation, which Hydra explains when the job starts
+        pass
+    except Exception as error:
+        stop(mistakes.sentence(error) or f"the folder cannot be decided ({error!r}).")
 
 
 def stop(message: str) -> None:

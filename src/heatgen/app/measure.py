@@ -10,7 +10,7 @@ from omegaconf import DictConfig, ListConfig
 from heatgen.app.options import SearchPath, options_of
 from heatgen.app.quoting import quoted, typed
 from heatgen.check import ConfigError, choice
-from heatgen.runtime import launch
+from heatgen.runtime import directory, launch
 from heatgen.runtime.command import call
 
 log = logging.getLogger("heatgen")
@@ -37,7 +37,7 @@ def check_evaluate(wanted: ListConfig | str | None) -> None:
 def measure(run_dir: Path, wanted: Sequence[str] | None, runs_dir: str, accelerator: str, in_sweep: bool) -> None:
     """Evaluate a finished run, each time in a process of its own.
 
-    The run is trusted, as this command has just built it.
+    The run is trusted, as this command has just built it. What has been measured since it was trained is not again.
     In one of several processes it is left to the process that waits for them, or under torchrun and SLURM to the user.
 
     Args:
@@ -56,6 +56,11 @@ def measure(run_dir: Path, wanted: Sequence[str] | None, runs_dir: str, accelera
             log.warning("Note: evaluate is not done under torchrun or SLURM; call %s afterwards.", again)
         return
     where = [*SearchPath.current().arguments(), f"run={quoted(str(run_dir))}", f"runs_dir={quoted(runs_dir)}", "trust=true"]
+    done = directory.measured(run_dir)
     for words in wanted if wanted is not None else IN_A_SWEEP if in_sweep else ():
+        if words in done:
+            continue
         if launch.call("evaluate", [*where, f"trainer.accelerator={accelerator}", *shlex.split(words)]):
             raise ConfigError(f"evaluate={words} failed and says why above; the training is whole, in {run_dir}.")
+        with (run_dir / directory.MEASURED).open("a") as file:
+            file.write(f"{words}\n")

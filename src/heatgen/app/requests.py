@@ -54,7 +54,7 @@ class LoadRequest:
         check.choice("weights", cfg.weights, ("ema", "raw"))
         sampler = None if cfg.get("sampler") is None else SamplerRequest(plain(cfg.sampler))
         delta = None if OmegaConf.is_list(cfg.delta) else cfg.delta
-        run_dir = directory.find_run(str(cfg.run), cfg.runs_dir)
+        run_dir = directory.find_run(str(cfg.run), cfg.runs_dir, trained=True)
         words = (str(cfg.checkpoint), cfg.weights, delta, cfg.delta_mode, cfg.prior_std)
         return cls(run_dir, *words, sampler, files_of(cfg.get("data")), check.boolean("trust", cfg.trust))
 

@@ -1,14 +1,12 @@
-"""What conf/ can ask for in ${...}: the folder of a run, the options of the groups, how heatgen is called."""
+"""What conf/ can ask for in ${...}: the options of the groups, how heatgen is called."""
 
 from omegaconf import OmegaConf
 
 from heatgen.app.options import describe_groups
 from heatgen.runtime.command import call
-from heatgen.runtime.directory import run_directory
 
 
 def register() -> None:
     """Tell OmegaConf of them; once is enough, twice is no harm."""
-    OmegaConf.register_new_resolver("heatgen.run_directory", run_directory, replace=True)
     OmegaConf.register_new_resolver("heatgen.groups", describe_groups, replace=True)
     OmegaConf.register_new_resolver("heatgen.call", call, replace=True)

@@ -10,16 +10,16 @@ from heatgen.app.load import read_config
 from heatgen.app.options import dotted
 from heatgen.app.trust import forget_measurements, named_targets
 from heatgen.check import ConfigError, did_you_mean
-from heatgen.runtime import directory
 
 
-def resumed(run_dir: Path, overrides: list[str], groups: Collection[str], trust: bool = False) -> DictConfig:
+def resumed(
+    run_dir: Path, overrides: list[str], groups: Collection[str], trust: bool = False, named: Collection[str] = ()
+) -> DictConfig:
     """The config of a run that goes on: its own, with the values (not the groups) of this command line.
 
     Unless there is `trust`, what is measured at its end is what this command line says.
     """
-    directory.find_checkpoint(run_dir, "last", resume=True)
-    cfg = read_config(run_dir, trust, named_targets(overrides))
+    cfg = read_config(run_dir, trust, {*named, *named_targets(overrides)})
     cfg.trust = trust
     if not trust:
         forget_measurements(cfg, run_dir, overrides)

@@ -3,75 +3,109 @@
 import logging
 import math
 import time
+from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from heatgen import check
+from heatgen.app import folders, sweep
 from heatgen.app.build import build, build_callbacks, build_loggers, refuse_blind_net, refuse_unused
 from heatgen.app.job import choices, devices_of, in_sweep, launched, task_wrapper
 from heatgen.app.measure import check_evaluate, measure
-from heatgen.app.quoting import typed
+from heatgen.app.quoting import argument, typed
 from heatgen.app.requests import TrainRequest, plain
 from heatgen.app.resumed import resumed
+from heatgen.app.trust import named_targets
 from heatgen.check import ConfigError
 from heatgen.metric.result import Result, Value
-from heatgen.runtime import directory, launch, signals
+from heatgen.runtime import directory, ranks, signals
 from heatgen.runtime.command import call
 
 log = logging.getLogger("heatgen")
 
 
 @task_wrapper
-def train(cfg: DictConfig) -> float | None:
-    """Train the model of a config in its run directory; its best validation loss (None where several processes ran)."""
+def train(cfg: DictConfig) -> float:
+    """Train the model of a config in its run directory; its best validation loss, infinite where there is none."""
     hc = HydraConfig.get()
     run_dir, overrides = Path(hc.runtime.output_dir), list(hc.overrides.task)
-    check_evaluate(cfg.evaluate)
-    if cfg.resume:
-        cfg = resumed(run_dir, overrides, choices(), check.boolean("trust", cfg.trust))
-    request = TrainRequest.of(cfg, run_dir, overrides)
-    done = launched("train", devices_of(cfg), run_dir, run_dir)
-    loss = None if done else fit(cfg, request)
-    measure(run_dir, request.evaluate, request.runs_dir, request.trainer["accelerator"], in_sweep())
-    return loss
+    with ExitStack() as kept:
+        with ranks.together():
+            if ranks.rank() == 0:
+                kept.enter_context(folders.locked(run_dir, in_sweep()))
+            check_evaluate(cfg.evaluate)
+            cfg, changes = going_on(cfg, run_dir, overrides)
+            request = TrainRequest.of(cfg, run_dir, overrides)
+        if finished(request, changes):
+            log.info("%s has done all its %d steps", run_dir, request.trainer["max_steps"])
+        elif not launched("train", devices_of(cfg), run_dir, run_dir):
+            fit(cfg, request, changes)
+        measure(run_dir, request.evaluate, request.runs_dir, request.trainer["accelerator"], in_sweep())
+    best = directory.trained(run_dir).get("val_loss")
+    return math.inf if best is None else float(best)
 
 
-def fit(cfg: DictConfig, request: TrainRequest) -> float:
-    """Train in this process, alone or as one of several; the best validation loss, infinite where there is none."""
+def going_on(cfg: DictConfig, run_dir: Path, overrides: list[str]) -> tuple[DictConfig, list[str]]:
+    """The config of a training, which is that of the run where one goes on, and the arguments that are new to that."""
+    trust = check.boolean("trust", cfg.trust)
+    if cfg.resume not in (None, "auto"):
+        return resumed(run_dir, overrides, choices(), trust), folders.differing(run_dir, overrides)
+    exactly = in_sweep() and not sweep.goes_on(Path(HydraConfig.get().sweep.dir))
+    changes = folders.going_on(run_dir, overrides, exactly)
+    if changes is None:
+        return cfg, []
+    log.info("going on with the run in %s", run_dir)
+    own = [word for key, word in folders.by_key(overrides).items() if key == "evaluate" and word not in changes]
+    words = [argument("resume", str(run_dir)), *changes, *own]
+    return resumed(run_dir, words, choices(), trust, named_targets(overrides)), changes
+
+
+def finished(request: TrainRequest, changes: list[str]) -> bool:
+    """Whether a run that goes on has done all its steps and nothing that is new could act on them."""
+    wanted, done = request.trainer, directory.trained(request.run_dir).get("steps")
+    known = request.resume and wanted["max_epochs"] is None and isinstance(wanted["max_steps"], int) and done is not None
+    asks = any(key.split(".")[0] not in ("evaluate", "publish") for key in folders.by_key(changes))
+    return known and not asks and done >= wanted["max_steps"]
+
+
+def fit(cfg: DictConfig, request: TrainRequest, changes: list[str]) -> None:
+    """Train in this process, alone or as one of several."""
     import lightning as L
 
     from heatgen.app.checkpoint import check_training
+    from heatgen.app.describe import Describe
     from heatgen.app.trainer import make_trainer, quiet_lightning
     from heatgen.callback.checkpoints import AtomicIO, Checkpoints
     from heatgen.callback.finite import finite_of
     from heatgen.callback.record import Record
 
     quiet_lightning()
-    L.seed_everything(request.seed, verbose=False)
-    run_dir, first = request.run_dir, launch.rank() == 0
-    refuse_unused(cfg)
-    model, data = build(cfg)
-    refuse_blind_net(cfg, model)
-    callbacks = build_callbacks(cfg)
-    if first:
-        data.prepare_data()
-        if not model.trainable:  # exact answers: refuse now what they cannot do
-            model.calibrate(data)
-        if not request.resume and (run_dir / "config.yaml").exists():
-            raise ConfigError(
-                f"{run_dir} already holds a run; resume it with {typed('resume', str(run_dir))}, or start again."
-            )
-        directory.describe_run(run_dir, OmegaConf.to_yaml(cfg, resolve=True), request.overrides)
-        if changed := directory.describe_data(run_dir, data.report()):
-            log.warning("Note: %s", changed)
-        log.info("run: %s", run_dir)
-    loggers = build_loggers(cfg, run_dir) if first else []
-    record = Record(plain(cfg))
-    trainer = make_trainer(request.trainer, run_dir, data, [record, *callbacks.values()], loggers)
-    if checkpoint := directory.find_checkpoint(run_dir, "last", resume=True) if request.resume else None:
-        check_training(directory.read_checkpoint(checkpoint), model, checkpoint)
+    run_dir, first = request.run_dir, ranks.rank() == 0
+    last = run_dir / "checkpoints" / "last.ckpt"
+    checkpoint = last if request.resume and last.is_file() else None
+    with ranks.together():
+        L.seed_everything(request.seed, verbose=False)
+        refuse_unused(cfg)
+        model, data = build(cfg)
+        refuse_blind_net(cfg, model)
+        callbacks = build_callbacks(cfg)
+        if first:
+            data.prepare_data()
+            if not model.trainable:  # exact answers: refuse now what they cannot do
+                model.calibrate(data)
+        describe = Describe(run_dir, OmegaConf.to_yaml(cfg, resolve=True), request.overrides, data)
+        loggers = build_loggers(cfg, run_dir) if first else []
+        trainer = make_trainer(request.trainer, run_dir, data, [describe, Record(plain(cfg)), *callbacks.values()], loggers)
+        if checkpoint is not None:
+            state = directory.read_checkpoint(checkpoint)
+            check_training(state, model, checkpoint)
+            refuse_too_late(state, trainer.max_steps, run_dir, changes)
+    if request.resume and model.trainable and checkpoint is None:
+        log.info("%s has no checkpoint yet, so it starts again", run_dir)
     started = time.monotonic()
     if model.trainable:
         try:
@@ -80,14 +114,15 @@ def fit(cfg: DictConfig, request: TrainRequest) -> float:
             raise stopped(stop, trainer.global_step, run_dir) from None
         finally:
             signals.obey()
-    else:
+    elif first:
+        describe.write()
         content = {"state_dict": model.state_dict(), "callbacks": {}}
         AtomicIO().save_checkpoint(content, run_dir / "checkpoints" / "last.ckpt")
     saved = next((callback for callback in callbacks.values() if isinstance(callback, Checkpoints)), None)
     best = float(saved.best if saved else math.inf)
     finite = finite_of(trainer)
     skipped = finite.skipped if finite else 0
-    if first and trainer.global_step:
+    if first and directory.trained(run_dir).get("steps", 0) != trainer.global_step:
         parameters = sum(weights.numel() for weights in model.parameters() if weights.requires_grad)
         result = training_result(best, trainer.global_step, round(time.monotonic() - started), parameters, skipped)
         directory.write_result(run_dir, "train", {"mode": "train"} | result.content())
@@ -95,7 +130,14 @@ def fit(cfg: DictConfig, request: TrainRequest) -> float:
     done += f", {skipped} of them left out as they were not finite" if skipped else ""
     done += f", best val/loss {best:.6g}" if math.isfinite(best) else ""
     log.info("%s; next: %s %s", done, call("sample"), typed("run", str(run_dir)))
-    return best
+
+
+def refuse_too_late(state: Mapping[str, Any], max_steps: int, run_dir: Path, changes: list[str]) -> None:
+    """ConfigError for what a command line changes of a run that has done all its steps."""
+    late = [word for key, word in folders.by_key(changes).items() if not folders.acts_anyway(key)]
+    if late and state["global_step"] >= max_steps:
+        done = f"{run_dir} has done all its {state['global_step']} steps, so {late[0]} cannot act"
+        raise ConfigError(f"{done}; remove it, or give more steps with trainer.max_steps=N.")
 
 
 def stopped(stop: signals.Stopped, step: int, run_dir: Path) -> signals.Stopped:

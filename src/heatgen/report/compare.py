@@ -23,10 +23,10 @@ from heatgen.report.compare_figure import draw
 from heatgen.report.page import markdown_table
 from heatgen.report.rows import Row, conditions_of, errors_over, find_runs, headings_of, references_of, rows_of, variants_of
 from heatgen.report.seeds import groups_of, is_number, over_seeds, with_error
+from heatgen.runtime.directory import COMMAND
 from heatgen.runtime.explain import entry
 from heatgen.runtime.files import write_text
 
-COMMAND = "command.txt"  # in a sweep's folder: what was called
 MARKS = "A broken line is what is known exactly; a number behind an arrow is beyond the axis."  # of a figure
 
 

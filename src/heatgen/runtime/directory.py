@@ -5,6 +5,7 @@ import fcntl
 import json
 import math
 import platform
+import shlex
 import subprocess
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -15,10 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from heatgen.check import ConfigError, first_nonfinite, tensors_in
+from heatgen.runtime import ranks
 from heatgen.runtime.command import call
-from heatgen.runtime.files import read_small, write_text
+from heatgen.runtime.files import read_small, write_new, write_text
 
 DEEPEST = 50  # nested containers of a config.yaml
+CONFIG, OVERRIDES = "config.yaml", "overrides.txt"  # in a run's folder: what it is, and the arguments it was started with
+SWEEP, COMMAND = "sweep.json", "command.txt"  # in a sweep's folder: how it goes on, and what was called
+MEASURED = "measured.txt"  # in a run's folder: what of its `evaluate` has been done since it was trained
 STOPPED = "stopped.txt"  # in a run's folder, where its training stopped as it was not finite: the sentence it ended with
 PACKAGES = ("heatgen", "torch", "lightning", "hydra-core", "omegaconf", "numpy", "torchvision")
 RESULT_COLUMNS = (
@@ -27,27 +32,37 @@ RESULT_COLUMNS = (
 )
 
 
-def find_run(run: str, runs_dir: str) -> Path:
-    """The directory of a run: `run` itself, or for "latest" the one whose config.yaml is the newest under runs_dir.
+def find_run(run: str, runs_dir: str, trained: bool = False, of_ranks: bool = True) -> Path:
+    """The directory of a run.
 
-    ConfigError where there is none, or it holds no config.yaml.
+    Args:
+        run: itself, or "latest" for the one whose config.yaml is the newest under runs_dir.
+        runs_dir: where runs are.
+        trained: whether `latest` passes over runs that have no checkpoint yet.
+        of_ranks: whether all processes ask for it, who hear what rank 0 finds.
+
+    Raises:
+        ConfigError: there is none, or it holds no config.yaml.
     """
     if run == "latest":
-        configs = sorted(Path(runs_dir).rglob("config.yaml"), key=lambda p: p.stat().st_mtime)
-        if not configs:
-            raise ConfigError(f"There is no run under runs_dir = {runs_dir}; start one with {call('train')}.")
-        return configs[-1].parent.resolve()
+        return Path(ranks.told(lambda: str(latest(runs_dir, trained))) if of_ranks else latest(runs_dir, trained))
     folder = Path(run)
     if not folder.is_dir():
         raise ConfigError(f"The run directory {run} does not exist; give a directory under {runs_dir}, or `latest`.")
-    if not (folder / "config.yaml").is_file():
+    if not (folder / CONFIG).is_file():
         raise ConfigError(f"The run directory {run} has no config.yaml; give the directory of a training.")
     return folder.resolve()
 
 
-def run_directory(resume: str | None, runs_dir: str, fresh: str) -> str:
-    """Where a training writes: the run that is resumed, or a fresh directory under runs_dir."""
-    return str(find_run(resume, runs_dir) if resume else Path(runs_dir) / fresh)
+def latest(runs_dir: str, trained: bool) -> Path:
+    """The run whose config.yaml is the newest, of those that have a checkpoint where only they are of use."""
+    configs = {path: path.stat().st_mtime for path in Path(runs_dir).rglob(CONFIG)}
+    for path in sorted(configs, key=lambda path: configs[path], reverse=True):
+        if not trained or any((path.parent / "checkpoints").glob("*.ckpt")):
+            return path.parent.resolve()
+    if configs:
+        raise ConfigError(f"No run under runs_dir = {runs_dir} has a checkpoint yet; wait for one, or train further.")
+    raise ConfigError(f"There is no run under runs_dir = {runs_dir}; start one with {call('train')}.")
 
 
 def environment() -> str:
@@ -66,12 +81,30 @@ def environment() -> str:
 
 
 def describe_run(folder: Path, config: str, overrides: Sequence[str]) -> None:
-    """Write config.yaml, overrides.txt and env.txt; a resume adds to the last two."""
-    (folder / STOPPED).unlink(missing_ok=True)
-    write_text(folder / "config.yaml", config)
-    for name, text in (("overrides.txt", " ".join(overrides) + "\n"), ("env.txt", environment())):
+    """Write env.txt, overrides.txt and config.yaml; a resume adds to the first two, and is to be measured again."""
+    for name in (STOPPED, MEASURED):
+        (folder / name).unlink(missing_ok=True)
+    for name, text in (("env.txt", environment()), (OVERRIDES, shlex.join(overrides) + "\n")):
         with (folder / name).open("a") as file:
             file.write(text)
+    write_text(folder / CONFIG, config)
+
+
+def trained(folder: Path) -> dict[str, float]:
+    """The values of a run's newest train result; none where its training has not ended yet."""
+    for path in sorted((folder / "evaluation").glob("train_*.json"), key=lambda path: path.stat().st_mtime_ns, reverse=True):
+        try:
+            values = json.loads(path.read_text())["values"]
+            return {key: float(value) for key, value in values.items() if value is not None}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            continue
+    return {}
+
+
+def measured(folder: Path) -> list[str]:
+    """What has been measured of a run since it was trained: evaluate's arguments, an entry for each measurement."""
+    path = folder / MEASURED
+    return path.read_text().splitlines() if path.is_file() else []
 
 
 def describe_data(folder: Path, facts: Mapping[str, object]) -> str | None:
@@ -95,16 +128,8 @@ def describe_data(folder: Path, facts: Mapping[str, object]) -> str | None:
 
 def write_result(folder: Path, mode: str, content: Mapping[str, object]) -> Path:
     """Write a result to evaluation/<mode>_<time>.json in `folder`, never over an older one."""
-    target = folder / "evaluation"
-    target.mkdir(parents=True, exist_ok=True)
-    stem = f"{mode}_{datetime.now():%Y-%m-%d_%H-%M-%S}"
-    path = target / f"{stem}.json"
-    number = 1
-    while path.exists():
-        number += 1
-        path = target / f"{stem}_{number}.json"
-    write_text(path, json.dumps(nan_to_none(content), indent=2) + "\n")
-    return path
+    path = folder / "evaluation" / f"{mode}_{datetime.now():%Y-%m-%d_%H-%M-%S}.json"
+    return write_new(path, json.dumps(nan_to_none(content), indent=2) + "\n")
 
 
 def nan_to_none(content: object) -> object:
@@ -187,14 +212,13 @@ def read_info(run_dir: Path) -> RunInfo:
         raise ConfigError(f"{path} cannot be read ({type(error).__name__}); give another run.") from error
 
 
-def find_checkpoint(run: Path, checkpoint: str, resume: bool = False) -> Path:
+def find_checkpoint(run: Path, checkpoint: str) -> Path:
     """The file of a run's checkpoint `last` or `best`, or `checkpoint` itself where it is a file.
 
-    ConfigError where it is missing, and for `last` of a training that stopped as it was not finite; with `resume` for a
-    training, which goes on from `last` alone.
+    ConfigError where it is missing, and for `last` of a training that stopped as it was not finite.
     """
     path = run / "checkpoints" / f"{checkpoint}.ckpt" if checkpoint in ("last", "best") else Path(checkpoint)
-    if path.is_file() and checkpoint == "last" and not resume and (run / STOPPED).is_file():
+    if path.is_file() and checkpoint == "last" and (run / STOPPED).is_file():
         raise ConfigError(
             f"The training of {run} stopped as it was not finite ({STOPPED} there says where), so its last.ckpt is "
             f"no trained model; train again, or look at it all the same with checkpoint={path}."
@@ -202,9 +226,7 @@ def find_checkpoint(run: Path, checkpoint: str, resume: bool = False) -> Path:
     if path.is_file():
         return path
     saved = [name for name in ("last", "best") if (run / "checkpoints" / f"{name}.ckpt").is_file()]
-    if resume:
-        fix = "there is nothing to resume, so start a new run"
-    elif saved:
+    if saved:
         fix = f"give checkpoint={' or checkpoint='.join(saved)}"
     else:
         fix = "the run has not saved any yet, so there is nothing to use; train again, or choose another run"

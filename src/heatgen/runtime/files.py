@@ -6,6 +6,7 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -106,3 +107,41 @@ def save_picture(path: Path, image: "Image.Image") -> None:
         raise ConfigError(f"{path} has no name of a picture; end it with .png.")
     with atomic_path(path) as beside:
         image.save(beside, kind)
+
+
+def write_new(path: Path, text: str) -> Path:
+    """Write a small text file, whole or not at all, under a free name: `path`, or with _2, _3, ... before its suffix.
+
+    Several processes that write at one instant get a name each.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = temporary(path)
+    try:
+        beside.write_text(text)
+        flush(beside)
+        for number in count(1):
+            target = path if number == 1 else path.with_name(f"{path.stem}_{number}{path.suffix}")
+            if take(target, beside):
+                flush(path.parent)
+                return target
+    finally:
+        beside.unlink(missing_ok=True)
+    raise AssertionError
+
+
+def take(target: Path, beside: Path) -> bool:
+    """Give a file a second name; whether that was free."""
+    try:
+        os.link(beside, target)
+        return True
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS):
+            raise
+    try:  # a file system that knows one name a file
+        os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+    except FileExistsError:
+        return False
+    os.replace(beside, target)
+    return True

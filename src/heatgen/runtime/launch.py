@@ -16,15 +16,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from heatgen.check import ConfigError
-from heatgen.runtime import signals
+from heatgen.runtime import claim, signals
+from heatgen.runtime.ranks import OWN_CHILD, is_child, is_own_child, rank
 
 if TYPE_CHECKING:
     from lightning.fabric.plugins.precision.precision import _PRECISION_INPUT
 
     from heatgen.runtime.devices import Devices
 
+__all__ = ["DeviceRequest", "call", "is_child", "is_own_child", "launch", "pick_accelerator", "rank"]
 TAIL = 15  # lines of a failed process's output that are shown
-OWN_CHILD = "HEATGEN_CHILD"  # set in the processes that `launch` starts
 
 
 @dataclass(frozen=True)
@@ -70,21 +71,6 @@ def pick_accelerator(name: str) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def is_child() -> bool:
-    """Whether this process was started as one of several (by us, torchrun or SLURM)."""
-    return "LOCAL_RANK" in os.environ or int(os.environ.get("SLURM_NTASKS", 1)) > 1
-
-
-def is_own_child() -> bool:
-    """Whether it was started by `launch`."""
-    return OWN_CHILD in os.environ
-
-
-def rank() -> int:
-    """This process's number among those of all machines; 0 where it is the only one."""
-    return int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", os.environ.get("LOCAL_RANK", 0))))
-
-
 def free_port() -> int:
     """A port of this machine that nobody uses now."""
     with socket.socket() as probe:
@@ -98,9 +84,10 @@ def command_of(verb: str, arguments: Sequence[str]) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    """The environment of such a process, which finds the packages that this one finds."""
+    """The environment of such a process, which finds the packages that this one finds, and is no task of SLURM's."""
     places = [sys.path[0], os.environ.get("PYTHONPATH", "")]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(place for place in places if place)}
+    own = {key: value for key, value in os.environ.items() if key != "SLURM_NTASKS"}
+    return {**own, "PYTHONPATH": os.pathsep.join(place for place in places if place)}
 
 
 def call(verb: str, arguments: Sequence[str]) -> int:
@@ -148,7 +135,8 @@ def launch(verb: str, arguments: Sequence[str], count: int, folder: Path) -> int
         for i in range(count):
             variables = environment() | common | {"LOCAL_RANK": str(i), "RANK": str(i)}
             output = None if i == 0 else logs[i].open("ab")
-            children.append(signals.start(command_of(verb, arguments), variables, stdout=output, stderr=output))
+            options = {"stdout": output, "stderr": output, "pass_fds": claim.descriptors()}  # locked as long as one lives
+            children.append(signals.start(command_of(verb, arguments), variables, **options))
             if output:
                 output.close()
         return wait(children, logs, hand_on)

@@ -1,0 +1,94 @@
+"""A sweep that goes on: `-m resume=SWEEP` is what was typed when it began, in its folder, with what is typed now."""
+
+import json
+import os
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from heatgen.app.quoting import quoted
+from heatgen.check import ConfigError
+from heatgen.runtime.command import call, command_line
+from heatgen.runtime.directory import COMMAND, CONFIG, SWEEP
+from heatgen.runtime.files import write_text
+
+FLAGS = ("-m", "--multirun")
+HARMLESS = r"[\w.+-]*"  # the value of an option of Hydra's that runs nothing
+
+
+def begin(folder: Path) -> None:
+    """Note in a sweep's folder what it is called with; the command that began it stays that of its comparison."""
+    path = folder / SWEEP
+    words = [word for word in sys.argv[1:] if key_of(word) != "hydra.sweep.dir"]
+    again = [*read(folder)["again"], command_line()] if path.is_file() else []
+    write_text(path, json.dumps({"arguments": words, "again": again}, indent=2) + "\n")
+    if not again:
+        write_text(folder / COMMAND, command_line() + "\n")
+
+
+def goes_on(folder: Path) -> bool:
+    """Whether a sweep was begun by an earlier command."""
+    return bool(read(folder)["again"])
+
+
+def arguments(typed: Sequence[str]) -> list[str]:
+    """Arguments as they are, or for -m resume=SWEEP those of the sweep with what is typed besides, in its folder.
+
+    Raises:
+        ConfigError: there is no such sweep, or it was made by somebody whose arguments would run code here.
+    """
+    given = {key_of(word): word.partition("=")[2] for word in typed}
+    resume = given.get("resume", "null").strip("'\"")
+    if not any(word in FLAGS for word in typed) or resume in ("null", "auto"):
+        return list(typed)
+    runs_dir = given.get("runs_dir", os.environ.get("HEATGEN_RUNS", "runs")).strip("'\"")
+    folder = find_sweep(resume, runs_dir)
+    words = read(folder)["arguments"]
+    if given.get("trust") != "true" and (bad := next(filter(runs_code, words), None)):
+        raise ConfigError(f"{folder / SWEEP} has {bad}, which may run code; look at it, and add trust=true if it is yours.")
+    now = {key_of(word): word for word in typed if key_of(word) != "resume" and word not in FLAGS}
+    words = [now.pop(key_of(word), word) for word in words]
+    place = f"hydra.sweep.dir={quoted(str(folder))}"
+    return [*words, *now.values(), place]
+
+
+def find_sweep(name: str, runs_dir: str) -> Path:
+    """The folder of a sweep, or for `latest` the newest under runs_dir. ConfigError where there is none."""
+    if name == "latest":
+        found = {path.parent: path.stat().st_mtime for path in (Path(runs_dir) / "sweeps").glob(f"*/{SWEEP}")}
+        if not found:
+            raise ConfigError(f"There is no sweep under {Path(runs_dir) / 'sweeps'}; start one with {call('train')} -m.")
+        return max(found, key=lambda path: found[path]).absolute()
+    folder = Path(name).expanduser().absolute()
+    if (folder / SWEEP).is_file():
+        return folder
+    if (folder / CONFIG).is_file():
+        raise ConfigError(f"{name} is a run and no sweep; remove -m to go on with it.")
+    raise ConfigError(f"{name} is not the folder of a sweep, which has a {SWEEP}; give one of {Path(runs_dir) / 'sweeps'}.")
+
+
+def read(folder: Path) -> dict[str, list[str]]:
+    """What a sweep's folder says of it. ConfigError where that cannot be read."""
+    path = folder / SWEEP
+    try:
+        content = json.loads(path.read_text())
+        found = {key: [str(word) for word in content[key]] for key in ("arguments", "again")}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ConfigError(f"{path} cannot be read ({type(error).__name__}); start another sweep.") from error
+    return found
+
+
+def runs_code(word: str) -> bool:
+    """Whether an argument of somebody else's may run code: one that names a target, or an option of Hydra's that could."""
+    key, _, value = word.lstrip("+~").partition("=")
+    if "_target_" in word or "hydra" in value:
+        return True
+    if word.startswith("-"):
+        return word not in FLAGS
+    return key.startswith("hydra") and not re.fullmatch(HARMLESS, value)
+
+
+def key_of(word: str) -> str:
+    """The key of an argument, without + before it."""
+    return word.lstrip("+").partition("=")[0]

@@ -1,0 +1,147 @@
+"""Several processes that do one job, on one machine or many: which one this is, and what they agree upon.
+
+Lightning knows who started them (torchrun, SLURM, LSF, MPI, or `launch`), and finds their common address. There they
+exchange words before any of them trains, so that rank 0 decides and an error of one ends all of them.
+"""
+
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from heatgen.check import ConfigError
+
+if TYPE_CHECKING:
+    from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
+
+OWN_CHILD = "HEATGEN_CHILD"  # set in the processes that `launch` starts
+SIGNS = ("LOCAL_RANK", "TORCHELASTIC_RUN_ID", "SLURM_NTASKS", "JSM_NAMESPACE_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
+PATIENCE = timedelta(minutes=30)  # for the slowest of them to start, as PyTorch has it
+GOODBYE = timedelta(minutes=2)  # for the others to hear of an error
+said = [0]  # how often this process has spoken to the others
+
+
+def is_own_child() -> bool:
+    """Whether this process was started by `launch`."""
+    return OWN_CHILD in os.environ
+
+
+def cluster() -> "ClusterEnvironment | None":
+    """What Lightning finds of a cluster that started this process as one of several; None where this is the only one.
+
+    Raises:
+        ConfigError: the cluster was told something that Lightning refuses.
+    """
+    signs = {name: os.environ[name] for name in SIGNS if name in os.environ}
+    if not signs or signs == {"SLURM_NTASKS": "1"}:
+        return None  # without the seconds that an import of PyTorch takes
+    from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+    from lightning.fabric.plugins.environments.lsf import LSFEnvironment
+    from lightning.fabric.plugins.environments.mpi import MPIEnvironment
+    from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+    from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            for kind in (TorchElasticEnvironment, SLURMEnvironment, LSFEnvironment, MPIEnvironment):
+                if kind.detect():
+                    found: ClusterEnvironment = kind()
+                    return found if found.world_size() > 1 else None
+    except RuntimeError as error:
+        raise ConfigError(f"The processes cannot be told apart: {error}") from error
+    return LightningEnvironment() if "LOCAL_RANK" in os.environ else None
+
+
+def is_child() -> bool:
+    """Whether this process was started as one of several (by us, torchrun, SLURM, LSF or MPI)."""
+    return cluster() is not None
+
+
+def rank() -> int:
+    """This process's number among those of all machines; 0 where it is the only one."""
+    if is_own_child():
+        return int(os.environ["RANK"])
+    found = cluster()
+    if found is None or type(found).__name__ == "LightningEnvironment":  # which learns it from the Trainer
+        return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", 0))) if found else 0
+    return found.global_rank()
+
+
+def world() -> int:
+    """How many processes there are on all machines."""
+    found = cluster()
+    if found is None or type(found).__name__ == "LightningEnvironment":
+        return int(os.environ.get("WORLD_SIZE", 1)) if found else 1
+    return found.world_size()
+
+
+@cache
+def store() -> Any:
+    """Where the processes exchange words: at the address where they will meet to train, kept as long as this one lives."""
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+    found = cluster()
+    assert found is not None
+    address, port = found.main_address, found.main_port
+    served = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    return TCPStore(
+        address, port, world(), not served and rank() == 0, timeout=PATIENCE, wait_for_workers=False, multi_tenant=True
+    )
+
+
+def exchange(words: str, patience: timedelta = PATIENCE) -> list[str]:
+    """What each process says, in the order of the ranks; all of them say something in the same order of calls.
+
+    Raises:
+        ConfigError: one of them has not come, or has gone.
+    """
+    if (number := world()) == 1:
+        return [words]
+    said[0] += 1
+    place = f"heatgen/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}/{said[0]}"
+    keys = [f"{place}/{other}" for other in range(number)]
+    try:
+        store().set(keys[rank()], words)
+        store().wait(keys, patience)
+        answers = [store().get(key).decode() for key in keys]
+        if store().add(f"{place}/heard", 1) == number:
+            store().set(f"{place}/all", "")
+        if rank() == 0:  # it may hold the store, which must not go before all have read
+            store().wait([f"{place}/all"], GOODBYE)
+    except RuntimeError as error:  # of the store
+        raise ConfigError(
+            f"Not all of the {number} processes have come, or one has gone; start them together (with srun or torchrun)."
+        ) from error
+    return answers
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """What all processes do, or none: an error of one is an error of all, with the sentence of the first that has one."""
+    from heatgen.runtime.explain import explain
+
+    try:
+        yield
+    except Exception as error:
+        exchange_quietly(explain(error) or f"process {rank()} failed ({type(error).__name__}) and says why.")
+        raise
+    if errors := [answer for answer in exchange("") if answer]:
+        raise ConfigError(errors[0])
+
+
+def exchange_quietly(words: str) -> None:
+    """Say something before an error ends this process, which is the thing to tell where the others do not hear."""
+    with suppress(ConfigError):
+        exchange(words, GOODBYE)
+
+
+def told(answer: Callable[[], str]) -> str:
+    """What rank 0 answers, in all processes; its ConfigError too."""
+    heard = ""
+    with together():
+        heard = answer() if rank() == 0 else ""
+    return exchange(heard)[0]
