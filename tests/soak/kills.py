@@ -140,7 +140,7 @@ def void(_: object) -> None:
 
 def sampling(trial: Trial) -> None:
     """Samples: there whole, or not at all."""
-    words = ("sample", "n=16", "sampler.steps=4" if trial.rng.random() < 0.5 else "seed=1")
+    words = ("sample", "n=16", "batch_size=5" if trial.rng.random() < 0.5 else "seed=1")
     again(trial, words, "samples", lambda run: sorted((run / "samples").glob("*/samples.pt")))
 
 

@@ -3,6 +3,7 @@
 import inspect
 import logging
 import pydoc
+import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -54,17 +55,25 @@ def check_options(node: DictConfig | ListConfig) -> None:
             check_options(node[key])
     if not isinstance(node, DictConfig) or "_target_" not in node:
         return
-    options = options_of_target(locate(node._target_))
+    place = node._get_full_key(None)
+    if not isinstance(node.get("_partial_", False), bool):
+        raise ConfigError(f"{place}._partial_ must be true or false, not {node._partial_!r}.")
+    options = options_of_target(target := locate(node._target_))
     if options is None:
         return
     for key in map(str, node):
         if key not in options and not (key.startswith("_") and key.endswith("_")):
             hint = check.did_you_mean(key, options)
             raise ConfigError(f"{node._target_} has no option {key!r}{hint or '; remove it.'}")
+    for key in parts_of(target):
+        if key in node and not OmegaConf.is_missing(node, key) and not isinstance(node[key], DictConfig):
+            raise ConfigError(f"{place}.{key} is a part with options of its own, not {node[key]!r}; choose one.")
 
 
-def locate(name: str) -> Callable[..., Any]:
+def locate(name: object) -> Callable[..., Any]:
     """The class or function of a dotted name. ConfigError where it cannot be imported."""
+    if not isinstance(name, str):
+        raise ConfigError(f"_target_={name} is no name of a class or function; choose an option of its group.")
     try:
         target = pydoc.locate(name)
     except pydoc.ErrorDuringImport as error:
@@ -90,6 +99,16 @@ def options_of_target(target: Callable[..., object]) -> list[str] | None:
         if not any(p.kind == p.VAR_KEYWORD for p in parameters):
             return names
     return None
+
+
+def parts_of(target: Callable[..., object]) -> list[str]:
+    """The arguments of a class or function that are nodes of their own: what it calls, and objects of our classes."""
+    try:
+        parameters = inspect.signature(target).parameters.values()
+    except ValueError:
+        return []
+    own = re.compile(r"[\w.]*Callable\[|<class 'heatgen\.")
+    return [p.name for p in parameters if own.match(str(p.annotation))]
 
 
 def build_data(node: DictConfig) -> "DataModule":
@@ -134,6 +153,9 @@ def build_optimizer(node: DictConfig) -> "Callable[..., torch.optim.Optimizer]":
 def build(cfg: DictConfig) -> tuple["Method", "DataModule"]:
     """The model and the data of a training config, wired together and checked; what the model chose goes into `cfg`."""
     data, process = build_data(cfg.data), build_process(cfg.forward)
+    for group in ("forward", "net"):
+        if cfg[group].get("shape") is not None and tuple(cfg[group].shape) != data.spec.shape:
+            raise ConfigError(f"{group}.shape is that of the data, {list(data.spec.shape)}; set data.shape alone.")
     sampler = None if cfg.get("sampler") is None else build_sampler(cfg.sampler)
     optimizer = None if cfg.get("optimizer") is None else build_optimizer(cfg.optimizer)
     model: Method = instantiate(cfg.model, process=process, net=instantiate(cfg.net), sampler=sampler, optimizer=optimizer)
