@@ -8,8 +8,8 @@ import lightning as L
 
 def is_due(trainer: L.Trainer) -> bool:
     """Whether a validation belongs behind the latest optimizer step: every val_check_interval steps, and at the last one."""
-    step, interval = trainer.global_step, trainer.val_check_interval  # type: ignore[attr-defined]  # set by Lightning
-    return bool(step % interval == 0 or step == trainer.max_steps)
+    step = trainer.global_step
+    return bool(step % trainer.val_check_interval == 0 or step == trainer.max_steps)
 
 
 class Validation(L.Callback):

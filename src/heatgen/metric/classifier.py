@@ -131,7 +131,7 @@ def train(data: DataModule, epochs: int, seed: int) -> TrainedState:
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     stream = Stream(images, seed)
-    for positions in tqdm(StreamSteps(BATCH, lambda: 0, steps), desc="classifier", mininterval=1):
+    for positions in tqdm(StreamSteps(BATCH, lambda: (0, 0), steps), desc="classifier", mininterval=1):
         batch = stream.__getitems__(positions)
         loss = F.cross_entropy(network(batch["u0"]), labels[batch["index"]])
         optimizer.zero_grad()
