@@ -35,6 +35,11 @@ def trap(own_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     return path
 
 
+def going_on(run: Path, words: list[str], trust: bool = False) -> Any:
+    """The config with which a run goes on."""
+    return resumed(run, words, OmegaConf.create(), (), trust)[0]
+
+
 def node(target: object, **options: object) -> dict[str, object]:
     return {"_target_": target, **options}
 
@@ -92,7 +97,7 @@ def test_a_payload_is_refused_by_name_and_not_executed(own_run: Path, trap: Path
     with pytest.raises(ConfigError, match=r"config\.yaml (runs code|gives logger|describes no|is not|has )|^\S+ must be"):
         restore(LoadRequest(own_run))
     with pytest.raises(ConfigError):
-        resumed(own_run, [], ())
+        going_on(own_run, [])
         restore(LoadRequest(own_run))
     assert not trap.exists() and "stranger" not in sys.modules
 
@@ -112,17 +117,17 @@ def test_one_sentence_on_the_command_line_and_trust_runs_it(own_run: Path, trap:
 def test_a_target_that_the_command_line_names_is_the_users_own(own_run: Path, trap: Path) -> None:
     plant(own_run, trap, "callback.mine", {"_target_": "lightning.pytorch.callbacks.EarlyStopping", "monitor": "val/loss"})
     with pytest.raises(ConfigError, match="EarlyStopping"):
-        resumed(own_run, [], ())
-    resumed(own_run, ["++callback.mine._target_=lightning.pytorch.callbacks.EarlyStopping"], ())
+        going_on(own_run, [])
+    going_on(own_run, ["++callback.mine._target_=lightning.pytorch.callbacks.EarlyStopping"])
 
 
 def test_what_a_run_measures_at_its_end_is_the_command_lines(own_run: Path, trap: Path, caplog: Any) -> None:
     plant(own_run, trap, "evaluate", ["mode=elbo metric._target_=stranger.trap"])
     with caplog.at_level("WARNING", "heatgen"):
-        assert resumed(own_run, [], ()).evaluate is None
+        assert going_on(own_run, []).evaluate is None
     assert "evaluate" in caplog.text
-    assert list(resumed(own_run, ["evaluate=['mode=elbo']"], ()).evaluate) == ["mode=elbo"]
-    assert list(resumed(own_run, [], (), trust=True).evaluate) == ["mode=elbo metric._target_=stranger.trap"]
+    assert list(going_on(own_run, ["evaluate=['mode=elbo']"]).evaluate) == ["mode=elbo"]
+    assert list(going_on(own_run, [], trust=True).evaluate) == ["mode=elbo metric._target_=stranger.trap"]
 
 
 def test_text_with_a_dollar_and_a_brace_is_text(own_run: Path, trap: Path) -> None:

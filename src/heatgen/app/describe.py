@@ -20,10 +20,11 @@ class Describe(L.Callback):
         config: of the run, as YAML.
         overrides: the arguments that the user typed.
         data: what it is trained on.
+        note: what is told of a run that goes on.
     """
 
-    def __init__(self, run_dir: Path, config: str, overrides: Sequence[str], data: DataModule):
-        self.run_dir, self.config, self.overrides, self.data = run_dir, config, overrides, data
+    def __init__(self, run_dir: Path, config: str, overrides: Sequence[str], data: DataModule, note: str = ""):
+        self.run_dir, self.config, self.overrides, self.data, self.note = run_dir, config, overrides, data, note
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.is_global_zero:
@@ -35,3 +36,5 @@ class Describe(L.Callback):
             log.warning("Note: %s", changed)
         directory.describe_run(self.run_dir, self.config, self.overrides)
         log.info("run: %s", self.run_dir)
+        if self.note:
+            log.info("Note: %s", self.note)

@@ -3,10 +3,8 @@
 import logging
 import math
 import time
-from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
@@ -16,7 +14,7 @@ from heatgen.app import folders, sweep
 from heatgen.app.build import build, build_callbacks, build_loggers, refuse_blind_net, refuse_unused
 from heatgen.app.job import choices, devices_of, in_sweep, launched, task_wrapper
 from heatgen.app.measure import check_evaluate, measure
-from heatgen.app.quoting import argument, typed
+from heatgen.app.quoting import typed
 from heatgen.app.requests import TrainRequest, plain
 from heatgen.app.resumed import resumed
 from heatgen.app.trust import named_targets
@@ -38,30 +36,31 @@ def train(cfg: DictConfig) -> float:
             if ranks.rank() == 0:
                 kept.enter_context(folders.locked(run_dir, in_sweep()))
             check_evaluate(cfg.evaluate)
-            cfg, changes = going_on(cfg, run_dir, overrides)
+            cfg, changes, note = going_on(cfg, run_dir, overrides)
             request = TrainRequest.of(cfg, run_dir, overrides)
         if finished(request, changes):
             log.info("%s has done all its %d steps", run_dir, request.trainer["max_steps"])
         elif not launched("train", devices_of(cfg), run_dir, run_dir):
-            fit(cfg, request, changes)
+            fit(cfg, request, changes, note)
         measure(run_dir, request.evaluate, request.runs_dir, request.trainer["accelerator"], in_sweep())
     best = directory.trained(run_dir).get("val_loss")
     return math.inf if best is None else float(best)
 
 
-def going_on(cfg: DictConfig, run_dir: Path, overrides: list[str]) -> tuple[DictConfig, list[str]]:
-    """The config of a training, which is that of the run where one goes on, and the arguments that are new to that."""
+def going_on(cfg: DictConfig, run_dir: Path, overrides: list[str]) -> tuple[DictConfig, list[str], str]:
+    """The config of a training, which is that of the run where one goes on; the arguments that are new to that; a note."""
     trust = check.boolean("trust", cfg.trust)
     if cfg.resume not in (None, "auto"):
-        return resumed(run_dir, overrides, choices(), trust), folders.differing(run_dir, overrides)
+        own, note = resumed(run_dir, overrides, cfg, choices(), trust)
+        return own, folders.differing(run_dir, overrides), note
     exactly = in_sweep() and not sweep.goes_on(Path(HydraConfig.get().sweep.dir))
     changes = folders.going_on(run_dir, overrides, exactly)
     if changes is None:
-        return cfg, []
+        return cfg, [], ""
     log.info("going on with the run in %s", run_dir)
-    own = [word for key, word in folders.by_key(overrides).items() if key == "evaluate" and word not in changes]
-    words = [argument("resume", str(run_dir)), *changes, *own]
-    return resumed(run_dir, words, choices(), trust, named_targets(overrides)), changes
+    asked = [word for key, word in folders.by_key(overrides).items() if key == "evaluate" and word not in changes]
+    own, note = resumed(run_dir, [*changes, *asked], cfg, choices(), trust, named_targets(overrides))
+    return own, changes, note
 
 
 def finished(request: TrainRequest, changes: list[str]) -> bool:
@@ -72,12 +71,12 @@ def finished(request: TrainRequest, changes: list[str]) -> bool:
     return known and not asks and done >= wanted["max_steps"]
 
 
-def fit(cfg: DictConfig, request: TrainRequest, changes: list[str]) -> None:
+def fit(cfg: DictConfig, request: TrainRequest, changes: list[str], note: str) -> None:
     """Train in this process, alone or as one of several."""
     import lightning as L
 
-    from heatgen.app.checkpoint import check_training
     from heatgen.app.describe import Describe
+    from heatgen.app.restart import restart
     from heatgen.app.trainer import make_trainer, quiet_lightning
     from heatgen.callback.checkpoints import AtomicIO, Checkpoints
     from heatgen.callback.finite import finite_of
@@ -93,17 +92,15 @@ def fit(cfg: DictConfig, request: TrainRequest, changes: list[str]) -> None:
         model, data = build(cfg)
         refuse_blind_net(cfg, model)
         callbacks = build_callbacks(cfg)
+        steps = restart(checkpoint, cfg, model, data) if checkpoint is not None else 0
         if first:
             data.prepare_data()
             if not model.trainable:  # exact answers: refuse now what they cannot do
                 model.calibrate(data)
-        describe = Describe(run_dir, OmegaConf.to_yaml(cfg, resolve=True), request.overrides, data)
+        describe = Describe(run_dir, OmegaConf.to_yaml(cfg, resolve=True), request.overrides, data, note)
         loggers = build_loggers(cfg, run_dir) if first else []
         trainer = make_trainer(request.trainer, run_dir, data, [describe, Record(plain(cfg)), *callbacks.values()], loggers)
-        if checkpoint is not None:
-            state = directory.read_checkpoint(checkpoint)
-            check_training(state, model, checkpoint)
-            refuse_too_late(state, trainer.max_steps, run_dir, changes)
+        refuse_too_late(steps, trainer.max_steps, run_dir, changes)
     if request.resume and model.trainable and checkpoint is None:
         log.info("%s has no checkpoint yet, so it starts again", run_dir)
     started = time.monotonic()
@@ -124,7 +121,9 @@ def fit(cfg: DictConfig, request: TrainRequest, changes: list[str]) -> None:
     skipped = finite.skipped if finite else 0
     if first and directory.trained(run_dir).get("steps", 0) != trainer.global_step:
         parameters = sum(weights.numel() for weights in model.parameters() if weights.requires_grad)
-        result = training_result(best, trainer.global_step, round(time.monotonic() - started), parameters, skipped)
+        result = training_result(
+            best, trainer.global_step, round(saved.seconds if saved else time.monotonic() - started), parameters, skipped
+        )
         directory.write_result(run_dir, "train", {"mode": "train"} | result.content())
     done = f"trained {trainer.global_step} steps" if model.trainable else "nothing to train"
     done += f", {skipped} of them left out as they were not finite" if skipped else ""
@@ -132,11 +131,11 @@ def fit(cfg: DictConfig, request: TrainRequest, changes: list[str]) -> None:
     log.info("%s; next: %s %s", done, call("sample"), typed("run", str(run_dir)))
 
 
-def refuse_too_late(state: Mapping[str, Any], max_steps: int, run_dir: Path, changes: list[str]) -> None:
+def refuse_too_late(steps: int, max_steps: int, run_dir: Path, changes: list[str]) -> None:
     """ConfigError for what a command line changes of a run that has done all its steps."""
     late = [word for key, word in folders.by_key(changes).items() if not folders.acts_anyway(key)]
-    if late and state["global_step"] >= max_steps:
-        done = f"{run_dir} has done all its {state['global_step']} steps, so {late[0]} cannot act"
+    if late and steps >= max_steps:
+        done = f"{run_dir} has done all its {steps} steps, so {late[0]} cannot act"
         raise ConfigError(f"{done}; remove it, or give more steps with trainer.max_steps=N.")
 
 

@@ -19,7 +19,14 @@ from heatgen.check import ConfigError
 from heatgen.data.module import DataModule
 from heatgen.runtime import launch
 
-NOISE = ("not resumable", "smaller than the logging interval", "does not have many workers", "LeafSpec", "torch.jit")
+NOISE = (
+    "not resumable",
+    "callbacks used to create the checkpoint",
+    "smaller than the logging interval",
+    "does not have many workers",
+    "LeafSpec",
+    "torch.jit",
+)
 
 
 def make_trainer(

@@ -66,7 +66,7 @@ class Checkpoints(L.Callback):
         self.best = math.inf  # the lowest val/loss so far
         self.last_step = 0
         self.earlier = 0.0  # seconds of the training before it was resumed
-        self.started = time.monotonic()
+        self.started: float | None = None
         self.saving = ""  # the name of the checkpoint that is being written
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -79,7 +79,7 @@ class Checkpoints(L.Callback):
     @property
     def seconds(self) -> float:
         """How long the training has taken, in all its parts."""
-        return self.earlier + time.monotonic() - self.started
+        return self.earlier + (0.0 if self.started is None else time.monotonic() - self.started)
 
     def save(self, trainer: L.Trainer, model: L.LightningModule, name: str) -> None:
         """Save a checkpoint. ConfigError, in all processes, for a training that is not finite any longer."""

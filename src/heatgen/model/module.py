@@ -250,17 +250,22 @@ class Method(L.LightningModule):
     def on_fit_start(self) -> None:
         self.prepare(data_of(self.trainer))
 
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        """The optimizer, and a linear warm-up of its learning rate."""
+    def build_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        """The optimizer of these parameters. ConfigError where its options do not fit."""
         assert self.make_optimizer is not None, "a method without an optimizer is not trained"
         try:
-            optimizer = self.make_optimizer([p for p in self.parameters() if p.requires_grad])
+            optimizer = self.make_optimizer(parameters)
         except (TypeError, ValueError, IndexError) as error:
             raise ConfigError(f"optimizer cannot be built ({error}); check its values.") from error
         for group in optimizer.param_groups:
             for key, value in group.items():
                 if isinstance(value, float):
                     check.number(f"optimizer.{key}", value)
+        return optimizer
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """The optimizer, and a linear warm-up of its learning rate."""
+        optimizer = self.build_optimizer([p for p in self.parameters() if p.requires_grad])
         self.group_options = [{key: group[key] for key in group if key != "params"} for group in optimizer.param_groups]
         factor = functools.partial(warmup_factor, warmup_steps=self.warmup_steps)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: factor(step))
