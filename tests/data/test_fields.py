@@ -5,6 +5,7 @@ import pickle
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -269,3 +270,23 @@ def test_layouts_and_dtypes_are_checked(tmp_path):
         with pytest.raises(ConfigError, match=match):
             put(tmp_path / "a.h5", **options)
     assert not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "published"])
+def test_a_disk_without_room_is_known_before_the_first_field(tmp_path, layout, monkeypatch):
+    monkeypatch.setattr("heatgen.data.field_files.shutil.disk_usage", lambda folder: SimpleNamespace(free=10**6))
+    fields = (pytest.fail("a field was made") for _ in range(1000))
+    with pytest.raises(OSError, match="No space left"):
+        write_fields(tmp_path / "train.h5", fields, 1000, 32, layout)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "published"])
+def test_a_limit_on_the_size_of_files_is_an_error_and_no_crash(tmp_path, layout):
+    code = (
+        "import resource, signal, numpy, pathlib; from heatgen.data.field_files import write_fields; "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000)); "
+        f"write_fields(pathlib.Path({str(tmp_path / 'train.h5')!r}), [numpy.zeros((32, 32))] * 100, 100, 32, {layout!r})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
+    assert done.returncode == 1 and "OSError" in done.stderr and not list(tmp_path.iterdir())

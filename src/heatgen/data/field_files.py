@@ -5,8 +5,10 @@ field at the root, named 00000, 00001, ... In both the attributes of the file sa
 all its numbers. Files of others need no attributes.
 """
 
+import errno
 import logging
 import os
+import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from weakref import WeakSet
@@ -189,20 +191,71 @@ def write_fields(
         overwrite: replace a file that is there.
     Raises:
         ConfigError: for an unknown layout or dtype, and for a file that is there unless `overwrite`.
+        OSError: there is not enough room on the disk, which is known before the first field is made.
     """
     check.choice("layout", layout, LAYOUTS)
     check.choice("dtype", dtype, DTYPES)
     if layout == "published" and dtype != "float64":
         raise ConfigError("layout=published holds float64; use dtype=float64, or layout=contiguous.")
     check_free(path, overwrite)
-    moments, width = Moments(), max(5, len(str(count - 1)))
-    with atomic_path(path) as beside, h5py.File(beside, "w") as file:
-        whole = file.create_dataset("fields", (count, resolution, resolution), dtype) if layout == "contiguous" else None
-        for i, field in zip(range(count), fields, strict=True):
-            stored = field.astype(dtype)
+    width = max(5, len(str(count - 1)))
+    names = [] if layout == "contiguous" else (f"{i:0{width}d}" for i in range(count))
+    with atomic_path(path) as beside:
+        places = reserve(beside, names, count, resolution, np.dtype(dtype), facts or {})
+        moments = fill(beside, zip(places, fields, strict=True), np.dtype(dtype))
+        with h5py.File(beside, "r+") as file:  # in place: nothing grows
+            file.attrs.modify("mean", moments.mean)
+            file.attrs.modify("std", moments.std)
+
+
+def reserve(path: Path, names: Iterable[str], count: int, resolution: int, dtype: np.dtype, facts: Facts) -> Sequence[int]:
+    """Make a file of fields without numbers, with the room for them on the disk; where each field begins, in bytes.
+
+    HDF5 cannot end a file whose disk is full; so room is taken before there is one, and numbers are written beside HDF5.
+
+    Args:
+        path: the file.
+        names: of a dataset for each field; none: one dataset `fields`.
+        count: how many fields.
+        resolution: N.
+        dtype: of the numbers.
+        facts: attributes.
+    Raises:
+        OSError: there is not enough room.
+    """
+    size = resolution**2 * dtype.itemsize
+    take_room(path, count * (size + 1024) + 2**20)
+    early = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    early.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    early.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    with h5py.File(path, "w") as file:
+        sets = [file.create_dataset(name, (resolution, resolution), dtype, dcpl=early).id.get_offset() for name in names]
+        if not sets:
+            whole = file.create_dataset("fields", (count, resolution, resolution), dtype, dcpl=early)
+            sets = range(whole.id.get_offset(), whole.id.get_offset() + count * size, size)
+        file.attrs.update(facts | {"resolution": resolution, "mean": 0.0, "std": 0.0})
+    take_room(path, path.stat().st_size)
+    return sets
+
+
+def take_room(path: Path, size: int) -> None:
+    """Give a file at least `size` bytes on the disk. OSError where they are not there."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        if size - os.fstat(descriptor).st_size > shutil.disk_usage(path.parent).free:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        os.posix_fallocate(descriptor, 0, size)
+    finally:
+        os.close(descriptor)
+
+
+def fill(path: Path, fields: Iterable[tuple[int, np.ndarray]], dtype: np.dtype) -> Moments:
+    """Write fields where they begin; the moments of all their numbers."""
+    moments = Moments()
+    with path.open("r+b") as file:
+        for place, field in fields:
+            stored = np.ascontiguousarray(field, dtype)
             moments.add(stored)
-            if whole is not None:
-                whole[i] = stored
-            else:
-                file.create_dataset(f"{i:0{width}d}", data=stored)
-        file.attrs.update((facts or {}) | {"resolution": resolution, "mean": moments.mean, "std": moments.std})
+            file.seek(place)
+            file.write(stored.data)
+    return moments
