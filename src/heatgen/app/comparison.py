@@ -12,6 +12,7 @@ from omegaconf.errors import InterpolationResolutionError
 
 from heatgen import check
 from heatgen.app import folders, mistakes, sweep
+from heatgen.app.job import begin_sweep
 from heatgen.check import ConfigError
 from heatgen.runtime import ranks
 
@@ -36,6 +37,7 @@ class Comparison(Callback):
             folders.decide_sweep(config)
             if ranks.rank() == 0:
                 sweep.begin(Path(config.hydra.sweep.dir))
+            begin_sweep(config.hydra)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: object) -> None:
         """Compare the runs; one that cannot be compared is a note, as the runs are done."""

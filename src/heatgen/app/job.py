@@ -7,16 +7,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from heatgen.app import mistakes, options, resolvers
 from heatgen.app.options import SearchPath
-from heatgen.app.quoting import quoted
+from heatgen.app.quoting import quoted, typed
 from heatgen.app.requests import plain
 from heatgen.check import ConfigError
-from heatgen.runtime import explain, launch
+from heatgen.runtime import explain, launch, signals
+from heatgen.runtime.command import call
 from heatgen.runtime.launch import DeviceRequest
 
 log = logging.getLogger("heatgen")
@@ -31,6 +33,8 @@ def task_wrapper(function: Callable[[DictConfig], Result]) -> Callable[[DictConf
     @functools.wraps(function)
     def job(cfg: DictConfig) -> Result:
         try:
+            if in_sweep():
+                signals.begin_job()
             options.check_choices(choices())
             refuse_missing(cfg)
             return function(cfg)
@@ -39,8 +43,36 @@ def task_wrapper(function: Callable[[DictConfig], Result]) -> Callable[[DictConf
                 explain.refuse(error, mistakes.sentence(error))
             log.error("failed: %s", mistakes.sentence(error) or repr(error))
             raise
+        except signals.Stopped as stop:
+            if not elsewhere(HydraConfig.get()):
+                raise
+            raise ConfigError(
+                f"The job was stopped by {signals.name_of(stop.number)}."
+            ) from stop  # not the end of its worker
+        finally:
+            if elsewhere(HydraConfig.get()):
+                signals.note()  # what comes now is for the next job
 
     return job
+
+
+def elsewhere(hc: HydraConf) -> bool:
+    """Whether the jobs of a sweep are done in other processes, by a launcher."""
+    return bool(hc.mode == RunMode.MULTIRUN and launcher_of(hc) != "basic_launcher")
+
+
+def launcher_of(hc: HydraConf) -> str:
+    """The name of the module of a sweep's launcher."""
+    return str(hc.launcher._target_).split(".")[-2]
+
+
+def begin_sweep(hc: HydraConf) -> None:
+    """What a signal does to a sweep: processes of this machine that do its jobs get it, and the user hears how to go on."""
+    signals.advise(f"go on with: {call('train')} -m {typed('resume', str(hc.sweep.dir))}")
+    if launcher_of(hc) == "joblib_launcher":
+        signals.hand_on_to_workers(own=True)
+    elif str(hc.launcher._target_).endswith(".LocalLauncher"):
+        signals.hand_on_to_workers(own=False)
 
 
 def in_sweep() -> bool:

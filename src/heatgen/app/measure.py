@@ -10,7 +10,7 @@ from omegaconf import DictConfig, ListConfig
 from heatgen.app.options import SearchPath, options_of
 from heatgen.app.quoting import quoted, typed
 from heatgen.check import ConfigError, choice
-from heatgen.runtime import directory, launch
+from heatgen.runtime import directory, launch, signals
 from heatgen.runtime.command import call
 
 log = logging.getLogger("heatgen")
@@ -60,6 +60,7 @@ def measure(run_dir: Path, wanted: Sequence[str] | None, runs_dir: str, accelera
     for words in wanted if wanted is not None else IN_A_SWEEP if in_sweep else ():
         if words in done:
             continue
+        signals.stop_if_caught()
         if launch.call("evaluate", [*where, f"trainer.accelerator={accelerator}", *shlex.split(words)]):
             raise ConfigError(f"evaluate={words} failed and says why above; the training is whole, in {run_dir}.")
         with (run_dir / directory.MEASURED).open("a") as file:

@@ -42,6 +42,8 @@ def train(cfg: DictConfig) -> float:
             log.info("%s has done all its %d steps", run_dir, request.trainer["max_steps"])
         elif not launched("train", devices_of(cfg), run_dir, run_dir):
             fit(cfg, request, changes, note)
+        if not in_sweep():
+            signals.advise(f"the training is whole; go on with: {call('train')} {typed('resume', str(run_dir))}")
         measure(run_dir, request.evaluate, request.runs_dir, request.trainer["accelerator"], in_sweep())
     best = directory.trained(run_dir).get("val_loss")
     return math.inf if best is None else float(best)
@@ -142,9 +144,10 @@ def refuse_too_late(steps: int, max_steps: int, run_dir: Path, changes: list[str
 def stopped(stop: signals.Stopped, step: int, run_dir: Path) -> signals.Stopped:
     """The end of a training that a signal asked for, once the user is told how to go on."""
     if saved := (run_dir / "checkpoints" / "last.ckpt").is_file():
-        where = ["-m", typed("resume", HydraConfig.get().sweep.dir)] if in_sweep() else [typed("resume", str(run_dir))]
-        again = " ".join([call("train"), *where])
-        log.info("stopped by %s at step %d; go on with: %s", signals.name_of(stop.number), step, again)
+        how = (
+            "" if in_sweep() else f"; go on with: {call('train')} {typed('resume', str(run_dir))}"
+        )  # a sweep says it at its end
+        log.info("stopped by %s at step %d%s", signals.name_of(stop.number), step, how)
     return signals.Stopped(stop.number, said=saved)
 
 

@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import BrokenExecutor
 from typing import NoReturn
 
 from heatgen.check import ConfigError
@@ -26,6 +27,10 @@ def explain(error: BaseException) -> str | None:
         if isinstance(cause, OSError) and cause.errno in UNUSABLE:
             place = cause.filename or "A file of the run"
             return f"{place} cannot be written ({cause.strerror}); choose another runs_dir or free space."
+        if isinstance(cause, BrokenExecutor):
+            return (
+                "; ".join(filter(None, ["A process of the sweep was killed (was the memory full?)", signals.advice()])) + "."
+            )
     return None
 
 
@@ -78,8 +83,11 @@ def guarded(main: Callable[[], object], explain: Callable[[BaseException], str |
 
 def end(stop: signals.Stopped) -> NoReturn:
     """End with a signal's exit code, and a sentence where nothing has been said yet."""
-    if not stop.said:
-        print(f"{below_a_bar()}Stopped by {signals.name_of(stop.number)}.", file=sys.stderr)
+    if signals.advice() or not stop.said:
+        how = "; ".join(filter(None, [f"Stopped by {signals.name_of(stop.number)}", signals.advice()]))
+        print(f"{below_a_bar()}{how}.", file=sys.stderr)
+    if signals.orphaned():
+        os._exit(128 + stop.number)  # Python may take seconds to tidy up
     raise stop
 
 

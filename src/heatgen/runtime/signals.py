@@ -13,15 +13,16 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import parent_process
+from pathlib import Path
 from types import FrameType
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 PARENT = "HEATGEN_PARENT"  # in the environment of a child: the process id of its parent
 CLEANING = 10  # seconds that `finally` clauses may take
 SAVING = 3  # seconds that a training may take which has lost its parent
-POLL = 0.5  # seconds from one look at the parent to the next
+POLL = 0.25  # seconds from one look at the parent to the next
 
 Handler = Callable[[int, FrameType | None], object]
 
@@ -29,6 +30,8 @@ _received: list[int] = []  # in this order
 _foreign: dict[int, Handler] = {}  # the handlers of a launcher, which wait while a training notes
 _children: list["subprocess.Popen[bytes]"] = []  # of `waiting_for`
 _noting = 0  # whether signals are noted; contexts within contexts are counted
+_orphaned = False  # whether the parent of this process has ended
+_advice = ""  # how the user goes on after a signal
 
 
 class Stopped(SystemExit):
@@ -54,6 +57,17 @@ def caught() -> int:
     return _received[0] if _received else 0
 
 
+def advise(how: str) -> None:
+    """Say how the user goes on, should a signal end this process from here on."""
+    global _advice
+    _advice = how
+
+
+def advice() -> str:
+    """What `advise` was given last; "" for nothing."""
+    return _advice
+
+
 def stop_if_caught(said: bool = False) -> None:
     """Stopped, where a signal was noted."""
     if _received:
@@ -62,33 +76,40 @@ def stop_if_caught(said: bool = False) -> None:
 
 def _receive(number: int, frame: FrameType | None) -> None:
     """The handler of all of them."""
-    again = number == signal.SIGINT and signal.SIGINT in _received
     first = not _received
-    _received.append(number)
-    if again:
-        for child in _children:
-            child.kill()
-        os._exit(128 + number)
+    _take(number)
     if first and not _noting:
         _thread.start_new_thread(_end_later, (128 + number,))  # where something swallows the exception
         raise Stopped(number)
 
 
+def _take(number: int) -> None:
+    """Note a signal; a second Ctrl-C ends at once."""
+    again = number == signal.SIGINT and signal.SIGINT in _received
+    _received.append(number)
+    if again:
+        for child in _children:
+            child.kill()
+        os._exit(128 + number)
+
+
 def _end_later(code: int) -> None:
     time.sleep(CLEANING)
-    os._exit(code)
+    if not _noting:
+        os._exit(code)
 
 
 def _is_foreign(number: int) -> bool:
-    """Whether a handler of somebody else stands there, such as that of submitit; or nohup has a hangup ignored."""
+    """Whether a signal is not ours to handle: a launcher's own, such as that of submitit, or a hangup that nohup ignores."""
     handler = signal.getsignal(number)
     if handler == signal.SIG_IGN:
         return number == signal.SIGHUP
-    return handler not in (signal.SIG_DFL, signal.default_int_handler, _receive)
+    ours = (signal.SIG_DFL, signal.default_int_handler, _receive)
+    return number in (signal.SIGUSR1, signal.SIGUSR2) and handler not in ours
 
 
 def obey() -> None:
-    """From here on a signal ends this process; those that somebody else handles are left to them.
+    """From here on a signal ends this process; SIGUSR1 and SIGUSR2 are left to whoever handles them.
 
     Whoever was kept waiting while a training noted hears now of the signals that came, in this order.
     """
@@ -135,6 +156,7 @@ def noted() -> Iterator[None]:
 def obeyed() -> Iterator[None]:
     """An entry point: signals end it. The handlers of before are put back at its end; Ctrl-C then ends it without a word."""
     _received.clear()
+    advise("")
     main = threading.current_thread() is threading.main_thread()
     before = {number: signal.getsignal(number) for number in ENDING} if main else {}
     obey()
@@ -208,7 +230,8 @@ def end_with_parent() -> None:
 
     It is the one that `start` put into the environment; where there is none nothing is done.
     """
-    if parent := int(os.environ.pop(PARENT, 0)):
+    word = os.environ.pop(PARENT, "")
+    if word.isdigit() and (parent := int(word)) != os.getpid():
         _thread.start_new_thread(_watch, (parent, SAVING))
 
 
@@ -220,10 +243,63 @@ def in_loader(_: int) -> None:
         _thread.start_new_thread(_watch, (parent.pid, 0))
 
 
+def orphaned() -> bool:
+    """Whether this process ends because the one that started it has ended."""
+    return _orphaned
+
+
 def _watch(parent: int, saving: int) -> None:
+    global _orphaned
     while os.getppid() == parent:
         time.sleep(POLL)
+    _orphaned = True
     if saving:
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(saving)
     os._exit(128 + signal.SIGTERM)
+
+
+def hand_on_to_workers(own: bool) -> None:
+    """From here on signals go to all processes below this one that handle them, and this one waits for their end.
+
+    Args:
+        own: whether the processes are a part of this one, so that they end with it, and a signal waits for them to begin.
+    """
+    global _noting
+    _noting = 1
+    if own:
+        os.environ[PARENT] = str(os.getpid())
+        signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)  # which they inherit, until they can obey
+    _thread.start_new_thread(_tell_workers, ())
+
+
+def _tell_workers() -> None:
+    told: set[int] = set()
+    while True:
+        if came := signal.sigtimedwait(ENDING, POLL / 2):
+            _take(came.si_signo)
+        for worker in workers(os.getpid()) - told if _received else ():
+            number = signal.SIGTERM if _received[0] == signal.SIGINT else _received[0]  # not a second Ctrl-C
+            with suppress(ProcessLookupError):
+                os.kill(worker, number)
+            told.add(worker)
+
+
+def workers(root: int) -> set[int]:
+    """The processes below `root` that handle the signals that ask to end; none where the system does not say which."""
+    below, parents = {root}, {}
+    for status in Path("/proc").glob("[0-9]*/status"):
+        with suppress(OSError, ValueError):
+            facts = dict(line.split(":\t", 1) for line in status.read_text().splitlines() if ":\t" in line)
+            parents[int(status.parent.name)] = int(facts["PPid"]), int(facts.get("SigCgt", "0"), 16)
+    while more := {child for child, (parent, _) in parents.items() if parent in below} - below:
+        below |= more
+    wanted = sum(1 << (number - 1) for number in ENDING)
+    return {process for process in below - {root} if parents[process][1] & wanted == wanted}
+
+
+def begin_job() -> None:
+    """Begin a job in a process of a launcher: signals end it, and its sweep's end is its own."""
+    obey()
+    end_with_parent()
+    stop_if_caught()
