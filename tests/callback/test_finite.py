@@ -66,7 +66,7 @@ class Line(Method):
         return loss
 
     def validation_step(self, batch: Tensor, batch_idx: int) -> None:
-        self.log("val/loss", (self.w - 1) ** 2 * self.validation)
+        self.val_losses += torch.stack([(self.w.detach() - 1) ** 2 * self.validation, torch.ones(())])
 
     def train_dataloader(self) -> Any:
         return torch.utils.data.DataLoader(self.data)

@@ -116,6 +116,15 @@ def test_validation_shares_are_disjoint_and_complete_and_in_order():
     assert shares == [list(range(0, N, 2)), list(range(1, N, 2))]
 
 
+@pytest.mark.parametrize("world", [1, 2, 3, 8])
+@pytest.mark.parametrize("n", [1, 2, 5, 12, 13])
+def test_validation_shares_are_equally_long_and_a_sample_counts_in_one_of_them(n, world):
+    shares = [list(module(rank=r, world=world, n=n, batch_size=6).val_dataloader()) for r in range(world)]
+    assert len({tuple(map(len, (batch["index"] for batch in share))) for share in shares}) == 1
+    counted = [[i for i in numbers(share) if i % world == rank] for rank, share in enumerate(shares)]
+    assert counted == [list(range(rank, n, world)) for rank in range(world)]
+
+
 def test_held_out_images_are_disjoint_and_complete_and_never_depend_on_the_seed():
     rest, held = hold_out(numbered(), 6, "data.val_size")
     parts = [part.pixels(range(len(part)))[:, 0, 0, 0].tolist() for part in (rest, held)]

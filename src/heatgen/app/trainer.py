@@ -26,6 +26,7 @@ NOISE = (
     "does not have many workers",
     "LeafSpec",
     "torch.jit",
+    "sync_dist=True",
 )
 
 

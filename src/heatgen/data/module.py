@@ -236,11 +236,16 @@ class DataModule(L.LightningDataModule):
         self.seen, self.seen_at = state_dict["seen"], state_dict["steps"]
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        """The validation images in order, this process's share."""
+        """The validation images in order, this process's share.
+
+        All shares are equally long, as processes go step by step together: image i belongs to process i mod world, and a
+        share that ends early is filled with an image of another process.
+        """
         assert self.trainer is not None
-        share = range(self.trainer.global_rank, len(self.images("val")), self.trainer.world_size)
-        size = max(1, self.batch_size // self.trainer.world_size)
-        batches = [list(share[i : i + size]) for i in range(0, len(share), size)]
+        rank, world, count = self.trainer.global_rank, self.trainer.world_size, len(self.images("val"))
+        share = [i % count for i in range(rank, -(-count // world) * world, world)]
+        size = max(1, self.batch_size // world)
+        batches = [share[i : i + size] for i in range(0, len(share), size)]
         return self._loader(Items(self.images("val"), "val"), batches)
 
     def _loader(self, items: Items, batches: Sampler[list[int]] | list[list[int]]) -> DataLoader[Batch]:

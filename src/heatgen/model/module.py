@@ -77,6 +77,7 @@ class Method(L.LightningModule):
     uses_sampler = True  # whether `generate` calls the sampler
     has_markov_forward = False  # whether reverse steps undo a Markov process, or noises of levels are independent given u_0
     step_loss: Tensor  # the loss of the latest training step, a scalar
+    val_losses: Tensor  # the sum of a validation's losses so far, and how many they are; float64
     noise_last_step = False  # whether the reverse step to t = 0 draws noise too, of `reverse_std`
 
     def __init__(
@@ -304,6 +305,17 @@ class Method(L.LightningModule):
         self.log("train/loss", loss, prog_bar=True, batch_size=len(keys), sync_dist=True)
         return loss
 
+    def on_validation_epoch_start(self) -> None:
+        self.val_losses = torch.zeros(2, dtype=torch.float64, device=self.device)
+
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        losses = self.loss(batch, SampleNoise(batch["key"], self.seed, "validation"))
-        self.log("val/loss", losses.mean(), prog_bar=True, batch_size=len(losses), sync_dist=True)
+        """Add up the losses of this process's own samples; what is there only to fill its share belongs to another."""
+        losses = self.loss(batch, SampleNoise(batch["key"], self.seed, "validation")).double()
+        own = (batch["index"] % self.trainer.world_size == self.trainer.global_rank).to(losses)
+        self.val_losses += torch.stack([losses @ own, own.sum()])
+
+    def on_validation_epoch_end(self) -> None:
+        """val/loss: the mean over all samples, whatever the shares of the processes are."""
+        total = self.trainer.strategy.reduce(self.val_losses, reduce_op="sum")
+        assert isinstance(total, Tensor)
+        self.log("val/loss", (total[0] / total[1]).float(), prog_bar=True)
