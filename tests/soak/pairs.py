@@ -13,7 +13,7 @@ from tests.soak.frame import SMALL, Trial, last, main, once, sentence
 from tests.soak.jobs import Job
 from tests.soak.kills import SWEEP, compare, reference, void
 
-WORDS = (*SMALL, "trainer.max_steps=6", "callback.pictures.every=0")
+WORDS = (*SMALL, "trainer.max_steps=6", "trainer.val_check_interval=6", "callback.pictures.every=0")
 
 
 def pairs(trial: Trial) -> None:
