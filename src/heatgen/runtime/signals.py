@@ -10,6 +10,7 @@ import atexit
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -270,6 +271,9 @@ def hand_on_to_workers(own: bool) -> None:
     if own:
         os.environ[PARENT] = str(os.getpid())
         signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)  # which they inherit, until they can obey
+        command = [sys.executable, "-S", __file__, str(os.getpid())]
+        nowhere = subprocess.DEVNULL
+        subprocess.Popen(command, stdin=nowhere, stdout=nowhere, stderr=nowhere, start_new_session=True)
     _thread.start_new_thread(_tell_workers, ())
 
 
@@ -298,8 +302,24 @@ def workers(root: int) -> set[int]:
     return {process for process in below - {root} if parents[process][1] & wanted == wanted}
 
 
+def sweep_up(parent: int) -> None:
+    """Wait for the end of the parent of this process, and end those of its workers that have not begun to watch it."""
+    while os.getppid() == parent:
+        time.sleep(POLL)
+    time.sleep(SAVING)
+    sign = f"{PARENT}={parent}".encode()
+    for environment in Path("/proc").glob("[0-9]*/environ"):
+        with suppress(OSError):
+            if (process := int(environment.parent.name)) != os.getpid() and sign in environment.read_bytes().split(b"\0"):
+                os.kill(process, signal.SIGKILL)
+
+
 def begin_job() -> None:
     """Begin a job in a process of a launcher: signals end it, and its sweep's end is its own."""
     obey()
     end_with_parent()
     stop_if_caught()
+
+
+if __name__ == "__main__":
+    sweep_up(int(sys.argv[1]))
