@@ -69,7 +69,8 @@ def boolean(key: str, value: object) -> bool:
 def choice(key: str, value: object, options: Sequence[str]) -> str:
     """`value` if it is one of `options`; ConfigError otherwise."""
     if not isinstance(value, str) or value not in options:
-        raise ConfigError(f"{key} must be one of {', '.join(options)}, not {value!r}{did_you_mean(str(value), options)}.")
+        hint = did_you_mean(str(value), options) or "."
+        raise ConfigError(f"{key} must be one of {', '.join(options)}, not {value!r}{hint}")
     return value
 
 

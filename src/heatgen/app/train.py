@@ -130,6 +130,8 @@ def fit(cfg: DictConfig, request: TrainRequest, changes: list[str], note: str) -
     done = f"trained {trainer.global_step} steps" if model.trainable else "nothing to train"
     done += f", {skipped} of them left out as they were not finite" if skipped else ""
     done += f", best val/loss {best:.6g}" if math.isfinite(best) else ""
+    if first and request.trainer.get("profiler"):
+        log.info("profile: %s", ", ".join(map(str, run_dir.glob("fit-profile*.txt"))))
     log.info("%s; next: %s %s", done, call("sample"), typed("run", str(run_dir)))
 
 

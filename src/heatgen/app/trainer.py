@@ -7,11 +7,12 @@ from pathlib import Path
 
 import lightning as L
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.callbacks import ProgressBar, Timer
 from lightning.pytorch.loggers import Logger
 
 from heatgen import check
 from heatgen.app.requests import Options
+from heatgen.app.trainer_options import INSTEAD, check_options, profiler_of
 from heatgen.callback.checkpoints import AtomicIO
 from heatgen.callback.finite import Finite
 from heatgen.callback.validation import Validation
@@ -46,7 +47,12 @@ def make_trainer(
         ConfigError: an option is out of range, or Lightning refuses it.
     """
     options = {key: value for key, value in options.items() if key != "_target_"}
-    options["accelerator"] = launch.pick_accelerator(options["accelerator"])
+    check_options(options)
+    options = {key: value for key, value in options.items() if key not in INSTEAD}
+    options["accelerator"], options["devices"] = launch.placed(options["accelerator"], options["devices"])
+    options["profiler"] = profiler_of(options.get("profiler"), run_dir)
+    if repeated := options.pop("overfit_batches", 0):
+        data.repeated = repeated
     for key in ("val_check_interval", "accumulate_grad_batches", "log_every_n_steps"):
         options[key] = check.integer(f"trainer.{key}", options[key], minimum=1)
     finite = Finite(options.pop("on_nonfinite", "stop"))
@@ -75,7 +81,11 @@ def make_trainer(
         )
     except (ValueError, RuntimeError, TypeError, MisconfigurationException) as error:
         culprits = [f"trainer.{k}={v}" for k, v in options.items() if isinstance(v, str) and v in str(error)]
-        raise ConfigError(f"{(culprits or ['trainer'])[0]} is refused by Lightning: {error}".split("\n")[0]) from error
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{(culprits or ['trainer'])[0]} is refused by Lightning: {reason}") from error
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]  # set by Lightning, declared nowhere
+        if isinstance(callback, Timer) and not callback.time_remaining():
+            raise ConfigError("trainer.max_time leaves no time for a step; give more, as DD:HH:MM:SS.")
     without_signals(trainer)
     return trainer
 

@@ -139,6 +139,7 @@ class DataModule(L.LightningDataModule):
         self.data_dir = str(data_dir)
         self.limit = None if limit is None else check.integer("data.limit", limit, minimum=1)
         self._splits: dict[str, ImageSet] = {}
+        self.repeated = 0  # batches that are trained on again and again, as trainer.overfit_batches has it; 0: the stream
         self.seen, self.seen_at = 0, 0  # samples of the stream that a training had seen when it was resumed, at which step
 
     def read(self, split: str) -> ImageSet:
@@ -216,6 +217,7 @@ class DataModule(L.LightningDataModule):
             trainer.max_steps * accumulate,
             trainer.global_rank,
             trainer.world_size,
+            self.repeated,
         )
         return self._loader(Stream(self.images("train"), self.seed, self.flip, self.augment), steps)
 

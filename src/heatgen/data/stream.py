@@ -106,10 +106,20 @@ class StreamSteps(Sampler[list[int]]):
             on where it was.
         stop: the batch to stop before.
         rank, world: which of how many processes this one is; it takes every world-th position.
+        repeated: the first so many batches come again and again, with the noise of their positions; 0: they do not.
     """
 
-    def __init__(self, batch_size: int, start: Callable[[], tuple[int, int]], stop: int, rank: int = 0, world: int = 1):
+    def __init__(
+        self,
+        batch_size: int,
+        start: Callable[[], tuple[int, int]],
+        stop: int,
+        rank: int = 0,
+        world: int = 1,
+        repeated: int = 0,
+    ):
         self.batch_size, self.start, self.stop, self.rank, self.world = batch_size, start, stop, rank, world
+        self.period = repeated * batch_size
 
     def __len__(self) -> int:
         return self.stop  # of the whole training, also where a resumed run starts later
@@ -117,7 +127,8 @@ class StreamSteps(Sampler[list[int]]):
     def __iter__(self) -> Iterator[list[int]]:
         batch, first = self.start()
         for begin in range(first, first + (self.stop - batch) * self.batch_size, self.batch_size):
-            yield list(range(begin + self.rank, begin + self.batch_size, self.world))
+            positions = range(begin + self.rank, begin + self.batch_size, self.world)
+            yield [p % self.period for p in positions] if self.period else list(positions)
 
 
 def as_it_is(batch: Whatever) -> Whatever:

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 import torch
 import torch.distributed as dist
 from lightning.fabric import Fabric
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from tqdm import tqdm
 
-from heatgen.runtime import launch
+from heatgen.check import ConfigError
 
 if TYPE_CHECKING:
     from lightning.fabric.plugins.precision.precision import _PRECISION_INPUT
@@ -21,27 +22,34 @@ class Devices:
     """The processes that a DeviceRequest asks for, this one among them; sample i belongs to process i mod world.
 
     Args:
-        accelerator: auto, cpu, gpu, as Lightning names them.
+        accelerator: cpu, gpu or cuda, as Lightning names them.
         devices: how many on each machine, a list of them, or auto.
         num_nodes: machines.
         precision: of `autocast`, as Lightning names it.
+
+    Raises:
+        ConfigError: there are no such devices.
     """
 
     def __init__(
         self,
-        accelerator: str = "auto",
+        accelerator: str = "cpu",
         devices: int | str | list[int] = 1,
         num_nodes: int = 1,
         precision: "_PRECISION_INPUT" = "32-true",
     ):
         many = devices not in (1, "1", [0])
-        self.fabric = Fabric(
-            accelerator=launch.pick_accelerator(accelerator),
-            devices=devices,
-            num_nodes=num_nodes,
-            strategy="ddp" if many or num_nodes > 1 else "auto",
-            precision=precision,
-        )
+        try:
+            self.fabric = Fabric(
+                accelerator=accelerator,
+                devices=devices,
+                num_nodes=num_nodes,
+                strategy="ddp" if many or num_nodes > 1 else "auto",
+                precision=precision,
+            )
+        except (ValueError, RuntimeError, TypeError, MisconfigurationException) as error:
+            reason = " ".join(str(error).split()).rstrip(".")
+            raise ConfigError(f"trainer.devices={devices} cannot be had ({reason}); give others.") from error
         self.fabric.launch()
         self.rank, self.world = self.fabric.global_rank, self.fabric.world_size
         self.device = self.fabric.device

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from heatgen import check
 from heatgen.check import ConfigError
 from heatgen.runtime import claim, signals
 from heatgen.runtime.ranks import OWN_CHILD, is_child, is_own_child, rank
@@ -24,34 +25,55 @@ if TYPE_CHECKING:
 
     from heatgen.runtime.devices import Devices
 
-__all__ = ["DeviceRequest", "call", "is_child", "is_own_child", "launch", "pick_accelerator", "rank"]
+__all__ = ["DeviceRequest", "call", "is_child", "is_own_child", "launch", "placed", "rank"]
 TAIL = 15  # lines of a failed process's output that are shown
+ACCELERATORS = ("auto", "cpu", "gpu", "cuda")  # times and bases are float64, which others lack
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "64-true")  # weights of 16 bits would not learn
 
 
 @dataclass(frozen=True)
 class DeviceRequest:
-    """The devices that conf/trainer asks for, on each of `num_nodes` machines; a process for each of them."""
+    """The devices that conf/trainer asks for, on each of `num_nodes` machines; a process for each of them.
+
+    Raises:
+        ConfigError: a value is none of those that Lightning and heatgen have, or there is no GPU.
+    """
 
     accelerator: str = "auto"
     devices: int | str | list[int] = 1
     num_nodes: int = 1
     precision: "_PRECISION_INPUT" = "32-true"
 
+    def __post_init__(self) -> None:
+        check.choice("trainer.accelerator", self.accelerator, ACCELERATORS)
+        check.choice("trainer.precision", self.precision, PRECISIONS)
+        check.integer("trainer.num_nodes", self.num_nodes, minimum=1)
+        count_devices(self.accelerator, self.devices)
+        if self.accelerator in ("gpu", "cuda"):
+            import torch
+
+            if not torch.cuda.is_available():
+                raise ConfigError(f"trainer.accelerator={self.accelerator} finds no CUDA GPU here; use trainer=cpu.")
+
     @property
     def count(self) -> int:
-        """How many processes that means on this machine. ConfigError for `devices` that are no devices."""
+        """How many processes that means on this machine."""
         return count_devices(self.accelerator, self.devices)
 
     def open(self) -> "Devices":
         """The processes, to sample and measure on; this one is one of them."""
         from heatgen.runtime.devices import Devices
 
-        return Devices(self.accelerator, self.devices, self.num_nodes, self.precision)
+        accelerator, devices = placed(self.accelerator, self.devices)
+        return Devices(accelerator, devices, self.num_nodes, self.precision)
 
 
 def count_devices(accelerator: str, devices: object) -> int:
     """How many processes `trainer.devices` means on this machine. ConfigError for what is neither number, list nor auto."""
     if isinstance(devices, (list, tuple)):
+        numbers = {number for number in devices if isinstance(number, int) and not isinstance(number, bool) and number >= 0}
+        if not devices or len(numbers) != len(devices):
+            raise ConfigError(f"trainer.devices={list(devices)} must be different numbers of devices, such as [0,1].")
         return len(devices)
     if devices in ("auto", -1, "-1"):
         import torch
@@ -62,13 +84,13 @@ def count_devices(accelerator: str, devices: object) -> int:
     return int(str(devices))
 
 
-def pick_accelerator(name: str) -> str:
-    """`name`, or for auto a CUDA GPU where there is one and else the CPU (times and bases are float64, which MPS lacks)."""
-    if name != "auto":
-        return name
-    import torch
+def placed(accelerator: str, devices: int | str | list[int]) -> tuple[str, int | str | list[int]]:
+    """What Lightning takes: for auto a CUDA GPU where there is one and else the CPU, whose devices are a number."""
+    if accelerator == "auto":
+        import torch
 
-    return "cuda" if torch.cuda.is_available() else "cpu"
+        accelerator = "cuda" if torch.cuda.is_available() else "cpu"
+    return accelerator, count_devices(accelerator, devices) if accelerator == "cpu" else devices
 
 
 def free_port() -> int:

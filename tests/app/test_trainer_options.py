@@ -1,0 +1,96 @@
+"""Options of lightning.Trainer: each acts or is refused in one sentence, whichever verb is given it."""
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+
+from heatgen.app.trainer_options import INSTEAD, check_options
+from heatgen.check import ConfigError
+from heatgen.data.stream import StreamSteps
+from heatgen.runtime.launch import DeviceRequest, placed
+
+OWN: dict[str, Any] = {"strategy": "auto"}
+
+
+def test_the_table_names_options_of_lightning() -> None:
+    assert set(INSTEAD) <= set(inspect.signature(L.Trainer.__init__).parameters)
+
+
+@pytest.mark.parametrize("key", INSTEAD)
+def test_an_option_that_cannot_act_is_refused_with_what_to_use(key: str) -> None:
+    default = inspect.signature(L.Trainer.__init__).parameters[key].default
+    check_options(OWN | {key: default})
+    with pytest.raises(ConfigError, match=rf"^trainer\.{key}=7 cannot act: .*\.$"):
+        check_options(OWN | {key: 7})
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"strategy": "ddp_spawn"}, r"trainer\.strategy must be one of auto, ddp, .*, not 'ddp_spawn'"),
+        ({"overfit_batchs": 1}, r"trainer\.overfit_batchs is no option of .*; did you mean trainer\.overfit_batches\?"),
+        ({"overfit_batches": 0.5}, r"trainer\.overfit_batches must be a whole number"),
+        ({"limit_val_batches": -1}, r"trainer\.limit_val_batches must be a number of batches"),
+        ({"profiler": "fast"}, r"trainer\.profiler must be one of simple, advanced, pytorch"),
+        ({"detect_anomaly": "yes"}, r"trainer\.detect_anomaly must be true or false"),
+    ],
+)
+def test_a_value_that_is_none_is_refused(wrong: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{sentence}"):
+        check_options(OWN | wrong)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"accelerator": "abc"},
+        {"accelerator": -1000},
+        {"precision": "16-true"},
+        {"precision": "bf16-true"},
+        {"precision": ["a", None]},
+        {"num_nodes": 0},
+        {"devices": [0, 0]},
+        {"devices": []},
+        {"devices": ["a"]},
+    ],
+)
+def test_devices_that_are_none_are_refused_for_every_verb(wrong: dict[str, Any]) -> None:
+    (key,) = wrong
+    with pytest.raises(ConfigError, match=rf"^trainer\.{key}.* must be .*[^.?][.?]$"):
+        DeviceRequest(**wrong)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_one_sentence_for_every_verb() -> None:
+    with pytest.raises(ConfigError, match=r"^trainer\.accelerator=gpu finds no CUDA GPU here; use trainer=cpu\.$"):
+        DeviceRequest("gpu")
+
+
+def test_devices_of_a_cpu_are_counted() -> None:
+    assert [placed("cpu", devices) for devices in ([0], [0, 1], "auto", 3)] == [("cpu", n) for n in (1, 2, 1, 3)]
+
+
+def test_overfit_batches_are_the_first_ones_again_and_again() -> None:
+    steps = list(StreamSteps(4, lambda: (0, 0), 5, rank=1, world=2, repeated=2))
+    assert steps == [[1, 3], [5, 7], [1, 3], [5, 7], [1, 3]]
+
+
+def test_a_profile_a_time_limit_and_one_batch_act(tmp_path: Path) -> None:
+    import csv
+
+    from conftest import call
+
+    small = ["model=supervised", "net=fno", "data=grf", "data.resolution=8", "data.train_size=16", "data.val_size=8"]
+    small += ["data.test_size=8", "data.batch_size=8", "net.width=8", "net.modes=3", "forward.num_levels=5", "evaluate=[]"]
+    small += ["callback=checkpoints", "trainer.accelerator=cpu", "trainer.max_steps=100000", "trainer.log_every_n_steps=1"]
+    acting = ["+trainer.profiler=simple", '+trainer.max_time="00:00:00:02"', "+trainer.overfit_batches=1"]
+    assert call("train", *small, *acting, "optimizer.lr=0", f"hydra.run.dir={tmp_path / 'run'}") == 0
+    assert "run_training_batch" in (tmp_path / "run" / "fit-profile.txt").read_text()
+    rows = list(csv.DictReader((tmp_path / "run" / "metrics.csv").open()))
+    losses = {row["train/loss"] for row in rows} - {""}
+    assert len(losses) == 1 and 2 < len(rows) < 50_000
+    assert (tmp_path / "run" / "checkpoints" / "best.ckpt").is_file()  # a validation at the end
