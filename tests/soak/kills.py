@@ -97,7 +97,7 @@ def training(trial: Trial, name: str = "", more: tuple[str, ...] = (), real: boo
         checkpoints = run / "checkpoints" if trial.rng.random() < 0.5 else None
         job = trial.start("train", *go_on(trial, run, words), real=real)
         who = kill(trial, job, seconds, checkpoints)
-        trial.count(f"{name if real else 'training'} {who} killed" if who else "ended before the kill")
+        trial.count(f"{'two processes,' if real else 'training'} {who} killed" if who else "ended before the kill")
     saved = step(run)
     trial.succeed("train", *go_on(trial, run, words), real=real)
     if step(run) < saved:
@@ -226,7 +226,7 @@ def joblib(trial: Trial) -> None:
 
 def two(trial: Trial) -> None:
     """A training in two processes."""
-    training(trial, "two processes,", TWO, real=True)
+    training(trial, "two", TWO, real=True)
 
 
 if __name__ == "__main__":
