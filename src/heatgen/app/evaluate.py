@@ -1,6 +1,7 @@
 """Measure a run, or a data set alone; see conf/evaluate.yaml."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from hydra.core.hydra_config import HydraConfig
@@ -8,9 +9,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from heatgen.app.build import build_data, build_process, instantiate, locate, options_of_target
 from heatgen.app.job import choices, devices_of, launched, refuse_unread, task_wrapper
-from heatgen.app.load import data_name, moved, open_run
+from heatgen.app.load import data_name, moved, open_run, read_config
+from heatgen.app.recorded import log_result, step_of
 from heatgen.app.requests import FILES, EvaluateRequest, LoadRequest, plain
 from heatgen.check import ConfigError
+from heatgen.runtime import directory
 
 if TYPE_CHECKING:
     from heatgen.metric.context import EvalContext
@@ -50,8 +53,19 @@ def evaluate(cfg: DictConfig) -> None:
             swept = ("delta", delta) if len(request.deltas) > 1 else request.parameter
             variant = request.variant or label
             report(result, request.mode, request.folder, request.runs_dir, name, swept, request.picture, variant)
+            if request.load is not None:
+                words = [request.mode, *([str(variant)] if variant else []), *(["=".join(map(str, swept))] if swept else [])]
+                tell_loggers(request.load, " ".join(words), result.values)
     if devices.first and len(request.deltas) > 1:
         report_sweep("delta", list(request.deltas), results, request.mode, request.folder)
+
+
+def tell_loggers(load: LoadRequest, name: str, values: Mapping[str, float]) -> None:
+    """Add what was measured to the logs of the run's training."""
+    config = read_config(load.run_dir)
+    if any(key != "csv" for key in config.get("logger") or {}):
+        step = step_of(directory.find_checkpoint(load.run_dir, load.checkpoint))
+        log_result(load.run_dir, config, name, values, step)
 
 
 def context_of_run(load: LoadRequest, request: EvaluateRequest, devices: "Devices") -> tuple["EvalContext", str | None]:

@@ -1,5 +1,7 @@
 """logger=mlflow: an MLflow run, in the run folder or on a server."""
 
+import logging
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -30,7 +32,16 @@ class MLflowLog(MLFlowLogger):
 
     @property
     def experiment(self) -> Any:
-        new, client = not self._initialized, super().experiment
+        from mlflow.exceptions import MlflowException
+
+        new = not self._initialized
+        try:
+            client = super().experiment
+        except MlflowException as error:
+            fix = f"; remove {self.file} to start another one" if self._run_id else ""
+            raise ConfigError(
+                f"logger.mlflow.tracking_uri={self._tracking_uri} gives no MLflow run{fix}: {error}."
+            ) from error
         if new and client is not None:
             write_text(self.file, f"{self._run_id}\n")
             client.set_terminated(self._run_id, "RUNNING")  # again, where it had ended
@@ -71,6 +82,10 @@ def mlflow_log(folder: str, experiment_name: str = "heatgen", tracking_uri: str 
         ConfigError: mlflow is not installed.
     """
     place = Path(folder).absolute()
+    logging.getLogger("lightning.pytorch.loggers.mlflow").setLevel(logging.ERROR)  # it warns of every new experiment
+    os.environ.setdefault(
+        "MLFLOW_ALLOW_FILE_STORE", "true"
+    )  # which MLflow 3 refuses otherwise; a database is no part of a run
     try:
         return MLflowLog(
             folder,
