@@ -17,6 +17,7 @@ from heatgen.app.measure import check_evaluate, measure
 from heatgen.app.quoting import typed
 from heatgen.app.requests import TrainRequest, plain
 from heatgen.app.resumed import resumed
+from heatgen.app.search import pruning
 from heatgen.app.trust import named_targets
 from heatgen.check import ConfigError
 from heatgen.metric.result import Result, Value
@@ -101,7 +102,8 @@ def fit(cfg: DictConfig, request: TrainRequest, changes: list[str], note: str) -
                 model.calibrate(data)
         describe = Describe(run_dir, OmegaConf.to_yaml(cfg, resolve=True), request.overrides, data, note)
         loggers = build_loggers(cfg, run_dir) if first else []
-        trainer = make_trainer(request.trainer, run_dir, data, [describe, Record(plain(cfg)), *callbacks.values()], loggers)
+        own = [describe, Record(plain(cfg)), *pruning(run_dir, request.overrides)]
+        trainer = make_trainer(request.trainer, run_dir, data, [*own, *callbacks.values()], loggers)
         refuse_too_late(steps, trainer.max_steps, run_dir, changes)
     if request.resume and model.trainable and checkpoint is None:
         log.info("%s has no checkpoint yet, so it starts again", run_dir)
