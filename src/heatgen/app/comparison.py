@@ -32,16 +32,18 @@ class Comparison(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: object) -> None:
         """Refuse a `publish` that is not a name, before anything is trained."""
         with explained():
+            if config.get("publish") is not None and is_search(config):
+                stop(f"publish={config.publish} is for a sweep, and a search has a page of its own, study.md; remove it.")
             if config.get("publish") is not None:
                 check.name("publish", str(config.publish))
             folders.decide_sweep(config)
             if ranks.rank() == 0:
-                sweep.begin(Path(config.hydra.sweep.dir))
+                sweep.begin(Path(config.hydra.sweep.dir), 0 if is_search(config) else sweep.count(config))
             begin_sweep(config.hydra)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: object) -> None:
         """Compare the runs; one that cannot be compared is a note, as the runs are done."""
-        if ranks.rank() != 0:
+        if ranks.rank() != 0 or is_search(config):
             return
         from heatgen.report.compare import compare
 
@@ -51,6 +53,11 @@ class Comparison(Callback):
             compare([folder], None if publish is None else str(publish), by_sweep=True)
         except ConfigError as error:
             log.warning("Note: the runs cannot be compared: %s", error)
+
+
+def is_search(config: DictConfig) -> bool:
+    """Whether a sweep is a search for hyper-parameters."""
+    return str(config.hydra.sweeper._target_).endswith(".Search")
 
 
 @contextmanager

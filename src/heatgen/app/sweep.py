@@ -1,11 +1,16 @@
 """A sweep that goes on: `-m resume=SWEEP` is what was typed when it began, in its folder, with what is typed now."""
 
 import json
+import math
 import os
 import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig
 
 from heatgen.app.quoting import quoted
 from heatgen.check import ConfigError
@@ -17,14 +22,33 @@ FLAGS = ("-m", "--multirun")
 HARMLESS = r"[\w.+-]*"  # the value of an option of Hydra's that runs nothing
 
 
-def begin(folder: Path) -> None:
-    """Note in a sweep's folder what it is called with; the command that began it stays that of its comparison."""
+def begin(folder: Path, jobs: int) -> None:
+    """Note in a sweep's folder what it is called with; the command that began it stays that of its comparison.
+
+    Args:
+        folder: of the sweep.
+        jobs: how many it has; 0: not known before.
+    """
     path = folder / SWEEP
     words = [word for word in sys.argv[1:] if key_of(word) != "hydra.sweep.dir"]
     again = [*read(folder)["again"], command_line()] if path.is_file() else []
-    write_text(path, json.dumps({"arguments": words, "again": again}, indent=2) + "\n")
+    write_text(path, json.dumps({"arguments": words, "again": again, "jobs": jobs}, indent=2) + "\n")
     if not again:
         write_text(folder / COMMAND, command_line() + "\n")
+
+
+def count(config: DictConfig) -> int:
+    """How many jobs Hydra's own sweeper makes of its arguments; 0 for another sweeper."""
+    sweeper = config.hydra.sweeper
+    if not str(sweeper._target_).endswith(".BasicSweeper"):
+        return 0
+    words = [*(f"{key}={value}" for key, value in (sweeper.params or {}).items()), *config.hydra.overrides.task]
+    overrides = {o.get_key_element(): o for o in OverridesParser.create().parse_overrides(words)}
+    swept = [override for override in overrides.values() if override.is_sweep_override() and override.is_discrete_sweep()]
+    try:
+        return math.prod(len(list(override.sweep_string_iterator())) for override in swept)
+    except (AssertionError, ValueError, HydraException):  # glob(...), of which Hydra's loader knows the options
+        return 0
 
 
 def goes_on(folder: Path) -> bool:

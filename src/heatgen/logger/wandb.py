@@ -11,10 +11,10 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from heatgen import check
 from heatgen.check import ConfigError
+from heatgen.runtime.directory import SWEEP
 from heatgen.runtime.files import write_text
 
 ID = "wandb_id.txt"  # in a run's folder: the id of its W&B run
-SWEEP = "sweep.json"  # in a sweep's folder
 FORBIDDEN = r"[/\\#?%:]"  # in the names of W&B projects and the ids of its runs
 LONGEST = 128  # of both
 
@@ -39,6 +39,7 @@ class WandbLog(WandbLogger):
             if wandb.run is not None:  # one that was left open, which WandbLogger would go on with
                 wandb.finish()
             write_text(self.folder / ID, f"{self._id}\n")
+            self._wandb_init.setdefault("settings", wandb.Settings(quiet=True))
         return super().experiment
 
     @rank_zero_only

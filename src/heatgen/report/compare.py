@@ -21,8 +21,9 @@ from heatgen.check import ConfigError
 from heatgen.report.better import caption
 from heatgen.report.compare_figure import draw
 from heatgen.report.page import markdown_table
-from heatgen.report.rows import Row, conditions_of, errors_over, find_runs, headings_of, references_of, rows_of, variants_of
+from heatgen.report.rows import Row, conditions_of, errors_over, headings_of, references_of, rows_of, variants_of
 from heatgen.report.seeds import groups_of, is_number, over_seeds, with_error
+from heatgen.report.unfinished import finished_runs
 from heatgen.runtime.directory import COMMAND
 from heatgen.runtime.explain import entry
 from heatgen.runtime.files import write_text
@@ -45,9 +46,9 @@ def compare(
         The rows of the table, those of what is known exactly last.
 
     Raises:
-        ConfigError: where there is no run, or one stands twice.
+        ConfigError: where there is no finished run, a sweep is not finished, or a run stands twice.
     """
-    run_dirs = find_runs(folders)
+    run_dirs = finished_runs(folders)
     every, columns = rows_of(run_dirs)
     rows, shown = over_seeds(every, columns)
     owners = [run_dir for run_dir in run_dirs for _ in variants_of(run_dir)]  # of every row

@@ -43,6 +43,14 @@ def words(value: object) -> str:
     return "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
+def number(value: object) -> object:
+    """A choice that is written as a number, as that number."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
 def draw(trials: Sequence[Trial], keys: Sequence[str], objective: str, direction: str, path: Path) -> None:
     """The best value so far against the trials, and the values against each parameter."""
     plt = plots()
@@ -56,9 +64,9 @@ def draw(trials: Sequence[Trial], keys: Sequence[str], objective: str, direction
     axes[0, 0].step([trial["trial"] for trial, _ in valued], best, where="post", color="0.6", label="the best so far")
     for panel, key in zip(axes[0], ("trial", *keys), strict=True):
         for state, marker in (("complete", "o"), ("pruned", "x")):
-            chosen = [(trial[key], value) for trial, value in valued if trial["state"] == state and key in trial]
+            chosen = [(number(trial[key]), value) for trial, value in valued if trial["state"] == state and key in trial]
             panel.plot([x for x, _ in chosen], [y for _, y in chosen], marker, label=state if chosen else None)
-        numbers = [x for trial, _ in valued if isinstance(x := trial.get(key), (int, float))]
+        numbers = [x for trial, _ in valued if isinstance(x := number(trial.get(key)), (int, float))]
         if key != "trial" and len(numbers) > 1 and min(numbers) > 0 and max(numbers) > 20 * min(numbers):
             panel.set_xscale("log")
         panel.set(xlabel=key, ylabel=objective if key == "trial" else "")
