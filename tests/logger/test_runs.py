@@ -15,7 +15,7 @@ TINY = [word for word in TINY if not word.startswith("trainer.max_steps=12")]
 
 
 def leveldb_records(content):
-    """The records of a LevelDB log behind a header of 7 bytes: in blocks of 32 KiB, in pieces of checksum, length and type."""
+    """The records of a LevelDB log behind a header of 7 bytes: blocks of 32 KiB of checksum, length, type and data."""
     place, whole = 7, b""
     while place + 7 <= len(content):
         if 2**15 - place % 2**15 < 7:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
 from heatgen import check
@@ -57,7 +57,7 @@ class Comparison(Callback):
 
 def is_search(config: DictConfig) -> bool:
     """Whether a sweep is a search for hyper-parameters."""
-    return str(config.hydra.sweeper._target_).endswith(".Search")
+    return str(OmegaConf.select(config, "hydra.sweeper._target_")).endswith(".Search")
 
 
 @contextmanager

@@ -39,8 +39,8 @@ def begin(folder: Path, jobs: int) -> None:
 
 def count(config: DictConfig) -> int:
     """How many jobs Hydra's own sweeper makes of its arguments; 0 for another sweeper."""
-    sweeper = config.hydra.sweeper
-    if not str(sweeper._target_).endswith(".BasicSweeper"):
+    sweeper = config.hydra.get("sweeper")
+    if sweeper is None or not str(sweeper._target_).endswith(".BasicSweeper"):
         return 0
     words = [*(f"{key}={value}" for key, value in (sweeper.params or {}).items()), *config.hydra.overrides.task]
     overrides = {o.get_key_element(): o for o in OverridesParser.create().parse_overrides(words)}
