@@ -73,9 +73,10 @@ def resumed(
         if str(override.input_line).lstrip("+") in new:
             choose(cfg, fresh, override)
     changes: dict[str, tuple[object, object]] = {}
-    for key, value, word in leaves([o for o in parsed if o not in chosen]):
+    given = list(leaves([o for o in parsed if o not in chosen]))
+    for key, value, word in given:
         change(cfg, key, value, word, changes)
-    follow(cfg, changes)
+    follow(cfg, changes, [key for key, _, _ in given])
     if "trainer.max_steps" in changes and "trainer.max_epochs" not in changes:
         OmegaConf.update(cfg, "trainer.max_epochs", None)  # which would replace it
     told = ", ".join(f"{key}={after} (was {before})" for key, (before, after) in changes.items())
@@ -175,7 +176,7 @@ def kept(key: str, word: str) -> ConfigError:
     return ConfigError(f"resume keeps the run's own {key}; remove {word}, or start a new run with it.")
 
 
-def follow(cfg: DictConfig, changes: dict[str, tuple[object, object]]) -> None:
+def follow(cfg: DictConfig, changes: dict[str, tuple[object, object]], given: Collection[str]) -> None:
     """Give the new value of a key to those that follow it in conf/, unless the command line or the run had another."""
     for root, followers in FOLLOWERS.items():
         if root not in changes:
@@ -183,7 +184,7 @@ def follow(cfg: DictConfig, changes: dict[str, tuple[object, object]]) -> None:
         before, after = changes[root]
         for key in followers:
             own = select(cfg, key)
-            if key in changes or own is None:
+            if key in given or own is None:
                 continue
             if own == before:
                 new = after
