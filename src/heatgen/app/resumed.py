@@ -105,7 +105,8 @@ def choose(cfg: DictConfig, fresh: DictConfig, override: Override) -> None:
     own = cfg.get(group)
     if group != "sampler" and own is not None:
         content = {name: value if own.get(name) is None else own[name] for name, value in content.items()}
-    OmegaConf.update(cfg, group, of_this_run(content, cfg), merge=False, force_add=True)
+    chosen = None if node is None else of_this_run(content, cfg)
+    OmegaConf.update(cfg, group, chosen, merge=False, force_add=True)
 
 
 def of_this_run(content: object, cfg: DictConfig) -> object:
