@@ -1,8 +1,9 @@
 """A training of one number, broken off and gone on with: the closed form of its steps, what it sees and what it saves."""
 
 import functools
+import re
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from heatgen.app.trainer import make_trainer, quiet_lightning
 from heatgen.callback.checkpoints import Checkpoints
 from heatgen.callback.ema import EMA
 from heatgen.callback.pictures import Pictures
+from heatgen.callback.progress import Progress
 from heatgen.callback.record import Record
 from heatgen.check import ConfigError
 from heatgen.data.images import Pixels
@@ -29,7 +31,14 @@ from heatgen.sampler.ancestral import ancestral
 
 quiet_lightning()
 SHAPE = (1, 2, 2)
-OPTIONS = {"accelerator": "cpu", "devices": 1, "max_epochs": None, "gradient_clip_val": None}
+OPTIONS = {
+    "accelerator": "cpu",
+    "devices": 1,
+    "strategy": "auto",
+    "precision": "32-true",
+    "max_epochs": None,
+    "gradient_clip_val": None,
+}
 OPTIONS |= {"accumulate_grad_batches": 1, "val_check_interval": 3, "log_every_n_steps": 2}
 
 
@@ -183,6 +192,8 @@ def test_epochs_count_the_samples_that_were_seen(tmp_path: Path) -> None:
     fit(tmp_path, Slope(lr=0.1), 3, Checkpoints(), batch_size=4)
     trainer = fit(tmp_path, Slope(lr=0.1), 1, Checkpoints(), batch_size=2, max_epochs=2)
     assert trainer.global_step == 3 + (20 - 12) // 2
+    with pytest.raises(ConfigError, match=r"trainer\.max_epochs=1 is less than the 20 samples that were seen"):
+        fit(tmp_path, Slope(lr=0.1), 1, Checkpoints(), batch_size=2, max_epochs=1)
 
 
 def test_fewer_steps_than_were_done_are_refused(tmp_path: Path) -> None:
@@ -199,6 +210,34 @@ def test_validations_pictures_and_the_bar_count_optimizer_steps(tmp_path: Path, 
     step, loss = lines[0].index("step"), lines[0].index("val/loss")
     assert [int(line[step]) + 1 for line in lines[1:] if line[loss]] == [3, 6, 9, 10]
     assert drawn.steps == [4, 8, 10]
+
+
+def test_the_bar_of_a_resumed_training_shows_all_its_steps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fit(tmp_path, Slope(lr=0.1), 3, Checkpoints(), Progress(1))
+    capsys.readouterr()
+    fit(tmp_path, Slope(lr=0.1), 20, Checkpoints(), Progress(1), accumulate_grad_batches=4)
+    counts = re.findall(r"(\d+)/(\d+) \[", capsys.readouterr().out)
+    assert counts[0] == ("3", "20") and counts[-1] == ("20", "20") and {total for _, total in counts} == {"20"}
+
+
+DAMAGES: dict[str, Callable[[dict[str, Any]], object]] = {
+    "no loops": lambda state: state["loops"].clear(),
+    "another count": lambda state: state.update(global_step=7),
+    "a schedule that is text": lambda state: state.update(lr_schedulers=["x"]),
+    "a best that is text": lambda state: state["callbacks"]["Checkpoints"].update(best="x"),
+    "samples that are text": lambda state: state["DataModule"].update(seen="x"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_what_going_on_reads_is_checked_before(tmp_path: Path, damage: str) -> None:
+    fit(tmp_path, Slope(lr=0.1), 3, Checkpoints())
+    path = tmp_path / "checkpoints" / "last.ckpt"
+    state = torch.load(path, weights_only=True)
+    DAMAGES[damage](state)
+    torch.save(state, path)
+    with pytest.raises(ConfigError, match=r"last\.ckpt does not fit the config\.yaml of its run"):
+        fit(tmp_path, Slope(lr=0.1), 9, Checkpoints())
 
 
 @pytest.mark.parametrize("kill", [False, True])

@@ -87,6 +87,16 @@ def test_averages_count_optimizer_steps_not_batches():
     assert value(ema.averages) == pytest.approx(2 / 11 * 3 / 12, abs=1e-15)
 
 
+def test_averages_that_begin_later_than_the_training_count_their_own_steps():
+    model = toy(1.0)
+    ema = started(model)
+    fill(model, 0.0)
+    ema.on_train_start(SimpleNamespace(global_step=5), model)
+    for step in (5, 5, 6, 6, 7):
+        ema.on_train_batch_end(SimpleNamespace(global_step=step, callbacks=[]), model)
+    assert ema.updates == 2 and value(ema.averages) == pytest.approx(2 / 11 * 3 / 12, abs=1e-15)
+
+
 def test_the_averages_are_lent_and_the_weights_come_back():
     model = toy(1.0)
     ema = started(model)

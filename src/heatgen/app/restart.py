@@ -32,6 +32,7 @@ def restart(path: Path, cfg: DictConfig, model: Method, data: DataModule) -> int
     check_training(state, model, path)
     if not model.trainable:
         return 0
+    check_counts(state, path)
     steps: int = state["global_step"]
     limit = cfg.trainer.max_steps
     if cfg.trainer.get("max_epochs") is None and isinstance(limit, int) and limit < steps:
@@ -39,6 +40,19 @@ def restart(path: Path, cfg: DictConfig, model: Method, data: DataModule) -> int
     data.load_state_dict(samples_seen(state, data, path))
     check_optimizer(state["optimizer_states"][0], model)
     return steps
+
+
+def check_counts(state: Mapping[str, Any], path: Path) -> None:
+    """ConfigError unless a checkpoint says how far the training, its schedule and its best validation are."""
+    try:
+        progress = state["loops"]["fit_loop"]["epoch_loop.automatic_optimization.optim_progress"]
+        whole = progress["optimizer"]["step"]["total"]["completed"] == state["global_step"] >= 0
+        whole = whole and all(isinstance(schedule["last_epoch"], int) for schedule in state["lr_schedulers"])
+        whole = whole and isinstance(state["callbacks"].get("Checkpoints", {"best": 0.0})["best"], float)
+    except (KeyError, TypeError, AttributeError):
+        whole = False
+    if not whole:
+        raise misfit(path, "its counts of steps are not those of a training")
 
 
 def samples_seen(state: Mapping[str, Any], data: DataModule, path: Path) -> dict[str, int]:

@@ -78,7 +78,7 @@ def resumed(
         change(cfg, key, value, word, changes)
     follow(cfg, changes, [key for key, _, _ in given])
     if "trainer.max_steps" in changes and "trainer.max_epochs" not in changes:
-        OmegaConf.update(cfg, "trainer.max_epochs", None)  # which would replace it
+        OmegaConf.update(cfg, "trainer.max_epochs", None, force_add=True)  # which would replace it
     told = ", ".join(f"{key}={after} (was {before})" for key, (before, after) in changes.items())
     return cfg, f"from here on {told}." if told else ""
 

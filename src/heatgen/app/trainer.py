@@ -60,6 +60,8 @@ def make_trainer(
     if epochs is not None:
         batch = data.batch_size * options["accumulate_grad_batches"]
         samples = check.integer("trainer.max_epochs", epochs, minimum=1) * len(data.images("train"))
+        if samples + batch <= data.seen:
+            raise ConfigError(f"trainer.max_epochs={epochs} is less than the {data.seen} samples that were seen; give more.")
         options["max_steps"] = data.seen_at + max(0, -(-(samples - data.seen) // batch))
     options["max_steps"] = check.integer("trainer.max_steps", options["max_steps"], minimum=1)
     if options["gradient_clip_val"] is not None:

@@ -27,9 +27,9 @@ class Progress(TQDMProgressBar):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
-        self.train_progress_bar.reset(trainer.max_steps)
-        self.train_progress_bar.initial = self.train_progress_bar.n = trainer.global_step
-        self.train_progress_bar.set_description("training")
+        bar = self.train_progress_bar
+        bar.total, bar.initial, bar.n = trainer.max_steps, trainer.global_step, trainer.global_step
+        bar.set_description("training")
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: object) -> None:
         step, bar = trainer.global_step, self.train_progress_bar
