@@ -13,6 +13,7 @@ import hydra
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from heatgen import check
+from heatgen.app.initial import freeze
 from heatgen.app.requests import FILES, file_path, plain
 from heatgen.check import ConfigError
 from heatgen.runtime import launch
@@ -165,6 +166,7 @@ def build(cfg: DictConfig) -> tuple["Method", "DataModule"]:
         if sampler is None:
             raise ConfigError(f"{cfg.model._target_} draws with a sampler; choose one with sampler=NAME.")
         check_pair(sampler, model)
+    freeze(model)
     if model.trainable and not any(weights.requires_grad for weights in model.parameters()):
         raise ConfigError(f"{cfg.model._target_} has no weights to train with {cfg.net._target_}; choose another net=.")
     for key, value in model.chosen.items():

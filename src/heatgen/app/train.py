@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from heatgen import check
 from heatgen.app import folders, sweep
 from heatgen.app.build import build, build_callbacks, build_loggers, refuse_blind_net, refuse_unused
+from heatgen.app.initial import frozen_count, start_from
 from heatgen.app.job import choices, devices_of, in_sweep, launched, task_wrapper
 from heatgen.app.measure import check_evaluate, measure
 from heatgen.app.quoting import typed
@@ -38,6 +39,8 @@ def train(cfg: DictConfig) -> float:
                 kept.enter_context(folders.locked(run_dir, in_sweep()))
             check_evaluate(cfg.evaluate)
             cfg, changes, note = going_on(cfg, run_dir, overrides)
+            if cfg.get("init_from") == "latest" and in_sweep():
+                raise ConfigError("init_from=latest would be the job before, in a sweep; give the folder of a run.")
             request = TrainRequest.of(cfg, run_dir, overrides)
         if finished(request, changes):
             log.info("%s has done all its %d steps", run_dir, request.trainer["max_steps"])
@@ -96,6 +99,8 @@ def fit(cfg: DictConfig, request: TrainRequest, changes: list[str], note: str) -
         refuse_blind_net(cfg, model)
         callbacks = build_callbacks(cfg)
         steps = restart(checkpoint, cfg, model, data) if checkpoint is not None else 0
+        if checkpoint is None and cfg.get("init_from") is not None:
+            cfg.init_from = str(start_from(model, cfg.init_from, request.runs_dir))
         if first:
             data.prepare_data()
             if not model.trainable:  # exact answers: refuse now what they cannot do
@@ -105,6 +110,8 @@ def fit(cfg: DictConfig, request: TrainRequest, changes: list[str], note: str) -
         own = [describe, Record(plain(cfg)), *pruning(run_dir, request.overrides)]
         trainer = make_trainer(request.trainer, run_dir, data, [*own, *callbacks.values()], loggers)
         refuse_too_late(steps, trainer.max_steps, run_dir, changes)
+    if model.frozen and cfg.get("init_from") is None and first:
+        log.warning("Note: model.freeze keeps random weights as they were drawn; init_from=RUN has trained ones.")
     if request.resume and model.trainable and checkpoint is None:
         log.info("%s has no checkpoint yet, so it starts again", run_dir)
     started = time.monotonic()
@@ -125,9 +132,10 @@ def fit(cfg: DictConfig, request: TrainRequest, changes: list[str], note: str) -
     skipped = finite.skipped if finite else 0
     if first and directory.trained(run_dir).get("steps", 0) != trainer.global_step:
         parameters = sum(weights.numel() for weights in model.parameters() if weights.requires_grad)
-        result = training_result(
-            best, trainer.global_step, round(saved.seconds if saved else time.monotonic() - started), parameters, skipped
-        )
+        seconds = round(saved.seconds if saved else time.monotonic() - started)
+        result = training_result(best, trainer.global_step, seconds, parameters, skipped)
+        result.facts |= {"initial weights": str(cfg.init_from)} if cfg.get("init_from") is not None else {}
+        result.facts |= {"frozen parameters": frozen_count(model)} if model.frozen else {}
         directory.write_result(run_dir, "train", {"mode": "train"} | result.content())
     done = f"trained {trainer.global_step} steps" if model.trainable else "nothing to train"
     done += f", {skipped} of them left out as they were not finite" if skipped else ""

@@ -2,7 +2,7 @@
 
 import copy
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Self, TypedDict
 
 import lightning as L
@@ -28,6 +28,7 @@ class MethodSettings(TypedDict, total=False):
     warmup_steps: int
     prior_std: float | None
     seed: int
+    freeze: Sequence[str]
 
 
 def warmup_factor(step: int, warmup_steps: int) -> float:
@@ -66,6 +67,7 @@ class Method(L.LightningModule):
         warmup_steps: linear warm-up of the learning rate, in optimizer steps.
         prior_std: the noise on initial states, in units of a pixel; None: the model's own (`initial_std`).
         seed: of all noise.
+        freeze: patterns of the names of weights that are not trained, such as net.encoder.*
 
     Raises:
         ConfigError: a value is out of range.
@@ -89,12 +91,16 @@ class Method(L.LightningModule):
         warmup_steps: int = 0,
         prior_std: float | None = None,
         seed: int = 0,
+        freeze: Sequence[str] = (),
     ):
         super().__init__()
         self.process, self.net, self.sampler, self.make_optimizer = process, net, sampler, optimizer
         self.warmup_steps = check.integer("model.warmup_steps", warmup_steps, minimum=0)
         self.prior_std = None if prior_std is None else check.number("model.prior_std", prior_std, minimum=0)
         self.seed = check.integer("seed", seed, minimum=0)
+        if isinstance(freeze, str) or not all(isinstance(pattern, str) for pattern in freeze or ()):
+            raise ConfigError(f"model.freeze must be a list of names, such as ['net.encoder.*'], not {freeze!r}.")
+        self.frozen = list(freeze or ())
         self.group_options: list[dict[str, Any]] = []  # of the optimizer's groups, as the config has them
         self.chosen: dict[str, str] = {}  # config key -> what the method chose where the config says auto
         self.check_net()
