@@ -1,6 +1,7 @@
 """What a user got wrong in a config: found by looking at the arguments, not at the words of the error."""
 
 import dataclasses
+import importlib.util
 import shlex
 from collections.abc import Sequence
 
@@ -19,6 +20,14 @@ from heatgen.app.requests import GIVEN_BY_RUN, own_of_the_run
 from heatgen.check import did_you_mean
 from heatgen.runtime import explain
 from heatgen.runtime.command import call
+
+PLUGINS = {  # option -> the plugin of Hydra's that it needs
+    "hydra/launcher=joblib": "hydra_joblib_launcher",
+    "hydra/launcher=submitit_local": "hydra_submitit_launcher",
+    "hydra/launcher=submitit_slurm": "hydra_submitit_launcher",
+    "hydra/launcher=ray": "hydra_ray_launcher",
+    "hydra/sweeper=optuna": "hydra_optuna_sweeper",
+}
 
 
 def sentence(error: BaseException) -> str | None:
@@ -62,6 +71,8 @@ def diagnose(
     for override in parsed:
         if override.key_or_group == "hydra.searchpath":
             path = dataclasses.replace(path, more=tuple(options_in(values_of(override)[0])))
+    if lacking := next(filter(None, map(lacking_plugin, parsed)), None):
+        return lacking
     loader = path.loader()
     chosen = [override for override in parsed if options_of(override.key_or_group, loader)]
     alone = any(override.key_or_group == "run" and override.value() is None for override in parsed)
@@ -87,6 +98,17 @@ def diagnose(
         return own_of_the_run(wrong) if of_run else unknown_key(verb, wrong, loader)
     several = next((override for override in parsed if override.is_sweep_override()), None)
     return None if several is None or in_sweep or cfg.hydra.mode == RunMode.MULTIRUN else ambiguous(several)
+
+
+def lacking_plugin(override: Override) -> str | None:
+    """The sentence for a launcher or sweeper whose plugin is not installed; None for anything else."""
+    for value in values_of(override):
+        word = f"{override.key_or_group}={value}"
+        module = PLUGINS.get(word)
+        if module is not None and importlib.util.find_spec(f"hydra_plugins.{module}") is None:
+            fix = f"{word} needs the package {module.replace('_', '-')}: pip install {module.replace('_', '-')}."
+            return "hydra/sweeper=optuna is for Optuna 2; use hparams_search=training." if "optuna" in word else fix
+    return None
 
 
 def ambiguous(override: Override) -> str:

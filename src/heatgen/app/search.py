@@ -84,7 +84,7 @@ class Search(Sweeper):
         if check.boolean("hydra.sweeper.prune", self.prune) and self.objective != "train/val_loss":
             raise ConfigError(f"hydra.sweeper.prune=true is for objective=train/val_loss, not {self.objective}; use false.")
         if importlib.util.find_spec("optuna") is None:
-            raise ConfigError("hparams_search= needs the package optuna: pip install 'heatgen[optuna]'.")
+            raise ConfigError("hparams_search= needs the package optuna: pip install optuna.")
         if ranks.is_child():
             raise ConfigError("A search starts the processes of its trials itself; call it without torchrun or srun.")
 
@@ -184,19 +184,18 @@ def distribution(override: Override) -> "BaseDistribution":
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     value = override.value()
-    if isinstance(value, RangeSweep):
-        start, stop, step = value.start, value.stop, value.step
-        if all(isinstance(x, int) for x in (start, stop, step)):
-            return IntDistribution(
-                int(start), int(start) + (int(stop) - 1 - int(start)) // int(step) * int(step), step=int(step)
-            )
+    if isinstance(value, RangeSweep) and override.is_range_sweep():
+        steps = value.range()
+        if isinstance(steps, range) and len(steps) > 1:
+            return IntDistribution(steps[0], steps[-1], step=steps.step)
     if isinstance(value, IntervalSweep):
-        low, high, is_log = value.start, value.end, "log" in value.tags
+        low, high = value.start, value.end
+        assert low is not None and high is not None, "Hydra's grammar has both"
         try:
             if isinstance(low, int) and isinstance(high, int):
-                return IntDistribution(low, high, log=is_log)
-            return FloatDistribution(float(low), float(high), log=is_log)
-        except (ValueError, TypeError) as error:
+                return IntDistribution(low, high, log="log" in value.tags)
+            return FloatDistribution(float(low), float(high), log="log" in value.tags)
+        except ValueError as error:
             raise ConfigError(f"{override.input_line} is no interval to search ({error}).") from error
     return CategoricalDistribution(list(override.sweep_string_iterator()))
 
@@ -241,7 +240,8 @@ def tell(study: "Study", number: int, job: JobReturn, objective: str) -> None:
 def value_of(trial: "FrozenTrial") -> float | None:
     """The value of a trial; that of its last validation where it was pruned."""
     last = max(trial.intermediate_values, default=None)
-    return trial.value if trial.value is not None or last is None else trial.intermediate_values[last]
+    found: float | None = trial.value if trial.value is not None or last is None else trial.intermediate_values[last]
+    return found
 
 
 def pruning(run_dir: Path, overrides: Sequence[str]) -> "list[L.Callback]":

@@ -94,4 +94,4 @@ def mlflow_log(folder: str, experiment_name: str = "heatgen", tracking_uri: str 
             tracking_uri=tracking_uri or (place / "mlruns").as_uri(),
         )
     except ModuleNotFoundError as error:
-        raise ConfigError("logger=mlflow needs the package mlflow-skinny: pip install 'heatgen[mlflow]'.") from error
+        raise ConfigError("logger=mlflow needs the package mlflow-skinny: pip install mlflow-skinny.") from error
