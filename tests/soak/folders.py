@@ -119,7 +119,7 @@ def stripped(content: object) -> object:
 
 def passing(key: str) -> bool:
     """Whether a key says how long something took, or where it was."""
-    return any(word in PASSING for word in (key, key.rpartition("/")[2])) or key.endswith("_seconds")
+    return any(word in PASSING for word in (key, key.rpartition("/")[2])) or key.endswith(("_seconds", "seconds_se"))
 
 
 def compare(one: object, two: object, place: str) -> Iterator[str]:

@@ -140,11 +140,15 @@ def main(name: str, doc: str | None, trial: Callable[[Trial], None], count: int 
     seed = int(time.time()) % 100000 if options.seed is None else options.seed
     work = options.work or Path(tempfile.mkdtemp(prefix=f"soak_{name}_"))
     jobs.warm()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # also of a `timeout`: what was counted so far is said
     counts, bad, started = Counter[str](), 0, time.monotonic()
     for number in range(options.count) if options.trial is None else (options.trial,):
         if options.minutes and time.monotonic() - started > 60 * options.minutes:
             break
-        faults = attempt(trial, seed, number, work, counts)
+        try:
+            faults = attempt(trial, seed, number, work, counts)
+        except KeyboardInterrupt:
+            break
         if faults:
             again = f"python -m tests.soak.{name} --seed {seed} --trial {number}"
             print("\n".join([f"BAD {again}   (see {work / str(number)})", *(f"    {line}" for line in faults)]), flush=True)

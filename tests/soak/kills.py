@@ -20,7 +20,10 @@ TRAININGS = {  # different models, data and things that a checkpoint has to hold
     "smdp": ("model=smdp", "data=grf", "data.resolution=8", "data.train_size=64", "data.val_size=16", "data.test_size=16"),
     "np": (
         "model=np",
-        "net=grid_conv_np",
+        "net=cnp",
+        "net.width=8",
+        "net.hidden=16",
+        "data.batch_size=8",
         "forward.num_levels=19",
         "data=hot_spots",
         "data.train_size=64",
