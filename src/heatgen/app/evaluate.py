@@ -63,9 +63,10 @@ def evaluate(cfg: DictConfig) -> None:
 def tell_loggers(load: LoadRequest, name: str, values: Mapping[str, float]) -> None:
     """Add what was measured to the logs of the run's training."""
     config = read_config(load.run_dir)
-    if any(key != "csv" for key in config.get("logger") or {}):
+    loggers = config.get("logger")
+    if isinstance(loggers, DictConfig) and any(key != "csv" for key in loggers):
         step = step_of(directory.find_checkpoint(load.run_dir, load.checkpoint))
-        log_result(load.run_dir, config, name, values, step)
+        log_result(load.run_dir, config, name, values, step, load.trust)
 
 
 def context_of_run(load: LoadRequest, request: EvaluateRequest, devices: "Devices") -> tuple["EvalContext", str | None]:
