@@ -2,6 +2,7 @@
 
 import difflib
 import math
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -74,6 +75,14 @@ def choice(key: str, value: object, options: Sequence[str]) -> str:
     return value
 
 
+def memory(key: str, value: int, each: int) -> None:
+    """ConfigError where `value` things of `each` bytes are more than this machine's memory: said before they are made."""
+    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if value * each > whole:
+        sizes = f"{value * each / 2**30:.3g} GiB and this machine has {whole / 2**30:.3g}"
+        raise ConfigError(f"{key}={value} needs {sizes}; use {key}={whole // each // 2} or fewer.")
+
+
 def name(key: str, value: object, parts: bool = False) -> str:
     """`value` as the name of a file or folder that stays where it is put; ConfigError otherwise.
 
@@ -129,6 +138,13 @@ def tensors_in(content: object) -> "Iterator[tuple[str, Tensor]]":
             seen.add(id(value))
             items = list(value.items() if isinstance(value, Mapping) else enumerate(value))
             stack += [(f"{name}.{key}" if name else str(key), one) for key, one in reversed(items)]
+
+
+def first_nonfinite_weight(checkpoint: Mapping[str, object]) -> str | None:
+    """The name of the first tensor with NaN or inf of what a model is; a callback may have its reasons to keep one."""
+    callbacks = checkpoint.get("callbacks")
+    own = {"EMA": callbacks["EMA"]} if isinstance(callbacks, Mapping) and "EMA" in callbacks else {}
+    return first_nonfinite({**checkpoint, "callbacks": own})
 
 
 def first_nonfinite(content: object) -> str | None:

@@ -178,4 +178,5 @@ def test_a_pipe_or_folder_in_place_of_a_file_is_not_waited_for(
     (own_run / name).unlink()
     make(own_run / name)
     assert refused("sample", f"run={own_run}")
-    assert refused("train", f"resume={own_run}")
+    if name == "config.yaml":  # a training that is done reads no checkpoint
+        assert refused("train", f"resume={own_run}")

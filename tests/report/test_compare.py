@@ -19,6 +19,7 @@ from heatgen.check import ConfigError
 from heatgen.report import compare, compare_figure
 from heatgen.report.better import better
 from heatgen.report.rows import find_runs, rows_of
+from heatgen.runtime.explain import entry
 
 BITS, KEPT = "nll_bound", "information_last"
 BITS_HEADING = "NLL bound [bits/dim]"
@@ -292,7 +293,7 @@ def test_without_a_run_there_is_one_sentence(tmp_path, capsys, monkeypatch):
         compare.compare([tmp_path], None)
     monkeypatch.setattr(sys, "argv", ["compare", str(tmp_path)])
     with pytest.raises(SystemExit) as stop:
-        compare.main()
+        entry(compare.main)
     assert stop.value.code == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("Error: There is no run in ")
@@ -374,3 +375,43 @@ def test_a_variant_goes_from_the_command_line_into_the_comparison(own_run, capsy
     rows, shown = rows_of([own_run])
     assert [row["variant"] for row in rows] == ["fine", "2"] and shown[:3] == ["run", "variant", "parametrisation"]
     assert all("val_loss" in row and KEPT in row for row in rows)
+
+
+DAMAGES = {
+    "evaluation/elbo_x.json": [
+        '{"mode": "elbo", "val',
+        "[]",
+        "3",
+        '{"mode": 3}',
+        '{"mode": "a", "values": [1]}',
+        "[" * 100000,
+    ],
+    "overrides.txt": ["a='b", "\udcff"],
+    "config.yaml": ["[1]", "model: [1]", "a: &a [1]\nb: *a", "seed: \udcff"],
+}
+
+
+@pytest.mark.parametrize(("name", "content"), [(name, content) for name, all in DAMAGES.items() for content in all])
+def test_a_damaged_file_of_a_run_is_named(tmp_path, name, content):
+    run = tmp_path / "run"
+    (run / "evaluation").mkdir(parents=True)
+    (run / "config.yaml").write_text("seed: 1\n")
+    (run / name).write_text(content, errors="surrogateescape")
+    with pytest.raises(ConfigError, match=rf"{name} (cannot be read|repeats)"):
+        compare.compare([run], None)
+
+
+def test_empty_overrides_are_none_and_a_pipe_is_not_waited_for(tmp_path):
+    run = tmp_path / "run"
+    (run / "evaluation").mkdir(parents=True)
+    (run / "config.yaml").write_text("seed: 1\n")
+    (run / "overrides.txt").touch()
+    assert compare.compare([run], None)
+    os.mkfifo(run / "evaluation" / "elbo_x.json")
+    with pytest.raises(ConfigError, match="it is no file"):
+        compare.compare([run], None)
+
+
+def test_a_page_stays_in_its_folder(tmp_path):
+    with pytest.raises(ConfigError, match="publish must be a name"):
+        compare.compare([tmp_path], "../../x")

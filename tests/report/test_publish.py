@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from heatgen.check import ConfigError
 from heatgen.report import publish
 from heatgen.runtime import directory
+from heatgen.runtime.explain import entry
 
 
 def test_a_table_has_one_row_a_measurement_and_the_newest_of_equal_ones(
@@ -44,6 +46,30 @@ def test_results_that_are_not_there_get_one_sentence(
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["publish", "nothing", "--runs-dir", str(tmp_path)])
     with pytest.raises(SystemExit) as stop:
-        publish.main()
+        entry(publish.main)
     assert stop.value.code == 1
     assert "measure with experiment_name=nothing first" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "a,b\n1,2\n",
+        "time,run,mode,facts,command,metric,value\nx,y\n",
+        "\x00\x00\x00\n\x00",
+        "\udcff\udcfe",
+        'a,"' + "x" * 200000,
+    ],
+)
+def test_a_table_that_is_none_is_named(tmp_path, content):
+    path = tmp_path / "trial.csv"
+    path.write_text(content, errors="surrogateescape")
+    with pytest.raises(ConfigError, match=r"trial\.csv (cannot be read|is no whole row)"):
+        publish.measurements(path)
+
+
+@pytest.mark.parametrize("words", [["../x"], ["/tmp/x"], ["trial", "../../x"], ["trial", "a/b"]])
+def test_a_table_stays_in_its_folder(words, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["publish", *words, "--runs-dir", str(tmp_path)])
+    with pytest.raises(ConfigError, match="must be a name"):
+        publish.main()

@@ -120,3 +120,17 @@ def test_a_run_that_goes_on_with_other_images_says_so(tmp_path):
     assert json.loads((tmp_path / "data.json").read_text()) == more
     (tmp_path / "data.json").write_text("[1, 2")
     assert directory.describe_data(tmp_path, facts) is None
+
+
+@pytest.mark.parametrize("make", ["fifo", "loop", "zero", "foreign", "bytes"])
+def test_a_table_of_results_that_is_none_is_named_and_not_added_to(tmp_path, make):
+    path = tmp_path / "results" / "trial.csv"
+    path.parent.mkdir()
+    if make == "fifo":
+        os.mkfifo(path)
+    elif make in ("loop", "zero"):
+        path.symlink_to(path if make == "loop" else "/dev/zero")
+    else:
+        path.write_bytes(b"a,b\n1,2\n" if make == "foreign" else bytes(range(256)))
+    with pytest.raises((ConfigError, OSError), match=r"trial\.csv"):
+        directory.append_results(str(tmp_path), "trial", [{"run": "a", "metric": "b", "value": 1.0}])

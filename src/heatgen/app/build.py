@@ -118,7 +118,7 @@ def build_data(node: DictConfig) -> "DataModule":
     What it recommends to other groups is not its own concern.
     """
     for key in FILES[:2]:
-        if node.get(key) is not None:
+        if node.get(key) is not None or (key == "data_dir" and key in node):
             node[key] = file_path(f"data.{key}", node[key])
     settings = {key: value for key, value in plain(node).items() if key != "recommended"}
     data: DataModule = instantiate(OmegaConf.create(settings))

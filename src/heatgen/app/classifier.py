@@ -5,7 +5,6 @@ A small convolutional network learns the labels of a data set; its weights go to
 
 import argparse
 import os
-import sys
 from pathlib import Path
 
 import torch
@@ -56,16 +55,12 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the weights and the order (default 0)")
     parser.add_argument("--data-dir", default=os.environ.get("HEATGEN_DATA", "data"), help="where data sets are")
     options = parser.parse_args()
-    try:
-        data = make_data(options.data, options.data_dir)
-        epochs = default_epochs(len(data.images("train"))) if options.epochs is None else options.epochs
-        path, seed = weights_file(options.data_dir, options.data), check.integer("--seed", options.seed, minimum=0)
-        check_writable(path)
-        state = train(data, check.integer("--epochs", epochs, minimum=1), seed)
-        save(path, state)
-    except ConfigError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        sys.exit(1)
+    data = make_data(options.data, options.data_dir)
+    epochs = default_epochs(len(data.images("train"))) if options.epochs is None else options.epochs
+    path, seed = weights_file(options.data_dir, options.data), check.integer("--seed", options.seed, minimum=0)
+    check_writable(path)
+    state = train(data, check.integer("--epochs", epochs, minimum=1), seed)
+    save(path, state)
     print(f"test accuracy {state['accuracy']:.4f}; written: {path}")
 
 

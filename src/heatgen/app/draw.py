@@ -136,6 +136,7 @@ def draw(model: Method, data: DataModule, devices: Devices, root: Path, request:
         "initial": (n, C, H, W) float32, "settings"}.
     """
     n = request.num_points if request.interpolate else request.n or usual_n(model.process.shape)
+    check.memory("num_points" if request.interpolate else "n", n, 8 * math.prod(model.process.shape))
     film = Film(model.process.num_levels, n)
     samples, initial = draw_samples(model, data, devices, request, n, film)
 

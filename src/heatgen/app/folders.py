@@ -9,6 +9,7 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, read_write
 
+from heatgen import check
 from heatgen.app.quoting import quoted, typed
 from heatgen.check import ConfigError
 from heatgen.runtime import claim, directory, ranks
@@ -31,6 +32,13 @@ def decided(config: DictConfig) -> Iterator[None]:
         HydraConfig.instance().cfg = before
 
 
+def check_names(config: DictConfig) -> None:
+    """ConfigError for a name that leaves its folder, before anything is made there."""
+    for key in ("name", "experiment_name", "data_name"):
+        if config.get(key) is not None:
+            check.name(key, str(config[key]), parts=True)
+
+
 def decide_run(config: DictConfig) -> None:
     """Put the folder of a training into Hydra's config, claimed where it is a new one.
 
@@ -40,6 +48,7 @@ def decide_run(config: DictConfig) -> None:
     if ranks.is_own_child():  # the folder is on its command line
         return
     with decided(config):
+        check_names(config)
         folder = ranks.told(lambda: str(run_folder(config)))
     set_folder(config, "run", folder)
 
@@ -79,6 +88,7 @@ def decide_sweep(config: DictConfig) -> None:
         ConfigError: another process does the sweep that is there.
     """
     with decided(config):
+        check_names(config)
         folder = ranks.told(lambda: str(sweep_folder(config)))
     set_folder(config, "sweep", folder)
     with read_write(config.hydra):

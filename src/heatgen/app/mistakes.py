@@ -34,6 +34,8 @@ def sentence(error: BaseException) -> str | None:
     """The sentence for an error of a job: a user's mistake, or the first line of what Hydra or OmegaConf say."""
     if found := explain.explain(error):
         return found
+    if isinstance(error, RuntimeError) and "conditioned on metric" in str(error):  # EarlyStopping and its like
+        return str(error).split("\n")[0]
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         return str(error).splitlines()[0] if str(error) else sentence(error.__cause__ or ValueError())
     return None

@@ -24,6 +24,13 @@ class SamplerRequest:
 
     node: Options
 
+    @classmethod
+    def of(cls, node: object) -> "SamplerRequest":
+        """That of a config's node `sampler`. ConfigError where it names none."""
+        if not isinstance(node, DictConfig) or not isinstance(node.get("_target_"), str):
+            raise ConfigError("sampler has options and no name; choose sampler=NAME too, or remove them.")
+        return cls(plain(node))
+
     def words(self) -> list[str]:
         """Its name, and key=value for each option that is not the default."""
         from heatgen.app.build import locate
@@ -52,9 +59,11 @@ class LoadRequest:
     def of(cls, cfg: DictConfig) -> "LoadRequest":
         """That of a config of sample or evaluate."""
         check.choice("weights", cfg.weights, ("ema", "raw"))
-        sampler = None if cfg.get("sampler") is None else SamplerRequest(plain(cfg.sampler))
+        sampler = None if cfg.get("sampler") is None else SamplerRequest.of(cfg.sampler)
         delta = None if OmegaConf.is_list(cfg.delta) else cfg.delta
-        run_dir = directory.find_run(str(cfg.run), cfg.runs_dir, trained=True)
+        if not isinstance(cfg.run, (str, int, float)):
+            raise ConfigError(f"run={cfg.run} is no run; give its folder, or run=latest.")
+        run_dir = directory.find_run(str(cfg.run), folder_of("runs_dir", cfg.runs_dir), trained=True)
         words = (str(cfg.checkpoint), cfg.weights, delta, cfg.delta_mode, cfg.prior_std)
         return cls(run_dir, *words, sampler, files_of(cfg.get("data")), check.boolean("trust", cfg.trust))
 
@@ -140,13 +149,13 @@ class EvaluateRequest:
             raise ConfigError(f"delta={list(deltas)} must be a list of numbers, such as [0.01,0.0125].")
         for delta in deltas:
             check.number("delta", delta, minimum=0)
-        if cfg.picture is not None and Path(cfg.picture).suffix not in (".png", ".jpg"):
+        if cfg.picture is not None and Path(str(cfg.picture)).suffix not in (".png", ".jpg"):
             raise ConfigError(f"picture={cfg.picture} must end in .png or .jpg.")
         name = None if choices.get("data") is None else str(choices["data"])
         load = None if alone else LoadRequest.of(cfg)
         return cls(
             load=load,
-            folder=Path(cfg.runs_dir) / f"data-{name}" if load is None else load.run_dir,
+            folder=Path(folder_of("runs_dir", cfg.runs_dir)) / f"data-{name}" if load is None else load.run_dir,
             mode=str(choices["mode"]),
             data_name=name,
             n=cfg.n,
@@ -154,7 +163,7 @@ class EvaluateRequest:
             batch_size=check.integer("batch_size", cfg.batch_size, minimum=1),
             deltas=deltas,
             parameter=parameter_of(cfg),
-            runs_dir=cfg.runs_dir,
+            runs_dir=folder_of("runs_dir", cfg.runs_dir),
             experiment_name=None
             if cfg.experiment_name is None
             else check.name("experiment_name", str(cfg.experiment_name), True),
@@ -179,15 +188,15 @@ class TrainRequest:
     def of(cls, cfg: DictConfig, run_dir: Path, overrides: list[str]) -> "TrainRequest":
         """That of the config of a run, in a folder, started with these overrides."""
         for key in ("experiment_name", "data_name", "name"):
-            if cfg.get(key) is not None:
-                check.name(key, str(cfg[key]), parts=True)
+            if key in cfg and (key == "name" or cfg[key] is not None):
+                check.name(key, "" if cfg[key] is None else str(cfg[key]), parts=True)
         wanted = cfg.get("evaluate")  # a run of before there was this key has none
         return cls(
             run_dir=run_dir,
             overrides=tuple(overrides),
             resume=bool(cfg.resume),
             seed=check.seed("seed", cfg.seed),
-            runs_dir=str(cfg.runs_dir),
+            runs_dir=folder_of("runs_dir", cfg.runs_dir),
             trainer=plain(cfg.trainer),
             evaluate=None if wanted is None else tuple(map(str, wanted)),
         )
@@ -214,8 +223,15 @@ def file_path(key: str, value: object) -> str:
     """The path that a key names, absolute, with ~ written out. ConfigError where it is no text."""
     if isinstance(value, str) and value:
         return str(Path(value).expanduser().absolute())
-    fix = f"a folder of that name is written {typed(key, str(value))}" if str(value) else "give the folder"
+    fix = f"a folder of that name is written {typed(key, str(value))}" if value not in (None, "") else "give the folder"
     raise ConfigError(f"{key}={value} is not a path; {fix}.")
+
+
+def folder_of(key: str, value: object) -> str:
+    """The folder that a key names. ConfigError where it names none."""
+    if isinstance(value, (str, int, float)) and not isinstance(value, bool) and str(value):
+        return str(value)
+    raise ConfigError(f"{key}={value} is no folder; give one, or remove {key}=.")
 
 
 def one_line(key: str, text: str) -> str:

@@ -66,6 +66,10 @@ def make_trainer(
     options["max_steps"] = check.integer("trainer.max_steps", options["max_steps"], minimum=1)
     if options["gradient_clip_val"] is not None:
         check.number("trainer.gradient_clip_val", options["gradient_clip_val"], minimum=0)
+    if any(word in str(options.get("strategy")) for word in ("spawn", "fork", "notebook")):
+        raise ConfigError(
+            f"trainer.strategy={options['strategy']} starts processes itself, as heatgen does; use trainer=ddp."
+        )
     try:
         trainer = L.Trainer(
             **options,

@@ -33,7 +33,7 @@ class AtomicIO(TorchCheckpointIO):
             ConfigError: a tensor holds NaN or inf, or it cannot be written; the old file is as it was.
         """
         target = Path(path)
-        if bad := check.first_nonfinite(checkpoint):
+        if bad := check.first_nonfinite_weight(checkpoint):
             raise ConfigError(f"{target} is not written, as {bad} holds NaN or inf; look at the data and the options.")
         try:
             with atomic_path(target) as beside, open(beside, "wb") as file:

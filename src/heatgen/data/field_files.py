@@ -229,13 +229,15 @@ def reserve(path: Path, names: Iterable[str], count: int, resolution: int, dtype
     early.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     early.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
     with h5py.File(path, "w") as file:
-        sets = [file.create_dataset(name, (resolution, resolution), dtype, dcpl=early).id.get_offset() for name in names]
-        if not sets:
+        places: Sequence[int] = [
+            file.create_dataset(name, (resolution, resolution), dtype, dcpl=early).id.get_offset() for name in names
+        ]
+        if not places:
             whole = file.create_dataset("fields", (count, resolution, resolution), dtype, dcpl=early)
-            sets = range(whole.id.get_offset(), whole.id.get_offset() + count * size, size)
+            places = range(whole.id.get_offset(), whole.id.get_offset() + count * size, size)
         file.attrs.update(facts | {"resolution": resolution, "mean": 0.0, "std": 0.0})
     take_room(path, path.stat().st_size)
-    return sets
+    return places
 
 
 def take_room(path: Path, size: int) -> None:

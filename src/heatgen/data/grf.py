@@ -92,6 +92,8 @@ class GRF(DataModule):
         self.resolution = check.integer("data.resolution", resolution, minimum=2)
         sizes = zip(SPLITS, (train_size, val_size, test_size), strict=True)
         self.sizes = {split: check.integer(f"data.{split}_size", size, minimum=1) for split, size in sizes}
+        for split, size in self.sizes.items() if path is None else ():
+            check.memory(f"data.{split}_size", size, 8 * self.resolution**2)
         self.data_seed = check.integer("data.data_seed", data_seed, minimum=0)
         self.path = None if path is None else Path(str(path)).expanduser().absolute()
         if self.n * math.log10(self.resolution) > LARGEST:

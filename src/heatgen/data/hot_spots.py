@@ -150,6 +150,8 @@ class HotSpotFields(DataModule):
         n = check.integer("data.resolution", resolution, minimum=2)
         sizes = zip(SPLITS, (train_size, val_size, test_size), strict=True)
         self.sizes = {split: check.integer(f"data.{split}_size", size, minimum=1) for split, size in sizes}
+        for split, size in self.sizes.items():
+            check.memory(f"data.{split}_size", size, 8 * n**2)
         self.data_seed = check.integer("data.data_seed", data_seed, minimum=0)
         if self.spec.shape != (1, n, n):
             raise ConfigError(
@@ -162,6 +164,8 @@ class HotSpotFields(DataModule):
         warm, hot = pair("data.amplitude", amplitude, lambda key, value: check.number(key, value, above=0))
         blur = check.number("data.smoothing", smoothing, minimum=0)
         count = pair("data.spots", spots, positive)
+        if count[1] > n * n:
+            raise ConfigError(f"data.spots must be at most {n * n}, one a pixel of data.resolution = {n}, not {count[1]}.")
         self.law = HotSpots(n, tuple(range(smallest, largest + 1)), (warm, hot), blur, count)
         self.spec = DataSpec(self.spec.shape, (0.0, hot), bits=None, spots=self.law)
 

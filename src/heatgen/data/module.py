@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Required, TypedDict
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("heatgen")
 SPLITS = ("train", "val", "test")
+WORKERS = 256  # loading processes, at most
 LAWS = ("check", "assume", "measure", "none")
 
 
@@ -129,7 +131,10 @@ class DataModule(L.LightningDataModule):
         super().__init__()
         self.spec = DataSpec(check.shape("data.shape", shape))
         self.batch_size = check.integer("data.batch_size", batch_size, minimum=1)
+        check.memory("data.batch_size", self.batch_size, 4 * math.prod(self.spec.shape))
         self.num_workers = check.integer("data.num_workers", num_workers, minimum=0)
+        if self.num_workers > WORKERS:
+            raise ConfigError(f"data.num_workers must be at most {WORKERS}, not {self.num_workers}.")
         self.flip = check.boolean("data.flip", flip)
         self.augment = check.boolean("data.augment", augment)
         if self.augment and self.spec.shape[-2:-1] != self.spec.shape[-1:]:

@@ -52,6 +52,8 @@ class Points(DataModule):
         self.dimension = check.integer("data.dimension", dimension, minimum=1)
         sizes = zip(SPLITS, (train_size, val_size, test_size), strict=True)
         self.sizes = {split: check.integer(f"data.{split}_size", size, minimum=1) for split, size in sizes}
+        for split, size in self.sizes.items():
+            check.memory(f"data.{split}_size", size, 8 * self.dimension)
         self.data_seed = check.integer("data.data_seed", data_seed, minimum=0)
         if self.spec.shape != (1, 1, self.dimension):
             raise ConfigError(f"data.shape = {list(self.spec.shape)} must be [1, 1, {self.dimension}] for points of R^d.")

@@ -20,6 +20,7 @@ from heatgen.forward import validation
 from heatgen.noise import SampleNoise
 
 TYPICAL_STD = 0.25  # of a pixel of an image in [0, 1]; used to judge whether level K destroys anything, not in the law
+MOST_LEVELS = 100_000  # each of which is looked at before a training
 
 
 def derivative(function: Callable[[Tensor], Tensor], t: Tensor) -> tuple[Tensor, Tensor]:
@@ -47,6 +48,8 @@ class ForwardProcess(nn.Module):
     def __init__(self, shape: tuple[int, ...], times: Tensor, basis: Basis | None = None):
         super().__init__()
         self.shape = check.shape("data.shape", shape)
+        if len(times) - 1 > MOST_LEVELS:
+            raise ConfigError(f"forward.num_levels must be at most {MOST_LEVELS}, not {len(times) - 1}.")
         self.basis = basis or Pixel()
         self.register_buffer("times", times.double(), persistent=False)
 

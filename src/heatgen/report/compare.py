@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from heatgen.check import ConfigError
+from heatgen import check
 from heatgen.report.better import caption
 from heatgen.report.compare_figure import draw
 from heatgen.report.page import markdown_table
@@ -26,7 +26,7 @@ from heatgen.report.seeds import groups_of, is_number, over_seeds, with_error
 from heatgen.report.unfinished import finished_runs
 from heatgen.runtime.directory import COMMAND
 from heatgen.runtime.explain import entry
-from heatgen.runtime.files import write_text
+from heatgen.runtime.files import read_small, write_text
 
 MARKS = "A broken line is what is known exactly; a number behind an arrow is beyond the axis."  # of a figure
 
@@ -46,8 +46,10 @@ def compare(
         The rows of the table, those of what is known exactly last.
 
     Raises:
-        ConfigError: where there is no finished run, a sweep is not finished, or a run stands twice.
+        ConfigError: where there is no finished run, a sweep is not finished, a run stands twice, or a file of one is damaged.
     """
+    if publish is not None:
+        check.name("publish", publish)
     run_dirs = finished_runs(folders)
     every, columns = rows_of(run_dirs)
     rows, shown = over_seeds(every, columns)
@@ -57,7 +59,7 @@ def compare(
     rows, pictured_by = [*rows, *references], [*pictured, *[None] * len(references)]
     headings = headings_of(run_dirs)
     files = {"": rows} | ({"_seeds": every} if "seeds" in shown else {})
-    calls = [(folder / COMMAND).read_text().strip() for folder in folders if (folder / COMMAND).is_file()]
+    calls = [read_small(folder / COMMAND).strip() for folder in folders if (folder / COMMAND).is_file()]
     pages = [(folders[0], "comparison")] + ([(docs, publish)] if publish else [])
     for folder, name in pages:
         folder.mkdir(parents=True, exist_ok=True)
@@ -124,11 +126,7 @@ def main() -> None:
     parser.add_argument("folders", nargs="+", type=Path, help="runs, or folders of runs such as a sweep's")
     parser.add_argument("--publish", metavar="NAME", help="also write docs/results/NAME.md, .json and .png")
     options = parser.parse_args()
-    try:
-        compare(options.folders, options.publish)
-    except ConfigError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        sys.exit(1)
+    compare(options.folders, options.publish)
 
 
 if __name__ == "__main__":

@@ -8,17 +8,19 @@ import argparse
 import csv
 import json
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from heatgen import check
+from heatgen.check import ConfigError
 from heatgen.metric.result import heading
 from heatgen.report.better import caption
 from heatgen.report.page import cell, markdown_table
 from heatgen.report.rows import Row
 from heatgen.runtime.explain import entry
-from heatgen.runtime.files import write_text
+from heatgen.runtime.files import read_small, write_text
 
+LARGEST = 2**28  # bytes of a results file
 WORDS = ("time", "run", "mode", "facts", "command")  # columns of a measurement that are no values
 HIDDEN = ("time", "mode", "facts", "command")  # of those, what a table does not show
 
@@ -30,8 +32,8 @@ def measurements(results: Path) -> tuple[list[Row], dict[str, str]]:
     """
     rows: dict[tuple[str, str], Row] = {}
     headings = {}
-    with results.open(newline="") as file:
-        for line in csv.DictReader(file):
+    for number, line in enumerate(lines_of(results), 2):
+        try:
             key, name = (line["run"], line["command"]), line["metric"]
             if key not in rows or rows[key]["time"] != line["time"]:
                 rows[key] = {word: line[word] for word in WORDS}
@@ -40,7 +42,18 @@ def measurements(results: Path) -> tuple[list[Row], dict[str, str]]:
             headings[name] = heading(line.get("label") or name, line.get("unit") or "")
             if line["standard_error"]:
                 rows[key][f"{name}_se"] = float(line["standard_error"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ConfigError(f"Line {number} of {results} is no whole row of results; repair or remove it.") from error
     return list(rows.values()), headings
+
+
+def lines_of(results: Path) -> list[dict[str, str]]:
+    """The lines of a results file. ConfigError for what is no such file."""
+    try:
+        return list(csv.DictReader(read_small(results, LARGEST).splitlines(keepends=True)))
+    except (OSError, ValueError, csv.Error) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ConfigError(f"{results} cannot be read ({reason}); give another experiment.") from error
 
 
 def markdown(name: str, rows: Sequence[Row], headings: Mapping[str, str], command: str) -> str:
@@ -65,23 +78,24 @@ def error_of(row: Row, column: str) -> float | None:
 
 
 def main() -> None:
-    """The command."""
+    """The command. ConfigError for what cannot be."""
     parser = argparse.ArgumentParser(prog="python -m heatgen.report.publish", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("experiment", help="the experiment_name that evaluate.py was given")
     parser.add_argument("name", nargs="?", help="the name of the table; the experiment's if not given")
     parser.add_argument("--runs-dir", default=os.environ.get("HEATGEN_RUNS", "runs"), help="where runs are")
     parser.add_argument("--folder", default="docs/results", help="where the table goes")
     options = parser.parse_args()
+    check.name("EXPERIMENT", options.experiment, parts=True)
+    check.name("NAME", options.name or options.experiment)
     results = Path(options.runs_dir) / "results" / f"{options.experiment}.csv"
     if not results.is_file():
-        print(f"Error: {results} does not exist; measure with experiment_name={options.experiment} first.", file=sys.stderr)
-        sys.exit(1)
+        raise ConfigError(f"{results} does not exist; measure with experiment_name={options.experiment} first.")
     name, folder = options.name or options.experiment, Path(options.folder)
     rows, headings = measurements(results)
     folder.mkdir(parents=True, exist_ok=True)
-    command = f"python -m heatgen.report.publish {options.experiment}" + (f" {options.name}" if options.name else "")
+    itself = f"python -m heatgen.report.publish {options.experiment}" + (f" {options.name}" if options.name else "")
     write_text(folder / f"{name}.json", json.dumps(rows, indent=2) + "\n")
-    write_text(folder / f"{name}.md", markdown(name, rows, headings, command))
+    write_text(folder / f"{name}.md", markdown(name, rows, headings, itself))
     print(f"written: {folder / name}.md and .json")
 
 

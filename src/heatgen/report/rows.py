@@ -4,16 +4,18 @@ import json
 import math
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias, TypedDict
 
 from heatgen.check import ConfigError
 from heatgen.metric.result import heading
 from heatgen.runtime.directory import read_info
+from heatgen.runtime.files import read_small
 
 Cell: TypeAlias = str | float | None
 Row: TypeAlias = dict[str, Cell]  # column -> word or number; the error of column x is column x_se
+LARGEST = 2**26  # bytes of a result
 MODES = {"train": 0, "forward": 1}  # what comes first in a table: the training, then the map
 
 
@@ -55,7 +57,10 @@ def job_number(run_dir: Path) -> tuple[float, str]:
 def settings_of(run_dir: Path) -> dict[str, str]:
     """The overrides that the run was started with; the option of an experiment's own group is its `row`."""
     path = run_dir / "overrides.txt"
-    words = shlex.split(path.read_text().splitlines()[0]) if path.is_file() else []
+    try:
+        words = shlex.split((read_small(path).splitlines() or [""])[0]) if path.is_file() else []
+    except (OSError, ValueError) as error:
+        raise damaged(path, error) from error
     settings = dict(word.split("=", 1) for word in words if "=" in word)
     return {"row" if key.startswith("experiment/") else key: value for key, value in settings.items()}
 
@@ -64,10 +69,54 @@ def results_of(run_dir: Path) -> list[Measured]:
     """The newest result of each mode and variant at the run's own settings, in the order of MODES, then of their names."""
     newest: dict[tuple[str, str | None], Measured] = {}
     for path in sorted((run_dir / "evaluation").glob("*.json")):  # their names end in the time
-        result: Measured = json.loads(path.read_text())
+        result = read_result(path)
         if "values" in result and not result.get("parameter"):
             newest[result["mode"], result.get("variant")] = result
     return sorted(newest.values(), key=lambda result: MODES.get(result["mode"], len(MODES)))
+
+
+def read_result(path: Path) -> Measured:
+    """What a file of a result holds. ConfigError for anything else."""
+    try:
+        content: Measured = json.loads(read_small(path, LARGEST))
+    except (OSError, ValueError, RecursionError) as error:
+        raise damaged(path, error) from error
+    whole = isinstance(content, dict) and isinstance(content.get("mode"), str)
+    for key, fits in PARTS.items():
+        whole = whole and fits(content.get(key, {}))
+    headline = content.get("headline", []) if whole else None
+    if not isinstance(headline, list) or not all(isinstance(name, str) for name in [*headline, *content.get("notes", [])]):
+        raise damaged(path, ValueError("it is no result"))
+    return content
+
+
+def of_words(part: object) -> bool:
+    """Whether a part of a result is words by name."""
+    return isinstance(part, dict) and all(isinstance(value, str) for value in part.values())
+
+
+def of_numbers(part: object) -> bool:
+    """Whether a part of a result is numbers, or nothing, by name."""
+    return isinstance(part, dict) and all(value is None or isinstance(value, (int, float)) for value in part.values())
+
+
+def of_rows(part: object) -> bool:
+    """Whether a part of a result is rows of numbers by name."""
+    return isinstance(part, dict) and all(map(of_numbers, part.values()))
+
+
+PARTS: dict[str, Callable[[object], bool]] = {
+    **dict.fromkeys(("values", "standard_errors"), of_numbers),
+    **dict.fromkeys(("units", "labels", "errors_over"), of_words),
+    **dict.fromkeys(("references", "reference_errors"), of_rows),
+    "facts": lambda part: isinstance(part, dict),
+}
+
+
+def damaged(path: Path, error: Exception) -> ConfigError:
+    """The sentence for a file of a run that is not whole."""
+    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return ConfigError(f"{path} cannot be read ({reason}); remove it, or measure the run again.")
 
 
 def variants_of(run_dir: Path) -> list[tuple[str, list[Measured]]]:

@@ -15,7 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from heatgen.check import ConfigError, first_nonfinite, tensors_in
+from heatgen.check import ConfigError, first_nonfinite_weight, tensors_in
 from heatgen.runtime import ranks
 from heatgen.runtime.command import call
 from heatgen.runtime.files import read_small, write_new, write_text
@@ -148,10 +148,25 @@ def append_results(runs_dir: str, experiment: str, rows: Sequence[Mapping[str, o
     """
     path = Path(runs_dir) / "results" / f"{experiment}.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists() and not path.is_file():
+        raise ConfigError(
+            f"{path} is no file, so that no results are added to it; remove it, or give another experiment_name."
+        )
     with path.open("a+", newline="") as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # until it is closed
         file.seek(0)
-        columns = next(csv.reader(file), None)
+        try:
+            first = file.readline(2**16)
+            columns = next(csv.reader([first])) if first else None
+        except (csv.Error, ValueError) as error:
+            raise ConfigError(
+                f"{path} is no table of results ({error}); move it, or give another experiment_name."
+            ) from error
+        if columns and not {"metric", "value"} <= set(columns):
+            raise ConfigError(
+                f"{path} is no table of results, as its first line shows; move it, or give another experiment_name."
+            )
+        file.seek(0, 2)
         writer = csv.DictWriter(file, columns or RESULT_COLUMNS, restval="", extrasaction="ignore")
         if columns is None:
             writer.writeheader()
@@ -252,6 +267,6 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         stored = tensor.untyped_storage().nbytes() if tensor.layout == torch.strided and not tensor.is_meta else 0
         if not tensor.numel() * tensor.element_size() <= stored <= path.stat().st_size:
             raise ConfigError(f"{path} does not hold the numbers that it claims (of {name}); use another checkpoint.")
-    if bad := first_nonfinite(output):
+    if bad := first_nonfinite_weight(output):
         raise ConfigError(f"{path} holds NaN or inf (first in {bad}); use another checkpoint, or train again.")
     return output

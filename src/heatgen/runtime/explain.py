@@ -3,6 +3,7 @@
 import errno
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor
@@ -12,7 +13,10 @@ from heatgen.check import ConfigError
 from heatgen.runtime import screen, signals
 from heatgen.runtime.command import VARIABLE, command_line
 
-UNUSABLE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR)
+UNUSABLE = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR),
+    *(errno.EFBIG, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG),
+)
 FULL, OURS = "HYDRA_FULL_ERROR", "HEATGEN_EXPLAIN"
 
 
@@ -31,7 +35,24 @@ def explain(error: BaseException) -> str | None:
             return (
                 "; ".join(filter(None, ["A process of the sweep was killed (was the memory full?)", signals.advice()])) + "."
             )
+        if is_of_memory(cause):
+            size = re.search(r"allocate ([\d.]+ \w+)", str(cause))
+            return (
+                f"There is not enough memory{f' for {size[1]} more' if size else ''}; lower batch_size (of a training "
+                "data.batch_size), n, the size of the data or the width of the network."
+            )
     return None
+
+
+def is_of_memory(error: BaseException) -> bool:
+    """Whether an error says that the memory, of this machine or of a GPU, is too small."""
+    words = str(error) if isinstance(error, RuntimeError) else ""
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"  # of PyTorch, which need not be here
+        or "can't allocate memory" in words
+        or "out of memory" in words
+    )
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
