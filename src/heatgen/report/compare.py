@@ -46,7 +46,7 @@ def compare(
         The rows of the table, those of what is known exactly last.
 
     Raises:
-        ConfigError: where there is no finished run, a sweep is not finished, a run stands twice, or a file of one is damaged.
+        ConfigError: there is no finished run, a sweep is not finished, a run stands twice, or a file of one is damaged.
     """
     if publish is not None:
         check.name("publish", publish)
