@@ -94,6 +94,11 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_starts_again(small_ru
     assert same(small_run, own_run)
 
 
+def test_numbers_of_processes_are_numbers(refused, monkeypatch) -> None:
+    monkeypatch.setenv("LOCAL_RANK", "abc")
+    assert "LOCAL_RANK=abc in the environment is no number" in refused("train", *QUICK)
+
+
 @pytest.mark.slow
 def test_two_starts_in_one_instant_are_two_runs(tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "train.py"), *QUICK]
@@ -111,7 +116,7 @@ def table(folder: Path) -> list[dict[str, object]]:
 
 @pytest.mark.slow
 def test_a_sweep_that_broke_off_goes_on_to_the_same_table(tmp_path: Path, monkeypatch, refused) -> None:
-    words = ["-m", *SMALL, "forward=heat,identity", "evaluate=['mode=forward n=4']"]
+    words = ["-m", *SMALL, "forward=heat,identity", "evaluate=[]"]
 
     def breaks(self: Pictures, trainer, *_) -> None:
         if trainer.global_step == 6 and "identity" in str(trainer.default_root_dir):

@@ -51,6 +51,8 @@ def test_a_measurement_that_fails_ends_the_job_with_one_sentence(commands, tmp_p
     with pytest.raises(ConfigError, match=f"evaluate=b failed .* the training is whole, in {tmp_path}"):
         measure(tmp_path, ["a", "b", "c"], "runs", "cpu", False)
     assert len(commands.words) == 2
+    measure(tmp_path, ["a", "b", "c"], "runs", "cpu", False)  # what has been measured is not measured again
+    assert [words[4:] for words in commands.words[2:]] == [["b"], ["c"]]
 
 
 @pytest.mark.parametrize(

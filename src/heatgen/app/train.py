@@ -2,6 +2,7 @@
 
 import logging
 import math
+import os
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -38,11 +39,12 @@ def train(cfg: DictConfig) -> float:
             if ranks.rank() == 0:
                 kept.enter_context(folders.locked(run_dir, in_sweep()))
             check_evaluate(cfg.evaluate)
+            by_itself = cfg.resume in (None, "auto")  # as a job of a sweep does, or one that is queued again
             cfg, changes, note = going_on(cfg, run_dir, overrides)
             if cfg.get("init_from") == "latest" and in_sweep():
                 raise ConfigError("init_from=latest would be the job before, in a sweep; give the folder of a run.")
             request = TrainRequest.of(cfg, run_dir, overrides)
-        if finished(request, changes):
+        if by_itself and finished(request, changes):
             log.info("%s has done all its %d steps", run_dir, request.trainer["max_steps"])
         elif not launched("train", devices_of(cfg), run_dir, run_dir):
             fit(cfg, request, changes, note)
@@ -70,7 +72,7 @@ def going_on(cfg: DictConfig, run_dir: Path, overrides: list[str]) -> tuple[Dict
 
 
 def finished(request: TrainRequest, changes: list[str]) -> bool:
-    """Whether a run that goes on has done all its steps and nothing that is new could act on them."""
+    """Whether a run that is there has done all its steps and nothing that is new could act on them: known in a moment."""
     wanted, done = request.trainer, directory.trained(request.run_dir).get("steps")
     known = request.resume and wanted["max_epochs"] is None and isinstance(wanted["max_steps"], int) and done is not None
     asks = any(key.split(".")[0] not in ("evaluate", "publish") for key in folders.by_key(changes))
@@ -91,8 +93,10 @@ def fit(cfg: DictConfig, request: TrainRequest, changes: list[str], note: str) -
     quiet_lightning()
     run_dir, first = request.run_dir, ranks.rank() == 0
     last = run_dir / "checkpoints" / "last.ckpt"
-    checkpoint = last if request.resume and last.is_file() else None
+    checkpoint = last if request.resume and os.path.lexists(last) else None
     with ranks.together():
+        if checkpoint is not None and not last.is_file():
+            raise ConfigError(f"{last} is no file; remove it, and the run starts again.")
         L.seed_everything(request.seed, verbose=False)
         refuse_unused(cfg)
         model, data = build(cfg)
@@ -114,6 +118,9 @@ def fit(cfg: DictConfig, request: TrainRequest, changes: list[str], note: str) -
         log.warning("Note: model.freeze keeps random weights as they were drawn; init_from=RUN has trained ones.")
     if request.resume and model.trainable and checkpoint is None:
         log.info("%s has no checkpoint yet, so it starts again", run_dir)
+    if steps >= trainer.max_steps and directory.trained(run_dir).get("steps") == steps:
+        log.info("%s has done all its %d steps", run_dir, steps)
+        return
     started = time.monotonic()
     if model.trainable:
         try:
@@ -156,9 +163,8 @@ def refuse_too_late(steps: int, max_steps: int, run_dir: Path, changes: list[str
 def stopped(stop: signals.Stopped, step: int, run_dir: Path) -> signals.Stopped:
     """The end of a training that a signal asked for, once the user is told how to go on."""
     if saved := (run_dir / "checkpoints" / "last.ckpt").is_file():
-        how = (
-            "" if in_sweep() else f"; go on with: {call('train')} {typed('resume', str(run_dir))}"
-        )  # a sweep says it at its end
+        how = f"; go on with: {call('train')} {typed('resume', str(run_dir))}"
+        how = "" if in_sweep() else how  # a sweep says it at its end
         log.info("stopped by %s at step %d%s", signals.name_of(stop.number), step, how)
     return signals.Stopped(stop.number, said=saved)
 

@@ -2,6 +2,7 @@
 
 import gzip
 import zlib
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
@@ -11,21 +12,27 @@ import torch
 from heatgen.check import ConfigError
 from heatgen.data.images import ImageSet, Pixels, hold_out
 from heatgen.data.module import DataModule, DataSettings
+from heatgen.runtime import claim
 
 if TYPE_CHECKING:
     from torchvision.datasets import VisionDataset
 
 
 def download(name: str, folder: Path, files: str, train: bool) -> "VisionDataset":
-    """torchvision's data set `name` under `folder`, its train or its test part.
+    """torchvision's data set `name` under `folder`, its train or its test part; one process at a time downloads it there.
 
     Raises:
         ConfigError: where it is not there and cannot be downloaded; says where to put which `files`.
     """
     import torchvision
 
+    kind = getattr(torchvision.datasets, name)
+    with suppress(OSError, RuntimeError):  # it is not there, or not whole
+        return kind(root=str(folder), download=False, train=train)
     try:
-        return getattr(torchvision.datasets, name)(root=str(folder), download=True, train=train)
+        folder.mkdir(parents=True, exist_ok=True)
+        with claim.lock(folder, "is being downloaded to", patience=3600):
+            return kind(root=str(folder), download=True, train=train)
     except (OSError, RuntimeError) as error:
         reason = " ".join(str(error).split())[-100:]
         raise ConfigError(f"{name} is not under {folder} and cannot be downloaded ({reason}); put {files} there.") from error

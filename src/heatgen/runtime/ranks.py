@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 OWN_CHILD = "HEATGEN_CHILD"  # set in the processes that `launch` starts
 SIGNS = ("LOCAL_RANK", "TORCHELASTIC_RUN_ID", "SLURM_NTASKS", "JSM_NAMESPACE_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
+NUMBERS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_PORT", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")
 PATIENCE = timedelta(minutes=30)  # for the slowest of them to start, as PyTorch has it
 GOODBYE = timedelta(minutes=2)  # for the others to hear of an error
 said = [0]  # how often this process has spoken to the others
@@ -35,6 +36,11 @@ def cluster() -> "ClusterEnvironment | None":
     Raises:
         ConfigError: the cluster was told something that Lightning refuses.
     """
+    for name in NUMBERS:
+        if not os.environ.get(name, "0").isdecimal():
+            raise ConfigError(
+                f"{name}={os.environ[name]} in the environment is no number; unset it, or start with torchrun."
+            )
     signs = {name: os.environ[name] for name in SIGNS if name in os.environ}
     if not signs or signs == {"SLURM_NTASKS": "1"}:
         return None  # without the seconds that an import of PyTorch takes
@@ -51,7 +57,7 @@ def cluster() -> "ClusterEnvironment | None":
                 if kind.detect():
                     found: ClusterEnvironment = kind()
                     return found if found.world_size() > 1 else None
-    except RuntimeError as error:
+    except (RuntimeError, ValueError, KeyError) as error:
         raise ConfigError(f"The processes cannot be told apart: {error}") from error
     return LightningEnvironment() if "LOCAL_RANK" in os.environ else None
 
