@@ -144,8 +144,8 @@ def draw(model: Method, data: DataModule, devices: Devices, root: Path, request:
     if devices.first:  # before anything else is made of them
         folder.mkdir(parents=True, exist_ok=True)
         settings = request.facts() | {"n": n}
-        with atomic_path(folder / "samples.pt") as beside:
-            torch.save({"samples": samples, "initial": initial, "settings": settings}, beside)
+        with atomic_path(folder / "samples.pt") as beside, beside.open("wb") as file:  # so that a full disk is an OSError
+            torch.save({"samples": samples, "initial": initial, "settings": settings}, file)
         write_text(folder / "settings.json", json.dumps(settings, indent=2) + "\n")
     states = devices.gather(film.states(torch.empty(0, *model.process.shape)))[: film.tiles]  # (n, frames, C, H, W)
     if devices.first:

@@ -39,6 +39,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
         flush(beside)
         os.replace(beside, path)
         flush(path.parent)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a full disk does not say
+        raise
     finally:
         beside.unlink(missing_ok=True)
 
