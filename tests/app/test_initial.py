@@ -1,4 +1,4 @@
-"""init_from and model.freeze: a training that begins with the weights of an old run, and keeps some of them."""
+"""init_from, model.freeze and numbered checkpoints: weights of an old run, some of which stay, and weights on the way."""
 
 import json
 from collections.abc import Callable
@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import torch
 from conftest import call
+
+from heatgen.runtime.directory import snapshots
 
 FNO = ["model=supervised", "net=fno", "data=grf", "data.resolution=8", "data.train_size=16", "data.val_size=8"]
 FNO += ["data.test_size=8", "data.batch_size=8", "net.width=8", "net.modes=3", "evaluate=[]", "trainer.max_steps=3"]
@@ -86,3 +88,28 @@ def test_what_does_not_fit_is_refused_before_there_is_a_run(
     new = tmp_path / "new"
     assert sentence in refused("train", *SHORT, f"init_from={old}", f"hydra.run.dir={new}", *words)
     assert not (new / "config.yaml").exists()
+
+
+def test_numbered_checkpoints_stay_and_are_measured_in_one_curve(tmp_path: Path, refused: Callable[..., str]) -> None:
+    run = tmp_path / "run"
+    keep = ["callback.checkpoints.keep_every=2", "callback.checkpoints.keep_last=3", "trainer.max_steps=8"]
+    assert call("train", *SHORT, *keep, f"hydra.run.dir={run}") == 0
+    assert snapshots(run) == ["step_4", "step_6", "step_8"]
+    states = [torch.load(run / "checkpoints" / f"{name}.ckpt", weights_only=True) for name in ("step_8", "last")]
+    assert states[0]["global_step"] == 8
+    assert all(torch.equal(states[0]["state_dict"][name], tensor) for name, tensor in states[1]["state_dict"].items())
+    measure = ["mode=reconstruction", "n=4", "metric.draws=1", "trainer.accelerator=cpu"]
+    assert call("evaluate", f"run={run}", *measure, "checkpoint=all") == 0
+    (curve,) = (run / "evaluation").glob("reconstruction_checkpoint_*.json")
+    series = json.loads(curve.read_text())["series"]
+    assert series["checkpoint"] == [4, 6, 8] and len(set(series["mse_u0"])) == 3
+    assert curve.with_suffix(".png").stat().st_size > 0
+    assert "give checkpoint=last or checkpoint=best or checkpoint=step_4 or" in refused(
+        "sample", f"run={run}", "checkpoint=step_2", "trainer.accelerator=cpu"
+    )
+
+
+def test_a_run_without_numbered_checkpoints_says_how_to_get_some(old: Path, refused: Callable[..., str]) -> None:
+    sentence = refused("evaluate", f"run={old}", "mode=reconstruction", "checkpoint=all")
+    assert "has no numbered checkpoints; train with callback.checkpoints.keep_every=N." in sentence
+    assert "give keep_every, too" in refused("train", *SHORT, "callback.checkpoints.keep_last=2")

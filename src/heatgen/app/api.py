@@ -21,7 +21,7 @@ __all__ = ["LoadOptions", "Run", "SampleOptions", "compose", "load", "sample"]
 class LoadOptions(TypedDict, total=False):
     """What of a run may be replaced; the keys of conf/sample.yaml."""
 
-    checkpoint: str  # last | best | a file
+    checkpoint: str  # last | best | step_N | a file
     weights: str  # ema | raw
     delta: float  # noise of each reverse step
     delta_mode: str  # constant | per_step | spectral

@@ -1,6 +1,5 @@
 """Measure a run, or a data set alone; see conf/evaluate.yaml."""
 
-import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -38,26 +37,26 @@ def evaluate(cfg: DictConfig) -> None:
     quiet_lightning()
     metric, devices = instantiate(cfg.metric), where.open()
     label, results = request.load and request.load.label, []
-    for delta in request.deltas or (None,):
-        if request.load is None:
+    for value, load in request.loads:
+        if load is None:
             ctx, experiment = context_of_data(cfg, request, devices), cfg.experiment_name
         else:
-            load = request.load if delta is None else dataclasses.replace(request.load, delta=float(delta))
             ctx, experiment = context_of_run(load, request, devices)
         result = marked(metric(ctx), request.mode)
-        result.facts |= ({"sampler": label} if label else {}) | (moved(request.load) if request.load else {})
+        result.facts |= ({"sampler": label} if label else {}) | (moved(load) if load else {})
         result.facts |= facts_of(ctx.data)
         results.append(result)
         if devices.first:
             name = str(request.experiment_name or experiment or "default")
-            swept = ("delta", delta) if len(request.deltas) > 1 else request.parameter
+            swept = request.parameter if request.swept is None else (request.swept, value)
             variant = request.variant or label
             report(result, request.mode, request.folder, request.runs_dir, name, swept, request.picture, variant)
-            if request.load is not None:
+            if load is not None:
                 words = [request.mode, *([str(variant)] if variant else []), *(["=".join(map(str, swept))] if swept else [])]
-                tell_loggers(request.load, " ".join(words), result.values)
-    if devices.first and len(request.deltas) > 1:
-        report_sweep("delta", list(request.deltas), results, request.mode, request.folder)
+                tell_loggers(load, " ".join(words), result.values)
+    if devices.first and request.swept is not None and len(results) > 1:
+        values = [value for value, _ in request.loads if value is not None]
+        report_sweep(request.swept, values, results, request.mode, request.folder)
 
 
 def tell_loggers(load: LoadRequest, name: str, values: Mapping[str, float]) -> None:

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,7 @@ class LoadRequest:
     """A run, and what to replace of it; None keeps the run's own."""
 
     run_dir: Path
-    checkpoint: str = "last"  # last | best | a file
+    checkpoint: str = "last"  # last | best | step_N | a file
     weights: str = "ema"  # ema | raw
     delta: float | None = None
     delta_mode: str | None = None
@@ -64,7 +64,8 @@ class LoadRequest:
         if not isinstance(cfg.run, (str, int, float)):
             raise ConfigError(f"run={cfg.run} is no run; give its folder, or run=latest.")
         run_dir = directory.find_run(str(cfg.run), folder_of("runs_dir", cfg.runs_dir), trained=True)
-        words = (str(cfg.checkpoint), cfg.weights, delta, cfg.delta_mode, cfg.prior_std)
+        checkpoint = "last" if OmegaConf.is_list(cfg.checkpoint) else str(cfg.checkpoint)
+        words = (checkpoint, cfg.weights, delta, cfg.delta_mode, cfg.prior_std)
         return cls(run_dir, *words, sampler, files_of(cfg.get("data")), check.boolean("trust", cfg.trust))
 
     @property
@@ -123,7 +124,8 @@ class EvaluateRequest:
     n: int | None
     seed: int
     batch_size: int
-    deltas: tuple[float, ...]  # each is measured with; none: the run's own, or that of `load`
+    swept: str | None  # the key whose values are measured with one by one, delta or checkpoint
+    loads: tuple[tuple[float | None, LoadRequest | None], ...]  # what is measured: the value (a checkpoint's step), the run
     parameter: tuple[str, Any] | None  # a key and its value, which stand beside the results
     runs_dir: str
     experiment_name: str | None
@@ -143,16 +145,13 @@ class EvaluateRequest:
         for key in ("delta", "delta_mode", "prior_std", "sampler") if alone else ():
             if cfg.get(key) is not None:
                 raise ConfigError(f"run=null has no model, which {key} is for; remove {key}=.")
-        many = OmegaConf.is_list(cfg.delta)
-        deltas = tuple(cfg.delta) if many else ()
-        if many and not (deltas and all(isinstance(delta, (int, float)) for delta in deltas)):
-            raise ConfigError(f"delta={list(deltas)} must be a list of numbers, such as [0.01,0.0125].")
-        for delta in deltas:
-            check.number("delta", delta, minimum=0)
+        if alone and cfg.checkpoint != "last":
+            raise ConfigError("run=null has no model, which checkpoint is for; remove checkpoint=.")
         if cfg.picture is not None and Path(str(cfg.picture)).suffix not in (".png", ".jpg"):
             raise ConfigError(f"picture={cfg.picture} must end in .png or .jpg.")
         name = None if choices.get("data") is None else str(choices["data"])
         load = None if alone else LoadRequest.of(cfg)
+        swept, loads = (None, ()) if load is None else points_of(cfg, load)
         return cls(
             load=load,
             folder=Path(folder_of("runs_dir", cfg.runs_dir)) / f"data-{name}" if load is None else load.run_dir,
@@ -161,7 +160,8 @@ class EvaluateRequest:
             n=cfg.n,
             seed=check.seed("seed", cfg.seed),
             batch_size=check.integer("batch_size", cfg.batch_size, minimum=1),
-            deltas=deltas,
+            swept=swept,
+            loads=loads or ((None, load),),
             parameter=parameter_of(cfg),
             runs_dir=folder_of("runs_dir", cfg.runs_dir),
             experiment_name=None
@@ -200,6 +200,30 @@ class TrainRequest:
             trainer=plain(cfg.trainer),
             evaluate=None if wanted is None else tuple(map(str, wanted)),
         )
+
+
+def points_of(cfg: DictConfig, load: LoadRequest) -> tuple[str | None, tuple[tuple[float, LoadRequest], ...]]:
+    """The key of evaluate that is a list, delta or checkpoint, and the run with each of its values; None for neither."""
+    deltas, names = (list(cfg[key]) if OmegaConf.is_list(cfg[key]) else None for key in ("delta", "checkpoint"))
+    if cfg.checkpoint == "all":
+        names = directory.snapshots(load.run_dir)
+        if not names:
+            raise ConfigError(f"{load.run_dir} has no numbered checkpoints; train with callback.checkpoints.keep_every=N.")
+    if deltas is not None and names is not None:
+        raise ConfigError("delta and checkpoint are both lists; give one value of one of them.")
+    if deltas is not None:
+        if not deltas or not all(isinstance(delta, (int, float)) for delta in deltas):
+            raise ConfigError(f"delta={deltas} must be a list of numbers, such as [0.01,0.0125].")
+        values = [check.number("delta", delta, minimum=0) for delta in deltas]
+        return "delta", tuple((value, replace(load, delta=value)) for value in values)
+    if names is None:
+        return None, ()
+    if not names:
+        raise ConfigError("checkpoint=[] must be a list of checkpoints, such as [step_1000,step_2000].")
+    files = [directory.find_checkpoint(load.run_dir, str(name)) for name in names]
+    steps = [int(directory.read_checkpoint(path).get("global_step", 0)) for path in files]
+    in_order = sorted(zip(steps, map(str, names), strict=True))
+    return "checkpoint", tuple((step, replace(load, checkpoint=name)) for step, name in in_order)
 
 
 def files_of(node: object) -> Options:

@@ -14,7 +14,7 @@ from heatgen import check
 from heatgen.callback.ema import ema_of
 from heatgen.callback.finite import finite_of, folder
 from heatgen.check import ConfigError
-from heatgen.runtime import signals
+from heatgen.runtime import directory, signals
 from heatgen.runtime.files import atomic_path
 
 
@@ -56,13 +56,21 @@ class Checkpoints(L.Callback):
 
     Args:
         every: optimizer steps from one last.ckpt to the next.
+        keep_every: optimizer steps from one step_N.ckpt to the next, which stay; None: there are none.
+        keep_last: how many of those stay, the newest; None: all.
 
     Raises:
-        ConfigError: `every` is not at least 1.
+        ConfigError: one of them is not at least 1, or keep_last has nothing to keep.
     """
 
-    def __init__(self, every: int = 500):
+    def __init__(self, every: int = 500, keep_every: int | None = None, keep_last: int | None = None):
         self.every = check.integer("callback.checkpoints.every", every, minimum=1)
+        self.keep_every, self.keep_last = (
+            None if value is None else check.integer(f"callback.checkpoints.{key}", value, minimum=1)
+            for key, value in (("keep_every", keep_every), ("keep_last", keep_last))
+        )
+        if self.keep_last and not self.keep_every:
+            raise ConfigError("callback.checkpoints.keep_last is of numbered checkpoints; give keep_every, too.")
         self.best = math.inf  # the lowest val/loss so far
         self.last_step = 0
         self.earlier = 0.0  # seconds of the training before it was resumed
@@ -89,10 +97,20 @@ class Checkpoints(L.Callback):
         self.saving = name
         trainer.save_checkpoint(folder(trainer) / name)
 
+    def keep(self, trainer: L.Trainer, model: L.LightningModule) -> None:
+        """Save step_N.ckpt where it is due, before last.ckpt, behind which nothing is made again; remove the oldest."""
+        if not self.keep_every or trainer.global_step % self.keep_every:
+            return
+        self.save(trainer, model, f"step_{trainer.global_step}.ckpt")
+        if self.keep_last and trainer.is_global_zero:
+            for name in directory.snapshots(folder(trainer).parent)[: -self.keep_last]:
+                (folder(trainer) / f"{name}.ckpt").unlink(missing_ok=True)
+
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: object) -> None:
         if trainer.global_step == self.last_step:
             return  # gradients are still being accumulated: a resumed run would lose them
         self.last_step = trainer.global_step
+        self.keep(trainer, pl_module)
         stop = trainer.strategy.reduce_boolean_decision(bool(signals.caught()), all=False)
         if stop or self.last_step % self.every == 0:
             self.save(trainer, pl_module, "last.ckpt")
@@ -106,6 +124,7 @@ class Checkpoints(L.Callback):
             self.save(trainer, pl_module, "best.ckpt")
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.keep(trainer, pl_module)
         self.save(trainer, pl_module, "last.ckpt")
 
     @property

@@ -5,6 +5,7 @@ import fcntl
 import json
 import math
 import platform
+import re
 import shlex
 import subprocess
 import zipfile
@@ -227,12 +228,19 @@ def read_info(run_dir: Path) -> RunInfo:
         raise ConfigError(f"{path} cannot be read ({type(error).__name__}); give another run.") from error
 
 
+def snapshots(run: Path) -> list[str]:
+    """The names of a run's numbered checkpoints, step_1000 and so on, in the order of their steps."""
+    found = [path.stem for path in (run / "checkpoints").glob("step_*.ckpt") if path.stem[5:].isdecimal()]
+    return sorted(found, key=lambda name: int(name[5:]))
+
+
 def find_checkpoint(run: Path, checkpoint: str) -> Path:
-    """The file of a run's checkpoint `last` or `best`, or `checkpoint` itself where it is a file.
+    """The file of a run's checkpoint `last`, `best` or `step_N`, or `checkpoint` itself where it is a file.
 
     ConfigError where it is missing, and for `last` of a training that stopped as it was not finite.
     """
-    path = run / "checkpoints" / f"{checkpoint}.ckpt" if checkpoint in ("last", "best") else Path(checkpoint)
+    named = checkpoint in ("last", "best") or re.fullmatch(r"step_\d+", checkpoint)
+    path = run / "checkpoints" / f"{checkpoint}.ckpt" if named else Path(checkpoint)
     if path.is_file() and checkpoint == "last" and (run / STOPPED).is_file():
         raise ConfigError(
             f"The training of {run} stopped as it was not finite ({STOPPED} there says where), so its last.ckpt is "
@@ -241,6 +249,7 @@ def find_checkpoint(run: Path, checkpoint: str) -> Path:
     if path.is_file():
         return path
     saved = [name for name in ("last", "best") if (run / "checkpoints" / f"{name}.ckpt").is_file()]
+    saved += snapshots(run)
     if saved:
         fix = f"give checkpoint={' or checkpoint='.join(saved)}"
     else:
