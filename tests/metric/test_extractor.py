@@ -2,6 +2,8 @@
 
 import http.server
 import io
+import subprocess
+import sys
 import tempfile
 import threading
 import urllib.request
@@ -233,3 +235,22 @@ def test_features_are_of_float32_under_any_autocast(tmp_path):
     plain = extract(images)
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(extract(images), plain)
+
+
+class Endless(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        i = torch.zeros(1)
+        while bool((i < 1).all()):
+            i = torch.rand(1) * 0.5
+        return x.flatten(1) + i
+
+
+@pytest.mark.slow
+def test_a_network_that_does_not_end_is_left(tmp_path):
+    torch.jit.script(Endless()).save(str(tmp_path / "endless.pt"))
+    code = (
+        "import torch, pathlib; from heatgen.metric import torchscript as t; p = pathlib.Path('endless.pt'); "
+        "t.proven(t.load_script(p, torch.device('cpu')), torch.zeros(1, 1, 8, 8), p, 1.0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 1 and "endless.pt is still at work on one image after 1 seconds" in done.stderr

@@ -190,6 +190,8 @@ class TrainRequest:
         for key in ("experiment_name", "data_name", "name"):
             if key in cfg and (key == "name" or cfg[key] is not None):
                 check.name(key, "" if cfg[key] is None else str(cfg[key]), parts=True)
+        if not OmegaConf.is_list(cfg.get("evaluate", [])) and cfg.evaluate is not None:
+            raise ConfigError(f"evaluate must be a list such as ['mode=forward'], not {cfg.evaluate!r}.")
         wanted = cfg.get("evaluate")  # a run of before there was this key has none
         return cls(
             run_dir=run_dir,

@@ -1,6 +1,10 @@
 """TorchScript files: networks that were written elsewhere, and what they must give."""
 
+import atexit
 import hashlib
+import os
+import sys
+import threading
 import warnings
 from pathlib import Path
 
@@ -9,6 +13,8 @@ from torch import Tensor
 
 from heatgen.check import ConfigError
 from heatgen.runtime.precision import full_precision
+
+PATIENCE = 60.0  # seconds for the features of one image
 
 
 def load_script(path: Path, device: torch.device) -> torch.jit.ScriptModule:
@@ -57,6 +63,34 @@ def features_of(network: torch.nn.Module, x: Tensor, path: Path) -> Tensor:
     return output.reshape(len(x), -1).float().cpu()
 
 
+def proven(network: torch.nn.Module, x: Tensor, path: Path, seconds: float = PATIENCE) -> None:
+    """ConfigError where a network of a file fails on x (1, ...), or is still at work after some seconds."""
+    failed: list[Exception] = []
+
+    def trial() -> None:
+        try:
+            features_of(network, x, path)
+        except Exception as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=trial, daemon=True)  # nothing else can end what does not end
+    thread.start()
+    thread.join(seconds)
+    if failed:
+        raise failed[0]
+    if thread.is_alive():
+        atexit.register(leave, thread)
+        raise ConfigError(f"{path} is still at work on one image after {seconds:g} seconds; give a network that ends.")
+
+
+def leave(thread: threading.Thread) -> None:
+    """End this process beside a thread that does not: C++ would abort it."""
+    if thread.is_alive():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(1)
+
+
 class Script:
     """Any TorchScript network, u (B, C, H, W) float32 in [0, 1] at the data's own size -> features (B, F)."""
 
@@ -66,10 +100,15 @@ class Script:
         if not path.is_file():
             raise ConfigError(f"metric.extractor must be inception, classifier or a TorchScript file, not {path}.")
         self.network, self.path, self.device = load_script(path, device), path, device
+        self.proven = False  # on one image
         self.name = f"TorchScript {path.name}, BLAKE2b {content_hash(path)}"
 
     def __call__(self, images: Tensor) -> Tensor:
-        return features_of(self.network, images.to(self.device).float() / 255, self.path)
+        x = images.to(self.device).float() / 255
+        if not self.proven:
+            proven(self.network, x[:1], self.path)
+            self.proven = True
+        return features_of(self.network, x, self.path)
 
     def probabilities(self, features: Tensor) -> None:
         return None
