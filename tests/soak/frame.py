@@ -72,6 +72,7 @@ class Trial:
     def run(self, *words: str, limit: float = 300, checked: bool = True, **options: object) -> jobs.Job:
         """Do a command; a fault (unless `verdict` says so later) where it does not end in `limit` seconds."""
         job = self.start(*words, **options)
+        limit *= max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))  # others work here too
         if job.wait(limit) is None and checked:
             self.fault(f"hang: {' '.join(words)} runs after {limit:.0f} s")
             job.end()

@@ -155,6 +155,7 @@ def fork(
         return Job(pid, tuple(words), log, mark)
     try:
         os.setsid()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         redirect(log, streams or {})
         os.environ.update({MARK: mark} | dict(env or {}))
         os.chdir(log.parent)
