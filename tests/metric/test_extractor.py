@@ -218,7 +218,7 @@ class Two(nn.Module):
     [
         (Tuple(), "gives a tuple; give a network that returns one tensor"),
         (Two(), "missing value for argument 'y'.*give a network that takes images alone"),
-        (nn.Sequential(nn.Flatten(0)), "for 2 images; give a network that returns real features"),
+        (nn.Sequential(nn.Flatten(0)), "for 1 image; give a network that returns real features"),
         (nn.Sequential(nn.Flatten(), nn.Linear(7, 2)), "fails on .*give a network that takes images alone"),
     ],
 )

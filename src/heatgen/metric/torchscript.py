@@ -56,8 +56,9 @@ def features_of(network: torch.nn.Module, x: Tensor, path: Path) -> Tensor:
         raise ConfigError(f"{path} gives a {type(output).__name__}; give a network that returns one tensor (B, F).")
     whole = output.dim() > 0 and len(output) == len(x) and output.numel() > 0 and not output.is_complex()
     if not whole:
+        count = "1 image" if len(x) == 1 else f"{len(x)} images"
         raise ConfigError(
-            f"{path} gives {output.dtype} of shape {list(output.shape)} for {len(x)} images; give a network that returns "
+            f"{path} gives {output.dtype} of shape {list(output.shape)} for {count}; give a network that returns "
             "real features (B, F), one row an image."
         )
     return output.reshape(len(x), -1).float().cpu()
