@@ -99,6 +99,13 @@ def test_the_value_that_a_run_has_is_no_change(run: Path) -> None:
     assert "optimizer.lr=0.5 (was " in resumed(run, ["optimizer.lr=0.5"], OmegaConf.create(), ())[1]
 
 
+def test_a_run_that_does_not_say_how_it_was_started_goes_on(run: Path) -> None:
+    (run / "overrides.txt").write_text("an 'open quote")
+    assert changed(run, "optimizer.lr=0.5").optimizer.lr == 0.5
+    with pytest.raises(ConfigError, match="resume keeps the run's own data"):
+        changed(run, "data=image_folder")
+
+
 def test_the_keys_of_a_new_run_name_the_one_that_acts(run: Path) -> None:
     for name, key in TAKEN_BY.items():
         assert acts(key)

@@ -3,7 +3,7 @@
 import re
 import shlex
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -144,8 +144,10 @@ def locked(run_dir: Path, in_sweep: bool) -> Iterator[None]:
 
 
 def differing(run_dir: Path, words: Sequence[str]) -> list[str]:
-    """The arguments of a training that are not those of the run that goes on."""
-    before = recorded(run_dir)
+    """The arguments of a training that are not those of the run that goes on; all of them where it does not say."""
+    before = {}
+    with suppress(ConfigError):
+        before = recorded(run_dir)
     return [word for key, word in by_key(words).items() if word != before.get(key)]
 
 
