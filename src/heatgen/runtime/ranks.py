@@ -70,7 +70,7 @@ def is_child() -> bool:
 def rank() -> int:
     """This process's number among those of all machines; 0 where it is the only one."""
     if is_own_child():
-        return int(os.environ["RANK"])
+        return int(os.environ.get("RANK", 0))
     found = cluster()
     if found is None or type(found).__name__ == "LightningEnvironment":  # which learns it from the Trainer
         return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", 0))) if found else 0
@@ -81,7 +81,7 @@ def world() -> int:
     """How many processes there are on all machines."""
     found = cluster()
     if found is None or type(found).__name__ == "LightningEnvironment":
-        return int(os.environ.get("WORLD_SIZE", 1)) if found else 1
+        return int(os.environ.get("WORLD_SIZE", 1)) if found and "MASTER_PORT" in os.environ else 1
     return found.world_size()
 
 
