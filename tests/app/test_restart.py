@@ -196,6 +196,13 @@ def test_epochs_count_the_samples_that_were_seen(tmp_path: Path) -> None:
         fit(tmp_path, Slope(lr=0.1), 1, Checkpoints(), batch_size=2, max_epochs=1)
 
 
+def test_an_option_that_is_taken_away_is_named(tmp_path: Path) -> None:
+    for key in ("gradient_clip_val", "max_steps", "strategy"):
+        options = {name: value for name, value in (OPTIONS | {"max_steps": 3}).items() if name != key}
+        with pytest.raises(ConfigError, match=f"trainer.{key} cannot be left out; give trainer.{key}=VALUE"):
+            make_trainer(options, tmp_path, DataModule(shape=list(SHAPE)), [], [])
+
+
 def test_fewer_steps_than_were_done_are_refused(tmp_path: Path) -> None:
     fit(tmp_path, Slope(lr=0.1), 3, Checkpoints())
     with pytest.raises(ConfigError, match=r"trainer.max_steps=2 is less than the 3 steps that the run has done"):

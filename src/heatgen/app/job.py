@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from heatgen.app import mistakes, options, resolvers
 from heatgen.app.options import SearchPath
 from heatgen.app.quoting import quoted, typed
-from heatgen.app.requests import plain
+from heatgen.app.requests import needed, plain
 from heatgen.check import ConfigError
 from heatgen.runtime import explain, launch, signals
 from heatgen.runtime.command import call
@@ -109,8 +109,7 @@ def refuse_unread(cfg: DictConfig) -> None:
 
 def devices_of(cfg: DictConfig) -> DeviceRequest:
     """The devices that a config asks for in its node `trainer`."""
-    trainer = plain(cfg.trainer)
-    return DeviceRequest(**{key: trainer[key] for key in ("accelerator", "devices", "num_nodes", "precision")})
+    return DeviceRequest(**needed(plain(cfg.trainer), ("accelerator", "devices", "num_nodes", "precision")))
 
 
 def launched(verb: str, devices: DeviceRequest, folder: Path, run_dir: Path = Path(".")) -> bool:

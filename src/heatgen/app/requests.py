@@ -1,7 +1,7 @@
 """What a verb is asked to do, in small frozen dataclasses: read off the config here, and checked."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -226,6 +226,13 @@ def points_of(cfg: DictConfig, load: LoadRequest) -> tuple[str | None, tuple[tup
     steps = [int(directory.read_checkpoint(path).get("global_step", 0)) for path in files]
     in_order = sorted(zip(steps, map(str, names), strict=True))
     return "checkpoint", tuple((step, replace(load, checkpoint=name)) for step, name in in_order)
+
+
+def needed(trainer: Options, keys: Sequence[str]) -> Options:
+    """These options of a node `trainer`. ConfigError for one that a user took away with ~."""
+    if missing := next((key for key in keys if key not in trainer), None):
+        raise ConfigError(f"trainer.{missing} cannot be left out; give trainer.{missing}=VALUE.")
+    return {key: trainer[key] for key in keys}
 
 
 def files_of(node: object) -> Options:

@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import ProgressBar, Timer
 from lightning.pytorch.loggers import Logger
 
 from heatgen import check
-from heatgen.app.requests import Options
+from heatgen.app.requests import Options, needed
 from heatgen.app.trainer_options import INSTEAD, check_options, profiler_of
 from heatgen.callback.checkpoints import AtomicIO
 from heatgen.callback.finite import Finite
@@ -31,6 +31,12 @@ NOISE = (
 )
 
 
+NEEDED = (
+    *("accelerator", "devices", "strategy", "max_steps", "max_epochs", "gradient_clip_val", "accumulate_grad_batches"),
+    *("val_check_interval", "log_every_n_steps"),
+)
+
+
 def make_trainer(
     options: Options, run_dir: Path, data: DataModule, callbacks: Sequence[L.Callback], loggers: Sequence[Logger]
 ) -> L.Trainer:
@@ -47,6 +53,7 @@ def make_trainer(
         ConfigError: an option is out of range, or Lightning refuses it.
     """
     options = {key: value for key, value in options.items() if key != "_target_"}
+    needed(options, NEEDED)
     check_options(options)
     options = {key: value for key, value in options.items() if key not in INSTEAD}
     options["accelerator"], options["devices"] = launch.placed(options["accelerator"], options["devices"])
