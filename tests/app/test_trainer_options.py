@@ -1,12 +1,15 @@
 """Options of lightning.Trainer: each acts or is refused in one sentence, whichever verb is given it."""
 
+import csv
 import inspect
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import pytest
 import torch
+from conftest import call
 
 from heatgen.app.trainer_options import INSTEAD, check_options
 from heatgen.check import ConfigError
@@ -79,18 +82,27 @@ def test_overfit_batches_are_the_first_ones_again_and_again() -> None:
     assert steps == [[1, 3], [5, 7], [1, 3], [5, 7], [1, 3]]
 
 
+SMALL = ["model=supervised", "net=fno", "data=grf", "data.resolution=8", "data.train_size=16", "data.val_size=8"]
+SMALL += ["data.test_size=8", "data.batch_size=8", "net.width=8", "net.modes=3", "forward.num_levels=5", "evaluate=[]"]
+SMALL += ["trainer.accelerator=cpu"]
+
+
 def test_a_profile_a_time_limit_and_one_batch_act(tmp_path: Path) -> None:
-    import csv
-
-    from conftest import call
-
-    small = ["model=supervised", "net=fno", "data=grf", "data.resolution=8", "data.train_size=16", "data.val_size=8"]
-    small += ["data.test_size=8", "data.batch_size=8", "net.width=8", "net.modes=3", "forward.num_levels=5", "evaluate=[]"]
-    small += ["callback=checkpoints", "trainer.accelerator=cpu", "trainer.max_steps=100000", "trainer.log_every_n_steps=1"]
     acting = ["+trainer.profiler=simple", '+trainer.max_time="00:00:00:02"', "+trainer.overfit_batches=1"]
-    assert call("train", *small, *acting, "optimizer.lr=0", f"hydra.run.dir={tmp_path / 'run'}") == 0
+    words = ["callback=checkpoints", "trainer.max_steps=100000", "trainer.log_every_n_steps=1", "optimizer.lr=0"]
+    assert call("train", *SMALL, *acting, *words, f"hydra.run.dir={tmp_path / 'run'}") == 0
     assert "run_training_batch" in (tmp_path / "run" / "fit-profile.txt").read_text()
     rows = list(csv.DictReader((tmp_path / "run" / "metrics.csv").open()))
     losses = {row["train/loss"] for row in rows} - {""}
     assert len(losses) == 1 and 2 < len(rows) < 50_000
     assert (tmp_path / "run" / "checkpoints" / "best.ckpt").is_file()  # a validation at the end
+
+
+def test_debug_fast_goes_once_through_everything_where_latest_does_not_look(
+    tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    assert call("train", *SMALL, "debug=fast") == 0
+    (run,) = (tmp_path / "runs" / "debug").glob("*/*")
+    assert {path.name for path in (run / "checkpoints").iterdir()} == {"last.ckpt", "best.ckpt"}
+    assert (run / "samples" / "step_000001.png").is_file()
+    assert "There is no run under" in refused("sample", "trainer.accelerator=cpu")

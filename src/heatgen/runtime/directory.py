@@ -56,8 +56,12 @@ def find_run(run: str, runs_dir: str, trained: bool = False, of_ranks: bool = Tr
 
 
 def latest(runs_dir: str, trained: bool) -> Path:
-    """The run whose config.yaml is the newest, of those that have a checkpoint where only they are of use."""
-    configs = {path: path.stat().st_mtime for path in Path(runs_dir).rglob(CONFIG)}
+    """The run whose config.yaml is the newest, of those that have a checkpoint where only they are of use.
+
+    Runs with debug= are none that a user means.
+    """
+    found = [path for path in Path(runs_dir).rglob(CONFIG) if path.relative_to(runs_dir).parts[0] != "debug"]
+    configs = {path: path.stat().st_mtime for path in found}
     for path in sorted(configs, key=lambda path: configs[path], reverse=True):
         if not trained or any((path.parent / "checkpoints").glob("*.ckpt")):
             return path.parent.resolve()
