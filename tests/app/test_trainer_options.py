@@ -87,15 +87,18 @@ SMALL += ["data.test_size=8", "data.batch_size=8", "net.width=8", "net.modes=3",
 SMALL += ["trainer.accelerator=cpu"]
 
 
-def test_a_profile_a_time_limit_and_one_batch_act(tmp_path: Path) -> None:
-    acting = ["+trainer.profiler=simple", '+trainer.max_time="00:00:00:02"', "+trainer.overfit_batches=1"]
-    words = ["callback=checkpoints", "trainer.max_steps=100000", "trainer.log_every_n_steps=1", "optimizer.lr=0"]
-    assert call("train", *SMALL, *acting, *words, f"hydra.run.dir={tmp_path / 'run'}") == 0
+def test_one_batch_comes_again_and_again_and_its_profile_is_written(tmp_path: Path) -> None:
+    acting = ["+trainer.profiler=simple", "+trainer.overfit_batches=1", "trainer.max_steps=3", "trainer.log_every_n_steps=1"]
+    assert call("train", *SMALL, *acting, "callback=checkpoints", "optimizer.lr=0", f"hydra.run.dir={tmp_path / 'run'}") == 0
     assert "run_training_batch" in (tmp_path / "run" / "fit-profile.txt").read_text()
-    rows = list(csv.DictReader((tmp_path / "run" / "metrics.csv").open()))
-    losses = {row["train/loss"] for row in rows} - {""}
-    assert len(losses) == 1 and 2 < len(rows) < 50_000
-    assert (tmp_path / "run" / "checkpoints" / "best.ckpt").is_file()  # a validation at the end
+    losses = [row["train/loss"] for row in csv.DictReader((tmp_path / "run" / "metrics.csv").open()) if row["train/loss"]]
+    assert len(losses) >= 3 and len(set(losses)) == 1
+
+
+def test_a_time_limit_ends_with_a_validation_and_checkpoints(tmp_path: Path) -> None:
+    words = ['+trainer.max_time="00:00:00:01"', "trainer.max_steps=1000000", "callback=checkpoints"]
+    assert call("train", *SMALL, *words, f"hydra.run.dir={tmp_path / 'run'}") == 0
+    assert {path.name for path in (tmp_path / "run" / "checkpoints").iterdir()} == {"last.ckpt", "best.ckpt"}
 
 
 def test_debug_fast_goes_once_through_everything_where_latest_does_not_look(
