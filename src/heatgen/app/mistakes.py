@@ -36,6 +36,8 @@ def sentence(error: BaseException) -> str | None:
         return found
     if isinstance(error, RuntimeError) and "conditioned on metric" in str(error):  # EarlyStopping and its like
         return str(error).split("\n")[0]
+    if isinstance(error, RuntimeError) and '"srun"' in str(error):  # of submitit
+        return "hydra/launcher=submitit_slurm needs SLURM, whose srun is not here; use submitit_local or joblib."
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         return str(error).splitlines()[0] if str(error) else sentence(error.__cause__ or ValueError())
     return None

@@ -86,9 +86,8 @@ class NeuralProcessMethod(Method):
         self._data: DataModule | None = None  # whose fields have the features of privileged=shuffled
         self.privileged = check.choice("model.privileged", privileged, PRIVILEGED)
         if (self.privileged != "none") != bool(net.privileged_dim):
-            sized = (
-                "net=lupi_np, or model=np" if privileged != "none" else "model=lupi_np, or another network, such as conv_np"
-            )
+            other = "model=lupi_np without model.privileged=none, or another network, such as conv_np"
+            sized = "net=lupi_np, or model=np" if privileged != "none" else other
             raise ConfigError(
                 f"model.privileged={privileged} does not fit net.privileged_dim={net.privileged_dim}; use {sized}."
             )

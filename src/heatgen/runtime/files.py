@@ -40,7 +40,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
         os.replace(beside, path)
         flush(path.parent)
     except OSError as error:
-        error.filename = error.filename or str(path)  # a full disk does not say
+        if error.errno is not None:  # one of the system, and a full disk does not say where
+            error.filename = error.filename or str(path)
         raise
     finally:
         beside.unlink(missing_ok=True)
