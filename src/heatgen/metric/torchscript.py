@@ -14,7 +14,7 @@ from torch import Tensor
 from heatgen.check import ConfigError
 from heatgen.runtime.precision import full_precision
 
-PATIENCE = 60.0  # seconds for the features of one image
+PATIENCE = 30.0  # seconds for the features of one image
 
 
 def load_script(path: Path, device: torch.device) -> torch.jit.ScriptModule:

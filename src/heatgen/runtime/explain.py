@@ -31,6 +31,8 @@ def explain(error: BaseException) -> str | None:
         if isinstance(cause, OSError) and cause.errno in UNUSABLE:
             place = cause.filename or "A file of the run"
             return f"{place} cannot be written ({cause.strerror}); choose another runs_dir or free space."
+        if isinstance(cause, FileNotFoundError) and last_call(cause) == "mkdir":  # as under /proc
+            return f"{cause.filename} cannot be made a folder; choose another place, as with runs_dir."
         if isinstance(cause, BrokenExecutor):
             return (
                 "; ".join(filter(None, ["A process of the sweep was killed (was the memory full?)", signals.advice()])) + "."
@@ -42,6 +44,14 @@ def explain(error: BaseException) -> str | None:
                 "data.batch_size), n, the size of the data or the width of the network."
             )
     return None
+
+
+def last_call(error: BaseException) -> str:
+    """The name of the function that raised an error."""
+    place = error.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    return "" if place is None else place.tb_frame.f_code.co_name
 
 
 def is_of_memory(error: BaseException) -> bool:
