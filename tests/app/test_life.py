@@ -138,6 +138,7 @@ def test_a_sweep_that_broke_off_goes_on_to_the_same_table(tmp_path: Path, monkey
     assert same(whole / "1-ihd-identity-digits", broken / "1-ihd-identity-digits")
 
 
+@pytest.mark.slow
 def test_jobs_of_a_sweep_that_share_a_folder_do_not_mix(tmp_path: Path, capfd) -> None:
     words = [*QUICK, "optimizer.lr=0.1,0.2", "evaluate=[]", "hydra.sweep.subdir=same"]
     assert call("train", "-m", *words) == 1
