@@ -98,7 +98,9 @@ def sentence(job: jobs.Job) -> str | None:
     if "Traceback (most recent call last)" in text:
         return "traceback"
     lines = [line for line in text.splitlines() if line.startswith("Error: ")]
-    return None if len(lines) == 1 else f"{len(lines)} sentences"
+    if len(lines) != 1:
+        return f"{len(lines)} sentences"
+    return None if lines[0].rstrip().endswith((".", "?", ")")) else "half a sentence"
 
 
 def verdict(trial: Trial, job: jobs.Job, may_last: bool = False) -> str:

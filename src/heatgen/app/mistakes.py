@@ -12,7 +12,7 @@ from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import HydraException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 
 from heatgen.app.options import CONF, SearchPath, groups_of, known_keys, options_of, unknown_option
 from heatgen.app.quoting import typed, unreadable
@@ -39,7 +39,12 @@ def sentence(error: BaseException) -> str | None:
     if isinstance(error, RuntimeError) and '"srun"' in str(error):  # of submitit
         return "hydra/launcher=submitit_slurm needs SLURM, whose srun is not here; use submitit_local or joblib."
     if isinstance(error, (HydraException, OmegaConfBaseException)):
-        return str(error).splitlines()[0] if str(error) else sentence(error.__cause__ or ValueError())
+        lines = [line.strip() for line in str(error).splitlines()]
+        if not lines:
+            return sentence(error.__cause__ or ValueError())
+        if isinstance(error, InterpolationKeyError) and error.full_key:
+            return f"{lines[0]}, from which {error.full_key} is taken; give {error.full_key}=VALUE, or choose other options."
+        return " ".join(lines[: 2 if lines[0].endswith(":") else 1]).rstrip(".:") + "."
     return None
 
 
