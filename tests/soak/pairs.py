@@ -99,6 +99,7 @@ def resumes(trial: Trial) -> None:
     whole, _ = reference(trial, "thirty", words)
     short = once(trial, "six", lambda folder: void(trial.succeed("train", *WORDS, f"hydra.run.dir={folder}")))
     run = Path(shutil.copytree(short, trial.folder / "resumed"))
+    shutil.rmtree(run / "evaluation")  # the result of the first steps, which one training has not
     resume = ("train", f"resume={run}", "trainer.max_steps=30")
     one_of(trial, together(trial, resume, resume), whole, run, "resumes")
 
