@@ -73,6 +73,11 @@ def test_a_gpu_that_is_not_there_is_one_sentence_for_every_verb() -> None:
         DeviceRequest("gpu")
 
 
+def test_a_cpu_has_no_more_processes_than_it_can_have() -> None:
+    with pytest.raises(ConfigError, match=r"^trainer\.devices=9999 is 9999 processes on a CPU; give at most \d+\.$"):
+        DeviceRequest("cpu", 9999)
+
+
 def test_devices_of_a_cpu_are_counted() -> None:
     assert [placed("cpu", devices) for devices in ([0], [0, 1], "auto", 3)] == [("cpu", n) for n in (1, 2, 1, 3)]
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["DeviceRequest", "call", "is_child", "is_own_child", "launch", "placed", "rank"]
 TAIL = 15  # lines of a failed process's output that are shown
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda")  # times and bases are float64, which others lack
+FEW = 4  # processes that any CPU may have; above, no more than it has cores
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "64-true")  # weights of 16 bits would not learn
 
 
@@ -36,7 +37,7 @@ class DeviceRequest:
     """The devices that conf/trainer asks for, on each of `num_nodes` machines; a process for each of them.
 
     Raises:
-        ConfigError: a value is none of those that Lightning and heatgen have, or there is no GPU.
+        ConfigError: a value is none of those that Lightning and heatgen have, there is no GPU, or too much for a CPU.
     """
 
     accelerator: str = "auto"
@@ -48,7 +49,9 @@ class DeviceRequest:
         check.choice("trainer.accelerator", self.accelerator, ACCELERATORS)
         check.choice("trainer.precision", self.precision, PRECISIONS)
         check.integer("trainer.num_nodes", self.num_nodes, minimum=1)
-        count_devices(self.accelerator, self.devices)
+        count, most = count_devices(self.accelerator, self.devices), max(FEW, os.cpu_count() or 1)
+        if count > most and placed(self.accelerator, count)[0] == "cpu":
+            raise ConfigError(f"trainer.devices={self.devices} is {count} processes on a CPU; give at most {most}.")
         if self.accelerator in ("gpu", "cuda"):
             import torch
 
