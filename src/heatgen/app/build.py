@@ -155,7 +155,7 @@ def build(cfg: DictConfig) -> tuple["Method", "DataModule"]:
     """The model and the data of a training config, wired together and checked; what the model chose goes into `cfg`."""
     data, process = build_data(cfg.data), build_process(cfg.forward)
     for group in ("forward", "net"):
-        if cfg[group].get("shape") is not None and tuple(cfg[group].shape) != data.spec.shape:
+        if cfg[group].get("shape") is not None and check.shape(f"{group}.shape", cfg[group].shape) != data.spec.shape:
             raise ConfigError(f"{group}.shape is that of the data, {list(data.spec.shape)}; set data.shape alone.")
     sampler = None if cfg.get("sampler") is None else build_sampler(cfg.sampler)
     optimizer = None if cfg.get("optimizer") is None else build_optimizer(cfg.optimizer)
