@@ -84,10 +84,6 @@ def count_devices(accelerator: str, devices: object) -> int:
         return max(1, torch.cuda.device_count()) if accelerator in ("auto", "gpu", "cuda") else 1
     if isinstance(devices, bool) or not str(devices).isdigit() or int(str(devices)) < 1:
         raise ConfigError(f"trainer.devices must be a number of at least 1, a list or auto, not {devices!r}.")
-    if accelerator == "cpu" and int(str(devices)) > (most := max(16, os.cpu_count() or 1)):
-        raise ConfigError(
-            f"trainer.devices={devices} are more processes than this machine has room for; give at most {most}."
-        )
     return int(str(devices))
 
 
