@@ -206,8 +206,9 @@ def open_study(folder: Path, direction: str) -> "Study":
 
     from heatgen.callback.prune import NAME, STUDY, storage_of
 
+    way = optuna.study.StudyDirection[direction.upper()]
     try:
-        return optuna.create_study(storage=storage_of(folder), study_name=NAME, direction=direction, load_if_exists=True)
+        return optuna.create_study(storage=storage_of(folder), study_name=NAME, direction=way, load_if_exists=True)
     except Exception as error:  # of SQLite, of SQLAlchemy, of Optuna
         reason = str(error).split("\n")[0]
         raise ConfigError(f"{folder / STUDY} cannot be used ({reason}); start another search.") from error
