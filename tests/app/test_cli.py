@@ -326,7 +326,7 @@ MISTAKES = {  # the arguments: what the sentence names, the key or the fix
     ("seed=-1",): "seed must be a whole number of at least 0",
     ("resume=/no/such/run",): "The run directory /no/such/run does not exist",
     ("resume=latest",): "There is no run under runs_dir",
-    ("trainer=gpu",): "trainer.accelerator=gpu is refused",
+    ("trainer=gpu",): "trainer.accelerator=gpu finds no CUDA GPU here; use trainer=cpu.",
     ("trainer.max_steps",): "write key=value",
     ("callback.ema.decay=2",): "callback.ema.decay must be a number",
     ("+forward.speed=3",): "has no option 'speed'",

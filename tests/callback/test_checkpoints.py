@@ -43,9 +43,11 @@ def trainer(tmp_path):
 
 @pytest.fixture
 def handlers():
-    """The handlers of signals are put back after the test."""
+    """The handlers of signals are put back after the test, which begins with a hangup that is not ignored."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     with signals.obeyed():
         yield
+    signal.signal(signal.SIGHUP, before)
 
 
 def test_best_is_written_where_the_validation_loss_falls_and_only_there(trainer):

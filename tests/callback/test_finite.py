@@ -23,6 +23,7 @@ BATCHES = 20
 OPTIONS = {
     "accelerator": "cpu",
     "devices": 1,
+    "strategy": "auto",
     "max_steps": BATCHES,
     "max_epochs": None,
     "gradient_clip_val": 1.0,

@@ -16,6 +16,7 @@ from heatgen.data.module import DataModule
 from heatgen.metric.classifier import FEATURES, Classifier, ConvNet, train, weights_file
 from heatgen.metric.fid import FID
 from heatgen.metric.inception_score import InceptionScore
+from heatgen.runtime.explain import entry
 
 
 def brightness(n, labelled=True, shape=(1, 4, 4)):
@@ -119,7 +120,7 @@ def test_the_command_trains_a_data_set_by_name(tmp_path, monkeypatch):
 )
 def test_a_command_that_cannot_be_done_says_why_in_one_sentence(monkeypatch, capsys, arguments, sentence):
     with pytest.raises(SystemExit) as stop:
-        command(monkeypatch, *arguments)
+        entry(lambda: command(monkeypatch, *arguments))
     lines = capsys.readouterr().err.splitlines()
     assert stop.value.code == 1 and len(lines) == 1
     assert re.match(sentence, lines[0])

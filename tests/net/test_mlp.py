@@ -158,5 +158,5 @@ def test_film_learns_to_divide_by_the_noise_and_the_published_additive_net_hardl
     ],
 )
 def test_a_wrong_value_is_refused_in_one_sentence_that_names_its_key(key, options):
-    with pytest.raises(ConfigError, match=rf"^{key} must be [^\n]*\.$"):
+    with pytest.raises(ConfigError, match=rf"^{key} must be [^\n]*[.?]$"):
         small(**options)

@@ -325,7 +325,7 @@ def test_a_sweep_ends_with_its_comparison(tmp_path: Path) -> None:
         ("identity", "residual", 2),
     ]
     page = (folder / "comparison.md").read_text()
-    assert "| forward | parametrisation | training time [s] | parameters |\n" in page  # too short for a validation loss
+    assert "| forward | parametrisation | validation loss | training time [s] | parameters |\n" in page  # of its last step
     assert (folder / "command.txt").read_text().startswith("python train.py -m data.recommended")
     assert (folder / "comparison.png").stat().st_size > 0
     assert not list(folder.glob("*/evaluation/forward_*"))  # evaluate=[] measures nothing
@@ -334,11 +334,9 @@ def test_a_sweep_ends_with_its_comparison(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_sweep_publishes_its_comparison_under_its_own_command_alone(sweep, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["/there/train.py", "-m", "forward=heat,identity", "publish=maps"])
+    (sweep / "command.txt").write_text("python train.py -m forward=heat,identity publish=maps\n")
     config = OmegaConf.create({"publish": "maps", "hydra": {"sweep": {"dir": str(sweep)}}})
-    callback = Comparison()
-    callback.on_multirun_start(config=config)
-    callback.on_multirun_end(config=config)
+    Comparison().on_multirun_end(config=config)
     results = tmp_path / "docs" / "results"
     assert {path.name for path in results.iterdir()} == {"maps.json", "maps.md", "maps.png"}
     for text in ((results / "maps.md").read_text(), (sweep / "comparison.md").read_text()):
@@ -349,8 +347,6 @@ def test_a_sweep_publishes_its_comparison_under_its_own_command_alone(sweep, tmp
 def test_a_sweep_that_does_not_publish_leaves_the_documentation_alone(sweep, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     config = OmegaConf.create({"publish": None, "hydra": {"sweep": {"dir": str(sweep)}}})
-    Comparison().on_multirun_start(config=config)
-    Comparison().on_run_start(config=config)
     Comparison().on_multirun_end(config=config)
     assert (sweep / "comparison.md").is_file() and not (tmp_path / "docs").exists()
 
@@ -360,8 +356,8 @@ def test_publish_without_a_sweep_and_a_publish_that_is_no_name_are_refused(refus
     wrong = refused("train", *SMALL, "publish=maps")
     assert wrong == "Error: publish=maps is for a sweep, which has runs to compare; add -m, or use publish=null."
     wrong = refused("train", "-m", *SMALL, "seed=0,1", "publish=../maps")
-    assert wrong == "Error: publish must be a name such as my_maps, not '../maps'."
-    monkeypatch.setenv("LOCAL_RANK", "0")  # a process of a sweep's job has the sweep's publish
+    assert wrong == "Error: publish must be a name such as my_maps, of letters, digits, _ . and -, not '../maps'."
+    monkeypatch.setenv("HEATGEN_CHILD", "1")  # a process of a sweep's job has the sweep's publish
     Comparison().on_run_start(config=OmegaConf.create({"publish": "maps"}))
 
 

@@ -69,9 +69,11 @@ entry(work)
 @contextmanager
 def running(command: Sequence[str], ready: str = "ready") -> Iterator["subprocess.Popen[str]"]:
     """A command that has said that it is ready, in a session of its own, which has ended afterwards."""
+    hangup = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whatever these tests run under
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT, start_new_session=True
     )
+    signal.signal(signal.SIGHUP, hangup)
     try:
         assert process.stdout
         seen = ""

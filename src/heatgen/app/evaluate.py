@@ -61,7 +61,7 @@ def evaluate(cfg: DictConfig) -> None:
 
 def tell_loggers(load: LoadRequest, name: str, values: Mapping[str, float]) -> None:
     """Add what was measured to the logs of the run's training."""
-    config = read_config(load.run_dir)
+    config = read_config(load.run_dir, load.trust)
     loggers = config.get("logger")
     if isinstance(loggers, DictConfig) and any(key != "csv" for key in loggers):
         step = step_of(directory.find_checkpoint(load.run_dir, load.checkpoint))

@@ -79,6 +79,7 @@ def prepared(cfg: DictConfig, request: TrainRequest, note: str) -> Training:
     checkpoint: Path | None = run_dir / "checkpoints" / "last.ckpt"
     assert checkpoint is not None
     if not request.resume or not os.path.lexists(checkpoint):
+        refuse_lost(checkpoint)
         checkpoint = None
     elif not checkpoint.is_file():
         raise ConfigError(f"{checkpoint} is no file; remove it, and the run starts again.")
@@ -100,6 +101,14 @@ def prepared(cfg: DictConfig, request: TrainRequest, note: str) -> Training:
     trainer = make_trainer(request.trainer, run_dir, data, [*own, *callbacks], loggers)
     saved = next((callback for callback in callbacks if isinstance(callback, Checkpoints)), None)
     return Training(model, data, trainer, describe, saved, checkpoint, steps)
+
+
+def refuse_lost(checkpoint: Path) -> None:
+    """ConfigError for a run that was trained to its end, and whose last.ckpt is gone: it would be trained again."""
+    if directory.trained(checkpoint.parents[1]):
+        best = checkpoint.with_name("best.ckpt")
+        instead = f", or begin a new one with {typed('init_from', str(best))}" if best.is_file() else ""
+        raise ConfigError(f"The checkpoint {checkpoint} is missing; the run is trained, so start a new one{instead}.")
 
 
 def run(training: Training, run_dir: Path) -> None:
