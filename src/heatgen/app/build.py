@@ -178,12 +178,21 @@ def build(cfg: DictConfig) -> tuple["Method", "DataModule"]:
 
 def build_callbacks(cfg: DictConfig) -> dict[str, "L.Callback"]:
     """The callbacks of a training config, by their names in its node `callback`."""
-    return {str(name): instantiate(node) for name, node in (cfg.get("callback") or {}).items() if node is not None}
+    return {name: instantiate(node) for name, node in nodes_in(cfg, "callback").items()}
 
 
 def build_loggers(cfg: DictConfig, run_dir: Path) -> list["Logger"]:
     """The loggers of a training config, for a run in this folder."""
-    return [instantiate(node, folder=str(run_dir)) for node in (cfg.get("logger") or {}).values() if node is not None]
+    return [instantiate(node, folder=str(run_dir)) for node in nodes_in(cfg, "logger").values()]
+
+
+def nodes_in(cfg: DictConfig, group: str) -> dict[str, DictConfig]:
+    """The nodes of a group that has several, by their names. ConfigError for what is no node."""
+    parts = {str(name): node for name, node in (cfg.get(group) or {}).items() if node is not None}
+    if wrong := next((name for name, node in parts.items() if not isinstance(node, DictConfig)), None):
+        key = f"{group}.{wrong}"
+        raise ConfigError(f"{key}={parts[wrong]} is no part with a _target_; take it away with ~{key}, or set {key}.OPTION.")
+    return parts
 
 
 def refuse_unused(cfg: DictConfig) -> None:

@@ -278,7 +278,7 @@ def parameter_of(cfg: DictConfig) -> tuple[str, Any] | None:
     """The name and value of `param_name`, which stands beside the results in the experiment's table."""
     if cfg.param_name is None:
         return None
-    value = OmegaConf.select(cfg, cfg.param_name)
+    value = OmegaConf.select(cfg, cfg.param_name) if isinstance(cfg.param_name, str) else None
     if value is None:
         raise ConfigError(f"param_name={cfg.param_name} is not a key that has a value; give one, such as delta.")
     return cfg.param_name, OmegaConf.to_container(value) if OmegaConf.is_config(value) else value

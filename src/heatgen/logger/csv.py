@@ -1,11 +1,15 @@
 """logger=csv: metrics.csv in the run folder, which a resume goes on with and never doubles."""
 
 import csv
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
+from heatgen.check import ConfigError
 from heatgen.runtime.files import atomic_path
 
 Row = dict[str, str]
@@ -61,16 +65,26 @@ class CSVLog(Logger):
             self._rewrite(self._columns(), kept)
 
     def _columns(self) -> list[str]:
-        if not self.path.exists():
-            return []
-        with self.path.open(newline="") as file:
+        with self._open() as file:
             return next(csv.reader(file), [])
 
     def _rows(self) -> list[Row]:
-        if not self.path.exists():
-            return []
-        with self.path.open(newline="") as file:
+        with self._open() as file:
             return list(csv.DictReader(file))
+
+    @contextmanager
+    def _open(self) -> Iterator[Iterable[str]]:
+        """Its lines, none where it is not there. ConfigError where it is no table."""
+        if not os.path.lexists(self.path):
+            yield ()
+            return
+        try:
+            if not self.path.is_file():
+                raise OSError("it is no file")
+            with self.path.open(newline="") as file:
+                yield file
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            raise ConfigError(f"{self.path} cannot be read ({error}); remove it, and a new one is begun.") from error
 
     def _rewrite(self, columns: list[str], rows: list[Row]) -> None:
         with atomic_path(self.path) as beside, beside.open("w", newline="") as file:

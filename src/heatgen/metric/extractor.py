@@ -59,7 +59,7 @@ def make_extractor(
 def find_inception(weights: str | None, data_dir: str) -> Path:
     """The Inception file: `weights`, or data_dir/inception-2015-12-05.pt, or clean-fid's place, or a download."""
     if weights is not None:
-        if not Path(weights).is_file():
+        if not isinstance(weights, str) or not Path(weights).is_file():
             raise ConfigError(f"metric.weights = {weights} is not a file; give the Inception network as TorchScript.")
         return Path(weights)
     target = Path(data_dir) / FILE

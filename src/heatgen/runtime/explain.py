@@ -85,6 +85,7 @@ def entry(main: Callable[[], object], explain: Callable[[BaseException], str | N
     """
     before = {key: os.environ.get(key) for key in (FULL, OURS, VARIABLE)}
     os.environ[VARIABLE] = command_line()  # for the processes that do the job
+    os.environ["MPLBACKEND"] = "Agg"  # figures are files here
     os.environ.setdefault(OURS, "0" if before[FULL] else "1")  # for our processes too
     os.environ[FULL] = "1"  # so that Hydra raises, and we explain
     complains, logging.raiseExceptions = logging.raiseExceptions, False  # a log that nobody reads is no reason to complain

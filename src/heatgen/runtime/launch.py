@@ -49,6 +49,8 @@ class DeviceRequest:
         check.choice("trainer.accelerator", self.accelerator, ACCELERATORS)
         check.choice("trainer.precision", self.precision, PRECISIONS)
         check.integer("trainer.num_nodes", self.num_nodes, minimum=1)
+        if self.num_nodes > 1 and not is_child():
+            raise ConfigError(f"trainer.num_nodes={self.num_nodes} needs srun or torchrun, which start it on each machine.")
         count, most = count_devices(self.accelerator, self.devices), max(FEW, os.cpu_count() or 1)
         if count > most and placed(self.accelerator, count)[0] == "cpu":
             raise ConfigError(f"trainer.devices={self.devices} is {count} processes on a CPU; give at most {most}.")
