@@ -12,7 +12,7 @@ from heatgen.check import ConfigError
 from heatgen.forward.constant_velocity import ConstantVelocity
 from heatgen.forward.heat import Heat
 from heatgen.model.ihd import IHD
-from heatgen.model.module import warmup_factor
+from heatgen.model.schedule import warmup_factor
 from heatgen.net.unet import UNet
 from heatgen.noise import SampleNoise
 from heatgen.sampler.ancestral import ancestral

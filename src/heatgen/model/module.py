@@ -3,7 +3,7 @@
 import copy
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, Self, TypedDict
+from typing import Self, TypedDict
 
 import lightning as L
 import torch
@@ -15,6 +15,7 @@ from heatgen.check import ConfigError
 from heatgen.data.module import DataModule
 from heatgen.data.stream import Batch
 from heatgen.forward.process import ForwardProcess
+from heatgen.model.schedule import GroupOptions, renew, warmup_factor
 from heatgen.noise import Noise, SampleNoise, batches, mix
 from heatgen.sampler.interface import OnStep, Sampler
 
@@ -29,11 +30,6 @@ class MethodSettings(TypedDict, total=False):
     prior_std: float | None
     seed: int
     freeze: Sequence[str]
-
-
-def warmup_factor(step: int, warmup_steps: int) -> float:
-    """The learning rate's factor at optimizer step `step` = 0, 1, ...: min(step / warmup_steps, 1), 1 without warm-up."""
-    return min(step / warmup_steps, 1.0) if warmup_steps else 1.0
 
 
 def inverse(std: Tensor) -> Tensor:
@@ -101,7 +97,7 @@ class Method(L.LightningModule):
         if isinstance(freeze, str) or not all(isinstance(pattern, str) for pattern in freeze or ()):
             raise ConfigError(f"model.freeze must be a list of names, such as ['net.encoder.*'], not {freeze!r}.")
         self.frozen = list(freeze or ())
-        self.group_options: list[dict[str, Any]] = []  # of the optimizer's groups, as the config has them
+        self.group_options: list[GroupOptions] = []  # of the optimizer's groups, as the config has them
         self.chosen: dict[str, str] = {}  # config key -> what the method chose where the config says auto
         self.check_net()
 
@@ -281,14 +277,7 @@ class Method(L.LightningModule):
     def on_train_start(self) -> None:
         """Give the optimizer and its schedule the options of the config again, as a checkpoint brings those of its own."""
         for config in self.trainer.lr_scheduler_configs:
-            schedule = config.scheduler
-            if not isinstance(schedule, torch.optim.lr_scheduler.LambdaLR):
-                continue
-            schedule.base_lrs = [options["lr"] for options in self.group_options]
-            rates = [rate * warmup_factor(schedule.last_epoch, self.warmup_steps) for rate in schedule.base_lrs]
-            for group, options, rate in zip(schedule.optimizer.param_groups, self.group_options, rates, strict=True):
-                group |= options | {"initial_lr": options["lr"], "lr": rate}
-            schedule._last_lr = list(rates)
+            renew(config.scheduler, self.group_options, self.warmup_steps)
 
     def configure_gradient_clipping(
         self,
