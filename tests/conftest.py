@@ -15,6 +15,7 @@ import torch
 from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
+from tqdm import tqdm
 
 from heatgen.net.neural_process import NeuralProcess
 
@@ -38,10 +39,11 @@ SMALL = [  # a network and a training that take seconds
 
 @pytest.fixture(autouse=True)
 def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs and data go to a folder of the test's own, and Hydra starts afresh."""
+    """Runs and data go to a folder of the test's own, Hydra starts afresh, and no bar of an earlier test is open."""
     monkeypatch.setenv("HEATGEN_RUNS", str(tmp_path / "runs"))
     monkeypatch.setenv("HEATGEN_DATA", str(tmp_path / "data"))
     GlobalHydra.instance().clear()
+    tqdm._instances.clear()
 
 
 FORWARDS = sorted(path.stem for path in (ROOT / "conf" / "forward").glob("[!_]*.yaml"))
