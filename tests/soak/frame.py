@@ -39,11 +39,13 @@ class Trial:
         rng: its random numbers.
         folder: its own.
         shared: a folder of all trials of a script, for what is made once.
+        accelerator: what its commands work on.
     """
 
     rng: random.Random
     folder: Path
     shared: Path
+    accelerator: str = "cpu"
     outcomes: list[str] = field(default_factory=list)  # what was counted
     faults: list[str] = field(default_factory=list)  # what was wrong, a line each
     started: list[jobs.Job] = field(default_factory=list)
@@ -131,15 +133,28 @@ def verdict(trial: Trial, job: jobs.Job, may_last: bool = False) -> str:
     return found
 
 
-def main(name: str, doc: str | None, trial: Callable[[Trial], None], count: int = 100) -> None:
-    """The command of a script: try so many times, or for so many minutes; exit code 1 where something was wrong."""
+def main(
+    name: str, doc: str | None, trial: Callable[[Trial], None], count: int = 100, accelerators: tuple[str, ...] = ()
+) -> None:
+    """The command of a script: try so many times, or for so many minutes; exit code 1 where something was wrong.
+
+    Args:
+        name: of the script.
+        doc: what it does.
+        trial: one try.
+        count: how many there are.
+        accelerators: what its commands can work on, the first by default; none: the script itself says it.
+    """
     parser = argparse.ArgumentParser(prog=f"python -m tests.soak.{name}", description=(doc or "").splitlines()[0])
     parser.add_argument("count", nargs="?", type=int, default=count, help=f"how many trials (default {count})")
     parser.add_argument("--minutes", type=float, help="start no trial after so many minutes")
     parser.add_argument("--seed", type=int, default=None, help="of the trials (default: the time)")
     parser.add_argument("--trial", type=int, help="this one alone")
     parser.add_argument("--work", type=Path, help="the folder to work in (default: a fresh one in the temporary folder)")
+    if accelerators:
+        parser.add_argument("--accelerator", choices=accelerators, default=accelerators[0])
     options = parser.parse_args()
+    accelerator = getattr(options, "accelerator", "cpu")
     seed = int(time.time()) % 100000 if options.seed is None else options.seed
     work = options.work or Path(tempfile.mkdtemp(prefix=f"soak_{name}_"))
     jobs.warm()
@@ -149,11 +164,12 @@ def main(name: str, doc: str | None, trial: Callable[[Trial], None], count: int 
         if options.minutes and time.monotonic() - started > 60 * options.minutes:
             break
         try:
-            faults = attempt(trial, seed, number, work, counts)
+            faults = attempt(trial, seed, number, work, counts, accelerator)
         except KeyboardInterrupt:
             break
         if faults:
             again = f"python -m tests.soak.{name} --seed {seed} --trial {number}"
+            again += f" --accelerator {accelerator}" * (accelerator != "cpu")
             print("\n".join([f"BAD {again}   (see {work / str(number)})", *(f"    {line}" for line in faults)]), flush=True)
         bad += bool(faults)
         counts["trials"] += 1
@@ -166,9 +182,11 @@ def main(name: str, doc: str | None, trial: Callable[[Trial], None], count: int 
     sys.exit(bool(bad))
 
 
-def attempt(function: Callable[[Trial], None], seed: int, number: int, work: Path, counts: Counter[str]) -> list[str]:
+def attempt(
+    function: Callable[[Trial], None], seed: int, number: int, work: Path, counts: Counter[str], accelerator: str = "cpu"
+) -> list[str]:
     """One trial; what was wrong. The folder of a good one is removed."""
-    trial = Trial(random.Random(f"{seed}/{number}"), work / str(number), work / "shared")
+    trial = Trial(random.Random(f"{seed}/{number}"), work / str(number), work / "shared", accelerator)
     shutil.rmtree(trial.folder, ignore_errors=True)
     trial.folder.mkdir(parents=True)
     trial.shared.mkdir(exist_ok=True)
