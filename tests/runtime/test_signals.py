@@ -41,11 +41,12 @@ def work():
 entry(work)
 """
 WAITING = f"""{ENTRY}
-import os, subprocess
+import os
+from heatgen.runtime.children import start, waiting_for
 def work():
     children = []
-    with signals.waiting_for(children) as hand_on:
-        children.append(signals.start([sys.executable, "-c", {CHILD!r}], dict(os.environ)))
+    with waiting_for(children) as hand_on:
+        children.append(start([sys.executable, "-c", {CHILD!r}], dict(os.environ)))
         while children[0].poll() is None:
             hand_on()
             time.sleep(0.01)

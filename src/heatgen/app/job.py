@@ -17,7 +17,7 @@ from heatgen.app.options import SearchPath
 from heatgen.app.quoting import quoted, typed
 from heatgen.app.requests import needed, plain
 from heatgen.check import ConfigError
-from heatgen.runtime import explain, launch, signals
+from heatgen.runtime import children, explain, launch, signals
 from heatgen.runtime.command import call
 from heatgen.runtime.launch import DeviceRequest
 
@@ -34,7 +34,7 @@ def task_wrapper(function: Callable[[DictConfig], Result]) -> Callable[[DictConf
     def job(cfg: DictConfig) -> Result:
         try:
             if in_sweep():
-                signals.begin_job()
+                children.begin_job()
             options.check_choices(choices())
             refuse_missing(cfg)
             return function(cfg)
@@ -70,9 +70,9 @@ def begin_sweep(hc: HydraConf) -> None:
     """What a signal does to a sweep: processes of this machine that do its jobs get it, and the user hears how to go on."""
     signals.advise(f"go on with: {call('train')} -m {typed('resume', str(hc.sweep.dir))}")
     if launcher_of(hc) == "joblib_launcher":
-        signals.hand_on_to_workers(own=True)
+        children.hand_on_to_workers(own=True)
     elif str(hc.launcher._target_).endswith(".LocalLauncher"):
-        signals.hand_on_to_workers(own=False)
+        children.hand_on_to_workers(own=False)
 
 
 def in_sweep() -> bool:

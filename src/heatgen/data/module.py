@@ -16,7 +16,7 @@ from heatgen import check
 from heatgen.check import ConfigError
 from heatgen.data.images import ImageSet, Subset, shuffled
 from heatgen.data.stream import Batch, Items, Stream, StreamSteps, as_it_is
-from heatgen.runtime import launch, signals
+from heatgen.runtime import children, launch
 
 if TYPE_CHECKING:
     from heatgen.data.hot_spots import HotSpots
@@ -261,7 +261,7 @@ class DataModule(L.LightningDataModule):
             batch_sampler=batches,
             num_workers=self.num_workers,
             collate_fn=as_it_is,
-            worker_init_fn=signals.in_loader,
+            worker_init_fn=children.in_loader,
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
         )

@@ -10,7 +10,7 @@ from concurrent.futures import BrokenExecutor
 from typing import NoReturn
 
 from heatgen.check import ConfigError
-from heatgen.runtime import screen, signals
+from heatgen.runtime import children, screen, signals
 from heatgen.runtime.command import VARIABLE, command_line
 
 UNUSABLE = (
@@ -103,7 +103,7 @@ def guarded(main: Callable[[], object], explain: Callable[[BaseException], str |
     """`entry`, within its screen and its environment."""
     try:
         with signals.obeyed():
-            signals.end_with_parent()
+            children.end_with_parent()
             main()
     except signals.Stopped as stop:
         end(stop)
@@ -118,7 +118,7 @@ def end(stop: signals.Stopped) -> NoReturn:
     if signals.advice() or not stop.said:
         how = "; ".join(filter(None, [f"Stopped by {signals.name_of(stop.number)}", signals.advice()]))
         print(f"{below_a_bar()}{how}.", file=sys.stderr)
-    if signals.orphaned():
+    if children.orphaned():
         os._exit(128 + stop.number)  # Python may take seconds to tidy up
     raise stop
 

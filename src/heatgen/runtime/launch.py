@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from heatgen import check
 from heatgen.check import ConfigError
 from heatgen.runtime import claim, signals
+from heatgen.runtime.children import start, waiting_for
 from heatgen.runtime.ranks import OWN_CHILD, is_child, is_own_child, rank
 
 if TYPE_CHECKING:
@@ -120,8 +121,8 @@ def environment() -> dict[str, str]:
 def call(verb: str, arguments: Sequence[str]) -> int:
     """Do a verb in a process of its own, to which signals are handed on; its exit code."""
     children: list[subprocess.Popen[bytes]] = []
-    with signals.waiting_for(children) as hand_on:
-        children.append(signals.start(command_of(verb, arguments), environment()))
+    with waiting_for(children) as hand_on:
+        children.append(start(command_of(verb, arguments), environment()))
         while children[0].poll() is None:
             hand_on()
             time.sleep(0.05)
@@ -158,12 +159,12 @@ def launch(verb: str, arguments: Sequence[str], count: int, folder: Path) -> int
     folder.mkdir(parents=True, exist_ok=True)
     logs = [folder / f"process_{i}.log" for i in range(count)]
     children: list[subprocess.Popen[bytes]] = []
-    with signals.waiting_for(children) as hand_on:
+    with waiting_for(children) as hand_on:
         for i in range(count):
             variables = environment() | common | {"LOCAL_RANK": str(i), "RANK": str(i)}
             output = None if i == 0 else logs[i].open("ab")
             options = {"stdout": output, "stderr": output, "pass_fds": claim.descriptors()}  # locked as long as one lives
-            children.append(signals.start(command_of(verb, arguments), variables, **options))
+            children.append(start(command_of(verb, arguments), variables, **options))
             if output:
                 output.close()
         return wait(children, logs, hand_on)

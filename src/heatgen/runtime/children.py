@@ -1,0 +1,153 @@
+"""The children and workers of a process: signals are handed on to them, and they end with their parent, however it ends."""
+
+import _thread
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from multiprocessing import parent_process
+from pathlib import Path
+
+from heatgen.runtime import outlived, signals
+from heatgen.runtime.outlived import PARENT, POLL, SAVING
+
+_orphaned = False  # whether the parent of this process has ended
+
+
+def start(command: Sequence[str], environment: dict[str, str], **options: object) -> "subprocess.Popen[bytes]":
+    """A child in a session of its own, so that a terminal reaches this process alone; it ends with this process.
+
+    Signals are kept for it until it can obey them.
+
+    Args:
+        command: its words.
+        environment: its variables.
+        options: of Popen.
+    """
+    own = environment | {PARENT: str(os.getpid())}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals.ENDING)  # which the child inherits
+    try:
+        return subprocess.Popen(command, env=own, start_new_session=True, **options)  # type: ignore[call-overload,no-any-return]
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def waiting_for(children: list["subprocess.Popen[bytes]"]) -> Iterator[Callable[[], None]]:
+    """Signals are handed on to these children, and end this process after them.
+
+    Args:
+        children: which may still grow.
+
+    Yields:
+        What hands on the signals that came, to be called now and then.
+
+    Raises:
+        Stopped: a signal came.
+    """
+    told: dict[int, int] = {}  # by process id, how many of the signals
+
+    def hand_on() -> None:
+        for child in children:
+            came = signals.received()
+            for number in came[told.get(child.pid, 0) :]:
+                child.send_signal(number)
+            told[child.pid] = len(came)
+
+    def kill() -> None:
+        for child in children:
+            child.kill()
+
+    try:
+        with signals.held(before_end=kill):
+            yield hand_on
+    finally:
+        kill()
+        for child in children:
+            child.wait()
+    signals.stop_if_caught(said=True)
+
+
+def end_with_parent() -> None:
+    """End this process when the one that started it has ended, however: a training may save before.
+
+    It is the one that `start` put into the environment; where there is none nothing is done.
+    """
+    word = os.environ.pop(PARENT, "")
+    if word.isdigit() and (parent := int(word)) != os.getpid():
+        _thread.start_new_thread(_watch, (parent, SAVING))
+
+
+def in_loader(_: int) -> None:
+    """What a data loading process begins with: it ends with its trainer, and leaves all signals to it."""
+    for number in signals.ENDING:
+        signal.signal(number, signal.SIG_IGN)
+    if (parent := parent_process()) and parent.pid:
+        _thread.start_new_thread(_watch, (parent.pid, 0))
+
+
+def orphaned() -> bool:
+    """Whether this process ends because the one that started it has ended."""
+    return _orphaned
+
+
+def _watch(parent: int, saving: int) -> None:
+    global _orphaned
+    while os.getppid() == parent:
+        time.sleep(POLL)
+    _orphaned = True
+    if saving:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(saving)
+    os._exit(128 + signal.SIGTERM)
+
+
+def hand_on_to_workers(own: bool) -> None:
+    """From here on signals go to all processes below this one that handle them, and this one waits for their end.
+
+    Args:
+        own: whether the processes are a part of this one, so that they end with it, and a signal waits for them to begin.
+    """
+    signals.hold()
+    if own:
+        os.environ[PARENT] = str(os.getpid())
+        signal.pthread_sigmask(signal.SIG_BLOCK, signals.ENDING)  # which they inherit, until they can obey
+        command = [sys.executable, "-S", outlived.__file__, str(os.getpid())]
+        nowhere = subprocess.DEVNULL
+        subprocess.Popen(command, stdin=nowhere, stdout=nowhere, stderr=nowhere, start_new_session=True)
+    _thread.start_new_thread(_tell_workers, ())
+
+
+def _tell_workers() -> None:
+    told: set[int] = set()
+    while True:
+        if came := signal.sigtimedwait(signals.ENDING, POLL / 2):
+            signals.take(came.si_signo)
+        for worker in workers(os.getpid()) - told if signals.caught() else ():
+            number = signal.SIGTERM if signals.caught() == signal.SIGINT else signals.caught()  # not a second Ctrl-C
+            with suppress(ProcessLookupError):
+                os.kill(worker, number)
+            told.add(worker)
+
+
+def workers(root: int) -> set[int]:
+    """The processes below `root` that handle the signals that ask to end; none where the system does not say which."""
+    below, parents = {root}, {}
+    for status in Path("/proc").glob("[0-9]*/status"):
+        with suppress(OSError, ValueError):
+            facts = dict(line.split(":\t", 1) for line in status.read_text().splitlines() if ":\t" in line)
+            parents[int(status.parent.name)] = int(facts["PPid"]), int(facts.get("SigCgt", "0"), 16)
+    while more := {child for child, (parent, _) in parents.items() if parent in below} - below:
+        below |= more
+    wanted = sum(1 << (number - 1) for number in signals.ENDING)
+    return {process for process in below - {root} if parents[process][1] & wanted == wanted}
+
+
+def begin_job() -> None:
+    """Begin a job in a process of a launcher: signals end it, and its sweep's end is its own."""
+    signals.obey()
+    end_with_parent()
+    signals.stop_if_caught()
