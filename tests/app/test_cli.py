@@ -313,7 +313,7 @@ MISTAKES = {  # the arguments: what the sentence names, the key or the fix
     ("experiment=ihd_mnst",): "did you mean ihd_mnist?",
     ("model.parametrisation=residal",): "did you mean residual?",
     ("model.delta=-1",): "model.delta must be a number of at least 0",
-    ("optimizer.lr=fast",): "optimizer cannot be built",
+    ("optimizer.lr=fast",): "optimizer.lr must be a number of at least 0, not 'fast'",
     ("net.norm_groups=5",): "net.norm_groups = 5 must divide every width",
     ("trainer.max_steps=none",): "trainer.max_steps must be a whole number",
     ("trainer.devices=two",): "trainer.devices must be a number",

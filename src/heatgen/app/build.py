@@ -65,7 +65,7 @@ def check_options(node: DictConfig | ListConfig) -> None:
     for key in map(str, node):
         if key not in options and not (key.startswith("_") and key.endswith("_")):
             hint = check.did_you_mean(key, options)
-            raise ConfigError(f"{node._target_} has no option {key!r}{hint or '; remove it.'}")
+            raise ConfigError(f"{node._target_} has no option {key!r}{hint or f'; remove {place}.{key}.'}")
     for key in parts_of(target):
         if key in node and not OmegaConf.is_missing(node, key) and not isinstance(node[key], DictConfig):
             raise ConfigError(f"{place}.{key} is a part with options of its own, not {node[key]!r}; choose one.")
@@ -145,7 +145,17 @@ def build_sampler(node: DictConfig) -> "Sampler":
 
 
 def build_optimizer(node: DictConfig) -> "Callable[..., torch.optim.Optimizer]":
-    """The optimizer of a config's node `optimizer` with its options, to be called with the parameters."""
+    """The optimizer of a config's node `optimizer` with its options, to be called with the parameters.
+
+    ConfigError for what is none.
+    """
+    import torch
+
+    target = locate(node.get("_target_"))
+    if isinstance(target, type) and not issubclass(target, torch.optim.Optimizer):
+        raise ConfigError(
+            f"optimizer._target_={node._target_} is no optimizer of PyTorch; use optimizer=adam, adamw or sgd."
+        )
     check_options(node)
     factory: Callable[..., torch.optim.Optimizer] = hydra.utils.instantiate(node, _partial_=True, _convert_="all")
     return factory

@@ -15,6 +15,7 @@ from heatgen.app.build import build, build_callbacks, build_loggers, refuse_blin
 from heatgen.app.describe import Describe
 from heatgen.app.initial import frozen_count, start_from
 from heatgen.app.job import in_sweep
+from heatgen.app.optimizer import refuse_optimizer
 from heatgen.app.quoting import typed
 from heatgen.app.requests import TrainRequest, plain
 from heatgen.app.restart import restart
@@ -87,6 +88,7 @@ def prepared(cfg: DictConfig, request: TrainRequest, note: str) -> Training:
     refuse_unused(cfg)
     model, data = build(cfg)
     refuse_blind_net(cfg, model)
+    refuse_optimizer(cfg.get("optimizer"), model)
     callbacks = list(build_callbacks(cfg).values())
     steps = restart(checkpoint, cfg, model, data) if checkpoint is not None else 0
     if checkpoint is None and cfg.get("init_from") is not None:
