@@ -276,6 +276,7 @@ def test_a_few_steps_learn_a_single_task():
             r"^model\.privileged=facts is for a posterior, and model\.objective=npml has none; use elbo or iwae",
         ),
         ({"net": {"privileged_dim": 3}}, r"^model\.privileged=none does not fit net\.privileged_dim=3"),
+        ({"net": {"privileged_dim": 2}, "privileged": "facts"}, r"net\.privileged_dim=2; use net\.privileged_dim=3\.$"),
         ({"counted": "some"}, r"^model\.counted must be one of"),
         ({"draws": 0}, r"^model\.draws must be a whole number of at least 1"),
         ({"regime": Random()}, r"ask for up to 13 frames of 10"),

@@ -18,7 +18,7 @@ from heatgen.model import objectives
 from heatgen.model.module import Method, MethodSettings, OptimizerFactory
 from heatgen.model.objectives import OBJECTIVES, normal_log_prob
 from heatgen.model.prediction import Prediction
-from heatgen.model.tasks import Task, clean_frames, make_task, observation_noise, privileged_features
+from heatgen.model.tasks import PRIVILEGED_DIM, Task, clean_frames, make_task, observation_noise, privileged_features
 from heatgen.net.neural_process import NeuralProcess
 from heatgen.noise import Noise, SampleNoise
 from heatgen.regime.split import Regime, Split
@@ -85,9 +85,10 @@ class NeuralProcessMethod(Method):
         self.draws = check.integer("model.draws", draws, minimum=1)
         self._data: DataModule | None = None  # whose fields have the features of privileged=shuffled
         self.privileged = check.choice("model.privileged", privileged, PRIVILEGED)
-        if (self.privileged != "none") != bool(net.privileged_dim):
+        if net.privileged_dim != (PRIVILEGED_DIM if self.privileged != "none" else 0):
             other = "model=lupi_np without model.privileged=none, or another network, such as conv_np"
-            sized = "net=lupi_np, or model=np" if privileged != "none" else other
+            sized = "net=lupi_np, or model=np" if not net.privileged_dim else f"net.privileged_dim={PRIVILEGED_DIM}"
+            sized = sized if privileged != "none" else other
             raise ConfigError(
                 f"model.privileged={privileged} does not fit net.privileged_dim={net.privileged_dim}; use {sized}."
             )

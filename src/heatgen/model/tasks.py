@@ -13,6 +13,7 @@ from heatgen.frames import Frames
 from heatgen.noise import SampleNoise
 from heatgen.regime.split import Split
 
+PRIVILEGED_DIM = 3  # maximum, mean and entropy
 NOISE = 0.05  # of observations, for maps that do not say
 
 
@@ -21,7 +22,7 @@ class Task:
     """Frames of B trajectories: a context, and targets to be predicted from it.
 
     context: (B, N) and target: (B, M), noisy frames, times on the map's clock; target_clean: the targets without noise,
-    (B, M, C, H, W); privileged: features of each clean context and target frame, (B, N + M, 3), of `privileged_features`;
+    (B, M, C, H, W); privileged: features of each clean context and target frame, (B, N + M, PRIVILEGED_DIM), of `privileged_features`;
     pixel_mask: (B, N, 1, H, W) bool, the pixels of the context that are observed, None: all; cond: the map's random numbers,
     (B, 2), or None.
     """
@@ -93,7 +94,7 @@ def entropy(u: Tensor) -> Tensor:
 
 
 def privileged_features(clean: Tensor) -> Tensor:
-    """Maximum, mean and entropy of clean frames (B, N, C, H, W), as (B, N, 3)."""
+    """Maximum, mean and entropy of clean frames (B, N, C, H, W), as (B, N, PRIVILEGED_DIM)."""
     flat = clean.flatten(2)
     largest = flat.amax(2) if flat.shape[1] else flat.sum(2)
     return torch.stack([largest, flat.mean(2), entropy(clean)], dim=2)
