@@ -86,11 +86,11 @@ class NeuralProcessMethod(Method):
         self._data: DataModule | None = None  # whose fields have the features of privileged=shuffled
         self.privileged = check.choice("model.privileged", privileged, PRIVILEGED)
         if net.privileged_dim != (PRIVILEGED_DIM if self.privileged != "none" else 0):
-            other = "model=lupi_np without model.privileged=none, or another network, such as conv_np"
-            sized = "net=lupi_np, or model=np" if not net.privileged_dim else f"net.privileged_dim={PRIVILEGED_DIM}"
-            sized = sized if privileged != "none" else other
+            use = "model=lupi_np without model.privileged=none, or another network, such as conv_np"
+            if privileged != "none":
+                use = f"net.privileged_dim={PRIVILEGED_DIM}" if net.privileged_dim else "net=lupi_np, or model=np"
             raise ConfigError(
-                f"model.privileged={privileged} does not fit net.privileged_dim={net.privileged_dim}; use {sized}."
+                f"model.privileged={privileged} does not fit net.privileged_dim={net.privileged_dim}; use {use}."
             )
         self.objective = self._choose(check.choice("model.objective", objective, ("auto", *OBJECTIVES)))
         self.counted = check.choice("model.counted", counted, COUNTED)

@@ -22,7 +22,7 @@ class Task:
     """Frames of B trajectories: a context, and targets to be predicted from it.
 
     context: (B, N) and target: (B, M), noisy frames, times on the map's clock; target_clean: the targets without noise,
-    (B, M, C, H, W); privileged: features of each clean context and target frame, (B, N + M, PRIVILEGED_DIM), of `privileged_features`;
+    (B, M, C, H, W); privileged: features of each clean context and target frame, (B, N + M, 3), of `privileged_features`;
     pixel_mask: (B, N, 1, H, W) bool, the pixels of the context that are observed, None: all; cond: the map's random numbers,
     (B, 2), or None.
     """
