@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from heatgen.data.module import DataModule
-from heatgen.model.module import inverse
+from heatgen.model.interface import inverse
 from heatgen.model.score import ScoreMethod
 
 

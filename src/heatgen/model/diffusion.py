@@ -11,7 +11,8 @@ from heatgen.data.module import DataModule
 from heatgen.data.stream import Batch
 from heatgen.forward.process import ForwardProcess
 from heatgen.model.denoiser import DenoisingMethod
-from heatgen.model.module import MethodSettings, OptimizerFactory, rms
+from heatgen.model.interface import rms
+from heatgen.model.module import MethodSettings, OptimizerFactory
 from heatgen.noise import SampleNoise, batches
 from heatgen.sampler.interface import Sampler, members_of, protocol_of
 

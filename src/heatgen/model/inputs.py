@@ -6,7 +6,7 @@ from torch import Tensor
 from heatgen import check
 from heatgen.check import ConfigError
 from heatgen.forward.process import ForwardProcess
-from heatgen.model.module import rms
+from heatgen.model.interface import rms
 
 
 def check_inputs(inputs: int, process: ForwardProcess) -> int:

@@ -11,7 +11,8 @@ from heatgen import check
 from heatgen.check import ConfigError
 from heatgen.data.stream import Batch
 from heatgen.forward.process import ForwardProcess
-from heatgen.model.module import Method, MethodSettings, OptimizerFactory, rms
+from heatgen.model.interface import rms
+from heatgen.model.module import Method, MethodSettings, OptimizerFactory
 from heatgen.noise import SampleNoise
 from heatgen.picture import is_points
 from heatgen.sampler.interface import Sampler

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from heatgen import check
 from heatgen.forward.process import ForwardProcess
 from heatgen.model.inputs import check_inputs, show, unit
-from heatgen.model.module import OptimizerFactory, rms
+from heatgen.model.interface import rms
+from heatgen.model.module import OptimizerFactory
 from heatgen.model.rollout import Rollout, RolloutSettings
 from heatgen.model.score import ScoreMethod
 from heatgen.noise import SampleNoise
