@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from heatgen.check import ConfigError
-from heatgen.data.grf import GRF, draw_field
+from heatgen.data.grf import GRF
+from heatgen.data.grf_fields import draw_field
 from heatgen.oracle.law import law_of
 
 N, COUNT, LIMIT = 8, 24, 60  # pixels a side, fields of a file, seconds that a file may take

@@ -13,7 +13,8 @@ from PIL import Image
 
 from heatgen.basis import Fourier
 from heatgen.check import ConfigError
-from heatgen.data.grf import GRF, PUBLISHED_SUFFIX, draw_field, main
+from heatgen.data.grf import GRF, PUBLISHED_SUFFIX
+from heatgen.data.grf_fields import draw_field, main
 from heatgen.data.images import Pixels
 from heatgen.data.module import SPLITS, DataModule, DataSpec
 from heatgen.data.stream import Stream, turned

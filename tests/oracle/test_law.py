@@ -11,7 +11,8 @@ from torch.testing import assert_close
 from heatgen.basis import Cosine, Fourier
 from heatgen.check import ConfigError
 from heatgen.data.gaussian_mixture import GaussianMixture
-from heatgen.data.grf import GRF, draw_field, power
+from heatgen.data.grf import GRF
+from heatgen.data.grf_fields import draw_field, power
 from heatgen.data.hot_spots import HotSpotFields
 from heatgen.data.images import Pixels
 from heatgen.data.module import SPLITS, DataModule, DataSpec, Mixture
