@@ -11,11 +11,14 @@ import pytest
 from omegaconf import OmegaConf
 
 import heatgen
+from heatgen.app import sweep
 from heatgen.app.api import load
-from heatgen.app.load import read_config, restore
+from heatgen.app.load import advised, read_config, restore
 from heatgen.app.requests import LoadRequest
 from heatgen.app.resumed import resumed
+from heatgen.app.trust import foreign_targets
 from heatgen.check import ConfigError
+from heatgen.report import unfinished
 
 HUB = "import pathlib, os\npathlib.Path(os.environ['TRAP']).touch()\ndef m(*a, **k): return 0.01\n"
 CODE = "import pathlib, os\npathlib.Path(os.environ['TRAP']).touch()\ndef trap(*a, **k):\n    return 0.01\n"
@@ -119,6 +122,25 @@ def test_a_target_that_the_command_line_names_is_the_users_own(own_run: Path, tr
     with pytest.raises(ConfigError, match="EarlyStopping"):
         going_on(own_run, [])
     going_on(own_run, ["++callback.mine._target_=lightning.pytorch.callbacks.EarlyStopping"])
+
+
+def test_what_is_advised_works_as_printed(own_run: Path, trap: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    assert advised("run", own_run, "sample") == f"python sample.py run={own_run}"
+    plant(own_run, trap, "callback.mine", {"_target_": "lightning.pytorch.callbacks.EarlyStopping", "monitor": "val/loss"})
+    assert advised("run", own_run, "sample") == f"python sample.py run={own_run} trust=true"
+    assert advised("resume", own_run) == f"resume={own_run} trust=true"
+    assert advised("resume", tmp_path) == f"resume={tmp_path}"
+    for words, trust in ((["-m", "seed=0,1"], ""), (["-m", "seed=0,1", "--config-dir=options"], " trust=true")):
+        monkeypatch.setattr(sys, "argv", ["train.py", *words])
+        sweep.begin(tmp_path, 2)
+        assert sweep.advised(tmp_path) == unfinished.go_on(tmp_path) == f"python train.py -m resume={tmp_path}{trust}"
+
+
+def test_targets_of_the_users_own_files_are_found() -> None:
+    node = {"_target_": "lightning.pytorch.callbacks.EarlyStopping", "monitor": "val/loss"}
+    assert foreign_targets(
+        OmegaConf.create({"callback": {"mine": node}, "optimizer": {"_target_": "torch.optim.Adam"}})
+    ) == {node["_target_"]}
 
 
 def test_what_a_run_measures_at_its_end_is_the_command_lines(own_run: Path, trap: Path, caplog: Any) -> None:

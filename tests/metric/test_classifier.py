@@ -156,17 +156,18 @@ def test_the_name_tells_the_data_the_accuracy_and_the_content(stored, state):
 
 
 def test_a_missing_classifier_says_how_to_train_it(tmp_path):
-    path = tmp_path / "gone.pt"
+    path = tmp_path / "my data" / "extractors" / "fake.pt"
     with pytest.raises(ConfigError) as caught:
         Classifier.load(path, "fake", (1, 4, 4), CPU)
     assert str(caught.value) == (
-        f"metric.extractor=classifier needs {path}; train it with python -m heatgen.app.classifier fake."
+        f"metric.extractor=classifier needs {path}; train it with python -m heatgen.app.classifier fake --data-dir '{path.parent.parent}'."
     )
 
 
 def test_a_classifier_of_images_of_another_shape_is_refused(stored):
     with pytest.raises(
-        ConfigError, match=r"fake\.pt is for images of shape \[1, 4, 4\], not \[1, 4, 5\]; train it again\.$"
+        ConfigError,
+        match=r"fake\.pt is for images of shape \[1, 4, 4\], not \[1, 4, 5\]; train it with .*, or use another extractor\.$",
     ):
         Classifier.load(stored, "fake", (1, 4, 5), CPU)
 

@@ -15,6 +15,7 @@ from heatgen.app.build import build, build_callbacks, build_loggers, refuse_blin
 from heatgen.app.describe import Describe
 from heatgen.app.initial import frozen_count, start_from
 from heatgen.app.job import in_sweep
+from heatgen.app.load import advised
 from heatgen.app.optimizer import refuse_optimizer
 from heatgen.app.quoting import typed
 from heatgen.app.requests import TrainRequest, plain
@@ -29,7 +30,6 @@ from heatgen.data.module import DataModule
 from heatgen.metric.result import Result, Value
 from heatgen.model.module import Method
 from heatgen.runtime import directory, ranks, signals
-from heatgen.runtime.command import call
 
 log = logging.getLogger("heatgen")
 
@@ -155,7 +155,7 @@ def conclude(training: Training, cfg: DictConfig, request: TrainRequest, seconds
     done += f", best val/loss {best:.6g}" if math.isfinite(best) else ""
     if ranks.rank() == 0 and request.trainer.get("profiler"):
         log.info("profile: %s", ", ".join(map(str, run_dir.glob("fit-profile*.txt"))))
-    log.info("%s; next: %s %s", done, call("sample"), typed("run", str(run_dir)))
+    log.info("%s; next: %s", done, advised("run", run_dir, "sample"))
 
 
 def refuse_too_late(steps: int, max_steps: int, run_dir: Path, changes: list[str]) -> None:
@@ -169,7 +169,7 @@ def refuse_too_late(steps: int, max_steps: int, run_dir: Path, changes: list[str
 def stopped(stop: signals.Stopped, step: int, run_dir: Path) -> signals.Stopped:
     """The end of a training that a signal asked for, once the user is told how to go on."""
     if saved := (run_dir / "checkpoints" / "last.ckpt").is_file():
-        how = f"; go on with: {call('train')} {typed('resume', str(run_dir))}"
+        how = f"; go on with: {advised('resume', run_dir, 'train')}"
         how = "" if in_sweep() else how  # a sweep says it at its end
         log.info("stopped by %s at step %d%s", signals.name_of(stop.number), step, how)
     return signals.Stopped(stop.number, said=saved)

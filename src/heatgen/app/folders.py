@@ -10,7 +10,9 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, read_write
 
 from heatgen import check
-from heatgen.app.quoting import quoted, typed
+from heatgen.app import sweep
+from heatgen.app.load import advised
+from heatgen.app.quoting import quoted
 from heatgen.check import ConfigError
 from heatgen.runtime import claim, directory, ranks
 from heatgen.runtime.directory import CONFIG, OVERRIDES, SWEEP
@@ -77,7 +79,7 @@ def run_folder(config: DictConfig) -> Path:
 def find_run_to_resume(resume: str, runs_dir: str) -> Path:
     """The run that `resume` names. ConfigError where it is none."""
     if (Path(resume) / SWEEP).is_file():
-        raise ConfigError(f"{resume} is a sweep; go on with it with -m {typed('resume', resume)}.")
+        raise ConfigError(f"{resume} is a sweep; go on with it: {sweep.advised(Path(resume))}.")
     return directory.find_run(resume, runs_dir, of_ranks=False)
 
 
@@ -169,7 +171,7 @@ def going_on(run_dir: Path, words: Sequence[str], exactly: bool) -> list[str] | 
         if now.get(key) != before.get(key) and (exactly or not acts_anyway(key)):
             told = [f"with {one[key]}" if key in one else f"without {key}" for one in (before, now)]
             fix = "put ${hydra:job.num} into hydra.sweep.subdir" if exactly else "choose another folder"
-            again = typed("resume", str(run_dir))
+            again = advised("resume", run_dir)
             raise ConfigError(f"{run_dir} holds a run {told[0]}, this one is {told[1]}; {fix}, or go on with {again}.")
     return differing(run_dir, words)
 
@@ -190,5 +192,5 @@ def recorded(run_dir: Path) -> dict[str, str]:
     try:
         return by_key([word for line in (run_dir / OVERRIDES).read_text().splitlines() for word in shlex.split(line)])
     except (OSError, ValueError) as error:
-        again = typed("resume", str(run_dir))
+        again = advised("resume", run_dir)
         raise ConfigError(f"{run_dir / OVERRIDES} cannot be read; go on with {again}, or choose another folder.") from error

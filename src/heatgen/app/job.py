@@ -12,13 +12,12 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from heatgen.app import mistakes, options, resolvers
+from heatgen.app import mistakes, options, resolvers, sweep
 from heatgen.app.options import SearchPath
-from heatgen.app.quoting import quoted, typed
+from heatgen.app.quoting import quoted
 from heatgen.app.requests import needed, plain
 from heatgen.check import ConfigError
 from heatgen.runtime import children, explain, launch, signals
-from heatgen.runtime.command import call
 from heatgen.runtime.launch import DeviceRequest
 
 log = logging.getLogger("heatgen")
@@ -68,7 +67,7 @@ def launcher_of(hc: HydraConf) -> str:
 
 def begin_sweep(hc: HydraConf) -> None:
     """What a signal does to a sweep: processes of this machine that do its jobs get it, and the user hears how to go on."""
-    signals.advise(f"go on with: {call('train')} -m {typed('resume', str(hc.sweep.dir))}")
+    signals.advise(f"go on with: {sweep.advised(Path(hc.sweep.dir))}")
     if launcher_of(hc) == "joblib_launcher":
         children.hand_on_to_workers(own=True)
     elif str(hc.launcher._target_).endswith(".LocalLauncher"):

@@ -10,11 +10,12 @@ from omegaconf import DictConfig, OmegaConf
 from heatgen import check
 from heatgen.app.build import build
 from heatgen.app.options import options_of
-from heatgen.app.quoting import escaped
+from heatgen.app.quoting import escaped, typed
 from heatgen.app.requests import LoadRequest
 from heatgen.app.trust import ROOMS, check_config
 from heatgen.check import ConfigError
 from heatgen.runtime import directory
+from heatgen.runtime.command import call
 
 if TYPE_CHECKING:
     from heatgen.data.module import DataModule
@@ -71,6 +72,22 @@ def read_config(run_dir: Path, trust: bool = False, named: Collection[str] = ())
     check_config(content, path, named)
     kept: DictConfig = OmegaConf.create(literal(content))
     return kept
+
+
+def advised(key: str, run_dir: Path, verb: str | None = None) -> str:
+    """KEY=RUN as it is typed, with trust=true where the run's config names code of the user's own.
+
+    Args:
+        key: run | resume.
+        run_dir: the run.
+        verb: whose command to write before it; None: none.
+    """
+    words = [typed(key, str(run_dir))]
+    try:
+        read_config(run_dir)
+    except ConfigError:
+        words += ["trust=true"] if (run_dir / directory.CONFIG).is_file() else []
+    return " ".join([*([call(verb)] if verb else []), *words])
 
 
 def literal(content: object) -> Any:

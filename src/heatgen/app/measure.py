@@ -7,11 +7,11 @@ from pathlib import Path
 
 from omegaconf import DictConfig, ListConfig
 
+from heatgen.app.load import advised
 from heatgen.app.options import SearchPath, options_of
-from heatgen.app.quoting import quoted, typed
+from heatgen.app.quoting import quoted
 from heatgen.check import ConfigError, choice
 from heatgen.runtime import directory, launch, signals
-from heatgen.runtime.command import call
 
 log = logging.getLogger("heatgen")
 IN_A_SWEEP = ("mode=forward", "mode=memorisation n=200")  # what is measured of each run of a sweep, unless it says
@@ -52,7 +52,7 @@ def measure(run_dir: Path, wanted: Sequence[str] | None, runs_dir: str, accelera
     """
     if launch.is_child():
         if wanted and launch.rank() == 0 and not launch.is_own_child():
-            again = f"{call('evaluate')} {typed('run', str(run_dir))}"
+            again = advised("run", run_dir, "evaluate")
             log.warning("Note: evaluate is not done under torchrun or SLURM; call %s afterwards.", again)
         return
     where = [*SearchPath.current().arguments(), f"run={quoted(str(run_dir))}", f"runs_dir={quoted(runs_dir)}", "trust=true"]

@@ -16,10 +16,9 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from heatgen import check
-from heatgen.app.quoting import typed
+from heatgen.app.load import advised
 from heatgen.check import ConfigError
 from heatgen.runtime import ranks
-from heatgen.runtime.command import call
 
 if TYPE_CHECKING:
     import lightning as L
@@ -176,7 +175,7 @@ class Search(Sweeper):
             best.value,
             values,
         )
-        log.info("written: %s.md, .json and .png; next: %s %s", folder / "study", call("sample"), typed("run", str(run)))
+        log.info("written: %s.md, .json and .png; next: %s", folder / "study", advised("run", run, "sample"))
 
 
 def distribution(override: Override) -> "BaseDistribution":

@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,14 +11,11 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 
-from heatgen.app.quoting import quoted
+from heatgen.app.quoting import quoted, typed
 from heatgen.check import ConfigError
-from heatgen.runtime.command import call, command_line
+from heatgen.runtime.command import FLAGS, call, command_line, runs_code
 from heatgen.runtime.directory import COMMAND, CONFIG, SWEEP
 from heatgen.runtime.files import write_text
-
-FLAGS = ("-m", "--multirun")
-HARMLESS = r"[\w.+-]*"  # the value of an option of Hydra's that runs nothing
 
 
 def begin(folder: Path, jobs: int) -> None:
@@ -35,6 +31,13 @@ def begin(folder: Path, jobs: int) -> None:
     write_text(path, json.dumps({"arguments": words, "again": again, "jobs": jobs}, indent=2) + "\n")
     if not again:
         write_text(folder / COMMAND, command_line() + "\n")
+
+
+def advised(folder: Path) -> str:
+    """The command that goes on with the sweep in a folder; with trust=true where its arguments name code."""
+    words = read(folder)["arguments"] if (folder / SWEEP).is_file() else sys.argv[1:]
+    trust = " trust=true" if any(map(runs_code, words)) else ""
+    return f"{call('train')} -m {typed('resume', str(folder))}{trust}"
 
 
 def count(config: DictConfig) -> int:
@@ -101,16 +104,6 @@ def read(folder: Path) -> dict[str, list[str]]:
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ConfigError(f"{path} cannot be read ({type(error).__name__}); start another sweep.") from error
     return found
-
-
-def runs_code(word: str) -> bool:
-    """Whether an argument of somebody else's may run code: one that names a target, or an option of Hydra's that could."""
-    key, _, value = word.lstrip("+~").partition("=")
-    if "_target_" in word or "hydra" in value:
-        return True
-    if word.startswith("-"):
-        return word not in FLAGS
-    return key.startswith("hydra") and not re.fullmatch(HARMLESS, value)
 
 
 def key_of(word: str) -> str:

@@ -11,14 +11,13 @@ from omegaconf import DictConfig
 from heatgen import check
 from heatgen.app import folders, sweep
 from heatgen.app.job import choices, devices_of, in_sweep, launched, task_wrapper
+from heatgen.app.load import advised
 from heatgen.app.measure import check_evaluate, measure
-from heatgen.app.quoting import typed
 from heatgen.app.requests import TrainRequest
 from heatgen.app.resumed import resumed
-from heatgen.app.trust import named_targets
+from heatgen.app.trust import foreign_targets, named_targets
 from heatgen.check import ConfigError
 from heatgen.runtime import directory, ranks, signals
-from heatgen.runtime.command import call
 
 log = logging.getLogger("heatgen")
 
@@ -45,7 +44,7 @@ def train(cfg: DictConfig) -> float:
 
             fit(cfg, request, changes, note)
         if not in_sweep():
-            signals.advise(f"the training is whole; go on with: {call('train')} {typed('resume', str(run_dir))}")
+            signals.advise(f"the training is whole; go on with: {advised('resume', run_dir, 'train')}")
         measure(run_dir, request.evaluate, request.runs_dir, request.trainer["accelerator"], in_sweep())
     best = directory.trained(run_dir).get("val_loss")
     return math.inf if best is None else float(best)
@@ -63,7 +62,7 @@ def going_on(cfg: DictConfig, run_dir: Path, overrides: list[str]) -> tuple[Dict
         return cfg, [], ""
     log.info("going on with the run in %s", run_dir)
     asked = [word for key, word in folders.by_key(overrides).items() if key == "evaluate" and word not in changes]
-    own, note = resumed(run_dir, [*changes, *asked], cfg, choices(), trust, named_targets(overrides))
+    own, note = resumed(run_dir, [*changes, *asked], cfg, choices(), trust, named_targets(overrides) | foreign_targets(cfg))
     return own, changes, note
 
 

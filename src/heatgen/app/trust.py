@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from heatgen.check import ConfigError
 
@@ -87,6 +87,12 @@ def named_targets(words: Sequence[str]) -> set[str]:
     """The targets that arguments KEY._target_=NAME of a command line name."""
     pairs = (word.partition("=") for word in words)
     return {value.strip("'\"") for key, _, value in pairs if key.split(".")[-1] == "_target_"}
+
+
+def foreign_targets(cfg: DictConfig) -> set[str]:
+    """The targets in the config of this command, of whatever files it is composed, that are no options of heatgen."""
+    found = entries(OmegaConf.to_container(cfg, resolve=False))
+    return {str(target) for key, target in found if key.endswith("_target_") and not is_option(key.split(".")[0], target)}
 
 
 def forget_measurements(cfg: DictConfig, run_dir: Path, words: Sequence[str]) -> None:

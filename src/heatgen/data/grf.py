@@ -6,6 +6,7 @@
 import functools
 import logging
 import math
+import shlex
 import sys
 from pathlib import Path
 from typing import Unpack
@@ -152,9 +153,10 @@ class GRF(DataModule):
             place = f"the folder that holds train.h5, val.h5 and test.h5, as data.path={folder.parent} if it is there"
             raise ConfigError(f"data.path = {folder} is a file; give {place}.")
         if not folder.is_dir():
+            words = shlex.join([f"out={folder}", f"n={self.n:g}", f"resolution={self.resolution}"])
             raise ConfigError(
                 f"data.path = {folder} is not a folder; give the one that holds train.h5, val.h5 and test.h5 (python -m "
-                f"heatgen.data.grf out={folder} makes one of synthetic fields)."
+                f"heatgen.data.grf {words} makes one of synthetic fields)."
             )
         published = f"2d_gaussian_random_field_{self.n:g}{PUBLISHED_SUFFIX[split]}.h5"
         found = [path for name in (f"{split}.h5", published) if (path := folder / name).is_file()]

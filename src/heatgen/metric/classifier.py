@@ -6,6 +6,8 @@ hundredth.
 """
 
 import hashlib
+import os
+import shlex
 from pathlib import Path
 from typing import TypedDict
 
@@ -75,11 +77,15 @@ class Classifier:
     @classmethod
     def load(cls, path: Path, data_name: str, shape: tuple[int, ...], device: torch.device) -> "Classifier":
         """The classifier in a file. ConfigError where it is missing, or was trained on images of another shape."""
+        place = path.parent.parent
+        words = (
+            [data_name]
+            if place.resolve() == Path(os.environ.get("HEATGEN_DATA", "data")).resolve()
+            else [data_name, "--data-dir", str(place)]
+        )
+        again = f"train it with python -m heatgen.app.classifier {shlex.join(words)}"
         if not path.is_file():
-            raise ConfigError(
-                f"metric.extractor=classifier needs {path}; train it with python -m heatgen.app.classifier {data_name}."
-            )
-        again = f"train it with python -m heatgen.app.classifier {data_name}"
+            raise ConfigError(f"metric.extractor=classifier needs {path}; {again}.")
         try:
             state: object = read_checkpoint(path)
         except ConfigError as error:
@@ -93,7 +99,9 @@ class Classifier:
         except ConfigError as error:
             raise ConfigError(f"{path} is not a whole classifier ({str(error).rstrip('.')}); {again}.") from error
         if trained_on != tuple(shape):
-            raise ConfigError(f"{path} is for images of shape {list(trained_on)}, not {list(shape)}; train it again.")
+            raise ConfigError(
+                f"{path} is for images of shape {list(trained_on)}, not {list(shape)}; {again}, or use another extractor."
+            )
         try:
             network = ConvNet(trained_on, classes)
             network.load_state_dict(state["weights"])

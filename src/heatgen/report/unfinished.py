@@ -10,7 +10,7 @@ from typing import Any
 
 from heatgen.check import ConfigError
 from heatgen.report.rows import find_runs, results_of
-from heatgen.runtime.command import call
+from heatgen.runtime.command import call, runs_code
 from heatgen.runtime.directory import CONFIG, STOPPED, SWEEP, config_text, trained
 from heatgen.runtime.files import read_small
 
@@ -26,7 +26,7 @@ def finished_runs(folders: Sequence[Path]) -> list[Path]:
     """
     for folder in folders:
         if (folder / SWEEP).is_file() and (lacking := lacking_of_sweep(folder)):
-            again = f"{call('train')} -m {shlex.quote(f'resume={folder}')}"
+            again = go_on(folder)
             some = "; ".join(lacking[:5]) + (f"; and {len(lacking) - 5} more" if len(lacking) > 5 else "")
             raise ConfigError(f"The sweep {folder} is not finished: {some}. Go on with {again}, or compare runs by name.")
     runs = find_runs(folders)
@@ -35,8 +35,23 @@ def finished_runs(folders: Sequence[Path]) -> list[Path]:
         log.warning("Note: %s is left out: %s.", run_dir, reason)
     if len(reasons) == len(runs):
         only = "; ".join(f"{run_dir}: {reason}" for run_dir, reason in list(reasons.items())[:5])
-        raise ConfigError(f"There is no finished run to compare ({only}); go on with {call('train')} resume=RUN.")
+        raise ConfigError(
+            f"There is no finished run to compare ({only}); go on with {call('train')} resume=RUN, or measure "
+            f"it with {call('evaluate')} run=RUN."
+        )
     return [run_dir for run_dir in runs if run_dir not in reasons]
+
+
+def go_on(sweep: Path) -> str:
+    """The command that goes on with a sweep; with trust=true where its arguments name code."""
+    bare = f"resume={sweep}"
+    word = bare if re.fullmatch(r"[\w./=@:-]+", bare) else f'resume="{sweep}"'
+    try:
+        words = json.loads(read_small(sweep / SWEEP))["arguments"]
+        trust = " trust=true" if any(runs_code(str(one)) for one in words) else ""
+    except (OSError, ValueError, TypeError, LookupError, RecursionError):  # which -m resume= says
+        trust = ""
+    return f"{call('train')} -m {shlex.quote(word)}{trust}"
 
 
 def lacking_of_sweep(folder: Path) -> list[str]:

@@ -1,12 +1,15 @@
 """How heatgen is called: by a file of the repository, or as `heatgen VERB`; for messages and for tables of results."""
 
 import os
+import re
 import shlex
 import sys
 from pathlib import Path
 
 NAME = "heatgen"  # the console script
 VARIABLE = "HEATGEN_COMMAND"  # what the user typed, for the processes that do their job
+FLAGS = ("-m", "--multirun")
+HARMLESS = r"[\w.+-]*"  # the value of an option of Hydra's that runs nothing
 
 
 def command_line() -> str:
@@ -19,3 +22,13 @@ def command_line() -> str:
 def call(verb: str) -> str:
     """How this user calls a verb: `heatgen train`, or `python train.py` in the repository."""
     return f"{NAME} {verb}" if command_line().startswith(f"{NAME} ") else f"python {verb}.py"
+
+
+def runs_code(word: str) -> bool:
+    """Whether an argument of somebody else's may run code: one that names a target, or an option of Hydra's that could."""
+    key, _, value = word.lstrip("+~").partition("=")
+    if "_target_" in word or "hydra" in value:
+        return True
+    if word.startswith("-"):
+        return word not in FLAGS
+    return key.startswith("hydra") and not re.fullmatch(HARMLESS, value)
