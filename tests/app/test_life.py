@@ -128,7 +128,7 @@ def test_a_sweep_that_broke_off_goes_on_to_the_same_table(tmp_path: Path, monkey
         patch.setattr(Pictures, "on_train_batch_end", breaks)
         with pytest.raises(RuntimeError, match="power"):
             call("train", *words, f"hydra.sweep.dir={broken}")
-    assert "is a sweep; go on with it with -m" in refused("train", f"resume={broken}")
+    assert "is a sweep; go on with it: python train.py -m resume=" in refused("train", f"resume={broken}")
     done = content(broken / "0-ihd-heat-digits")
     assert call("train", "-m", f"resume={broken}") == 0
     assert table(broken) == table(whole)

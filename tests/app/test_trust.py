@@ -137,10 +137,8 @@ def test_what_is_advised_works_as_printed(own_run: Path, trap: Path, tmp_path: P
 
 
 def test_targets_of_the_users_own_files_are_found() -> None:
-    node = {"_target_": "lightning.pytorch.callbacks.EarlyStopping", "monitor": "val/loss"}
-    assert foreign_targets(
-        OmegaConf.create({"callback": {"mine": node}, "optimizer": {"_target_": "torch.optim.Adam"}})
-    ) == {node["_target_"]}
+    node, usual = {"_target_": "my_package.Mine"}, {"_target_": "torch.optim.Adam"}
+    assert foreign_targets(OmegaConf.create({"callback": {"mine": node}, "optimizer": usual})) == {"my_package.Mine"}
 
 
 def test_what_a_run_measures_at_its_end_is_the_command_lines(own_run: Path, trap: Path, caplog: Any) -> None:

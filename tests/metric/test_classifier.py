@@ -160,7 +160,8 @@ def test_a_missing_classifier_says_how_to_train_it(tmp_path):
     with pytest.raises(ConfigError) as caught:
         Classifier.load(path, "fake", (1, 4, 4), CPU)
     assert str(caught.value) == (
-        f"metric.extractor=classifier needs {path}; train it with python -m heatgen.app.classifier fake --data-dir '{path.parent.parent}'."
+        f"metric.extractor=classifier needs {path}; train it with "
+        f"python -m heatgen.app.classifier fake --data-dir '{path.parent.parent}'."
     )
 
 

@@ -78,11 +78,8 @@ class Classifier:
     def load(cls, path: Path, data_name: str, shape: tuple[int, ...], device: torch.device) -> "Classifier":
         """The classifier in a file. ConfigError where it is missing, or was trained on images of another shape."""
         place = path.parent.parent
-        words = (
-            [data_name]
-            if place.resolve() == Path(os.environ.get("HEATGEN_DATA", "data")).resolve()
-            else [data_name, "--data-dir", str(place)]
-        )
+        usual = Path(os.environ.get("HEATGEN_DATA", "data")).resolve()
+        words = [data_name] if place.resolve() == usual else [data_name, "--data-dir", str(place)]
         again = f"train it with python -m heatgen.app.classifier {shlex.join(words)}"
         if not path.is_file():
             raise ConfigError(f"metric.extractor=classifier needs {path}; {again}.")
