@@ -125,6 +125,23 @@ def finite(what: str, values: "Tensor", fix: str, numbers: Sequence[int] | None 
     return values
 
 
+def first_difference(pairs: "Iterable[tuple[str, object, Tensor]]") -> str | None:
+    """How the first tensor that is not of the shape and kind of the model's own differs from it; None: no such.
+
+    Args:
+        pairs: of each its name, what a checkpoint has there, and the model's own.
+    """
+    import torch
+
+    for name, found, own in pairs:
+        if not isinstance(found, torch.Tensor):
+            return f"{name} is missing" if found is None else f"{name} is a {type(found).__name__}"
+        if found.shape != own.shape or found.is_complex() or found.is_floating_point() != own.is_floating_point():
+            there, here = (f"{list(x.shape)} {str(x.dtype).removeprefix('torch.')}" for x in (found, own))
+            return f"{name} is {there} there and {here} in the model"
+    return None
+
+
 def tensors_in(content: object) -> "Iterator[tuple[str, Tensor]]":
     """The tensors in nested containers, with their names such as state_dict.net.weight; those of a shared container once."""
     import torch

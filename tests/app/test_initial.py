@@ -74,7 +74,7 @@ def test_frozen_weights_stay_as_they_were_and_the_others_do_not(old: Path, tmp_p
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["net.width=16"], "(net.in_conv.weight is [8, 4, 1, 1] there and [16, 4, 1, 1] in the model)"),
+        (["net.width=16"], "(net.in_conv.weight is [8, 4, 1, 1] float32 there and [16, 4, 1, 1] float32 in the model)"),
         (["init_from=nowhere"], "init_from=nowhere does not exist"),
         (["init_from=3"], "init_from must be a run, `latest` or a checkpoint, not 3"),
         (["model.freeze=[net.in_cnov.*]"], "matches no weight of the model; did you mean net.in_conv."),

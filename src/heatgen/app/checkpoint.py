@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from heatgen.callback.ema import EMA
-from heatgen.check import ConfigError
+from heatgen.check import ConfigError, first_difference
 from heatgen.model.module import Method
 
 log = logging.getLogger("heatgen")
@@ -26,11 +26,11 @@ def check_weights(state: Mapping[str, Any], model: Method, path: Path) -> None:
     own, found = model.state_dict(), state.get("state_dict")
     if not isinstance(found, Mapping) or not isinstance(state.get("callbacks"), Mapping):
         raise misfit(path, "it holds no state_dict and callbacks")
-    if differing := sorted(map(str, own.keys() ^ found.keys())):
-        where = "the model alone" if differing[0] in own else "the checkpoint alone"
-        raise misfit(path, f"{differing[0]} is in {where}")
-    for name, tensor in own.items():
-        check_tensor(found[name], tensor, path, name)
+    if alone := sorted(map(str, own.keys() ^ found.keys())):
+        where = "the model alone" if alone[0] in own else "the checkpoint alone"
+        raise misfit(path, f"{alone[0]} is in {where}")
+    if differing := first_difference((name, found[name], tensor) for name, tensor in own.items()):
+        raise misfit(path, differing)
     if (averages := state["callbacks"].get("EMA")) is not None:
         check_averages(averages, EMA.weights(model), path)
 
@@ -42,17 +42,9 @@ def check_averages(state: object, weights: Sequence[Tensor], path: Path) -> None
         raise misfit(path, "its averaged weights are no list")
     if len(averages) not in (0, len(weights)):
         raise misfit(path, f"it holds {len(averages)} averaged weights of {len(weights)}")
-    for i, (average, weight) in enumerate(zip(averages, weights, strict=False)):
-        check_tensor(average, weight, path, f"averaged weight {i}")
-
-
-def check_tensor(found: object, own: Tensor, path: Path, name: str) -> None:
-    """ConfigError unless a tensor of a checkpoint has the shape of the model's own."""
-    if not isinstance(found, Tensor):
-        raise misfit(path, f"{name} is a {type(found).__name__}")
-    if found.shape != own.shape or found.is_complex() or found.is_floating_point() != own.is_floating_point():
-        there, here = (f"{list(x.shape)} {str(x.dtype).removeprefix('torch.')}" for x in (found, own))
-        raise misfit(path, f"{name} is {there} there and {here} in the model")
+    pairs = zip(averages, weights, strict=False)
+    if differing := first_difference((f"averaged weight {i}", *pair) for i, pair in enumerate(pairs)):
+        raise misfit(path, differing)
 
 
 def misfit(path: Path, reason: str) -> ConfigError:
@@ -103,6 +95,6 @@ def check_training(state: Mapping[str, Any], model: Method, path: Path) -> None:
         if len(numbers) != len(trained) or not set(moments) <= set(numbers):
             raise misfit(path, f"its optimizer has {len(numbers)} weights and the model {len(trained)}")
         for number, weight in zip(numbers, trained, strict=True):
-            for name, moment in moments.get(number, {}).items():
-                if name in MOMENTS:
-                    check_tensor(moment, weight, path, f"{name} of weight {number}")
+            kept = [(name, moment) for name, moment in moments.get(number, {}).items() if name in MOMENTS]
+            if differing := first_difference((f"{name} of weight {number}", moment, weight) for name, moment in kept):
+                raise misfit(path, differing)

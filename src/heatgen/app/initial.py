@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from heatgen.check import ConfigError, did_you_mean
+from heatgen.check import ConfigError, did_you_mean, first_difference
 from heatgen.runtime import directory, ranks
 
 if TYPE_CHECKING:
@@ -43,8 +43,8 @@ def start_from(model: "Method", source: str, runs_dir: str) -> Path:
         raise ConfigError(f"init_from={path} is not a checkpoint of a training; give a run, or a file in its checkpoints/.")
     parameters = dict(model.named_parameters())
     own = {name: value for name, value in model.state_dict().items() if name in parameters or name.startswith("net.")}
-    for name, tensor in own.items():
-        compare(found.get(name), tensor, name, path)
+    if differing := first_difference((name, found.get(name), tensor) for name, tensor in own.items()):
+        raise misfit(path, differing)
     if more := next((name for name in found if str(name).startswith("net.") and name not in own), None):
         raise misfit(path, f"{more} is there and not in the model")
     weights: dict[str, Any] = {name: found[name] for name in own}
@@ -77,18 +77,10 @@ def averages_in(callbacks: Mapping[str, Any], parameters: "Mapping[str, Tensor]"
     if len(names) != len(averages):
         raise misfit(path, f"it has {len(averages)} averaged weights and the model {len(names)}")
     found = dict(zip(names, averages, strict=True))
-    for name, average in found.items():
-        compare(average, parameters[name], f"the average of {name}", path)
+    pairs = ((f"the average of {name}", average, parameters[name]) for name, average in found.items())
+    if differing := first_difference(pairs):
+        raise misfit(path, differing)
     return found
-
-
-def compare(found: object, own: "Tensor", name: str, path: Path) -> None:
-    """ConfigError unless a tensor of a checkpoint is one of the shape of the model's own."""
-    shape, kind = getattr(found, "shape", None), getattr(found, "dtype", own.dtype)
-    if shape is None:
-        raise misfit(path, f"{name} is not there and {list(own.shape)} in the model")
-    if shape != own.shape or kind.is_floating_point != own.dtype.is_floating_point or kind.is_complex:
-        raise misfit(path, f"{name} is {list(shape)} there and {list(own.shape)} in the model")
 
 
 def misfit(path: Path, reason: str) -> ConfigError:
