@@ -45,6 +45,13 @@ def test_runs_that_are_not_finished_are_left_out_and_named(tmp_path, caplog):
         finished_runs([bad])
 
 
+@pytest.mark.parametrize("config", ["a: [1", "!!python/name:os.system", "[1, 2]", "3"])
+def test_a_config_that_is_none_is_named(tmp_path, config):
+    run = make(tmp_path / "a", 12, config=config)
+    with pytest.raises(ConfigError, match=f"{run / 'config.yaml'} cannot be read"):
+        lacking_of(run)
+
+
 def test_a_sweep_that_is_not_finished_has_no_comparison(tmp_path):
     make(tmp_path / "0-a", 12, ["forward", "memorisation"])
     make(tmp_path / "1-b", 12, ["forward"])

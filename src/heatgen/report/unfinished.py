@@ -6,12 +6,11 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from heatgen.check import ConfigError
 from heatgen.report.rows import find_runs, results_of
 from heatgen.runtime.command import call, runs_code
-from heatgen.runtime.directory import CONFIG, STOPPED, SWEEP, config_text, trained
+from heatgen.runtime.directory import CONFIG, STOPPED, SWEEP, plain_config, trained
 from heatgen.runtime.files import read_small
 
 log = logging.getLogger("heatgen")
@@ -83,7 +82,7 @@ def lacking_of(run_dir: Path, usual: Sequence[str] = ()) -> str | None:
         run_dir: the run.
         usual: the modes that it is measured with where it does not say.
     """
-    config = read_config(run_dir)
+    config = plain_config(run_dir)
     if (run_dir / STOPPED).is_file():
         return f"stopped as it was not finite ({STOPPED})"
     trainer = config.get("trainer")
@@ -100,14 +99,6 @@ def lacking_of(run_dir: Path, usual: Sequence[str] = ()) -> str | None:
     measured = {result["mode"] for result in results_of(run_dir)} if modes else set()
     lacking = [mode for mode in modes if mode not in measured]
     return f"mode={lacking[0]} has not been measured" if lacking else None
-
-
-def read_config(run_dir: Path) -> dict[str, Any]:
-    """A run's config as plain data. ConfigError if it cannot be read."""
-    import yaml
-
-    config = yaml.safe_load(config_text(run_dir / CONFIG))
-    return config if isinstance(config, dict) else {}
 
 
 def started(run_dir: Path) -> str:

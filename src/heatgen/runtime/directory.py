@@ -216,20 +216,31 @@ def config_text(path: Path) -> str:
     return text
 
 
-def read_info(run_dir: Path) -> RunInfo:
-    """What a page says of a run. ConfigError if its config.yaml cannot be read."""
+def plain_config(run_dir: Path) -> dict[str, Any]:
+    """The config.yaml of a run as plain data, as it stands there. ConfigError if it cannot be read."""
     import yaml
 
-    path = run_dir / "config.yaml"
+    path = run_dir / CONFIG
     try:
         config = yaml.safe_load(config_text(path))
+    except (yaml.YAMLError, TypeError, ValueError, RecursionError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"{path} cannot be read ({type(error).__name__}); give another run.") from error
+    if not isinstance(config, dict):
+        raise ConfigError(f"{path} cannot be read (it has no keys); give another run.")
+    return config
+
+
+def read_info(run_dir: Path) -> RunInfo:
+    """What a page says of a run. ConfigError if its config.yaml cannot be read."""
+    config = plain_config(run_dir)
+    try:
         model, data, callbacks = (config.get(group) or {} for group in ("model", "data", "callback"))
         pictured = int((callbacks.get("pictures") or {}).get("n", 36))
         return RunInfo(str(config.get("seed", "")), model.get("parametrisation"), tuple(data.get("shape") or ()), pictured)
-    except ConfigError:
-        raise
-    except (yaml.YAMLError, AttributeError, TypeError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{path} cannot be read ({type(error).__name__}); give another run.") from error
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ConfigError(f"{run_dir / CONFIG} cannot be read ({type(error).__name__}); give another run.") from error
 
 
 def snapshots(run: Path) -> list[str]:
