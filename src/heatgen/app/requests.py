@@ -12,6 +12,7 @@ from heatgen import check
 from heatgen.app.quoting import typed
 from heatgen.check import ConfigError
 from heatgen.runtime import directory
+from heatgen.runtime.files import absolute
 
 Options = dict[str, Any]  # the options of one node of a config, as plain data; what they are is for their owner to check
 FILES = ("path", "data_dir", "num_workers", "cache_limit")  # options of data that say how its files are read, not which
@@ -255,7 +256,7 @@ def own_of_the_run(key: str) -> str:
 def file_path(key: str, value: object) -> str:
     """The path that a key names, absolute, with ~ written out. ConfigError where it is no text."""
     if isinstance(value, str) and value:
-        return str(Path(value).expanduser().absolute())
+        return str(absolute(value))
     fix = f"a folder of that name is written {typed(key, str(value))}" if value not in (None, "") else "give the folder"
     raise ConfigError(f"{key}={value} is not a path; {fix}.")
 

@@ -15,7 +15,7 @@ from heatgen.app.quoting import quoted, typed
 from heatgen.check import ConfigError
 from heatgen.runtime.command import FLAGS, call, command_line, runs_code
 from heatgen.runtime.directory import COMMAND, CONFIG, SWEEP
-from heatgen.runtime.files import write_text
+from heatgen.runtime.files import absolute, write_text
 
 
 def begin(folder: Path, jobs: int) -> None:
@@ -87,7 +87,7 @@ def find_sweep(name: str, runs_dir: str) -> Path:
         if not found:
             raise ConfigError(f"There is no sweep under {Path(runs_dir) / 'sweeps'}; start one with {call('train')} -m.")
         return max(found, key=lambda path: found[path]).absolute()
-    folder = Path(name).expanduser().absolute()
+    folder = absolute(name)
     if (folder / SWEEP).is_file():
         return folder
     if (folder / CONFIG).is_file():

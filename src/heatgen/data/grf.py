@@ -25,6 +25,7 @@ from heatgen.data.images import ImageSet
 from heatgen.data.module import SPLITS, DataModule, DataSettings, DataSpec
 from heatgen.runtime import launch
 from heatgen.runtime.explain import entry
+from heatgen.runtime.files import absolute
 
 log = logging.getLogger("heatgen")
 LARGEST = 300.0  # decimal exponent of N^n, which must be a number
@@ -70,7 +71,7 @@ class GRF(DataModule):
         for split, size in self.sizes.items() if path is None else ():
             check.memory(f"data.{split}_size", size, 8 * self.resolution**2)
         self.data_seed = check.integer("data.data_seed", data_seed, minimum=0)
-        self.path = None if path is None else Path(str(path)).expanduser().absolute()
+        self.path = None if path is None else absolute(str(path))
         if self.n * math.log10(self.resolution) > LARGEST:
             steepest = math.floor(LARGEST / math.log10(self.resolution))
             raise ConfigError(

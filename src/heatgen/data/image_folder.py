@@ -19,6 +19,7 @@ from heatgen.data.image_search import Contents, search
 from heatgen.data.images import ImageSet, Pixels, held_out
 from heatgen.data.module import SPLITS, DataModule, DataSettings
 from heatgen.runtime import launch
+from heatgen.runtime.files import absolute
 
 log = logging.getLogger("heatgen")
 BLOCK = 64  # images at a time, where all are read
@@ -67,7 +68,7 @@ class ImageFolder(DataModule):
             raise ConfigError(f"data.shape must be [1 or 3, height, width], not {list(self.spec.shape)}.")
         if not path:
             raise ConfigError("data.path is not given; write data.path=FOLDER, the folder that holds the images.")
-        self.path = Path(path).expanduser().absolute()
+        self.path = absolute(path)
         self.fractions = {
             "val": check.number("data.val_fraction", val_fraction, above=0, maximum=0.5),
             "test": check.number("data.test_fraction", test_fraction, above=0, maximum=0.5),

@@ -85,6 +85,11 @@ def flush(path: Path) -> None:
         os.close(descriptor)
 
 
+def absolute(path: str | Path) -> Path:
+    """A path as the user means it: from the root on, with ~ written out."""
+    return Path(path).expanduser().absolute()
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a small text file, whole or not at all."""
     with atomic_path(path) as beside:
