@@ -7,7 +7,7 @@ import pytest
 
 from heatgen.app.measure import check_evaluate, measure
 from heatgen.check import ConfigError
-from heatgen.runtime import launch
+from heatgen.runtime import launch, ranks
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def commands(monkeypatch):
         return seen.codes.pop(0) if seen.codes else 0
 
     monkeypatch.setattr(launch, "call", call)
-    for name in ("LOCAL_RANK", "RANK", "SLURM_NTASKS", "SLURM_PROCID", launch.OWN_CHILD):
+    for name in ("LOCAL_RANK", "RANK", "SLURM_NTASKS", "SLURM_PROCID", ranks.OWN_CHILD):
         monkeypatch.delenv(name, raising=False)
     return seen
 
@@ -65,7 +65,7 @@ def test_one_of_several_processes_measures_nothing_and_where_nobody_will_says_so
     monkeypatch.setenv("LOCAL_RANK", rank)
     monkeypatch.setenv("RANK", rank)
     if ours:
-        monkeypatch.setenv(launch.OWN_CHILD, "1")
+        monkeypatch.setenv(ranks.OWN_CHILD, "1")
     with caplog.at_level(logging.WARNING, "heatgen"):
         measure(tmp_path, ["mode=elbo"] if wanted else None, "runs", "cpu", False)
     assert commands.words == [] and len(caplog.records) == notes

@@ -16,7 +16,7 @@ from heatgen import check
 from heatgen.app.initial import freeze
 from heatgen.app.requests import FILES, file_path, plain
 from heatgen.check import ConfigError
-from heatgen.runtime import launch
+from heatgen.runtime import ranks
 
 if TYPE_CHECKING:
     import lightning as L
@@ -131,7 +131,7 @@ def build_process(node: DictConfig) -> "ForwardProcess":
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         process.validate()
-    if launch.rank() == 0:
+    if ranks.rank() == 0:
         for warning in caught:
             log.warning("Note: %s", warning.message)
     return process
@@ -181,7 +181,7 @@ def build(cfg: DictConfig) -> tuple["Method", "DataModule"]:
         raise ConfigError(f"{cfg.model._target_} has no weights to train with {cfg.net._target_}; choose another net=.")
     for key, value in model.chosen.items():
         OmegaConf.update(cfg, f"model.{key}", value)
-        if launch.rank() == 0:
+        if ranks.rank() == 0:
             log.info("model.%s=auto chose %s", key, value)
     return model, data
 

@@ -17,7 +17,7 @@ from heatgen.app.options import SearchPath
 from heatgen.app.quoting import quoted
 from heatgen.app.requests import needed, plain
 from heatgen.check import ConfigError
-from heatgen.runtime import children, explain, launch, signals
+from heatgen.runtime import children, explain, launch, ranks, signals
 from heatgen.runtime.launch import DeviceRequest
 
 log = logging.getLogger("heatgen")
@@ -120,7 +120,7 @@ def launched(verb: str, devices: DeviceRequest, folder: Path, run_dir: Path = Pa
         folder: where the processes' logs go.
         run_dir: the folder that Hydra gave the job.
     """
-    if devices.count == 1 or launch.is_child():
+    if devices.count == 1 or ranks.is_child():
         return False
     finish(launch.launch(verb, child_arguments(run_dir), devices.count, folder))
     return True

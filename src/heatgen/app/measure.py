@@ -11,7 +11,7 @@ from heatgen.app.load import advised
 from heatgen.app.options import SearchPath, options_of
 from heatgen.app.quoting import quoted
 from heatgen.check import ConfigError, choice
-from heatgen.runtime import directory, launch, signals
+from heatgen.runtime import directory, launch, ranks, signals
 
 log = logging.getLogger("heatgen")
 IN_A_SWEEP = ("mode=forward", "mode=memorisation n=200")  # what is measured of each run of a sweep, unless it says
@@ -50,8 +50,8 @@ def measure(run_dir: Path, wanted: Sequence[str] | None, runs_dir: str, accelera
     Raises:
         ConfigError: a measurement failed; those behind it are not done.
     """
-    if launch.is_child():
-        if wanted and launch.rank() == 0 and not launch.is_own_child():
+    if ranks.is_child():
+        if wanted and ranks.rank() == 0 and not ranks.is_own_child():
             again = advised("run", run_dir, "evaluate")
             log.warning("Note: evaluate is not done under torchrun or SLURM; call %s afterwards.", again)
         return

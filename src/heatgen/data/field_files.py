@@ -20,7 +20,7 @@ from heatgen import check
 from heatgen.check import ConfigError
 from heatgen.data.field_layout import DAMAGE, find_layout, in_words, number_of, open_file
 from heatgen.data.fields import Moments, evenly, measured
-from heatgen.runtime import launch
+from heatgen.runtime import ranks
 from heatgen.runtime.files import atomic_path
 
 log = logging.getLogger("heatgen")
@@ -92,7 +92,7 @@ class FieldFile:
     def ignore(self, key: str, words: str) -> None:
         """Say that an attribute does not count."""
         self.facts.pop(key, None)
-        if launch.rank() == 0:
+        if ranks.rank() == 0:
             log.warning("Note: the attribute %s of %s is %s; the fields count.", key, self.path, words)
 
     def raw(self, indices: Sequence[int]) -> np.ndarray:

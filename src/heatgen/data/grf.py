@@ -23,7 +23,7 @@ from heatgen.data.fields import BLOCK, FieldArray, Normalised, Source, evenly, m
 from heatgen.data.grf_fields import draw_field, main, power
 from heatgen.data.images import ImageSet
 from heatgen.data.module import SPLITS, DataModule, DataSettings, DataSpec
-from heatgen.runtime import launch
+from heatgen.runtime import ranks
 from heatgen.runtime.explain import entry
 from heatgen.runtime.files import absolute
 
@@ -139,7 +139,7 @@ class GRF(DataModule):
     def _compare(self, split: str, std: float) -> None:
         """Say that a split has another scale than the train fields."""
         own = self.statistics[1]
-        if len(self.source(split)) >= 8 and not own / 2 < std < own * 2 and launch.rank() == 0:
+        if len(self.source(split)) >= 8 and not own / 2 < std < own * 2 and ranks.rank() == 0:
             note = (
                 "Note: the %s fields of %s have a deviation of %.4g, and the train fields, which normalise all, one of %.4g."
             )

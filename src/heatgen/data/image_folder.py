@@ -18,7 +18,7 @@ from heatgen.data.image_files import MODES, SEVERAL, ImageFiles, count_frames, h
 from heatgen.data.image_search import Contents, search
 from heatgen.data.images import ImageSet, Pixels, held_out
 from heatgen.data.module import SPLITS, DataModule, DataSettings
-from heatgen.runtime import launch
+from heatgen.runtime import ranks
 from heatgen.runtime.files import absolute
 
 log = logging.getLogger("heatgen")
@@ -87,7 +87,7 @@ class ImageFolder(DataModule):
         """What the folder holds, which is logged."""
         found = search(self.path)
         found.notes.extend(self._frames_left_out(found))
-        if launch.rank() == 0:
+        if ranks.rank() == 0:
             log.info("data.path = %s, %s", shown(self.path), self._words(found))
             if found.left_out.counts:
                 log.info("left out: %s", found.left_out.words(self.path))
@@ -144,7 +144,7 @@ class ImageFolder(DataModule):
         if self.frames == "all":
             bar = tqdm(paths, desc=f"counting frames of {split} files", leave=False, delay=2)
             pairs = [(path, frame) for path in bar for frame in range(count_frames(path))]
-            if launch.rank() == 0:
+            if ranks.rank() == 0:
                 log.info("data.frames = all: %d images in %d %s files", len(pairs), len(paths), split)
             paths, frames = [path for path, _ in pairs], [frame for _, frame in pairs]
         files = ImageFiles(paths, self.spec.shape, self.resize, self.crop, self.size, self.decoding, frames)
@@ -159,7 +159,7 @@ class ImageFolder(DataModule):
             return
         fix = "where 16-bit files use a part of their range alone, data.value_range=[lo,hi] says which"
         self.contents.notes.append(f"no train pixel is brighter than {brightest} of 255; {fix}.")
-        if launch.rank() == 0:
+        if ranks.rank() == 0:
             log.warning("Note: %s", self.contents.notes[-1])
 
     def _cached(self, images: ImageSet, split: str) -> ImageSet:

@@ -16,7 +16,7 @@ from heatgen import check
 from heatgen.check import ConfigError
 from heatgen.data.images import ImageSet, Subset, shuffled
 from heatgen.data.stream import Batch, Items, Stream, StreamSteps, as_it_is
-from heatgen.runtime import children, launch
+from heatgen.runtime import children, ranks
 
 if TYPE_CHECKING:
     from heatgen.data.hot_spots import HotSpots
@@ -166,7 +166,7 @@ class DataModule(L.LightningDataModule):
         """At most `limit` of the images of a split; which ones never depends on a run's seed."""
         if self.limit is None or self.limit >= len(images):
             return images
-        if launch.rank() == 0:
+        if ranks.rank() == 0:
             log.info("data.limit: %d of %d %s images, the same random ones in every run", self.limit, len(images), split)
         return Subset(images, sorted(shuffled(len(images), "limit")[: self.limit]))
 

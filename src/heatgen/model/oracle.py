@@ -16,7 +16,7 @@ from heatgen.oracle.find import exact_answers
 from heatgen.oracle.gaussian import GaussianOracle
 from heatgen.oracle.law import law_of
 from heatgen.oracle.mixture import MixtureOracle
-from heatgen.runtime import launch
+from heatgen.runtime import ranks
 
 log = logging.getLogger("heatgen")
 MEASURED = 1024  # validation samples that the spread of a mixture's posterior is measured on
@@ -48,7 +48,7 @@ class Oracle(DenoisingMethod):
             raise ConfigError(
                 "model=oracle needs data whose law is known; use data=grf, gaussian_mixture or point, or data.law=measure."
             )
-        for note in law.notes if launch.rank() == 0 else []:
+        for note in law.notes if ranks.rank() == 0 else []:
             log.warning("Note: %s", note)
         if isinstance(self.oracle, MixtureOracle) and self.oracle.diagonal:
             self.measure(data, MEASURED)

@@ -19,14 +19,13 @@ from heatgen import check
 from heatgen.check import ConfigError
 from heatgen.runtime import claim, signals
 from heatgen.runtime.children import start, waiting_for
-from heatgen.runtime.ranks import OWN_CHILD, is_child, is_own_child, rank
+from heatgen.runtime.ranks import OWN_CHILD, is_child
 
 if TYPE_CHECKING:
     from lightning.fabric.plugins.precision.precision import _PRECISION_INPUT
 
     from heatgen.runtime.devices import Devices
 
-__all__ = ["DeviceRequest", "call", "is_child", "is_own_child", "launch", "placed", "rank"]
 TAIL = 15  # lines of a failed process's output that are shown
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda")  # times and bases are float64, which others lack
 FEW = 4  # processes that any CPU may have; above, no more than it has cores
