@@ -199,3 +199,12 @@ def test_two_tasks_of_slurm_have_one_folder_or_one_refusal(tmp_path: Path, word:
     else:
         assert [process.returncode for process in started] == [1, 1] and found == []
         assert said == ["Error: forward.sigma must be a number of at least 0, not -1.\n"] * 2
+
+
+@pytest.mark.parametrize(
+    "word", ["name=../a,b", "name=a,'../b'", "experiment_name=x,/tmp/y", "data_name=a,..", "++publish=x,y"]
+)
+def test_a_swept_name_that_cannot_be_is_refused_before_anything_is_written(tmp_path: Path, refused, word: str) -> None:
+    said = refused("train", "-m", word)
+    assert word.lstrip("+").partition("=")[0] in said
+    assert not [path for path in (tmp_path / "runs").rglob("*")]

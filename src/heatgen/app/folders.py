@@ -7,6 +7,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Glob
 from omegaconf import DictConfig, OmegaConf, read_write
 
 from heatgen import check
@@ -19,6 +21,7 @@ from heatgen.runtime.directory import CONFIG, OVERRIDES, SWEEP
 
 OURS = {"multirun.yaml", SWEEP, directory.COMMAND}  # what a sweep that starts nothing leaves, besides logs
 ACTS_ANYWAY = ("hydra", "trainer", "evaluate", "publish", "resume", "trust", "runs_dir", "data_dir")
+NAMES = ("name", "experiment_name", "data_name")
 ACTS_OF_DATA = ("data.path", "data.data_dir")
 sweeping = ExitStack()  # the lock of the sweep that this process does
 
@@ -36,9 +39,21 @@ def decided(config: DictConfig) -> Iterator[None]:
 
 def check_names(config: DictConfig) -> None:
     """ConfigError for a name that leaves its folder, before anything is made there."""
-    for key in ("name", "experiment_name", "data_name"):
+    for key in NAMES:
         if config.get(key) is not None:
             check.name(key, str(config[key]), parts=True)
+
+
+def check_swept_names(words: Sequence[str]) -> None:
+    """ConfigError for a swept name that leaves its folder in one of its values, before anything is made there."""
+    for override in OverridesParser.create().parse_overrides(list(words)):
+        key = override.key_or_group
+        if not override.is_discrete_sweep() or isinstance(override.value(), Glob):
+            continue
+        if key == "publish":
+            raise ConfigError(f"publish names the page of a whole sweep; give one name in place of {override.input_line}.")
+        for value in override.sweep_string_iterator() if key in NAMES else ():
+            check.name(key, value.strip("'\""), parts=True)
 
 
 def decide_run(config: DictConfig) -> None:
@@ -91,6 +106,7 @@ def decide_sweep(config: DictConfig) -> None:
     """
     with decided(config):
         check_names(config)
+        check_swept_names(config.hydra.overrides.task)
         folder = ranks.told(lambda: str(sweep_folder(config)))
     set_folder(config, "sweep", folder)
     with read_write(config.hydra):
