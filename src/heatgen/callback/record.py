@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from heatgen.callback.finite import finite_of
-from heatgen.runtime.signals import Stopped
 
 
 @runtime_checkable
@@ -23,7 +22,8 @@ class CutLogger(Protocol):
 class Record(L.Callback):
     """Logs train/lr and train/grad_norm (of all gradients, before they are clipped) beside train/loss, and the config once.
 
-    The last step of a training has its row whatever log_every_n_steps is, also where a signal ends it.
+    The last step of a training has its row whatever log_every_n_steps is. One that a signal stops has none of its own for
+    the step it stopped at: whoever goes on with it finds the rows of a training that was left alone.
 
     Args:
         config: of the run, as plain data.
@@ -53,14 +53,6 @@ class Record(L.Callback):
             pl_module.log_dict(over_processes(trainer, self.numbers))
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.write_last(trainer)
-
-    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        if isinstance(exception, Stopped):
-            self.write_last(trainer)
-
-    def write_last(self, trainer: L.Trainer) -> None:
-        """Log the row of the step that was made last, unless it has one."""
         if not self.numbers or self._has_row(trainer) or self.step != trainer.global_step:
             return
         own = {"train/loss": trainer.callback_metrics["train/loss"]} | over_processes(trainer, self.numbers)
