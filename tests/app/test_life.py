@@ -164,8 +164,35 @@ def test_what_is_typed_besides_replaces_what_a_sweep_began_with(tmp_path: Path) 
     found = sweep.arguments(["-m", f"resume={tmp_path}", "trainer.max_steps=8", "publish=x"])
     kept = ["-m", "seed=0,1", "trainer.max_steps=8", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "publish=x"]
     assert found == [*kept, f'hydra.sweep.dir="{tmp_path}"']
+    assert "seed=0,1,2" in sweep.arguments(["-m", f"resume={tmp_path}", "seed=0,1,2", "hydra/launcher=basic"])
     with pytest.raises(ConfigError, match="is not the folder of a sweep"):
         sweep.arguments(["-m", f"resume={tmp_path / 'nowhere'}"])
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "debug=fast",
+        "optimizer.lr=1",
+        "+net.x=1",
+        "~callback",
+        "trainer._target_=x",
+        "trainer.max_steps=4,8",
+        "hydra.sweep.subdir=x",
+    ],
+)
+def test_what_the_jobs_of_a_sweep_cannot_follow_is_refused_before_it_is_noted(tmp_path: Path, refused, word: str) -> None:
+    (tmp_path / "sweep.json").write_text(json.dumps({"arguments": ["-m", "seed=0,1", "trainer.max_steps=4"], "again": []}))
+    before = content(tmp_path)
+    assert f"remove {word}" in (said := refused("train", "-m", f"resume={tmp_path}", word)) or f"with {word}" in said
+    assert content(tmp_path) == before
+
+
+def test_a_sweep_in_a_folder_that_is_given_keeps_what_it_began_with(tmp_path: Path, refused) -> None:
+    (tmp_path / "sweep.json").write_text(json.dumps({"arguments": ["-m", "seed=0,1"], "again": []}))
+    said = refused("train", "-m", "seed=0,1", "optimizer.lr=1", f"hydra.sweep.dir={tmp_path}")
+    assert "keeps its jobs' own optimizer.lr; remove optimizer.lr=1" in said
+    assert "optimizer" not in (tmp_path / "sweep.json").read_text() and not (tmp_path / "multirun.yaml").exists()
 
 
 SLURM = {"SLURM_JOB_ID": "4711", "SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "1", "SLURM_NNODES": "2"}

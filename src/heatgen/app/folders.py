@@ -1,6 +1,5 @@
 """Where a training or a sweep writes: decided once, by the first of all processes, before anything is written."""
 
-import re
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -14,15 +13,13 @@ from omegaconf import DictConfig, OmegaConf, read_write
 from heatgen import check
 from heatgen.app import sweep
 from heatgen.app.load import advised
-from heatgen.app.quoting import quoted
+from heatgen.app.quoting import escaped, quoted
 from heatgen.check import ConfigError
 from heatgen.runtime import claim, directory, ranks
 from heatgen.runtime.directory import CONFIG, OVERRIDES, SWEEP
 
 OURS = {"multirun.yaml", SWEEP, directory.COMMAND}  # what a sweep that starts nothing leaves, besides logs
-ACTS_ANYWAY = ("hydra", "trainer", "evaluate", "publish", "resume", "trust", "runs_dir", "data_dir")
 NAMES = ("name", "experiment_name", "data_name")
-ACTS_OF_DATA = ("data.path", "data.data_dir")
 sweeping = ExitStack()  # the lock of the sweep that this process does
 
 
@@ -134,7 +131,7 @@ def stamped(config: DictConfig, mode: str) -> bool:
 def set_folder(config: DictConfig, mode: str, folder: str) -> None:
     """Put a folder into Hydra's config as it is, whatever its name."""
     with read_write(config.hydra):
-        config.hydra[mode].dir = re.sub(r"(\\*)\$\{", lambda found: f"{found[1] * 2}\\${{", folder)
+        config.hydra[mode].dir = escaped(folder)
 
 
 def give_up() -> None:
@@ -184,17 +181,12 @@ def going_on(run_dir: Path, words: Sequence[str], exactly: bool) -> list[str] | 
         return None
     before, now = recorded(run_dir), by_key(words)
     for key in dict.fromkeys([*now, *before]):
-        if now.get(key) != before.get(key) and (exactly or not acts_anyway(key)):
+        if now.get(key) != before.get(key) and (exactly or not sweep.acts_anyway(key)):
             told = [f"with {one[key]}" if key in one else f"without {key}" for one in (before, now)]
             fix = "put ${hydra:job.num} into hydra.sweep.subdir" if exactly else "choose another folder"
             again = advised("resume", run_dir)
             raise ConfigError(f"{run_dir} holds a run {told[0]}, this one is {told[1]}; {fix}, or go on with {again}.")
     return differing(run_dir, words)
-
-
-def acts_anyway(key: str) -> bool:
-    """Whether a run that goes on may be given another value of a key."""
-    return key.lstrip("~").split(".")[0] in ACTS_ANYWAY or key in ACTS_OF_DATA
 
 
 def by_key(words: Sequence[str]) -> dict[str, str]:

@@ -17,6 +17,10 @@ from heatgen.runtime.command import FLAGS, call, command_line, runs_code
 from heatgen.runtime.directory import COMMAND, CONFIG, SWEEP
 from heatgen.runtime.files import absolute, write_text
 
+ACTS_ANYWAY = ("hydra", "trainer", "evaluate", "publish", "resume", "trust", "runs_dir", "data_dir")
+ACTS_OF_DATA = ("data.path", "data.data_dir")
+MADE_BY = ("trainer._target_", "trainer._partial_")
+
 
 def begin(folder: Path, jobs: int) -> None:
     """Note in a sweep's folder what it is called with; the command that began it stays that of its comparison.
@@ -24,10 +28,17 @@ def begin(folder: Path, jobs: int) -> None:
     Args:
         folder: of the sweep.
         jobs: how many it has; 0: not known before.
+
+    Raises:
+        ConfigError: it is there, with arguments that its jobs could not change.
     """
     path = folder / SWEEP
     words = [word for word in sys.argv[1:] if key_of(word) != "hydra.sweep.dir"]
-    again = [*read(folder)["again"], command_line()] if path.is_file() else []
+    again = []
+    if path.is_file():
+        before = read(folder)
+        refuse_changes(folder, before["arguments"], words)
+        again = [*before["again"], command_line()]
     write_text(path, json.dumps({"arguments": words, "again": again, "jobs": jobs}, indent=2) + "\n")
     if not again:
         write_text(folder / COMMAND, command_line() + "\n")
@@ -63,7 +74,8 @@ def arguments(typed: Sequence[str]) -> list[str]:
     """Arguments as they are, or for -m resume=SWEEP those of the sweep with what is typed besides, in its folder.
 
     Raises:
-        ConfigError: there is no such sweep, or it was made by somebody whose arguments would run code here.
+        ConfigError: there is no such sweep, its jobs cannot follow what is typed, or it was made by somebody whose arguments
+            would run code here.
     """
     given = {key_of(word): word.partition("=")[2] for word in typed}
     resume = given.get("resume", "null").strip("'\"")
@@ -75,9 +87,49 @@ def arguments(typed: Sequence[str]) -> list[str]:
     if given.get("trust") != "true" and (bad := next(filter(runs_code, words), None)):
         raise ConfigError(f"{folder / SWEEP} has {bad}, which may run code; look at it, and add trust=true if it is yours.")
     now = {key_of(word): word for word in typed if key_of(word) != "resume" and word not in FLAGS}
+    refuse_changes(folder, words, list(now.values()))
     words = [now.pop(key_of(word), word) for word in words]
     place = f"hydra.sweep.dir={quoted(str(folder))}"
     return [*words, *now.values(), place]
+
+
+def refuse_changes(folder: Path, words: Sequence[str], now: Sequence[str]) -> None:
+    """ConfigError for a new argument that the jobs of a sweep that goes on could not follow, or that makes other jobs.
+
+    Args:
+        folder: of the sweep.
+        words: its arguments.
+        now: what is typed besides; other values of what the sweep tries are among it as they are.
+    """
+    before = {key_of(word): word.lstrip("+") for word in words}
+    for word in now:
+        key, own = key_of(word), before.get(key_of(word), "")
+        if word.startswith("-") or word.lstrip("+") == own or (is_swept(own) and not key.startswith("hydra")):
+            continue
+        if key.startswith("hydra.sweep."):
+            raise ConfigError(f"{folder} goes on where it is; remove {word}.")
+        if not acts_anyway(key) and not key.startswith("hydra/launcher"):
+            raise ConfigError(
+                f"{folder} keeps its jobs' own {key.lstrip('~')}; remove {word}, or start another sweep with it."
+            )
+        if is_swept(word) and not key.startswith("hydra"):
+            raise ConfigError(
+                f"{folder} has no jobs for several values of {key}; give one, or start another sweep with {word}."
+            )
+
+
+def is_swept(word: str) -> bool:
+    """Whether an argument stands for several values."""
+    try:
+        return any(override.is_sweep_override() for override in OverridesParser.create().parse_overrides([word]))
+    except HydraException:
+        return False
+
+
+def acts_anyway(key: str) -> bool:
+    """Whether a run that goes on by itself may be given another value of a key."""
+    name = key.lstrip("~")
+    return (name.split(".")[0] in ACTS_ANYWAY and name not in MADE_BY) or name in ACTS_OF_DATA
 
 
 def find_sweep(name: str, runs_dir: str) -> Path:
