@@ -246,6 +246,19 @@ def test_a_file_is_replaced_only_where_it_may_be(tmp_path):
     assert len(FieldFile(put(path, overwrite=True), N)) == COUNT
 
 
+def test_a_file_that_came_while_another_was_made_is_not_replaced(tmp_path):
+    path = tmp_path / "a.h5"
+
+    def slow():
+        yield from FIELDS[:-1]
+        path.write_text("of another process")
+        yield FIELDS[-1]
+
+    with pytest.raises(ConfigError, match=r"a\.h5 is already there"):
+        write_fields(path, slow(), COUNT, N)
+    assert path.read_text() == "of another process" and os.listdir(tmp_path) == ["a.h5"]
+
+
 def test_a_writing_that_stops_leaves_nothing_and_keeps_what_was_there(tmp_path):
     path = put(tmp_path / "a.h5")
     before = path.read_bytes()

@@ -1,6 +1,8 @@
 """Gaussian random fields against their law: variance, slope, spectrum by mode; reproducible; files and the command."""
 
+import fcntl
 import math
+import os
 from types import SimpleNamespace
 
 import h5py
@@ -283,6 +285,17 @@ def test_the_command_replaces_no_file_unless_told(tmp_path, capsys):
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("Error: ") and "val.h5 is already there" in error and not (tmp_path / "train.h5").exists()
     assert write(tmp_path, "overwrite=true") == 0 and len((tmp_path / "train.h5").read_bytes()) == len(before)
+
+
+def test_a_folder_of_fields_is_written_by_one_process_at_a_time(tmp_path, capsys):
+    with (tmp_path / ".lock").open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        print('{"pid": 7, "host": "node", "since": "noon"}', file=other, flush=True)
+        for words in ([], ["overwrite=true"]):
+            assert write(tmp_path, *words) == 1
+            assert "is being written by process 7 on node since noon; wait for it or end it." in capsys.readouterr().err
+            assert os.listdir(tmp_path) == [".lock"]
+    assert write(tmp_path) == 0 and sorted(os.listdir(tmp_path)) == ["test.h5", "train.h5", "val.h5"]
 
 
 @pytest.mark.parametrize(

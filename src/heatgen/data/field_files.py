@@ -200,12 +200,16 @@ def write_fields(
     check_free(path, overwrite)
     width = max(5, len(str(count - 1)))
     names = [] if layout == "contiguous" else (f"{i:0{width}d}" for i in range(count))
-    with atomic_path(path) as beside:
-        places = reserve(beside, names, count, resolution, np.dtype(dtype), facts or {})
-        moments = fill(beside, zip(places, fields, strict=True), np.dtype(dtype))
-        with h5py.File(beside, "r+") as file:  # in place: nothing grows
-            file.attrs.modify("mean", moments.mean)
-            file.attrs.modify("std", moments.std)
+    try:
+        with atomic_path(path, replace=overwrite) as beside:
+            places = reserve(beside, names, count, resolution, np.dtype(dtype), facts or {})
+            moments = fill(beside, zip(places, fields, strict=True), np.dtype(dtype))
+            with h5py.File(beside, "r+") as file:  # in place: nothing grows
+                file.attrs.modify("mean", moments.mean)
+                file.attrs.modify("std", moments.std)
+    except FileExistsError:  # another process was faster
+        check_free(path, overwrite)
+        raise
 
 
 def reserve(path: Path, names: Iterable[str], count: int, resolution: int, dtype: np.dtype, facts: Facts) -> Sequence[int]:

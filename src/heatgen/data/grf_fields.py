@@ -7,6 +7,7 @@ resolution=32 train=2500 val=500 test=500 seed=0 layout=contiguous (or published
 import functools
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from heatgen.check import ConfigError
 from heatgen.data.field_files import DTYPES, LAYOUTS, Facts, check_free, write_fields
 from heatgen.data.module import SPLITS
 from heatgen.noise import generator
+from heatgen.runtime import claim
 
 
 @functools.lru_cache
@@ -99,13 +101,14 @@ def read_arguments(arguments: Sequence[str]) -> FileRequest:
 
 
 def write(request: FileRequest) -> None:
-    """Write the files of all splits; a file that is there stops it before it begins. ConfigError where it cannot."""
+    """Write the files of all splits; a file that is there stops it before it begins, and so does another process at it.
+
+    Raises:
+        ConfigError: it cannot.
+    """
     folder, sizes = Path(request.out), {"train": request.train, "val": request.val, "test": request.test}
-    for split in SPLITS:
-        check_free(folder / f"{split}.h5", request.overwrite)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tqdm(total=sum(sizes.values()), unit="field") as bar:
+        with alone(folder, request.overwrite), tqdm(total=sum(sizes.values()), unit="field") as bar:
             for split, size in sizes.items():
                 bar.set_description(split)
                 facts: Facts = {"n": request.n, "seed": request.seed, "split": split}
@@ -118,6 +121,22 @@ def write(request: FileRequest) -> None:
         path = folder / f"{split}.h5"
         fields_of = f"{size} fields of {request.resolution}x{request.resolution}, {request.dtype}, {request.layout}"
         print(f"written: {path} ({fields_of}, {path.stat().st_size / 1e6:.1f} MB)")
+
+
+@contextmanager
+def alone(folder: Path, overwrite: bool) -> Iterator[None]:
+    """Keep a folder of fields to this process, so that its splits are those of one law; the lock goes at the end."""
+    paths = [folder / f"{split}.h5" for split in SPLITS]
+    for path in paths:
+        check_free(path, overwrite)  # before anything is made
+    folder.mkdir(parents=True, exist_ok=True)
+    with claim.lock(folder, "is being written"):
+        try:
+            for path in paths:
+                check_free(path, overwrite)
+            yield
+        finally:
+            (folder / claim.LOCK).unlink(missing_ok=True)
 
 
 def _make(request: FileRequest, split: str, size: int, bar: "tqdm[None]") -> Iterator[np.ndarray]:

@@ -17,19 +17,20 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path, replace: bool = True) -> Iterator[Path]:
     """A path beside `path` to write a file to, which then replaces `path` at once; an error leaves `path` as it was.
 
     What a process that was killed has left of the same file is removed first.
 
     Args:
         path: the file to be; its folder is made where it is missing.
+        replace: a file that is there by then.
 
     Yields:
         <name>.tmp-<host>-<process id> in the same folder, so that a kill leaves a file that nobody takes for a whole one.
 
     Raises:
-        OSError: the folder or the file cannot be written.
+        OSError: the folder or the file cannot be written; FileExistsError where it may not replace one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(path)
@@ -37,7 +38,10 @@ def atomic_path(path: Path) -> Iterator[Path]:
     try:
         yield beside
         flush(beside)
-        os.replace(beside, path)
+        if replace:
+            os.replace(beside, path)
+        elif not take(path, beside):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
         flush(path.parent)
     except OSError as error:
         if error.errno is not None:  # one of the system, and a full disk does not say where
