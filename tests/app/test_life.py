@@ -235,3 +235,13 @@ def test_a_swept_name_that_cannot_be_is_refused_before_anything_is_written(tmp_p
     said = refused("train", "-m", word)
     assert word.lstrip("+").partition("=")[0] in said
     assert not [path for path in (tmp_path / "runs").rglob("*")]
+
+
+@pytest.mark.slow
+def test_a_sweep_of_joblibs_ends_at_once_and_says_each_mistake_once(tmp_path: Path) -> None:
+    words = ["-m", *QUICK, "evaluate=[]", "data.num_workers=1", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    command = [sys.executable, str(ROOT / "train.py"), *words, "forward.sigma=-1,2.0"]
+    done = subprocess.run([*command], capture_output=True, text=True, timeout=200)
+    said = done.stdout + done.stderr
+    assert done.returncode == 1 and said.count("Error") == 1 and "Traceback" not in said, said
+    assert "trained 2 steps" in said and said.count("failed: forward.sigma must be a number of at least 0") == 1

@@ -110,6 +110,9 @@ def test_a_search_that_cannot_be_says_why(refused, monkeypatch):
     assert refused("train", *words) == (
         "Error: hydra.sweeper.prune=true is for objective=train/val_loss, not elbo/nll_bound; use false."
     )
+    assert refused("train", "-m", *TINY, "trainer.limit_val_batches=0") == (
+        "Error: hydra.sweeper.objective=train/val_loss needs a validation; remove trainer.limit_val_batches=0."
+    )
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "optuna" else find(name, *rest))
     assert refused("train", "-m", *TINY) == "Error: hparams_search= needs the package optuna: pip install optuna."

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from heatgen import __version__
 from heatgen.check import did_you_mean
-from heatgen.runtime import explain
+from heatgen.runtime import children, explain
 from heatgen.runtime.command import NAME
 
 VERBS = {
@@ -63,6 +63,7 @@ def start(verb: str) -> None:
     try:
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=verb)(task)()
     finally:
+        children.end_workers()
         folders.give_up()
 
 

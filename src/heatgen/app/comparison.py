@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError
@@ -17,6 +18,14 @@ from heatgen.check import ConfigError
 from heatgen.runtime import ranks
 
 log = logging.getLogger("heatgen")
+
+
+class Failed(JobReturn):
+    """A job that failed, of which the sweep hears without a line of Hydra's about its arguments."""
+
+    @property
+    def return_value(self) -> object:
+        raise self._return_value
 
 
 class Comparison(Callback):
@@ -40,6 +49,11 @@ class Comparison(Callback):
             if ranks.rank() == 0:
                 sweep.begin(Path(config.hydra.sweep.dir), 0 if is_search(config) else sweep.count(config))
             begin_sweep(config.hydra)
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: object) -> None:
+        """Leave the one sentence about a job that failed to heatgen."""
+        if job_return.status == JobStatus.FAILED:
+            job_return.__class__ = Failed
 
     def on_multirun_end(self, config: DictConfig, **kwargs: object) -> None:
         """Compare the runs; one that cannot be compared is a note, as the runs are done."""

@@ -100,6 +100,9 @@ class Search(Sweeper):
         fixed = [str(override.input_line) for key, override in words.items() if key not in space]
         if not space:
             raise ConfigError("There is nothing to search: give values, such as 'optimizer.lr=interval(1e-4,1e-2)'.")
+        unseen = words.get("trainer.limit_val_batches")
+        if self.objective == "train/val_loss" and unseen is not None and unseen.value() == 0:
+            raise ConfigError(f"hydra.sweeper.objective={self.objective} needs a validation; remove {unseen.input_line}.")
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         folder = Path(self.config.hydra.sweep.dir)
         folder.mkdir(parents=True, exist_ok=True)
@@ -230,7 +233,8 @@ def tell(study: "Study", number: int, job: JobReturn, objective: str) -> None:
     found = [result["values"].get(name) for result in results if result["mode"] == mode]
     value = found[-1] if found else None
     if value is None and ended:
-        log.warning("Note: trial %d has no %s; see evaluate= and hydra.sweeper.objective.", number, objective)
+        fix = "there was no validation" if mode == "train" else f"add {mode} to evaluate="
+        log.warning("Note: trial %d has no %s: %s, or give another hydra.sweeper.objective.", number, objective, fix)
     if value is None:
         study.tell(number, state=TrialState.FAIL)
     else:

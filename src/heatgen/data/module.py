@@ -3,6 +3,7 @@
 import functools
 import logging
 import math
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Required, TypedDict
@@ -256,10 +257,12 @@ class DataModule(L.LightningDataModule):
         return self._loader(Items(self.images("val"), "val"), batches)
 
     def _loader(self, items: Items, batches: Sampler[list[int]] | list[list[int]]) -> DataLoader[Batch]:
+        fork = self.num_workers > 0 and sys.platform == "linux"  # also where a launcher's process has another way
         return DataLoader(
             items,
             batch_sampler=batches,
             num_workers=self.num_workers,
+            multiprocessing_context="fork" if fork else None,
             collate_fn=as_it_is,
             worker_init_fn=children.in_loader,
             persistent_workers=self.num_workers > 0,

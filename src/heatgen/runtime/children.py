@@ -121,6 +121,13 @@ def hand_on_to_workers(own: bool) -> None:
     _thread.start_new_thread(_tell_workers, ())
 
 
+def end_workers() -> None:
+    """End joblib's processes, which have handed in their jobs: Python would wait for them to tidy up, maybe for ever."""
+    module = sys.modules.get("joblib.externals.loky.reusable_executor")
+    if (executor := getattr(module, "_executor", None)) is not None:
+        executor.shutdown(wait=True, kill_workers=True)
+
+
 def _tell_workers() -> None:
     told: set[int] = set()
     while True:
