@@ -1,5 +1,6 @@
 """Signals end a process with its tidying done, a training saves first, and nobody outlives a parent."""
 
+import io
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 from conftest import ROOT, SMALL
 
 from heatgen.runtime import signals
+from heatgen.runtime.children import Attended
 
 ENTRY = """
 import signal, sys, time
@@ -163,6 +165,13 @@ def test_children_do_not_outlive_a_parent_that_is_killed() -> None:
         children = children_of(process.pid)
         process.kill()
         assert children and gone(children)
+
+
+def test_an_orphan_prints_nothing() -> None:
+    said = io.StringIO()
+    Attended(said, os.getppid()).write("heard")
+    Attended(said, os.getppid() + 1).write("ConnectionResetError")
+    assert said.getvalue() == "heard"
 
 
 @pytest.mark.slow

@@ -24,7 +24,7 @@ class Failed(JobReturn):
     """A job that failed, of which the sweep hears without a line of Hydra's about its arguments."""
 
     @property
-    def return_value(self) -> object:
+    def return_value(self) -> object:  # type: ignore[misc]  # which is set before it is one of these
         raise self._return_value
 
 

@@ -10,10 +10,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing import parent_process
 from pathlib import Path
+from typing import TextIO, cast
 
-from heatgen.runtime import outlived, signals
+from heatgen.runtime import outlived, screen, signals
 from heatgen.runtime.outlived import PARENT, POLL, SAVING
 
+SETTLED = 0.2  # seconds in which the system gives a process another parent whose own has ended
 _orphaned = False  # whether the parent of this process has ended
 
 
@@ -81,11 +83,32 @@ def end_with_parent() -> None:
         _thread.start_new_thread(_watch, (parent, SAVING))
 
 
+class Attended(screen.Screen):
+    """An output of a child, to which nothing is printed any more when its parent has ended: what it says is of that alone.
+
+    Args:
+        stream: where to print.
+        parent: the process.
+    """
+
+    def __init__(self, stream: TextIO, parent: int):
+        super().__init__(stream)
+        self.parent, self.last = parent, 0.0
+
+    def write(self, text: str) -> int:
+        """Print, unless the parent has ended; its connections break a moment before the system says so."""
+        if time.monotonic() - self.last > 1:
+            time.sleep(SETTLED)
+        self.last = time.monotonic()
+        return super().write(text) if os.getppid() == self.parent else len(text)
+
+
 def in_loader(_: int) -> None:
     """What a data loading process begins with: it ends with its trainer, and leaves all signals to it."""
     for number in signals.ENDING:
         signal.signal(number, signal.SIG_IGN)
     if (parent := parent_process()) and parent.pid:
+        sys.stderr = cast(TextIO, Attended(screen.of(sys.stderr), parent.pid))
         _thread.start_new_thread(_watch, (parent.pid, 0))
 
 
