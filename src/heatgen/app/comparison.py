@@ -23,8 +23,8 @@ log = logging.getLogger("heatgen")
 class Failed(JobReturn):
     """A job that failed, of which the sweep hears without a line of Hydra's about its arguments."""
 
-    @property
-    def return_value(self) -> object:  # type: ignore[misc]  # which is set before it is one of these
+    @property  # type: ignore[misc]  # which is set before it is one of these
+    def return_value(self) -> object:
         raise self._return_value
 
 
