@@ -1,5 +1,7 @@
 """Bytes, grids, GIFs, videos and films of the way back."""
 
+import resource
+
 import imageio_ffmpeg
 import numpy as np
 import pytest
@@ -80,6 +82,16 @@ def test_a_video_shows_every_frame_in_order_and_holds_the_last(tmp_path, size):
     assert len(frames) == 4 + 3
     for frame, value in zip(frames, [*values, 250, 250, 250], strict=True):
         assert abs(frame.mean() - value) < 4
+
+
+def test_a_video_that_cannot_be_ended_is_an_error_and_no_half_file(tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))  # it has 2082 bytes, written as the program ends
+    try:
+        with pytest.raises(ConfigError, match="cannot be written; free space"):
+            save_mp4(tmp_path / "film.mp4", [plain(v) for v in range(5)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def play(film, num_levels, samples):

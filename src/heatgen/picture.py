@@ -1,6 +1,7 @@
 """Grids, GIFs and videos of fields: what people would rather see than read."""
 
 import math
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -123,14 +124,27 @@ def save_mp4(path: Path, frames: Sequence[Image.Image], fps: int = 15, hold: int
 
     width, height = (size - size % 2 for size in frames[0].size)  # the codec wants even sizes
     options = {"fps": fps, "macro_block_size": 2, "quality": 8, "output_params": ["-f", "mp4"]}
+    options["ffmpeg_log_level"] = "fatal"  # we say it
     writer = imageio_ffmpeg.write_frames(str(path), (width, height), **options)
     try:
         writer.send(None)
         for frame in [*frames, *[frames[-1]] * hold]:
             writer.send(np.ascontiguousarray(np.asarray(frame)[:height, :width]).tobytes())
         writer.close()
+        if not is_whole_mp4(path):  # of what fails at the end the program's exit code alone speaks, which nobody reads
+            raise OSError("it is cut off")
     except OSError as error:
         raise ConfigError(f"The video {path} cannot be written; free space or use another disk.") from error
+
+
+def is_whole_mp4(path: Path) -> bool:
+    """Whether the boxes of a video reach to its end, and one of them is the index, which is written last."""
+    content, place, names = path.read_bytes() if path.exists() else b"", 0, set()
+    while place + 8 <= len(content):
+        size, name = struct.unpack_from(">I4s", content, place)
+        names.add(name)
+        place += max(size, 8)
+    return place == len(content) and b"moov" in names
 
 
 class Film:

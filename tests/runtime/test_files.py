@@ -1,11 +1,13 @@
 """A file is whole or not there, and on the disk before its name is."""
 
 import os
+import resource
 from pathlib import Path
 
 import pytest
+import torch
 
-from heatgen.runtime.files import atomic_path, temporary, write_text
+from heatgen.runtime.files import atomic_path, save_tensors, temporary, write_text
 
 
 def test_a_file_is_replaced_at_once_and_nothing_is_left_beside_it(tmp_path: Path) -> None:
@@ -24,6 +26,19 @@ def test_an_error_leaves_the_old_file_and_no_rest(tmp_path: Path) -> None:
         beside.write_text("tw")
         raise RuntimeError
     assert path.read_text() == "one" and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("numbers", [10, 5000])
+def test_tensors_without_room_are_an_error_of_the_system_that_names_the_file(tmp_path: Path, numbers: int) -> None:
+    path, limits = tmp_path / "weights.pt", resource.getrlimit(resource.RLIMIT_FSIZE)
+    save_tensors(path, {"step": 1})
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1500, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"File too large: .*weights\.pt"):
+            save_tensors(path, {"step": 2, "weights": torch.zeros(numbers), "bias": torch.zeros(numbers)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert torch.load(path, weights_only=True) == {"step": 1} and list(tmp_path.iterdir()) == [path]
 
 
 def test_the_content_is_on_the_disk_before_the_name_and_the_name_before_the_end(

@@ -7,8 +7,6 @@ import argparse
 import os
 from pathlib import Path
 
-import torch
-
 from heatgen import check
 from heatgen.app.build import build_data
 from heatgen.app.compose import compose
@@ -17,7 +15,7 @@ from heatgen.check import ConfigError
 from heatgen.data.module import DataModule
 from heatgen.metric.classifier import BATCH, train, weights_file
 from heatgen.runtime.explain import entry
-from heatgen.runtime.files import atomic_path
+from heatgen.runtime.files import save_tensors
 
 
 def make_data(name: str, data_dir: str) -> DataModule:
@@ -33,10 +31,9 @@ def default_epochs(images: int) -> int:
 def save(path: Path, state: object) -> None:
     """Write a file, whole or not at all. ConfigError where it cannot be written."""
     try:
-        with atomic_path(path) as beside:
-            torch.save(state, beside)
-    except (OSError, RuntimeError) as error:  # a full disk is a RuntimeError of PyTorch's
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        save_tensors(path, state)
+    except OSError as error:
+        reason = error.strerror or str(error)
         raise ConfigError(f"{path} cannot be written ({reason}); free space there, or give another --data-dir.") from error
 
 

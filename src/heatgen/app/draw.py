@@ -17,7 +17,7 @@ from heatgen.model.prior import start
 from heatgen.noise import Noise, SampleNoise, SharedNoise, SphericalNoise, batches
 from heatgen.picture import Film, grid, is_points, save_gif, save_mp4
 from heatgen.runtime.devices import Devices
-from heatgen.runtime.files import atomic_path, save_picture, write_text
+from heatgen.runtime.files import atomic_path, save_picture, save_tensors, write_text
 
 PICTURED = 100  # images in a grid; of points, all
 IMAGES, POINTS = 36, 2000  # samples that are drawn where nobody says how many
@@ -144,8 +144,7 @@ def draw(model: Method, data: DataModule, devices: Devices, root: Path, request:
     if devices.first:  # before anything else is made of them
         folder.mkdir(parents=True, exist_ok=True)
         settings = request.facts() | {"n": n}
-        with atomic_path(folder / "samples.pt") as beside, beside.open("wb") as file:  # so that a full disk is an OSError
-            torch.save({"samples": samples, "initial": initial, "settings": settings}, file)
+        save_tensors(folder / "samples.pt", {"samples": samples, "initial": initial, "settings": settings})
         write_text(folder / "settings.json", json.dumps(settings, indent=2) + "\n")
     states = devices.gather(film.states(torch.empty(0, *model.process.shape)))[: film.tiles]  # (n, frames, C, H, W)
     if devices.first:

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import lightning as L
-import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from heatgen import check
@@ -15,7 +14,7 @@ from heatgen.callback.ema import ema_of
 from heatgen.callback.finite import finite_of, folder
 from heatgen.check import ConfigError
 from heatgen.runtime import directory, signals
-from heatgen.runtime.files import atomic_path
+from heatgen.runtime.files import save_tensors
 
 
 class AtomicIO(TorchCheckpointIO):
@@ -36,12 +35,10 @@ class AtomicIO(TorchCheckpointIO):
         if bad := check.first_nonfinite_weight(checkpoint):
             raise ConfigError(f"{target} is not written, as {bad} holds NaN or inf; look at the data and the options.")
         try:
-            with atomic_path(target) as beside, open(beside, "wb") as file:
-                torch.save(checkpoint, file)
-        except (OSError, RuntimeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "is the disk full?"
+            save_tensors(target, checkpoint)
+        except OSError as error:
             raise ConfigError(
-                f"The checkpoint {target} cannot be written ({reason}); free space or use another disk."
+                f"The checkpoint {target} cannot be written ({error.strerror}); free space or use another disk."
             ) from error
 
 

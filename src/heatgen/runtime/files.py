@@ -122,6 +122,19 @@ def save_picture(path: Path, image: "Image.Image") -> None:
         image.save(beside, kind)
 
 
+def save_tensors(path: Path, content: object) -> None:
+    """torch.save, whole or not at all. OSError where it cannot be written, also where PyTorch makes another error of it."""
+    import torch
+
+    with atomic_path(path) as beside, beside.open("wb") as file:
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
+
+
 def write_new(path: Path, text: str) -> Path:
     """Write a small text file, whole or not at all, under a free name: `path`, or with _2, _3, ... before its suffix.
 
