@@ -1,11 +1,14 @@
 """How many processes a job gets, and the processes that a launcher starts."""
 
 import json
+import socket
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from torch.distributed import TCPStore
 
 from heatgen.check import ConfigError
 from heatgen.runtime import launch
@@ -20,6 +23,16 @@ def test_the_devices_of_a_cpu_are_processes(devices, count):
 def test_devices_that_are_no_number_are_refused(devices):
     with pytest.raises(ConfigError, match=r"^trainer\.devices must be a number of at least 1, a list or auto"):
         launch.count_devices("cpu", devices)
+
+
+def test_a_port_is_kept_for_the_processes_that_meet_there():
+    with launch.free_port() as port:
+        with socket.socket() as other, pytest.raises(OSError, match="in use"):
+            other.bind(("127.0.0.1", port))
+        store = TCPStore("127.0.0.1", port, 1, True, timeout=timedelta(seconds=10), multi_tenant=True)
+        store.set("word", "heard")
+        client = TCPStore("127.0.0.1", port, 1, False, timeout=timedelta(seconds=10))
+        assert client.get("word") == b"heard"
 
 
 @pytest.mark.slow

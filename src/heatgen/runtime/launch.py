@@ -10,7 +10,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -98,11 +99,13 @@ def placed(accelerator: str, devices: int | str | list[int]) -> tuple[str, int |
     return accelerator, count_devices(accelerator, devices) if accelerator == "cpu" else devices
 
 
-def free_port() -> int:
-    """A port of this machine that nobody uses now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+@contextmanager
+def free_port() -> Iterator[int]:
+    """A port of this machine that nobody else is given meanwhile; a process that is told of it can listen there."""
+    with socket.socket() as keeper:
+        keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as PyTorch's store does; two may bind, one listens
+        keeper.bind(("127.0.0.1", 0))
+        yield int(keeper.getsockname()[1])
 
 
 def command_of(verb: str, arguments: Sequence[str]) -> list[str]:
@@ -150,7 +153,6 @@ def launch(verb: str, arguments: Sequence[str], count: int, folder: Path) -> int
     common = {
         "OMP_NUM_THREADS": threads,
         "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(free_port()),
         "WORLD_SIZE": str(count),
         "NODE_RANK": "0",
         OWN_CHILD: "1",
@@ -158,9 +160,9 @@ def launch(verb: str, arguments: Sequence[str], count: int, folder: Path) -> int
     folder.mkdir(parents=True, exist_ok=True)
     logs = [folder / f"process_{i}.log" for i in range(count)]
     children: list[subprocess.Popen[bytes]] = []
-    with waiting_for(children) as hand_on:
+    with free_port() as port, waiting_for(children) as hand_on:
         for i in range(count):
-            variables = environment() | common | {"LOCAL_RANK": str(i), "RANK": str(i)}
+            variables = environment() | common | {"MASTER_PORT": str(port), "LOCAL_RANK": str(i), "RANK": str(i)}
             output = None if i == 0 else logs[i].open("ab")
             options = {"stdout": output, "stderr": output, "pass_fds": claim.descriptors()}  # locked as long as one lives
             children.append(start(command_of(verb, arguments), variables, **options))
