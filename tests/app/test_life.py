@@ -245,3 +245,12 @@ def test_a_sweep_of_joblibs_ends_at_once_and_says_each_mistake_once(tmp_path: Pa
     said = done.stdout + done.stderr
     assert done.returncode == 1 and said.count("Error") == 1 and "Traceback" not in said, said
     assert "trained 2 steps" in said and said.count("failed: forward.sigma must be a number of at least 0") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [("evaluate", "variant=../a,b"), ("evaluate", "nonsense=1,2"), ("sample", "n=-1,-2")])
+def test_a_sweep_of_measurements_or_samplings_that_fails_leaves_nothing(
+    tmp_path: Path, capfd, words: tuple[str, ...]
+) -> None:
+    assert call(words[0], "-m", *words[1:], "run=latest") == 1 and "Error: " in capfd.readouterr().err
+    assert not list((tmp_path / "runs").glob("sweeps/*"))

@@ -1,4 +1,4 @@
-"""Hydra's callback around a training or a sweep: where it writes, and at a sweep's end the comparison of its runs."""
+"""Hydra's callbacks around a training or a sweep: where it writes, and at a sweep's end the comparison of its runs."""
 
 import logging
 import sys
@@ -15,7 +15,7 @@ from heatgen import check
 from heatgen.app import folders, mistakes, sweep
 from heatgen.app.job import begin_sweep
 from heatgen.check import ConfigError
-from heatgen.runtime import ranks
+from heatgen.runtime import claim, ranks
 
 log = logging.getLogger("heatgen")
 
@@ -67,6 +67,19 @@ class Comparison(Callback):
             compare([folder], None if publish is None else str(publish), by_sweep=True)
         except ConfigError as error:
             log.warning("Note: the runs cannot be compared: %s", error)
+
+
+class Folder(Callback):
+    """Decides the folder of a sweep of samplings or measurements; of one that fails nothing is left."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: object) -> None:
+        """Claim it."""
+        with explained():
+            folders.decide_sweep(config, alone=False)
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: object) -> None:
+        """Keep it: all jobs are done."""
+        claim.made.clear()
 
 
 def is_search(config: DictConfig) -> bool:

@@ -95,8 +95,12 @@ def find_run_to_resume(resume: str, runs_dir: str) -> Path:
     return directory.find_run(resume, runs_dir, of_ranks=False)
 
 
-def decide_sweep(config: DictConfig) -> None:
-    """Put the folder of a sweep into Hydra's config and that of its jobs, claimed where it is a new one, and lock it.
+def decide_sweep(config: DictConfig, alone: bool = True) -> None:
+    """Put the folder of a sweep into Hydra's config and that of its jobs, claimed where it is a new one.
+
+    Args:
+        config: Hydra's.
+        alone: whether to lock it, as trainings do.
 
     Raises:
         ConfigError: another process does the sweep that is there.
@@ -104,14 +108,14 @@ def decide_sweep(config: DictConfig) -> None:
     with decided(config):
         check_names(config)
         check_swept_names(config.hydra.overrides.task)
-        folder = ranks.told(lambda: str(sweep_folder(config)))
+        folder = ranks.told(lambda: str(sweep_folder(config, alone)))
     set_folder(config, "sweep", folder)
     with read_write(config.hydra):
         config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quoted(folder)}")  # a job's config is composed again
 
 
-def sweep_folder(config: DictConfig) -> Path:
-    """The folder of a sweep, locked: a new one, or the one that is given."""
+def sweep_folder(config: DictConfig, alone: bool) -> Path:
+    """The folder of a sweep, locked where it is to be `alone`: a new one, or the one that is given."""
     resume, folder = config.get("resume"), Path(config.hydra.sweep.dir).absolute()
     if resume not in (None, "auto"):
         raise ConfigError(f"-m goes on with a sweep, and {resume} is none; remove -m, or give the folder of a sweep.")
@@ -119,7 +123,8 @@ def sweep_folder(config: DictConfig) -> Path:
         folder = claim.claim(folder)
     else:
         claim.make(folder)
-    sweeping.enter_context(claim.lock(folder, "is being swept"))
+    if alone:
+        sweeping.enter_context(claim.lock(folder, "is being swept"))
     return folder
 
 

@@ -11,10 +11,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import HydraException, OverrideParseException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 
-from heatgen.app.options import CONF, SearchPath, groups_of, known_keys, options_of, unknown_option
+from heatgen.app.options import CONF, SearchPath, groups_of, holds, known_keys, options_of, unknown_option
 from heatgen.app.quoting import typed, unreadable
 from heatgen.app.requests import GIVEN_BY_RUN, own_of_the_run
 from heatgen.check import did_you_mean
@@ -152,16 +151,6 @@ def without_sweep(override: Override) -> str:
     """An override with the first value of its sweep alone."""
     values, line = values_of(override), str(override.input_line)
     return f"{line.split('=', 1)[0]}={values[0]}" if values and override.is_sweep_override() else line
-
-
-def holds(cfg: DictConfig, key: str) -> bool:
-    """Whether a config has a key, be its value missing or an interpolation."""
-    node: object = cfg
-    for part in key.split("."):
-        if not isinstance(node, DictConfig) or part not in list(node):
-            return False
-        node = None if OmegaConf.is_missing(node, part) else node._get_node(part)
-    return True
 
 
 def unknown_key(verb: str, key: str, loader: ConfigLoader) -> str:

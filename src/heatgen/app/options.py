@@ -123,3 +123,13 @@ def dotted(config: object, prefix: str = "") -> list[str]:
         if not OmegaConf.is_missing(config, key) and not OmegaConf.is_interpolation(config, key):
             keys += dotted(config[key], f"{prefix}{key}.")
     return keys
+
+
+def holds(cfg: DictConfig, key: str) -> bool:
+    """Whether a config has a key, be its value missing or an interpolation."""
+    node: object = cfg
+    for part in key.split("."):
+        if not isinstance(node, DictConfig) or part not in list(node):
+            return False
+        node = None if OmegaConf.is_missing(node, part) else node._get_node(part)
+    return True

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from heatgen.app.build import locate, options_of_target
 from heatgen.app.folders import differing
 from heatgen.app.load import data_name, read_config
-from heatgen.app.options import SearchPath, dotted, known_keys
+from heatgen.app.options import SearchPath, dotted, holds, known_keys
 from heatgen.app.requests import plain
 from heatgen.app.trust import forget_measurements, named_targets
 from heatgen.check import ConfigError, did_you_mean
@@ -144,7 +144,7 @@ def leaves(overrides: list[Override]) -> Iterator[tuple[str, object, str]]:
 
 def change(cfg: DictConfig, key: str, value: object, word: str, changes: dict[str, tuple[object, object]]) -> None:
     """Set a key of a run's config. ConfigError where that cannot act; the value that it has is no change."""
-    known, before = has(cfg, key), select(cfg, key)
+    known, before = holds(cfg, key), select(cfg, key)
     if not known and (value is DELETED or not can_be_added(cfg, key)):
         hint = did_you_mean(key, dotted(cfg))
         raise ConfigError(f"{key} is not a key of the resumed run's config{hint or f'; remove {word}.'}")
@@ -197,19 +197,9 @@ def follow(cfg: DictConfig, changes: dict[str, tuple[object, object]], given: Co
             changes[key] = (own, new)
 
 
-def has(cfg: DictConfig, key: str) -> bool:
-    """Whether a config has a key, be its value null."""
-    node: object = cfg
-    for part in key.split("."):
-        if not isinstance(node, DictConfig) or part not in list(node):
-            return False
-        node = node[part]
-    return True
-
-
 def select(cfg: DictConfig, key: str) -> object:
     """The value of a key as plain data; None where there is none."""
-    value = OmegaConf.select(cfg, key) if has(cfg, key) else None
+    value = OmegaConf.select(cfg, key) if holds(cfg, key) else None
     value = OmegaConf.to_container(value, resolve=True) if isinstance(value, (DictConfig, ListConfig)) else value
     return None if isinstance(value, float) and math.isnan(value) else value
 
@@ -219,7 +209,7 @@ def can_be_added(cfg: DictConfig, key: str) -> bool:
     parent, _, name = key.rpartition(".")
     if name == "_target_" and parent.count(".") == 1 and parent.split(".")[0] in ("callback", "logger"):
         return True
-    node = OmegaConf.select(cfg, parent) if parent and has(cfg, parent) else None
+    node = OmegaConf.select(cfg, parent) if parent and holds(cfg, parent) else None
     if isinstance(node, DictConfig) and "_target_" in node and not name.startswith("_"):
         options = options_of_target(locate(str(plain(node)["_target_"])))
         if options is None or name in options:
