@@ -531,3 +531,8 @@ def test_a_run_of_another_edition_is_refused(own_run: Path, refused: Callable[..
     config = own_run / "config.yaml"
     config.write_text(config.read_text().replace("recommended:", "suggest:"))
     assert "0.1" in refused("sample", f"run={own_run}", "n=1")
+
+
+@pytest.mark.parametrize("words", [("-x",), ("--nope=3", "n=2"), ("--config-dir",)])
+def test_a_flag_that_is_none_gets_one_sentence(refused, words):
+    assert refused("sample", *words).endswith("; sample.py --help says what there is.")

@@ -1,5 +1,6 @@
 """One sentence for a user's mistake: what is wrong, which key, and the fix. Bugs keep their traceback."""
 
+import argparse
 import errno
 import logging
 import os
@@ -89,14 +90,21 @@ def entry(main: Callable[[], object], explain: Callable[[BaseException], str | N
     os.environ.setdefault(OURS, "0" if before[FULL] else "1")  # for our processes too
     os.environ[FULL] = "1"  # so that Hydra raises, and we explain
     complains, logging.raiseExceptions = logging.raiseExceptions, False  # a log that nobody reads is no reason to complain
+    exits, argparse.ArgumentParser.error = argparse.ArgumentParser.error, unknown_argument  # type: ignore[method-assign]
     try:
         with screen.guarded():
             guarded(main, explain)
     finally:
         logging.raiseExceptions = complains
+        argparse.ArgumentParser.error = exits  # type: ignore[method-assign]
         for key, value in before.items():
             os.environ.pop(key, None)
             os.environ.update({} if value is None else {key: value})
+
+
+def unknown_argument(parser: argparse.ArgumentParser, message: str) -> NoReturn:
+    """ConfigError in place of argparse's own end, which has a page of usage and exit code 2."""
+    raise ConfigError(f"{message}; {parser.prog} --help says what there is.")
 
 
 def guarded(main: Callable[[], object], explain: Callable[[BaseException], str | None]) -> None:
