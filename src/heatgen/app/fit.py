@@ -10,7 +10,7 @@ from pathlib import Path
 import lightning as L
 from omegaconf import DictConfig, OmegaConf
 
-from heatgen.app import folders
+from heatgen.app import folders, sweep
 from heatgen.app.build import build, build_callbacks, build_loggers, refuse_blind_net, refuse_unused
 from heatgen.app.describe import Describe
 from heatgen.app.initial import frozen_count, start_from
@@ -160,7 +160,7 @@ def conclude(training: Training, cfg: DictConfig, request: TrainRequest, seconds
 
 def refuse_too_late(steps: int, max_steps: int, run_dir: Path, changes: list[str]) -> None:
     """ConfigError for what a command line changes of a run that has done all its steps."""
-    late = [word for key, word in folders.by_key(changes).items() if not folders.acts_anyway(key)]
+    late = [word for key, word in folders.by_key(changes).items() if not sweep.acts_anyway(key)]
     if late and steps >= max_steps:
         done = f"{run_dir} has done all its {steps} steps, so {late[0]} cannot act"
         raise ConfigError(f"{done}; remove it, or give more steps with trainer.max_steps=N.")
