@@ -2,12 +2,13 @@
 
 import os
 import resource
+import subprocess
 from pathlib import Path
 
 import pytest
 import torch
 
-from heatgen.runtime.files import atomic_path, save_tensors, temporary, write_text
+from heatgen.runtime.files import atomic_path, host, save_tensors, temporary, write_new, write_text
 
 
 def test_a_file_is_replaced_at_once_and_nothing_is_left_beside_it(tmp_path: Path) -> None:
@@ -64,3 +65,13 @@ def test_what_a_killed_process_left_of_a_file_is_removed_by_its_next_writer(tmp_
         (tmp_path / name).touch()
     write_text(path, "whole")
     assert {left.name for left in tmp_path.iterdir()} == {"file.txt", alive, elsewhere, "other.txt"}
+
+
+def test_what_a_killed_process_left_of_a_file_of_another_name_goes_too(tmp_path):
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    left, alive = (tmp_path / f"train_1.json.tmp-{host()}-{number}" for number in (dead.pid, os.getppid()))
+    for path in (left, alive):
+        path.touch()
+    assert write_new(tmp_path / "train_2.json", "{}").name == "train_2.json"
+    assert not left.exists() and alive.exists()

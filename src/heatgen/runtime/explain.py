@@ -90,7 +90,7 @@ def entry(main: Callable[[], object], explain: Callable[[BaseException], str | N
     os.environ.setdefault(OURS, "0" if before[FULL] else "1")  # for our processes too
     os.environ[FULL] = "1"  # so that Hydra raises, and we explain
     complains, logging.raiseExceptions = logging.raiseExceptions, False  # a log that nobody reads is no reason to complain
-    exits, argparse.ArgumentParser.error = argparse.ArgumentParser.error, unknown_argument  # type: ignore[method-assign]
+    exits, argparse.ArgumentParser.error = argparse.ArgumentParser.error, unknown_argument  # type: ignore[method-assign, assignment]
     try:
         with screen.guarded():
             guarded(main, explain)

@@ -33,7 +33,7 @@ def atomic_path(path: Path, replace: bool = True) -> Iterator[Path]:
         OSError: the folder or the file cannot be written; FileExistsError where it may not replace one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(path)
+    remove_leftovers(path.parent, glob.escape(path.name))
     beside = temporary(path)
     try:
         yield beside
@@ -61,9 +61,9 @@ def host() -> str:
     return socket.gethostname().replace("/", "_")[:40]
 
 
-def remove_leftovers(path: Path) -> None:
-    """Remove what processes of this machine that have ended left of a file."""
-    for leftover in path.parent.glob(f"{glob.escape(path.name)}.tmp-{glob.escape(host())}-*"):
+def remove_leftovers(folder: Path, name: str = "*") -> None:
+    """Remove what processes of this machine that have ended left of a file of a folder, or of all."""
+    for leftover in folder.glob(f"{name}.tmp-{glob.escape(host())}-*"):
         number = leftover.name.rpartition("-")[2]
         if number.isdigit() and not is_alive(int(number)):
             leftover.unlink(missing_ok=True)
@@ -141,6 +141,7 @@ def write_new(path: Path, text: str) -> Path:
     Several processes that write at one instant get a name each.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(path.parent)  # of all, as a second try may come to another name
     beside = temporary(path)
     try:
         beside.write_text(text)
