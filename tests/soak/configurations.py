@@ -55,8 +55,7 @@ def composed(trial: Trial, verb: str, rate: float) -> list[str]:
     keys = settings.leaves(config)
     if "data=image_folder" in words:
         words += [f"data.path={trial.shared / 'pictures'}", "data.shape=[3,8,8]"]
-    words += settings.tiny(keys) + ["metric.extractor=classifier"] * ("metric.extractor" in keys)
-    words += ["hydra.sweeper.n_trials=2"] * any(word.startswith("hparams_search=") for word in words)
+    words += settings.tiny(keys, words) + ["metric.extractor=classifier"] * ("metric.extractor" in keys)
     free = [key for key in keys if not {key.split(".")[0], key.rpartition(".")[2]} & set(KEPT)]
     for key in rng.sample(free, rng.choice([0, 1, 1, 2, 3])):
         if (value := settings.legal(rng, key, keys[key])) is not None:

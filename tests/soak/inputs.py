@@ -68,7 +68,7 @@ def values(trial: Trial) -> None:
     key, value = rng.choice(sorted(keys)), rng.choice(settings.WRONG)
     if rng.random() < 0.1:
         key = key.rpartition(".")[0] or key  # a node, not a leaf
-    small = [*settings.tiny(keys), "trainer.accelerator=cpu"]
+    small = [*settings.tiny(keys, groups), "trainer.accelerator=cpu"]
     if verb != "train":
         small.append(f"run={trained(trial)}")
     may_last = key.rpartition(".")[2] in settings.WORK

@@ -144,13 +144,18 @@ def leaves(config: object, prefix: str = "") -> dict[str, object]:
     return found
 
 
-def tiny(keys: dict[str, object]) -> list[str]:
-    """Words that make what a config describes small: those that are numbers or lists of numbers, or null."""
-    return [
-        f"{key}={str(TINY[last]).replace(' ', '')}"
-        for key, value in keys.items()
-        if (last := key.rpartition(".")[2]) in TINY and (key.startswith("trainer.") or not isinstance(value, str))
-    ] + ["callback.checkpoints.every=2"] * ("callback.checkpoints.every" in keys)
+def tiny(keys: dict[str, object], words: list[str]) -> list[str]:
+    """Words that make what words describe small: of its keys those that are numbers or lists of numbers, or null."""
+    search = any(word.startswith("hparams_search=") for word in words)
+    return (
+        ["hydra.sweeper.n_trials=2"] * search
+        + [
+            f"{key}={str(TINY[last]).replace(' ', '')}"
+            for key, value in keys.items()
+            if (last := key.rpartition(".")[2]) in TINY and (key.startswith("trainer.") or not isinstance(value, str))
+        ]
+        + ["callback.checkpoints.every=2"] * ("callback.checkpoints.every" in keys)
+    )
 
 
 def legal(rng: random.Random, key: str, value: object) -> str | None:
