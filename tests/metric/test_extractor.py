@@ -137,7 +137,7 @@ def make(extractor, folder, weights=None):
 def test_the_extractor_is_the_one_that_was_asked_for(tmp_path, weights):
     assert isinstance(make("inception", tmp_path, weights), Inception)
     assert isinstance(make(weights, tmp_path), Script)
-    with pytest.raises(ConfigError, match=r"metric\.extractor=classifier needs .*fake\.pt; train it with .* fake\.$"):
+    with pytest.raises(ConfigError, match=r"metric\.extractor=classifier needs .*; train it with .* fake --data-dir .*\.$"):
         make("classifier", tmp_path)
     with pytest.raises(ConfigError, match=r"must be inception, classifier or a TorchScript file, not inceptoin\.$"):
         make("inceptoin", tmp_path)
