@@ -334,6 +334,8 @@ MISTAKES = {  # the arguments: what the sentence names, the key or the fix
     ("forward._target_=heatgen.forward.heat.Heet",): "heatgen.forward.heat.Heet does not exist",
     ("regime=forecast",): "regime= is not used",
     ("forward=random_velocity", "net.conditional=false"): "use a net with net.conditional=true",
+    ("net.conditional=true",): "that forward=heat does not give; use net.conditional=false.",
+    ("net.inputs=2",): "net.inputs=2 is not the number of fields that the model gives, 1; remove it.",
     ("forward.diffusivity=0.1",): "another option of its group; choose that option too",
     ("forward=heat,neumann_heat", "forward.diffusivity=0.1", "-m"): "a sweep chooses it, write ++forward.diffusivity=.",
 }

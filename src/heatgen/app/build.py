@@ -167,6 +167,9 @@ def build(cfg: DictConfig) -> tuple["Method", "DataModule"]:
     for group in ("forward", "net"):
         if cfg[group].get("shape") is not None and check.shape(f"{group}.shape", cfg[group].shape) != data.spec.shape:
             raise ConfigError(f"{group}.shape is that of the data, {list(data.spec.shape)}; set data.shape alone.")
+    if "inputs" in cfg.net and cfg.net.inputs != (inputs := cfg.model.get("inputs", 1)):
+        way = "set model.inputs alone" if "inputs" in cfg.model else "remove it"
+        raise ConfigError(f"net.inputs={cfg.net.inputs} is not the number of fields that the model gives, {inputs}; {way}.")
     sampler = None if cfg.get("sampler") is None else build_sampler(cfg.sampler)
     optimizer = None if cfg.get("optimizer") is None else build_optimizer(cfg.optimizer)
     model: Method = instantiate(cfg.model, process=process, net=instantiate(cfg.net), sampler=sampler, optimizer=optimizer)
@@ -220,17 +223,24 @@ def refuse_unused(cfg: DictConfig) -> None:
 
 
 def refuse_blind_net(cfg: DictConfig, model: "Method") -> None:
-    """ConfigError where the map gives its random numbers to the network, and the network takes no notice of them."""
+    """ConfigError where the map gives its random numbers to a network that takes no notice, or none to one that needs them."""
     from heatgen.noise import SampleNoise
 
-    process, last = model.process, model.process.times[-1:]
-    draws = process.draw(SampleNoise([0], "check")) if model.trainable else None
-    if draws is None or process.bind(draws).cond(last, last) is None:
+    if not model.trainable:
         return
-    if not asks_for_cond(plain(cfg.net)) and not any(getattr(part, "conditional", False) for part in model.net.modules()):
+    process, last = model.process, model.process.times[-1:]
+    draws = process.draw(SampleNoise([0], "check"))
+    given = draws is not None and process.bind(draws).cond(last, last) is not None
+    needs = any(getattr(part, "conditional", False) for part in model.net.modules())
+    if given and not needs and not asks_for_cond(plain(cfg.net)):
         raise ConfigError(
             f"forward={process.name} gives its random numbers (cond) to the network, and {cfg.net._target_} does not use "
             "them; use a net with net.conditional=true, or forward.conditional=false."
+        )
+    if needs and not given:
+        hidden = "; use net.conditional=false" if draws is None else " with forward.conditional=false; set that one true"
+        raise ConfigError(
+            f"net.conditional=true needs random numbers (cond) that forward={process.name} does not give{hidden}."
         )
 
 
