@@ -223,7 +223,7 @@ def refuse_unused(cfg: DictConfig) -> None:
 
 
 def refuse_blind_net(cfg: DictConfig, model: "Method") -> None:
-    """ConfigError where the map gives its random numbers to a network that takes no notice, or none to one that needs them."""
+    """ConfigError where the map gives random numbers to a network that takes no notice, or none to one that needs them."""
     from heatgen.noise import SampleNoise
 
     if not model.trainable:
