@@ -283,7 +283,7 @@ def test_any_optimizer_takes_the_learning_rate_that_the_data_set_recommends(opti
 @pytest.mark.parametrize("trainer", options_of("trainer"))
 def test_any_trainer_is_built_or_refused_by_name_where_there_is_no_gpu(trainer: str, tmp_path: Path) -> None:
     cfg = composed("train", f"trainer={trainer}")
-    options = OmegaConf.to_container(cfg.trainer)
+    options = OmegaConf.to_container(cfg.trainer) | {"precision": "32-true"}  # auto needs a network
     data = build_data(cfg.data)
     if options["accelerator"] == "gpu" and not torch.cuda.is_available():
         with pytest.raises(ConfigError, match=r"trainer\.accelerator=gpu is refused"):

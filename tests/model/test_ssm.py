@@ -28,7 +28,7 @@ K = 3
 SIGMA = 0.2
 NETS = {
     "unet": UNet(SHAPE, 4, (1, 2), 1, (1,), 0.0, 2),
-    "unet_contiguous": UNet(SHAPE, 4, (1, 2), 1, (0,), 0.0, 2, padding="circular", channels_last=False),
+    "unet_contiguous": UNet(SHAPE, 4, (1, 2), 1, (0,), 0.0, 2, padding="circular", memory_format="contiguous"),
     "encoder_decoder": EncoderDecoder(SHAPE, channels=4, blocks=2, num_levels=K),
     "fno": FNO(SHAPE, modes=2, width=4),
     "bayesian_unet": BayesianUNet(SHAPE, channels=(4, 4)),

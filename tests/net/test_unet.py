@@ -99,7 +99,7 @@ def test_every_parameter_takes_part():
 @pytest.mark.parametrize("size", SIZES)
 def test_the_layout_in_memory_changes_nothing_but_speed(size):
     options = {"multipliers": (1, 2), "attention_levels": (0, 1)}
-    last, first = (randomised(small((2, *size), channels_last=flag, **options)) for flag in (True, False))
+    last, first = (randomised(small((2, *size), memory_format=f, **options)) for f in ("channels_last", "contiguous"))
     first.load_state_dict(last.state_dict())
     x, t = images(3, 2, *size), torch.tensor([1.0, 4.0, 50.0])
     outputs = [net(state, t) for net in (last, first) for state in (x, x.contiguous(memory_format=torch.channels_last))]
@@ -166,7 +166,7 @@ def test_a_network_that_is_not_conditional_has_no_weights_for_it_and_ignores_it(
         ("net.num_res_blocks", {"num_res_blocks": 0}),
         ("net.dropout", {"dropout": 1.5}),
         ("net.conditional", {"conditional": "yes"}),
-        ("net.channels_last", {"channels_last": 1}),
+        ("net.memory_format", {"memory_format": True}),
         ("net.padding", {"padding": "reflect"}),
     ],
 )

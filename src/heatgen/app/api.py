@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, Unpack
 
 from heatgen.app.compose import compose
-from heatgen.app.load import Run, open_run
+from heatgen.app.load import Run, open_run, own_precision, precision_of
 from heatgen.app.quoting import quoted
 from heatgen.app.requests import LoadRequest, SampleRequest
 from heatgen.check import ConfigError
@@ -53,7 +53,8 @@ def load(run: str | Path = "latest", device: str = "auto", **options: Unpack[Loa
     Raises:
         ConfigError: the run cannot be read, or does not have what is to be replaced.
     """
-    return open_run(request(run, options).load, DeviceRequest(device).open())
+    wanted = request(run, options).load
+    return open_run(wanted, DeviceRequest(device, precision="auto").open(own_precision(wanted)))
 
 
 def sample(
@@ -92,10 +93,11 @@ def sample(
             options.get("same_init", False),
             options.get("share_noise", False),
         )
-        devices = DeviceRequest("cpu" if run.model.device.type == "cpu" else "gpu").open()
+        where = DeviceRequest("cpu" if run.model.device.type == "cpu" else "gpu", precision="auto")
+        devices = where.open(precision_of(run.config))
     else:
         wanted = request(run, {"n": n, "seed": seed, **options})
-        devices = DeviceRequest(device).open()
+        devices = DeviceRequest(device, precision="auto").open(own_precision(wanted.load))
         run = open_run(wanted.load, devices)
     samples, _ = draw_samples(run.model, run.data, devices, wanted, wanted.n or usual_n(run.model.process.shape))
     return samples

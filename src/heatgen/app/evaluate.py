@@ -8,7 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from heatgen.app.build import build_data, build_process, instantiate, locate, options_of_target
 from heatgen.app.job import choices, devices_of, launched, refuse_unread, task_wrapper
-from heatgen.app.load import data_name, moved, open_run, read_config
+from heatgen.app.load import data_name, moved, open_run, own_precision, read_config
 from heatgen.app.recorded import log_result, step_of
 from heatgen.app.requests import FILES, EvaluateRequest, LoadRequest, plain
 from heatgen.check import ConfigError
@@ -35,7 +35,8 @@ def evaluate(cfg: DictConfig) -> None:
     from heatgen.report.table import report, report_sweep
 
     quiet_lightning()
-    metric, devices = instantiate(cfg.metric), where.open()
+    metric = instantiate(cfg.metric)
+    devices = where.open(own_precision(request.load)) if request.load else where.open()
     label, results = request.load and request.load.label, []
     for value, load in request.loads:
         if load is None:

@@ -21,7 +21,7 @@ from heatgen.app.quoting import typed
 from heatgen.app.requests import TrainRequest, plain
 from heatgen.app.restart import restart
 from heatgen.app.search import pruning
-from heatgen.app.trainer import make_trainer, quiet_lightning
+from heatgen.app.trainer import decide_precision, make_trainer, quiet_lightning
 from heatgen.callback.checkpoints import AtomicIO, Checkpoints
 from heatgen.callback.finite import finite_of
 from heatgen.callback.record import Record
@@ -89,6 +89,7 @@ def prepared(cfg: DictConfig, request: TrainRequest, note: str) -> Training:
     model, data = build(cfg)
     refuse_blind_net(cfg, model)
     refuse_optimizer(cfg.get("optimizer"), model)
+    options = request.trainer | {"precision": decide_precision(cfg, model.net)}
     callbacks = list(build_callbacks(cfg).values())
     steps = restart(checkpoint, cfg, model, data) if checkpoint is not None else 0
     if checkpoint is None and cfg.get("init_from") is not None:
@@ -100,7 +101,7 @@ def prepared(cfg: DictConfig, request: TrainRequest, note: str) -> Training:
     describe = Describe(run_dir, OmegaConf.to_yaml(cfg, resolve=True), request.overrides, data, note)
     loggers = build_loggers(cfg, run_dir) if first else []
     own = [describe, Record(plain(cfg)), *pruning(run_dir, request.overrides)]
-    trainer = make_trainer(request.trainer, run_dir, data, [*own, *callbacks], loggers)
+    trainer = make_trainer(options, run_dir, data, [*own, *callbacks], loggers)
     saved = next((callback for callback in callbacks if isinstance(callback, Checkpoints)), None)
     return Training(model, data, trainer, describe, saved, checkpoint, steps)
 

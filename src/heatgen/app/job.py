@@ -107,7 +107,7 @@ def refuse_unread(cfg: DictConfig) -> None:
 
 
 def devices_of(cfg: DictConfig) -> DeviceRequest:
-    """The devices that a config asks for in its node `trainer`."""
+    """The devices that a config asks for in its node `trainer`; its precision may be auto."""
     return DeviceRequest(**needed(plain(cfg.trainer), ("accelerator", "devices", "num_nodes", "precision")))
 
 

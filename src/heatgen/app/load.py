@@ -16,6 +16,7 @@ from heatgen.app.trust import ROOMS, check_config
 from heatgen.check import ConfigError
 from heatgen.runtime import directory
 from heatgen.runtime.command import call
+from heatgen.runtime.launch import PRECISIONS
 
 if TYPE_CHECKING:
     from heatgen.data.module import DataModule
@@ -67,11 +68,24 @@ def read_config(run_dir: Path, trust: bool = False, named: Collection[str] = ())
     for key in NAMES:
         if content.get(key) is not None:
             check.name(f"{key} in {path}", str(content[key]), parts=key != "publish")
+    if renew(content["net"]):
+        cfg.net = content["net"]
     if trust:
         return cfg
     check_config(content, path, named)
     kept: DictConfig = OmegaConf.create(literal(content))
     return kept
+
+
+def renew(net: dict[str, object]) -> bool:
+    """Give the network of a run of before the options that it has now; whether there was such a one.
+
+    channels_last=true was the default, and changed speed alone.
+    """
+    old = str(net.get("_target_")).startswith("heatgen.") and "channels_last" in net
+    if old:
+        net["memory_format"] = "auto" if net.pop("channels_last") else "contiguous"
+    return old
 
 
 def advised(key: str, run_dir: Path, verb: str | None = None) -> str:
@@ -117,6 +131,17 @@ def changed(cfg: DictConfig, request: LoadRequest) -> DictConfig:
             raise ConfigError(f"data.{key} is not a setting of {cfg.data._target_}, the run's data; remove it.")
         cfg.data[key] = value
     return cfg
+
+
+def own_precision(request: LoadRequest) -> str:
+    """The precision that a run was trained in."""
+    return precision_of(read_config(request.run_dir, request.trust))
+
+
+def precision_of(cfg: DictConfig) -> str:
+    """That of the config of a run; of one that says nothing, or nothing that is one, 32-true."""
+    precision = (cfg.get("trainer") or {}).get("precision")
+    return precision if precision in PRECISIONS and precision != "auto" else "32-true"
 
 
 def moved(request: LoadRequest) -> dict[str, object]:

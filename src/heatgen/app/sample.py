@@ -5,7 +5,7 @@ import logging
 from omegaconf import DictConfig
 
 from heatgen.app.job import devices_of, launched, refuse_unread, task_wrapper
-from heatgen.app.load import open_run
+from heatgen.app.load import open_run, own_precision
 from heatgen.app.requests import SampleRequest
 
 log = logging.getLogger("heatgen")
@@ -23,7 +23,7 @@ def sample(cfg: DictConfig) -> None:
     from heatgen.app.trainer import quiet_lightning
 
     quiet_lightning()
-    devices = where.open()
+    devices = where.open(own_precision(request.load))
     model, data, _ = open_run(request.load, devices)
     folder = draw(model, data, devices, run_dir / "samples", request)
     if devices.first:

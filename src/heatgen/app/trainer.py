@@ -9,6 +9,8 @@ import lightning as L
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ProgressBar, Timer
 from lightning.pytorch.loggers import Logger
+from omegaconf import DictConfig
+from torch import nn
 
 from heatgen import check
 from heatgen.app.requests import Options, needed
@@ -18,7 +20,9 @@ from heatgen.callback.finite import Finite
 from heatgen.callback.validation import Validation
 from heatgen.check import ConfigError
 from heatgen.data.module import DataModule
-from heatgen.runtime import launch
+from heatgen.runtime import engine, launch, ranks
+
+log = logging.getLogger("heatgen")
 
 NOISE = (
     "not resumable",
@@ -101,6 +105,21 @@ def make_trainer(
             raise ConfigError("trainer.max_time leaves no time for a step; give more, as DD:HH:MM:SS.")
     without_signals(trainer)
     return trainer
+
+
+def decide_precision(cfg: DictConfig, net: nn.Module) -> str:
+    """The precision to train a network in; what trainer.precision=auto chose goes into `cfg` and is told.
+
+    ConfigError for one that the device does not have.
+    """
+    kind = engine.kind_of(launch.placed(cfg.trainer.accelerator, 1)[0])
+    if cfg.trainer.precision == "auto":
+        cfg.trainer.precision = engine.precision_for(net, kind)
+        if ranks.rank() == 0:
+            log.info("trainer.precision=auto chose %s", cfg.trainer.precision)
+    precision = str(cfg.trainer.precision)
+    engine.check_precision(precision, kind)
+    return precision
 
 
 def without_signals(trainer: L.Trainer) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from heatgen import check
 from heatgen.check import ConfigError
+from heatgen.runtime import engine
 
 EMBEDDING_FACTOR = 4  # the width of the level's embedding, in units of the U-Net's channels
 CONDITIONS = 2  # features that a conditional network sees beside the level: the map at both ends of a step
@@ -102,7 +103,7 @@ class UNet(nn.Module):
         norm_groups: int = 32,
         conditional: bool = False,
         padding: str = "zeros",
-        channels_last: bool = True,
+        memory_format: str = "auto",
         inputs: int = 1,
     ):
         """Make the layers.
@@ -117,7 +118,7 @@ class UNet(nn.Module):
             norm_groups: of GroupNorm; they divide every width.
             conditional: whether it sees `cond`.
             padding: what 3 x 3 convolutions see beyond the edge: zeros, or (circular, for a periodic box) the opposite edge.
-            channels_last: how activations lie in memory, which changes speed alone.
+            memory_format: how activations lie in memory, which changes speed alone: auto, contiguous or channels_last.
             inputs: fields of that shape stacked along the channels of x.
 
         Raises:
@@ -173,8 +174,7 @@ class UNet(nn.Module):
                 self.up.append(conv(channels, channels))
         last = zero(conv(width, shape[0]))
         self.out_conv = nn.Sequential(nn.GroupNorm(groups, channels), nn.SiLU(), last)
-        channels_last = check.boolean("net.channels_last", channels_last)
-        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.memory_format = engine.memory_format(memory_format)
         self.to(memory_format=self.memory_format)
 
     def forward(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:

@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
@@ -13,9 +12,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 from heatgen.check import ConfigError
-
-if TYPE_CHECKING:
-    from lightning.fabric.plugins.precision.precision import _PRECISION_INPUT
 
 
 class Devices:
@@ -36,7 +32,7 @@ class Devices:
         accelerator: str = "cpu",
         devices: int | str | list[int] = 1,
         num_nodes: int = 1,
-        precision: "_PRECISION_INPUT" = "32-true",
+        precision: str = "32-true",
     ):
         many = devices not in (1, "1", [0])
         try:
@@ -45,14 +41,14 @@ class Devices:
                 devices=devices,
                 num_nodes=num_nodes,
                 strategy="ddp" if many or num_nodes > 1 else "auto",
-                precision=precision,
+                precision=precision,  # type: ignore[arg-type]  # one of launch.PRECISIONS
             )
         except (ValueError, RuntimeError, TypeError, MisconfigurationException) as error:
             reason = " ".join(str(error).split()).rstrip(".")
             raise ConfigError(f"trainer.devices={devices} cannot be had ({reason}); give others.") from error
         self.fabric.launch()
         self.rank, self.world = self.fabric.global_rank, self.fabric.world_size
-        self.device = self.fabric.device
+        self.device, self.precision = self.fabric.device, precision
 
     @property
     def first(self) -> bool:

@@ -23,14 +23,12 @@ from heatgen.runtime.children import start, waiting_for
 from heatgen.runtime.ranks import OWN_CHILD, is_child
 
 if TYPE_CHECKING:
-    from lightning.fabric.plugins.precision.precision import _PRECISION_INPUT
-
     from heatgen.runtime.devices import Devices
 
 TAIL = 15  # lines of a failed process's output that are shown
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda")  # times and bases are float64, which others lack
 FEW = 4  # processes that any CPU may have; above, no more than it has cores
-PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "64-true")  # weights of 16 bits would not learn
+PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed", "64-true")  # weights of 16 bits would not learn
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,7 @@ class DeviceRequest:
     accelerator: str = "auto"
     devices: int | str | list[int] = 1
     num_nodes: int = 1
-    precision: "_PRECISION_INPUT" = "32-true"
+    precision: str = "32-true"
 
     def __post_init__(self) -> None:
         check.choice("trainer.accelerator", self.accelerator, ACCELERATORS)
@@ -66,12 +64,16 @@ class DeviceRequest:
         """How many processes that means on this machine."""
         return count_devices(self.accelerator, self.devices)
 
-    def open(self) -> "Devices":
-        """The processes, to sample and measure on; this one is one of them."""
+    def open(self, own: str = "32-true") -> "Devices":
+        """The processes, to sample and measure on; this one is one of them. own: the precision that auto is."""
+        from heatgen.runtime import engine
         from heatgen.runtime.devices import Devices
 
         accelerator, devices = placed(self.accelerator, self.devices)
-        return Devices(accelerator, devices, self.num_nodes, self.precision)
+        kind = engine.kind_of(accelerator)
+        precision = engine.inherited_precision(own, kind) if self.precision == "auto" else self.precision
+        engine.check_precision(precision, kind)
+        return Devices(accelerator, devices, self.num_nodes, precision)
 
 
 def count_devices(accelerator: str, devices: object) -> int:

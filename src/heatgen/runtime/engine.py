@@ -1,0 +1,80 @@
+"""How work is computed on the device at hand: every `auto` of precision and layout is decided here, and here alone.
+
+What the choices rest on was measured with the shipped U-Nets, in turn in one process: docs/performance.md.
+"""
+
+import logging
+
+import torch
+from torch import nn
+
+from heatgen import check
+from heatgen.check import ConfigError
+from heatgen.runtime import ranks
+
+log = logging.getLogger("heatgen")
+LAYOUTS = ("auto", "contiguous", "channels_last")
+WIDE = 32  # channels from which 16-bit convolutions were faster than those of 32 bits
+
+
+def memory_format(name: str) -> torch.memory_format:
+    """How activations and weights of 2-d convolutions lie in memory. ConfigError for a name that is none of LAYOUTS.
+
+    auto is contiguous on every device: with channels_last a training step had 0.70 to 0.98 of the speed in float32 on CPUs
+    with AVX-512, and 0.79 to 1.13 (sampling 0.79 to 0.95) in bfloat16 on an H200, as GroupNorm and attention copy.
+    """
+    last = check.choice("net.memory_format", name, LAYOUTS) == "channels_last"
+    return torch.channels_last if last else torch.contiguous_format
+
+
+def kind_of(accelerator: str) -> torch.device:
+    """The device that an accelerator of Lightning's stands for."""
+    return torch.device("cpu" if accelerator == "cpu" else "cuda")
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether a device has instructions for bfloat16; PyTorch imitates them on others, slowly."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def is_wide(net: nn.Module) -> bool:
+    """Whether most weights of a network are in convolutions from and to at least WIDE channels."""
+    kinds = (nn.Conv1d, nn.Conv2d)
+    convolutions = [part for part in net.modules() if isinstance(part, kinds)]
+    wide = sum(part.weight.numel() for part in convolutions if min(part.in_channels, part.out_channels) >= WIDE)
+    return 2 * wide > sum(weight.numel() for weight in net.parameters())
+
+
+def precision_for(net: nn.Module, device: torch.device) -> str:
+    """What trainer.precision=auto chooses to train a network in.
+
+    16 bits for a network that `is_wide`, others would lose digits and win nothing: bf16-mixed where the device has bfloat16;
+    else 16-mixed on a GPU and 32-true on a CPU.
+    """
+    if not is_wide(net):
+        return "32-true"
+    if has_bf16(device):
+        return "bf16-mixed"
+    return "16-mixed" if device.type == "cuda" else "32-true"
+
+
+def inherited_precision(own: str, device: torch.device) -> str:
+    """The precision for the networks of a run that was trained in `own`: that, or 32-true where the device lacks it."""
+    if has_bf16(device) if own == "bf16-mixed" else device.type == "cuda" or own != "16-mixed":
+        return own
+    if ranks.rank() == 0:
+        log.info("The run was trained in %s, which this %s lacks; its network is computed in 32-true.", own, device.type)
+    return "32-true"
+
+
+def check_precision(name: str, device: torch.device) -> None:
+    """ConfigError for bfloat16 on a GPU that does not have it; a note for a CPU, which imitates it slowly."""
+    if name != "bf16-mixed" or has_bf16(device):
+        return
+    if device.type == "cuda":
+        gpu = torch.cuda.get_device_name(device)
+        raise ConfigError(f"trainer.precision=bf16-mixed is not for {gpu}, which has no bfloat16; use 16-mixed or auto.")
+    if ranks.rank() == 0:
+        log.warning("Note: this CPU has no bfloat16 and imitates it slowly; trainer.precision=auto or 32-true is faster.")

@@ -1,0 +1,72 @@
+"""What auto chooses on a device, and what a device is refused."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from torch import nn
+
+from heatgen.app.load import precision_of, read_config
+from heatgen.check import ConfigError
+from heatgen.net.mlp import MLP
+from heatgen.net.unet import UNet
+from heatgen.runtime import engine
+from heatgen.runtime.launch import DeviceRequest
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
+
+
+def unet(width: int) -> nn.Module:
+    return UNet((1, 8, 8), width, (1, 2), 1, (1,), norm_groups=4)
+
+
+@pytest.mark.parametrize(
+    ("device", "native", "wide", "narrow"),
+    [
+        (CPU, True, "bf16-mixed", "32-true"),
+        (CPU, False, "32-true", "32-true"),
+        (GPU, True, "bf16-mixed", "32-true"),
+        (GPU, False, "16-mixed", "32-true"),
+    ],
+)
+def test_auto_is_16_bits_for_wide_networks_where_they_are_fast(
+    device: torch.device, native: bool, wide: str, narrow: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "has_bf16", lambda _: native)
+    assert engine.precision_for(unet(32), device) == wide
+    assert engine.precision_for(unet(8), device) == narrow
+    assert engine.precision_for(MLP((2, 1, 1), 256), device) == narrow
+
+
+def test_a_run_is_sampled_in_its_own_precision_where_the_device_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for native, expected in ((True, "bf16-mixed"), (False, "32-true")):
+        monkeypatch.setattr(engine, "has_bf16", lambda _, native=native: native)
+        assert DeviceRequest("cpu", precision="auto").open("bf16-mixed").precision == expected
+    assert DeviceRequest("cpu", precision="bf16-mixed").open("32-true").precision == "bf16-mixed"
+    assert engine.inherited_precision("16-mixed", CPU) == "32-true"
+    assert engine.inherited_precision("16-mixed", GPU) == "16-mixed"
+
+
+def test_bfloat16_on_a_gpu_without_it_is_refused_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "has_bf16", lambda _: False)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "Tesla V100")
+    with pytest.raises(ConfigError, match=r"^trainer\.precision=bf16-mixed .* Tesla V100, .*use 16-mixed or auto\.$"):
+        engine.check_precision("bf16-mixed", GPU)
+    engine.check_precision("16-mixed", GPU)
+
+
+def test_what_auto_chose_stands_in_the_run(small_run: Path) -> None:
+    assert precision_of(read_config(small_run)) == "32-true"
+    assert OmegaConf.load(small_run / "config.yaml").trainer.precision == "32-true"
+
+
+@pytest.mark.parametrize("trust", [True, False])
+@pytest.mark.parametrize(("old", "new"), [(True, "auto"), (False, "contiguous")])
+def test_a_run_with_the_layout_of_before_still_loads(old: bool, new: str, trust: bool, own_run: Path) -> None:
+    cfg = OmegaConf.load(own_run / "config.yaml")
+    del cfg.net.memory_format
+    cfg.net.channels_last = old
+    OmegaConf.save(cfg, own_run / "config.yaml")
+    net = read_config(own_run, trust).net
+    assert net.memory_format == new and "channels_last" not in net
