@@ -1,0 +1,71 @@
+"""A training and a sampling step of the published networks, by layout, precision and compilation, against plain float32."""
+
+import copy
+from collections.abc import Iterator
+
+import torch
+
+from benchmarks import ours
+from benchmarks.compiler import why_none
+from benchmarks.harness import Bench, Entry, Function, Note
+from heatgen.model.module import Method
+
+SECONDS = 110
+PLAIN = "float32, contiguous"
+LAYOUTS = {"contiguous": torch.contiguous_format, "channels last": torch.channels_last}
+PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed"}
+BATCHES = {"ihd_mnist": (2, 128), "ihd_cifar10": (1, 128), "ihd_ffhq128": (1, 32)}  # on a CPU, on a GPU
+SLOW = {"ihd_ffhq128": "a step of one image takes a minute on a CPU: --full measures it"}
+LEVELS = 2  # of sampling
+
+
+def laid_out(model: Method, layout: str) -> Method:
+    """A copy of a model whose network works in this layout."""
+    other = copy.deepcopy(model)
+    other.net.memory_format = LAYOUTS[layout]  # type: ignore[assignment]
+    other.net.to(memory_format=LAYOUTS[layout])  # type: ignore[call-overload]
+    return other
+
+
+def compared(bench: Bench, name: str, what: str, steps: dict[str, ours.Training] | dict[str, ours.Sampling]) -> list[Entry]:
+    """The rows of a kind of step."""
+    functions: dict[str, Function] = dict(steps)
+    works = {key: step.work() for key, step in steps.items()}
+    return [*bench.compare("steps", f"{name}, {what}", functions, PLAIN, works, 12.0)]
+
+
+def measure_net(bench: Bench, experiment: str) -> Iterator[Entry]:
+    """The rows of one network."""
+    words = ours.TINY if bench.quick else ()
+    model = ours.made(bench.device, f"experiment={experiment}", "net.dropout=0", *words)
+    batch = 2 if bench.quick else BATCHES[experiment][bench.on_gpu]
+    u = ours.images(batch, model.process.shape, bench.device)
+    models = {layout: laid_out(model, layout) for layout in LAYOUTS}
+    compiled = None if why_none(bench) else laid_out(model, "channels last" if bench.on_gpu else "contiguous")
+    if compiled is not None:
+        compiled.net.compile()
+    name = f"{experiment}, batch {batch}"
+    for what, kind in (("training", ours.Training), ("sampling", ours.Sampling)):
+        options = (LEVELS,) if kind is ours.Sampling else ()
+        steps = {
+            f"{precision}, {layout}": kind(models[layout], u, *options, PRECISIONS[precision])
+            for precision in PRECISIONS
+            for layout in LAYOUTS
+        }
+        if compiled is not None:
+            steps["bfloat16, compiled"] = kind(compiled, u, *options, PRECISIONS["bfloat16"])
+        yield from compared(bench, name, what, steps)  # type: ignore[arg-type]
+        del steps
+
+
+def measure(bench: Bench) -> Iterator[Entry]:
+    """The rows of all networks that are not too slow here."""
+    if reason := why_none(bench):
+        yield Note("steps", "compiled", reason)
+    for experiment in BATCHES:
+        if bench.quick and experiment != "ihd_mnist":
+            continue
+        if experiment in SLOW and not (bench.full or bench.on_gpu):
+            yield Note("steps", experiment, SLOW[experiment])
+        else:
+            yield from measure_net(bench, experiment)
