@@ -4,12 +4,16 @@ import difflib
 import math
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # the commands that read results need no torch
     from torch import Tensor
 
+Doubt = tuple["Tensor", Callable[[], str]]  # whether there is a mistake, on a GPU, and its sentence
+DOUBTS: ContextVar["list[Doubt] | None"] = ContextVar("doubts", default=None)  # where `refuse` keeps them; None: nowhere
 NAME = re.compile(r"\w[\w .=,+-]*")
 
 
@@ -123,6 +127,44 @@ def finite(what: str, values: "Tensor", fix: str, numbers: Sequence[int] | None 
         first = place if numbers is None else numbers[place]
         raise ConfigError(f"{int(bad.sum())} of {len(bad)} {what} hold NaN or inf (the first is number {first}); {fix}.")
     return values
+
+
+def refuse(bad: "Tensor", sentence: Callable[[], str]) -> None:
+    """ConfigError with this sentence where one of these booleans is true.
+
+    To read them on a GPU is to wait for all its work, so within `deferred` it is done once, at the end.
+    """
+    doubts = DOUBTS.get()
+    if doubts is not None and bad.device.type != "cpu":
+        doubts.append((bad.any(), sentence))
+    elif bad.any():
+        raise ConfigError(sentence())
+
+
+@contextmanager
+def deferred(doubts: "list[Doubt] | None" = None) -> "Iterator[None]":
+    """Within it `refuse` waits for no GPU: what it has to judge there goes into a list.
+
+    Args:
+        doubts: the list, for the caller to `settle`; None: one of its own, which is settled at the end.
+    """
+    kept: list[Doubt] = [] if doubts is None else doubts
+    token = DOUBTS.set(kept)
+    try:
+        yield
+    finally:
+        DOUBTS.reset(token)
+    if doubts is None and (sentence := settle(kept)):
+        raise ConfigError(sentence)
+
+
+def settle(doubts: "list[Doubt]") -> str | None:
+    """The first sentence that is true, None: none is; the list is empty afterwards."""
+    import torch
+
+    kept, doubts[:] = list(doubts), []
+    found = torch.stack([bad for bad, _ in kept]).tolist() if kept else []
+    return next((sentence() for (_, sentence), bad in zip(kept, found, strict=True) if bad), None)
 
 
 def first_difference(pairs: "Iterable[tuple[str, object, Tensor]]") -> str | None:

@@ -167,9 +167,11 @@ class Film:
         self.tiles = min(self.tiles, MOST_POINTS if is_points(u.shape[1:]) else MOST_TILES)
         kept = sum(len(batch[0]) for batch in self.batches[:-1] if batch)
         if k % self.every == 0 and kept < self.tiles:
-            self.batches[-1].append(u[: self.tiles - kept].detach().float().cpu())
+            self.batches[-1].append(u[: self.tiles - kept].detach().float().to("cpu", non_blocking=True))
 
     def states(self, empty: Tensor) -> Tensor:
         """All states, (samples, frames, C, H, W); of no samples, shaped like `empty`, where there were none."""
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()  # the copies that `record` has begun
         parts = [torch.stack(batch, dim=1) for batch in self.batches if batch]
         return torch.cat(parts) if parts else empty[:, None]

@@ -15,8 +15,8 @@ def test_the_second_input_is_what_the_map_does_in_a_level_in_units_of_its_noise(
     u, t = torch.randn(2, 1, 8, 8).double(), PROCESS.times[[2, 4]]
     decay = (-PROCESS.eigenvalues * 0.05).exp()
     increment = PROCESS.basis.inverse((decay - 1) * PROCESS.basis(u))
-    assert torch.allclose(show(PROCESS, u, t, 2), torch.cat([u, increment / unit(PROCESS)], dim=1))
-    assert show(PROCESS, u, t, 1) is u
+    assert torch.allclose(show(PROCESS, u, t, 2, 0.5), torch.cat([u, increment / 0.5], dim=1))
+    assert show(PROCESS, u, t, 1, 0.5) is u
     assert unit(PROCESS) == pytest.approx(PROCESS.step_std(t[:1] - 0.05, t[:1]).square().mean().sqrt().item())
 
 

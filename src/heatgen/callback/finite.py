@@ -1,6 +1,7 @@
 """What keeps a training finite: a number that is not stops it, or its step is left out, before anything of it is saved."""
 
 import logging
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NoReturn
 
@@ -27,7 +28,8 @@ class Finite(L.Callback):
     One process on a CPU looks at each step before it is taken. A GPU or several processes would have to wait for that: there
     the numbers are kept where they are, and looked at every min(log_every_n_steps, 50) steps, before each validation and
     before each checkpoint, by all processes together. A gradient that overflows with trainer.precision=16-mixed is none of
-    this: its scaler leaves the step out by itself, at most 100 in a row.
+    this: its scaler leaves the step out by itself, at most 100 in a row. What `check.refuse` finds on a GPU is looked at
+    together with the steps.
 
     Args:
         on_nonfinite: stop: the training ends in one sentence, and the last finite checkpoint stays. skip: the weights, the
@@ -47,6 +49,18 @@ class Finite(L.Callback):
         self.losses: list[Tensor] = []  # of the batches of the step that is being made
         self.gradient = torch.zeros(())  # its norm in the latest step
         self.pending: list[tuple[int, Tensor, Tensor]] = []  # step, loss and norm of the gradient, not yet looked at
+        self.doubts: list[check.Doubt] = []  # not yet looked at
+        self.loss: float | None = None  # of the latest step that was looked at, on this process
+        self._deferred = ExitStack()  # holds `check.deferred` while the training runs
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._deferred.enter_context(check.deferred(self.doubts))
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._deferred.close()
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        self._deferred.close()
 
     def on_before_backward(self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Tensor) -> None:
         assert isinstance(pl_module, Method)
@@ -56,7 +70,7 @@ class Finite(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
         self.gradient = norm_of_gradient(optimizer)
-        self.pending.append((trainer.global_step + 1, torch.stack(self.losses).sum(), self.gradient))
+        self.pending.append((trainer.global_step + 1, torch.stack(self.losses).mean(), self.gradient))
         self.losses.clear()
         alone = trainer.world_size == 1 and pl_module.device.type == "cpu"
         if alone or self.on_nonfinite == "skip":
@@ -70,6 +84,7 @@ class Finite(L.Callback):
         self.look(trainer, pl_module)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.refuse(trainer)
         loss = trainer.callback_metrics.get("val/loss")
         if loss is not None and not loss.isfinite():
             stop(trainer, f"The validation loss after step {trainer.global_step} is", trainer.global_step + 1)
@@ -92,20 +107,32 @@ class Finite(L.Callback):
 
     def look(self, trainer: L.Trainer, model: L.LightningModule) -> None:
         """Judge the steps since the last look, in all processes alike. ConfigError where the training has to stop."""
+        self.refuse(trainer)
         if not self.pending:
             return
         steps = [step for step, _, _ in self.pending]
-        fine = torch.stack([x.float() for _, *numbers in self.pending for x in numbers]).isfinite().reshape(-1, 2)
+        numbers = torch.stack([x.float() for _, *pair in self.pending for x in pair]).reshape(-1, 2)
         self.pending.clear()
+        fine = numbers.isfinite().float()
         if trainer.world_size > 1:
-            reduced = trainer.strategy.reduce(fine.float(), reduce_op="min")
+            reduced = trainer.strategy.reduce(fine, reduce_op="min")
             assert isinstance(reduced, Tensor)
-            fine = reduced > 0
-        for step, (loss, gradient) in zip(steps, fine.tolist(), strict=True):
+            fine = reduced
+        rows = torch.cat([numbers, fine], dim=1).tolist()  # one wait
+        self.loss = rows[-1][0]
+        for step, (_, _, loss, gradient) in zip(steps, rows, strict=True):
             if loss and gradient:
                 self.in_a_row = 0
             else:
                 self._judge(trainer, model, step, "gradient" if loss else "loss")
+
+    def refuse(self, trainer: L.Trainer) -> None:
+        """ConfigError, in all processes, where one of the doubts is true."""
+        if not self.doubts:
+            return
+        sentence = check.settle(self.doubts)
+        if not trainer.strategy.reduce_boolean_decision(sentence is None, all=True):
+            raise ConfigError(sentence or "Another process of this training has stopped, and says why in its log.")
 
     def _judge(self, trainer: L.Trainer, model: L.LightningModule, step: int, what: str) -> None:
         """Stop because of this step, or leave it out."""

@@ -7,12 +7,15 @@ from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 
 from heatgen import check
+from heatgen.callback.finite import finite_of
 
 Numbers = dict[str, int | str | float | dict[str, float]]  # what Lightning shows beside the bar
 
 
 class Progress(TQDMProgressBar):
     """Lightning's bar over all steps of the training (an epoch here is the whole stream), without version numbers.
+
+    train/loss beside it is that of the latest step that `Finite` has looked at, as the bar waits for no device.
 
     Args:
         refresh_rate: steps from one update to the next; ten times that where the output is not a terminal.
@@ -54,4 +57,6 @@ class Progress(TQDMProgressBar):
     def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> Numbers:
         metrics = super().get_metrics(trainer, pl_module)
         metrics.pop("v_num", None)
-        return metrics
+        finite = finite_of(trainer)
+        known = {} if finite is None or finite.loss is None else {"train/loss": finite.loss}
+        return known | metrics

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from heatgen.callback.finite import finite_of
+from heatgen.model.module import Method
 
 
 @runtime_checkable
@@ -20,7 +21,7 @@ class CutLogger(Protocol):
 
 
 class Record(L.Callback):
-    """Logs train/lr and train/grad_norm (of all gradients, before they are clipped) beside train/loss, and the config once.
+    """Logs train/loss, train/lr and train/grad_norm (of all gradients, before they are clipped), and the config once.
 
     The last step of a training has its row whatever log_every_n_steps is. One that a signal stops has none of its own for
     the step it stopped at: whoever goes on with it finds the rows of a training that was left alone.
@@ -46,7 +47,9 @@ class Record(L.Callback):
     ) -> None:
         finite = finite_of(trainer)
         self.step = trainer.global_step + 1
-        self.numbers = {"train/lr": torch.tensor(optimizer.param_groups[0]["lr"], dtype=torch.float64)}
+        assert isinstance(pl_module, Method)
+        rate = torch.tensor(optimizer.param_groups[0]["lr"], dtype=torch.float64)
+        self.numbers = {"train/loss": pl_module.step_loss, "train/lr": rate}
         if finite is not None:
             self.numbers["train/grad_norm"] = finite.gradient
         if self._has_row(trainer):
@@ -55,8 +58,7 @@ class Record(L.Callback):
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not self.numbers or self._has_row(trainer) or self.step != trainer.global_step:
             return
-        own = {"train/loss": trainer.callback_metrics["train/loss"]} | over_processes(trainer, self.numbers)
-        numbers = {key: float(value) for key, value in own.items()}
+        numbers = {key: float(value) for key, value in over_processes(trainer, self.numbers).items()}
         self.numbers = {}
         for logger in trainer.loggers:
             logger.log_metrics(numbers, self.step - 1)
@@ -67,7 +69,8 @@ class Record(L.Callback):
 
 
 def over_processes(trainer: L.Trainer, numbers: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The numbers of a step, with the norm over all processes where the weights, and so their gradients, are sharded."""
+    """The numbers of a step: the mean loss, and the norm over all parts where the weights are sharded."""
+    numbers = numbers | {"train/loss": torch.as_tensor(trainer.strategy.reduce(numbers["train/loss"], reduce_op="mean"))}
     if getattr(trainer.model, "clip_grad_norm_", None) is None or "train/grad_norm" not in numbers:
         return numbers
     total = trainer.strategy.reduce(numbers["train/grad_norm"].square(), reduce_op="sum")

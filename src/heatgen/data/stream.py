@@ -25,12 +25,13 @@ class Batch(TypedDict):
     u0: Tensor  # the clean fields, (B, C, H, W) float32; bytes are scaled to [0, 1]
     index: Tensor  # the number of each sample in its split, (B,) int64
     key: Tensor  # what seeds the noise of each sample: its position in the stream, or its index; (B,) int64
+    first: int  # the first of the keys, which is known without a look at a device
 
 
 def as_batch(pixels: Tensor, indices: Sequence[int], keys: Sequence[int]) -> Batch:
     """The batch of these images, (B, C, H, W) bytes or float32, with their numbers and noise keys."""
     u0 = pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels.float()
-    return {"u0": u0, "index": torch.as_tensor(indices), "key": torch.as_tensor(keys)}
+    return {"u0": u0, "index": torch.as_tensor(indices), "key": torch.as_tensor(keys), "first": keys[0]}
 
 
 class Items(Dataset[Batch]):

@@ -10,9 +10,10 @@ from heatgen import check
 from heatgen.basis import upcast
 from heatgen.check import ConfigError
 from heatgen.forward.levels import uniform
-from heatgen.forward.process import ObservedProcess
+from heatgen.forward.process import ObservedProcess, shared
 
 ACTS_ON = ("rows", "rows_and_columns", "channel")
+GATHERED = 2**24  # numbers of matrices, at most, that are gathered at a time
 Build = Callable[[int, int, str], Tensor]  # (K, size, axis) -> (K + 1, size, size) float64
 
 
@@ -73,24 +74,27 @@ class MatrixProcess(ObservedProcess):
         """The level of each time, (B,) int64; ConfigError between levels, where the map is not defined."""
         level = self.level(t)
         whole = level.round()
-        if (level - whole).abs().max() > 1e-3:  # a float32 clock is that coarse
-            raise ConfigError(f"forward={self.name} is only defined at its {self.num_levels} levels, not between them.")
+        sentence = f"forward={self.name} is only defined at its {self.num_levels} levels, not between them."
+        check.refuse((level - whole).abs() > 1e-3, lambda: sentence)  # a float32 clock is that coarse
         return whole.long()
 
     def mean(self, u0: Tensor, t: Tensor) -> Tensor:
         """T_k u_0."""
-        u0, levels = upcast(u0), self.level_index(t).expand(len(u0))
-        result = torch.empty_like(u0)
+        u0, levels = upcast(u0), self.level_index(shared(t))
+        part = max(1, GATHERED // self.left[0].numel())  # samples at a time, so that their matrices fit
         with torch.autocast(u0.device.type, enabled=False):
-            for k in levels.unique().tolist():
-                result[levels == k] = self._transform(u0[levels == k], k)
-        return result
+            if len(levels) == 1 or len(u0) <= part:
+                return self._transform(u0, levels)
+            pairs = zip(u0.split(part), levels.split(part), strict=True)
+            return torch.cat([self._transform(u, k) for u, k in pairs])
 
-    def _transform(self, u: Tensor, k: int) -> Tensor:
+    def _transform(self, u: Tensor, k: Tensor) -> Tensor:
+        """T_k u, each sample at a level of its own, k: (B,), or all at one, (1,)."""
         left = self.left[k].to(u)
         if self.acts_on == "channel":
             return (u.flatten(-2) @ left.mT).reshape(u.shape)
-        return left @ u if self.right is None else left @ u @ self.right[k].to(u).mT
+        u = left[:, None] @ u
+        return u if self.right is None else u @ self.right[k].to(u)[:, None].mT
 
     def gain(self, t: Tensor) -> Tensor:
         """ConfigError: there is no basis in which every level is diagonal."""

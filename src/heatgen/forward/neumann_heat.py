@@ -82,25 +82,28 @@ class NeumannHeat(ObservedProcess):
         steps = -(-least // num_levels) * num_levels if steps is None else check.integer("forward.steps", steps, minimum=1)
         self.dt = end / steps
         if self.solver == "ftcs":
-            self._check_steps(grid)
+            self._check_stable(grid)
+            whole = self.times / self.dt
+            if (whole - whole.round()).abs().max() > 1e-6:
+                raise ConfigError(
+                    "forward.solver=ftcs needs levels that are whole steps; use forward.spacing=uniform and a multiple of "
+                    f"forward.num_levels = {num_levels} as forward.steps, or another solver."
+                )
 
-    def _check_steps(self, diffusivity: Tensor) -> None:
-        """Raise ConfigError unless steps of dt are stable with these values of D and every level is whole steps."""
+    def _check_stable(self, diffusivity: Tensor) -> None:
+        """ConfigError unless steps of dt are stable with these values of D."""
         limit = 0.25 if min(self.shape[-2:]) > 1 else 0.5
-        number = diffusivity.max().item() * self.dt * max(self.shape[-2:]) ** 2
-        end, K = self.times[-1].item(), self.num_levels
-        if number > limit * (1 + 1e-9):
-            least = math.ceil(end / self.dt * number / limit / K - 1e-9) * K
-            raise ConfigError(
+        numbers = diffusivity * self.dt * max(self.shape[-2:]) ** 2
+
+        def sentence() -> str:
+            number, end, levels = numbers.max().item(), self.times[-1].item(), self.num_levels
+            least = math.ceil(end / self.dt * number / limit / levels - 1e-9) * levels
+            return (
                 f"forward.steps = {round(end / self.dt)} is unstable, as D dt / h^2 = {number:.4g} is above {limit:g}; "
                 f"use at least {least}."
             )
-        steps = self.times / self.dt
-        if (steps - steps.round()).abs().max() > 1e-6:
-            raise ConfigError(
-                "forward.solver=ftcs needs levels that are whole steps; use forward.spacing=uniform and a multiple of "
-                f"forward.num_levels = {K} as forward.steps, or another solver."
-            )
+
+        check.refuse(numbers > limit * (1 + 1e-9), sentence)
 
     def draw(self, rng: SampleNoise) -> Tensor | None:
         """D of each sample, (B, 1), a value of the grid; None where there is one value only."""
@@ -119,7 +122,7 @@ class NeumannHeat(ObservedProcess):
         if draws is None:
             return self
         if self.solver == "ftcs":
-            self._check_steps(draws)
+            self._check_stable(draws)
         return self._with_buffer("diffusivity", draws.to(self.times).reshape(-1, 1))
 
     def gain(self, t: Tensor) -> Tensor:
@@ -135,9 +138,9 @@ class NeumannHeat(ObservedProcess):
         whole = (t.detach().to(self.times) / self.dt + 1e-6).floor()
         return whole, t.to(self.times) - whole * self.dt
 
-    def is_semigroup(self, s: Tensor) -> bool:
-        """True, but for ftcs only where s is a whole number of steps."""
-        return self.solver != "ftcs" or not bool((self._whole_steps(s)[1].abs() > 1e-5 * self.dt).any())
+    def is_semigroup(self, s: Tensor) -> bool | Tensor:
+        """True, but for ftcs only where s is a whole number of steps, (B, 1, 1, 1)."""
+        return self.solver != "ftcs" or self.column(self._whole_steps(s)[1].abs() <= 1e-5 * self.dt)
 
     def rate(self, t: Tensor) -> Tensor:
         """-D lambda, and for ftcs the slope within a step over its value; (B, 1, H, W)."""

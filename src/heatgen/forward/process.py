@@ -30,6 +30,11 @@ def derivative(function: Callable[[Tensor], Tensor], t: Tensor) -> tuple[Tensor,
     return value, slope
 
 
+def shared(t: Tensor) -> Tensor:
+    """Times, (B,), as (1,) where they are made as one for all, `time.expand(B)`: which is known without a look at them."""
+    return t[:1] if t.stride(0) == 0 else t
+
+
 class ForwardProcess(nn.Module):
     """A linear Gaussian degradation u_t = A(t) u_0 + b(t) + L(t) eps, diagonal in `basis`, with levels `times`.
 
@@ -67,8 +72,8 @@ class ForwardProcess(nn.Module):
         """The coefficients of b(t); 0 unless a map overrides it."""
         return torch.zeros_like(self.column(t))
 
-    def is_semigroup(self, s: Tensor) -> bool:
-        """Whether A(t) A(s)^-1 = A(t - s) for these s, which then holds even where both gains underflow."""
+    def is_semigroup(self, s: Tensor) -> bool | Tensor:
+        """Whether A(t) A(s)^-1 = A(t - s), which then holds even where both gains underflow; (B, 1, 1, 1) if by s."""
         return False
 
     # what a map can do ------------------------------------------------------------------------------------------------
@@ -89,10 +94,9 @@ class ForwardProcess(nn.Module):
             return False
         variance = torch.zeros(1)
         for s, t in zip(self.times[:-1].split(1), self.times[1:].split(1), strict=True):
-            if not self.is_semigroup(s) and (self.gain(s) == 0).any():
-                return False
-            variance = self.std(t) ** 2 - (self.ratio(s, t) * self.std(s)) ** 2
-            if self._shrinks(variance, t):
+            ratio, lost = self._transition(s, t)
+            variance = self.std(t) ** 2 - (ratio * self.std(s)) ** 2
+            if (lost is not None and lost.any()) or self._shrinks(variance, t).any():
                 return False
         return bool((variance > 0).any())
 
@@ -137,12 +141,22 @@ class ForwardProcess(nn.Module):
 
     def ratio(self, s: Tensor, t: Tensor) -> Tensor:
         """The diagonal of A(t) A(s)^-1, s <= t. ConfigError where A(s) is not invertible."""
-        if self.is_semigroup(s):
-            return self.gain(t - s)
-        gain = self.gain(s)
-        if (gain == 0).any():
-            raise ConfigError(f"A({s.max().item():.4g}) of forward={self.name} is not invertible: no step starts there.")
-        return self.gain(t) / gain
+        ratio, lost = self._transition(s, t)
+        if lost is not None:
+            sentence = "A({:.4g}) of forward={} is not invertible: no step starts there."
+            check.refuse(lost, lambda: sentence.format(s.max().item(), self.name))
+        return ratio
+
+    def _transition(self, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The diagonal of A(t) A(s)^-1, and where A(s) has no inverse, None: nowhere."""
+        semigroup = self.is_semigroup(s)
+        if semigroup is True:
+            return self.gain(t - s), None
+        before = self.gain(s)
+        ratio, lost = self.gain(t) / before, before == 0
+        if semigroup is False:
+            return ratio, lost
+        return torch.where(semigroup, self.gain(t - s), ratio), lost.logical_and(~semigroup)
 
     def step(self, u: Tensor, s: Tensor, t: Tensor, eps: Tensor | None = None) -> Tensor:
         """A draw of u_t given u_s = u, s <= t: the exact transition A(t) A(s)^-1 (u - b(s)) + b(t) + Q eps.
@@ -162,13 +176,13 @@ class ForwardProcess(nn.Module):
     def step_std(self, s: Tensor, t: Tensor) -> Tensor:
         """The diagonal of Q, the noise that `step` from s to t adds; ConfigError where there is no such step."""
         variance = self.std(t) ** 2 - (self.ratio(s, t) * self.std(s)) ** 2
-        if self._shrinks(variance, t):
-            raise ConfigError(f"forward={self.name} has no step from t={s.max():.4g}: the noise would have to shrink.")
+        sentence = "forward={} has no step from t={:.4g}: the noise would have to shrink."
+        check.refuse(self._shrinks(variance, t), lambda: sentence.format(self.name, s.max().item()))
         return variance.clamp(min=0).sqrt()
 
-    def _shrinks(self, variance: Tensor, t: Tensor) -> bool:
-        """Whether Q^2 is below 0 by more than rounding."""
-        return bool((variance < -1e-12 * self.std(t).max() ** 2).any())
+    def _shrinks(self, variance: Tensor, t: Tensor) -> Tensor:
+        """Where Q^2 is below 0 by more than rounding."""
+        return variance < -1e-12 * self.std(t).max() ** 2
 
     def coupling(self, s: Tensor, t: Tensor) -> Tensor:
         """The posterior coefficient rho, s < t: given u_0 and u_t, u_s has the noise rho eps_t + sqrt(L(s)^2 - rho^2) z.
@@ -177,11 +191,8 @@ class ForwardProcess(nn.Module):
         independent, as in inverse heat dissipation) where none has or A(s) is not invertible. A diagonal, like `std`.
         """
         start, end = self.std(s), self.std(t)
-        if self.is_semigroup(s):
-            ratio = self.ratio(s, t)
-        else:
-            before = self.gain(s)
-            ratio = torch.where(before == 0, torch.zeros_like(before), self.gain(t) / before)
+        ratio, lost = self._transition(s, t)
+        ratio = ratio if lost is None else torch.where(lost, torch.zeros_like(ratio), ratio)
         has_markov_forward = end**2 - (ratio * start) ** 2 >= -1e-12 * end**2
         rho = start**2 * ratio / end
         return torch.where(has_markov_forward & (end > 0) & (ratio.abs() > 0), rho, torch.zeros_like(rho))

@@ -139,7 +139,7 @@ class Likelihood(TaskMetric):
                 losses = []
                 for part in batches(indices, TASKS):
                     u0 = ctx.data.get(split, part).to(ctx.devices.device)
-                    batch: Batch = {"u0": u0, "index": torch.tensor(part), "key": torch.tensor(part)}
+                    batch: Batch = {"u0": u0, "index": torch.tensor(part), "key": torch.tensor(part), "first": part[0]}
                     loss = model.train(privileged).loss(batch, SampleNoise(part, ctx.seed, "bound", split))
                     losses.append(loss.double())
                 model.eval()

@@ -145,7 +145,7 @@ class Diffusion(DenoisingMethod):
         overall = self.spectrum.mean()
         if self.preconditioning == "scalar":
             return torch.zeros_like(self.mean), (self.spectrum + self.mean**2).mean().expand_as(self.spectrum)
-        return self.mean, self.spectrum.clamp(min=TINY * float(overall) + 1e-30)
+        return self.mean, self.spectrum.clamp(min=TINY * overall + 1e-30)
 
     def _scale(self, t: Tensor) -> Tensor:
         """1 / rms(u_t), (B, 1, 1, 1)."""

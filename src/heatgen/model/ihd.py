@@ -122,16 +122,19 @@ class IHD(Method):
             return end + ratio * (u - start) + output
         return u + output if self.parametrisation == "residual" else output
 
-    def _single(self, t: Tensor, s: Tensor) -> bool:
-        return bool(((self.process.level(t) - self.process.level(s)) - 1).abs().max() < 1e-6)
+    def _refuse_skips(self, t: Tensor, s: Tensor, sentence: str) -> None:
+        """ConfigError with this sentence unless every s is the level next to t."""
+        single = ((self.process.level(t) - self.process.level(s)) - 1).abs() < 1e-6
+        check.refuse(~single, lambda: sentence)
 
     def reverse_mean(self, u: Tensor, t: Tensor, s: Tensor) -> Tensor:
         """mu: the mean of u_s given u_t = u, (B, C, H, W), for times t > s, (B,).
 
         ConfigError where s is not the level next to t, unless parametrisation=x0: the others learn single steps only.
         """
-        if self.parametrisation != "x0" and not self._single(t, s):
-            raise ConfigError(f"model.parametrisation={self.parametrisation} takes single levels; use x0 to skip some.")
+        if self.parametrisation != "x0":
+            takes = f"model.parametrisation={self.parametrisation} takes single levels"
+            self._refuse_skips(t, s, f"{takes}; use x0 to skip some.")
         return self._mean(u, t, s)
 
     def reverse_std(self, t: Tensor, s: Tensor) -> Tensor:
@@ -145,8 +148,7 @@ class IHD(Method):
         if self.delta_mode == "constant":
             return DELTA_RATIO * sigma
         assert self.errors is not None, "call calibrate(data) first"
-        if not self._single(t, s):
-            raise ConfigError(f"model.delta_mode={self.delta_mode} takes single levels; use constant to skip some.")
+        self._refuse_skips(t, s, f"model.delta_mode={self.delta_mode} takes single levels; use constant to skip some.")
         return (sigma**2 + self.errors[self.process.level(t).round().long()]).sqrt()
 
     def initial_std(self) -> Tensor:

@@ -25,14 +25,15 @@ def unit(process: ForwardProcess) -> float:
     return float(rms(process.step_std(process.times[-2:-1], process.times[-1:])))
 
 
-def show(process: ForwardProcess, u: Tensor, t: Tensor, inputs: int) -> Tensor:
+def show(process: ForwardProcess, u: Tensor, t: Tensor, inputs: int, unit: float) -> Tensor:
     """The input of the network, (B, inputs C, H, W): u, and with inputs = 2 also P / q, which brings out what diffuses fast.
 
     Args:
-        process: the map; P is its increment over a level before t, q its `unit`.
+        process: the map; P is its increment over a level before t.
         u: states at t, (B, C, H, W).
         t: times, (B,).
         inputs: 1 or 2.
+        unit: q, the map's `unit`.
 
     Source: the two-channel update of Holzschuh et al. 2023.
     """
@@ -40,4 +41,4 @@ def show(process: ForwardProcess, u: Tensor, t: Tensor, inputs: int) -> Tensor:
         return u
     length = process.times.diff().max()
     start = (t - length).clamp(min=0)
-    return torch.cat([u, (process.increment(u, start, start + length) / unit(process)).to(u)], dim=1)
+    return torch.cat([u, (process.increment(u, start, start + length) / unit).to(u)], dim=1)

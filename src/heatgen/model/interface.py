@@ -7,6 +7,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
+from heatgen import check
 from heatgen.data.module import DataModule
 from heatgen.forward.process import ForwardProcess
 from heatgen.noise import Noise, SampleNoise, batches
@@ -138,7 +139,8 @@ class GenerativeModel(nn.Module):
             on_step: called with (k, u_k) for every state on the way, k = K-1 .. 0.
         """
         assert self.sampler is not None, "a method without a sampler writes its own generate"
-        return self.sampler(self, u_last, self.process.times, rng=rng, on_step=on_step)
+        with check.deferred():
+            return self.sampler(self, u_last, self.process.times, rng=rng, on_step=on_step)
 
     # what is measured on data ---------------------------------------------------------------------------------------
 

@@ -56,7 +56,7 @@ class Method(GenerativeModel, L.LightningModule):
         ConfigError: a value is out of range.
     """
 
-    step_loss: Tensor  # the loss of the latest training step, a scalar
+    step_loss: Tensor  # the loss of the latest batch of training, a scalar, which `Record` and `Finite` look at
     val_losses: Tensor  # the sum of a validation's losses so far, and how many they are; float64
 
     def __init__(
@@ -147,11 +147,9 @@ class Method(GenerativeModel, L.LightningModule):
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        keys = batch["key"].tolist()
-        torch.manual_seed(mix(self.seed, "layers", *keys))  # dropout: so that a resumed run repeats it
-        loss = self.loss(batch, SampleNoise(keys, self.seed, "train")).mean()
+        torch.manual_seed(mix(self.seed, "layers", batch["first"]))  # dropout: so that a resumed run repeats it
+        loss = self.loss(batch, SampleNoise(batch["key"], self.seed, "train")).mean()
         self.step_loss = loss.detach()
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(keys), sync_dist=True)
         return loss
 
     def on_validation_epoch_start(self) -> None:

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from heatgen.check import ConfigError
+from heatgen import check
 from heatgen.model.module import Method
 
 
@@ -52,10 +52,8 @@ class ScoreMethod(Method):
         Source: Song et al. 2021, eqs. 6 and 13.
         """
         process = self.process
-        if not process.rate(t).isfinite().all():
-            raise ConfigError(
-                f"A({t.max().item():.4g}) of forward={process.name} is not invertible, so its drift is infinite; use "
-                "sampler.step=physics or another sampler."
-            )
+        sentence = "A({:.4g}) of forward={} is not invertible, so its drift is infinite; use sampler.step=physics or "
+        sentence += "another sampler."
+        check.refuse(~process.rate(t).isfinite(), lambda: sentence.format(t.max().item(), process.name))
         slope = process.drift(u, t) - process.scale_coefficients(self.score(u, t), factor * process.diffusion(t) ** 2)
         return (u - process.column(t - s) * slope).to(u)

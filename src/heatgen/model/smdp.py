@@ -54,7 +54,7 @@ class SMDP(Rollout, ScoreMethod):
 
     def score(self, u: Tensor, t: Tensor) -> Tensor:
         """s_theta(u, t), (B, C, H, W)."""
-        return self.network(show(self.process, u, t, self.inputs), t) / self.unit
+        return self.network(show(self.process, u, t, self.inputs, self.unit), t) / self.unit
 
     def _correction(self, u: Tensor, at: Tensor, s: Tensor, t: Tensor, factor: float) -> Tensor:
         variance = (self.training_noise * self.process.step_std(s, t)) ** 2

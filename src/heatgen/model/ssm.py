@@ -9,7 +9,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from heatgen.check import ConfigError
 from heatgen.data.stream import Batch
 from heatgen.forward.process import ForwardProcess
-from heatgen.model.inputs import check_inputs, show
+from heatgen.model.inputs import check_inputs, show, unit
 from heatgen.model.module import MethodSettings, OptimizerFactory
 from heatgen.model.score import ScoreMethod
 from heatgen.noise import SampleNoise
@@ -44,6 +44,7 @@ class SSM(ScoreMethod):
     ):
         super().__init__(process, net, sampler, optimizer, **settings)
         self.inputs = check_inputs(inputs, process)
+        self.unit = unit(process) if self.inputs == 2 else 1.0
         if not (self.sigma(process.times[1:]) > 0).all():
             raise ConfigError(
                 f"model=ssm needs noise at each level of forward={process.name}; raise forward.sigma (or forward.g)."
@@ -54,7 +55,7 @@ class SSM(ScoreMethod):
         return self.process.column(self.process.std(t).double().square().flatten(1).mean(1).sqrt())
 
     def _output(self, u: Tensor, t: Tensor) -> Tensor:
-        return self.network(show(self.process, u, t, self.inputs), t)
+        return self.network(show(self.process, u, t, self.inputs, self.unit), t)
 
     def score(self, u: Tensor, t: Tensor) -> Tensor:
         """An estimate of the gradient of log p_t(u), (B, C, H, W), for times t > 0, (B,)."""

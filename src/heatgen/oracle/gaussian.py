@@ -13,10 +13,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from heatgen import check
 from heatgen.basis import Basis, Cosine, Fourier, Pixel
 from heatgen.check import ConfigError
 from heatgen.data.module import DataSpec
-from heatgen.forward.process import ForwardProcess
+from heatgen.forward.process import ForwardProcess, shared
 from heatgen.noise import Noise
 
 MEMORY = 2**31  # bytes of matrices that are kept
@@ -97,7 +98,9 @@ class GaussianOracle:
 
     def _each_time(self, u: Tensor, t: Tensor, change: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         """change(rows (b, D), time (1,)) for the samples of each time, put together; (B, C, H, W)."""
-        t, result = t.expand(len(u)), torch.empty_like(u)
+        t, result = shared(t.expand(len(u))), torch.empty_like(u)
+        if len(t) == 1:
+            return change(u.flatten(1), t).reshape(u.shape)
         for time in t.unique():
             chosen = t == time
             result[chosen] = change(u[chosen].flatten(1), time[None]).reshape(-1, *u.shape[1:])
@@ -117,10 +120,9 @@ class GaussianOracle:
         residual = residual.double()
         if self.diagonal:
             return self.basis.inverse(divide(self.basis(residual), self.variance(t, white)))
-        if white is None and not (self.process.std(t) > 0).all():
-            raise ConfigError(
-                f"The exact answer for forward={self.process.name} on this data needs noise; raise forward.sigma."
-            )
+        if white is None:
+            sentence = f"The exact answer for forward={self.process.name} on this data needs noise; raise forward.sigma."
+            check.refuse(~(self.process.std(t) > 0), lambda: sentence)
         solve = lambda rows, time: torch.linalg.solve(self._covariance(time, white)[1], rows.mT).mT  # noqa: E731
         return self._each_time(residual, t, solve)
 

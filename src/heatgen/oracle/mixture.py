@@ -14,9 +14,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from heatgen import check
 from heatgen.check import ConfigError
 from heatgen.data.module import DataSpec
-from heatgen.forward.process import ForwardProcess
+from heatgen.forward.process import ForwardProcess, shared
 from heatgen.noise import Noise
 
 
@@ -107,8 +108,8 @@ class MixtureOracle:
     def _each_time(self, u: Tensor, t: Tensor, answer: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         """answer(u, t), where the map is a matrix for the samples of each time, put together."""
         t = t.expand(len(u))
-        if self.diagonal:
-            return answer(u, t)
+        if self.diagonal or len(shared(t)) == 1:
+            return answer(u, t if self.diagonal else shared(t))
         parts = [(t == time, answer(u[t == time], time[None])) for time in t.unique()]
         result = parts[0][1].new_empty(len(u), *parts[0][1].shape[1:])
         for chosen, part in parts:
@@ -121,11 +122,8 @@ class MixtureOracle:
         gap = law.into(u)[:, None] - (law.gain[:, None] * law.means + law.offset[:, None])
         noise = law.std**2 if white is None else torch.full_like(law.std, white**2)
         variance = law.gain[:, None] ** 2 * self.stds[:, None] ** 2 + noise[:, None]
-        if not (variance > 0).all():
-            raise ConfigError(
-                f"u_t has no density at t = {t.min().item():.3g} under forward={self.process.name}: "
-                "it is a set of points without noise; raise data.stds."
-            )
+        sentence = "u_t has no density at t = {:.3g} under forward={}: it is a set of points without noise; raise data.stds."
+        check.refuse(~(variance > 0), lambda: sentence.format(t.min().item(), self.process.name))
         logs = self.weights.log() - 0.5 * (gap**2 / variance + (2 * math.pi * variance).log()).sum(2)
         return law, gap, variance, logs
 
@@ -160,7 +158,7 @@ class MixtureOracle:
         eps = rng.normal_like(u.double()).flatten(1)
 
         def answer(rows: Tensor, t: Tensor) -> Tensor:
-            own = slice(None) if self.diagonal else torch.isin(times, t)
+            own = slice(None) if self.diagonal or len(shared(times)) == 1 else torch.isin(times, t)
             law, gap, variance, logs = self.components(rows, t, white)
             which = (logs.softmax(1).cumsum(1) < chance[own]).sum(1).clamp(max=len(self.weights) - 1)
             centres = law.means + self.stds[:, None] ** 2 * law.gain[:, None] * gap / variance

@@ -1,0 +1,171 @@
+"""What is run on the pretend GPU: tiny models of every kind over every map, their training steps and their ways back."""
+
+import collections
+import copy
+import functools
+import itertools
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig, OmegaConf
+
+from heatgen import check
+from heatgen.app.build import build, build_sampler
+from heatgen.app.compose import compose
+from heatgen.data.module import DataModule
+from heatgen.data.stream import Items
+from heatgen.model.module import Method
+from heatgen.model.prior import start
+from heatgen.sampler.interface import suitable
+
+from .gpu import CUDA, Gpu, Site
+
+Waits = collections.Counter[Site]
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+BATCH, LEVELS, SIZE = 4, 4, 4
+COMMON = [
+    *("data.train_size=16", "data.val_size=8", "data.test_size=8", f"data.batch_size={BATCH}", "data.law=assume"),
+    *(f"data.recommended.num_levels={LEVELS}", "data.recommended.warmup_steps=0", "trainer.accelerator=cpu"),
+]
+FIELDS = ["data=grf", f"data.resolution={SIZE}", *COMMON]
+FIELDS += [f"data.recommended.unet.{word}" for word in ("model_channels=4", "multipliers=[1]", "norm_groups=2")]
+FIELDS += [f"data.recommended.encoder_decoder.{word}" for word in ("channels=4", "blocks=2")]
+POINTS = ["data=ring", *COMMON]
+DROPOUT = "data.recommended.unet.dropout=0.2"
+SMALL_NP = ["net.width=8", "net.hidden=8", "regime.targets=2"]
+DRAWN = ["forward.diffusivity=[0.02,0.1]", "forward.conditional=true", "net.conditional=true"]
+
+MAPS: dict[str, list[str]] = {  # every map of conf/forward, and the ways in which its code parts
+    **{path.stem: [] for path in sorted((CONF / "forward").glob("[!_]*.yaml"))},
+    "heat_kernel geometric": ["forward.clock=geometric"],
+    "neumann_heat ftcs": ["forward.solver=ftcs"],
+    "neumann_heat drawn": DRAWN,
+    "neumann_heat drawn ftcs": [*DRAWN, "forward.solver=ftcs"],
+    "random_basis_heat channel": ["forward.acts_on=channel"],
+    "random_matrix both": ["forward.acts_on=rows_and_columns"],
+    "random_matrix channel": ["forward.acts_on=channel"],
+    "random_velocity": ["net.conditional=true"],
+    "random_velocity step": ["forward.per=step", "net.conditional=true"],
+    "random_velocity batch": ["forward.per=batch", "net.conditional=true"],
+    "random_velocity hidden": ["forward.conditional=false"],
+    "stochastic_heat euler": ["forward.scheme=euler_maruyama"],
+}
+NETS = ["cnp", "attentive_np", "causal_np", "conv_cnp", "conv_np", "gnp", "heat_cnp", "grid_conv_cnp", "grid_conv_np", "tnp"]
+MODELS: dict[str, list[str]] = {  # over the map that suits them
+    "ihd": ["model=ihd", DROPOUT],
+    "ihd x0": ["model=ihd", "model.parametrisation=x0"],
+    "ihd ratio": ["model=ihd", "model.parametrisation=ratio", "forward=constant_velocity"],
+    "ihd spectral": ["model=ihd", "model.delta_mode=spectral"],
+    "ihd mlp": ["model=ihd", "net=mlp"],
+    "diffusion": ["model=diffusion"],
+    "diffusion scalar": ["model=diffusion", "model.preconditioning=scalar"],
+    "diffusion x0": ["model=diffusion", "model.prediction_type=x0"],
+    "diffusion eps": ["model=diffusion", "model.prediction_type=eps", "forward=variance_exploding"],
+    "diffusion score": ["model=diffusion", "model.prediction_type=score", "sampler=sde", "forward=stochastic_heat"],
+    "heat_kernel_score": ["model=heat_kernel_score"],
+    "smdp": ["model=smdp"],
+    "smdp both": ["model=smdp", "model.losses=both", "model.inputs=2"],
+    "smdp zero": ["model=smdp", "model.losses=backward_and_zero"],
+    "autoregressive": ["model=autoregressive"],
+    "ssm": ["model=ssm"],
+    "ssm inputs": ["model=ssm", "model.inputs=2", "forward=stochastic_heat"],
+    "supervised fno": ["model=supervised", "net=fno"],
+    "supervised resnet": ["model=supervised", "net=resnet", "model.loss=physics"],
+    "supervised bayesian_unet": ["model=supervised", "net=bayesian_unet", "net.channels=[4,4]", "model.input=white"],
+    "np": ["model=np"],
+    **{f"np {name}": ["model=np", f"net={name}"] for name in NETS},
+    "np iwae": ["model=np", "model.objective=iwae"],
+    "np sensors": ["model=np", "net=conv_cnp", "regime=sensors", "regime.sensors=3"],
+    "np forecast": ["model=np", "regime=forecast", "forward=stochastic_heat"],
+    "np retrodict": ["model=np", "regime=retrodict", "forward=neumann_heat"],
+    "np first_frame": ["model=np", "regime=first_frame"],
+    **{name: [f"model={name}"] for name in ("lupi_np", "lupi_np_shuffled", "lupi_np_zero", "lupi_np_oracle")},
+    "oracle": ["model=oracle"],
+    "oracle dense": ["model=oracle", "forward=random_matrix"],
+    "oracle points": ["model=oracle", "data=gaussian_mixture", "forward=heat_kernel"],
+}
+
+
+def arguments(model: str, chosen: str | None = None) -> list[str]:
+    """The arguments of `heatgen train` for one of MODELS, over its own map or one of MAPS."""
+    words = list(MODELS[model])
+    points = model in ("heat_kernel_score", "oracle points")
+    if chosen is not None:
+        words = [word for word in words if not word.startswith("forward=")]
+        words += [f"forward={chosen.split()[0]}", *MAPS[chosen]]
+    if "np" in model.replace("_", " ").split():
+        words += [*SMALL_NP, *(["regime.context=[1,2]"] if model != "np first_frame" else [])]
+    return [*(POINTS if points else FIELDS), *words]
+
+
+def make(*words: str) -> tuple[Method, DataModule]:
+    """The model and the data of a training with these arguments, on the CPU."""
+    GlobalHydra.instance().clear()
+    torch.manual_seed(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model, data = build(compose(*words))
+    model.log = lambda *_, **__: None  # type: ignore[method-assign]  # which wants a Trainer
+    if hasattr(model, "window"):
+        model.window = lambda: 3
+    return model, data
+
+
+def train(gpu: Gpu, model: Method, data: DataModule, steps: int = 1) -> Waits:
+    """What so many training steps wait for, behind a first one, as `lightning.Trainer` makes them but for its own parts."""
+    model.to(CUDA).train()
+    model.prepare(data)
+    optimizer = model.build_optimizer([p for p in model.parameters() if p.requires_grad])
+    items, batches = Items(data.images("train")), []
+    for first in range(0, (steps + 1) * BATCH, BATCH):
+        batch: dict[str, Any] = {**items.__getitems__(range(first, first + BATCH))}
+        batches.append({key: value.to(CUDA) if isinstance(value, torch.Tensor) else value for key, value in batch.items()})
+    before = Waits()
+    for i, batch in enumerate(batches):
+        before = gpu.waits() if i == 1 else before
+        optimizer.zero_grad()
+        with check.deferred(doubts := []):  # as `Finite` does
+            model.training_step(batch, i).backward()  # type: ignore[arg-type]
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+    waits = gpu.waits() - before
+    assert check.settle(doubts) is None
+    return waits
+
+
+def sample(gpu: Gpu, model: Method, data: DataModule) -> Waits:
+    """What the step of the way back waits for that waits most, the first step left out; of one pass, all of it."""
+    model.to(CUDA).eval()
+    model.calibrate(data)
+    counts: list[Waits] = []
+    with torch.no_grad():
+        begin = start(model, data, range(3), 0, CUDA)
+        if not model.uses_sampler:
+            counts.append(gpu.waits())
+        begin.model.generate(begin.state, begin.rng, lambda k, u: counts.append(gpu.waits()))
+    steps = [after - before for before, after in itertools.pairwise(counts)]
+    return max(steps, key=lambda waits: waits.total(), default=Waits())
+
+
+def samplers(model: Method) -> list[str | None]:
+    """The samplers that suit a model; None alone for one that draws in one pass."""
+    return list(suitable(model)) if model.uses_sampler else [None]
+
+
+@functools.cache
+def sampler_node(name: str) -> DictConfig:
+    """conf/sampler/<name>.yaml."""
+    node = OmegaConf.load(CONF / "sampler" / f"{name}.yaml")
+    assert isinstance(node, DictConfig)
+    return node
+
+
+def with_sampler(model: Method, name: str | None) -> Method:
+    """The model with another way back, in its default options."""
+    other = copy.copy(model)
+    other.sampler = None if name is None else build_sampler(sampler_node(name))
+    return other

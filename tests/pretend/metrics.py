@@ -1,0 +1,94 @@
+"""Every metric on the pretend GPU: a tiny model that it is of, and tiny data."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from heatgen.data.images import Pixels
+from heatgen.data.module import DataModule
+from heatgen.metric import features
+from heatgen.metric.context import EvalContext
+from heatgen.runtime.devices import Devices
+
+from . import cases
+from .gpu import CUDA, Gpu
+
+MODES: dict[str, tuple[str, dict[str, Any]]] = {  # a mode: the model of `cases` that is measured, and options
+    "calibration": ("np", {"contexts": [1], "targets": 2, "draws": 3}),
+    "elbo": ("ihd", {"levels": None}),
+    "fid": ("ihd", {}),
+    "flow_likelihood": ("diffusion", {"tolerance": 0.1}),
+    "forward": ("ihd", {"levels": 3, "images": 8}),
+    "inception_score": ("ihd", {"splits": 2}),
+    "kid": ("ihd", {"subsets": 2, "subset_size": 4}),
+    "likelihood": ("np", {"contexts": [1], "targets": 2, "draws": 3}),
+    "memorisation": ("ihd", {}),
+    "physics": ("np", {"contexts": [1], "targets": 2, "draws": 3}),
+    "precision_recall": ("ihd", {"k": 1}),
+    "reconstruction": ("ihd", {"draws": 3, "inputs": ["process", "white"]}),
+    "score": ("diffusion", {"levels": 2}),
+    "suite": ("ihd", {}),
+}
+OF_FEATURES = ("fid", "inception_score", "kid", "memorisation", "precision_recall", "suite")
+
+
+def nodes() -> list[str]:
+    """The modes of conf/mode."""
+    return sorted(path.stem for path in (cases.CONF / "mode").glob("*.yaml"))
+
+
+def node(mode: str) -> Any:
+    """The node `metric` of conf/mode/<mode>.yaml, on top of its bases."""
+    content = OmegaConf.load(cases.CONF / "mode" / f"{mode}.yaml")
+    bases = [node(base) for base in content.get("defaults", [])]
+    return OmegaConf.merge(*bases, content.metric)
+
+
+def extractor(*_: Any) -> Any:
+    """In the place of Inception: features that are the pixels, computed on the GPU."""
+
+    class Values:
+        name, logits = "values", "pixels"
+
+        def __call__(self, images: torch.Tensor) -> torch.Tensor:
+            return images.to(CUDA).flatten(1).float().cpu()
+
+        def probabilities(self, found: torch.Tensor) -> torch.Tensor:
+            return found.softmax(1)
+
+    return Values()
+
+
+def measure(gpu: Gpu, mode: str, folder: Path) -> cases.Waits:
+    """What a metric waits for, all together; its numbers are there and none is on the GPU any more."""
+    name, options = MODES[mode]
+    model, data = cases.make(*cases.arguments(name))
+    if mode in OF_FEATURES:
+        data = bytes_like(data)
+    data.data_dir = str(folder)
+    model.to(CUDA).eval()
+    model.prepare(data)
+    model.calibrate(data)
+    devices = Devices()
+    devices.device = CUDA
+    metric = instantiate(OmegaConf.merge(node(mode), options))
+    before, made = gpu.waits(), features.make_extractor
+    features.make_extractor = extractor
+    try:
+        with torch.no_grad():
+            result = metric(EvalContext(model, data, "tiny", devices, 8, 3, seed=0, process=model.process))
+    finally:
+        features.make_extractor = made
+    assert all(isinstance(value.value, float) for value in result.numbers)
+    return gpu.waits() - before
+
+
+def bytes_like(data: DataModule) -> DataModule:
+    """Images of bytes, of the shape of these data."""
+    images = DataModule(data.spec.shape, batch_size=cases.BATCH)
+    parts = {split: torch.randint(0, 256, (16, *data.spec.shape), dtype=torch.uint8) for split in ("train", "val", "test")}
+    images.read = lambda split: Pixels(parts[split])  # type: ignore[method-assign]
+    return images
