@@ -42,7 +42,7 @@ class InTurn(SampleNoise):
     """Noise whose windows start at the levels in turn, equally often."""
 
     def integers(self, low, high):
-        return low + torch.arange(len(self.generators)) % (high - low + 1)
+        return low + torch.arange(len(self)) % (high - low + 1)
 
 
 class Waves:

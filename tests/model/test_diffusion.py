@@ -386,7 +386,7 @@ def test_levels_are_uniform_and_never_0(name):
     assert number.min() > 0 and number.max() <= K
     assert stats.kstest(number.numpy(), stats.uniform(0, K).cdf).pvalue > 1e-3
     for drawn, expected in ((0.0, K), (1 - 2**-24, K * 2**-24)):
-        noise = SimpleNamespace(generators=[0], uniform_like=lambda u, drawn=drawn: torch.full_like(u, drawn))
+        noise = SimpleNamespace(uniform=lambda *shape, drawn=drawn: torch.full((1, *shape), drawn))
         t = model.times_for(noise)
         assert 0 < t.item() <= model.process.times[-1]
         assert model.process.level(t).item() == pytest.approx(expected, rel=1e-6)

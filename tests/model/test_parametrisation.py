@@ -64,8 +64,8 @@ def normal(batch, seed=0, shape=SHAPE):
 def levels(k, eps=None, velocity=None):
     """Noise that draws the levels k, then eps, and velocities where the map is random."""
     zeros = lambda u: torch.zeros_like(u) if eps is None else eps  # noqa: E731
-    uniform = lambda u: torch.full_like(u, 0.5) if velocity is None else velocity  # noqa: E731
-    return SimpleNamespace(integers=lambda low, high: k, normal_like=zeros, uniform_like=uniform, generators=[None] * len(k))
+    uniform = lambda *shape: torch.full((len(k), *shape), 0.5) if velocity is None else velocity  # noqa: E731
+    return SimpleNamespace(integers=lambda low, high: k, normal_like=zeros, uniform=uniform)
 
 
 def has_ratio(process):

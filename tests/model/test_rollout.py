@@ -42,7 +42,7 @@ def drawn(shift, first):
     """Noise whose windows start there and whose inner times all move by this share of a step."""
     return SimpleNamespace(
         integers=lambda low, high: torch.tensor(first).clamp(low, high),
-        uniform_like=lambda u: torch.full_like(u, shift + 0.5),
+        uniform=lambda *shape: torch.full((len(first), *shape), shift + 0.5),
         normal_like=torch.randn_like,
     )
 

@@ -110,7 +110,7 @@ class NeumannHeat(ObservedProcess):
         if not self.is_random:
             return None
         n = len(self.diffusivity_grid)
-        chosen = (rng.uniform_like(torch.empty(len(rng.generators), 1)) * n).long().clamp(max=n - 1)
+        chosen = (rng.uniform(1) * n).long().clamp(max=n - 1)
         return self.diffusivity_grid[chosen.to(self.diffusivity_grid.device)]
 
     def outcomes(self) -> Tensor | None:

@@ -56,8 +56,8 @@ class RandomVelocity(ObservedProcess):
 
     def draw(self, rng: SampleNoise) -> Tensor:
         """v of each sample, (B, 1), or with per=step at each level, (B, K + 1)."""
-        shape = torch.empty(len(rng.generators), self.num_levels + 1 if self.per == "step" else 1)
-        v = self.slowest + (self.fastest - self.slowest) * rng.uniform_like(shape).double()
+        uniform = rng.uniform(self.num_levels + 1 if self.per == "step" else 1)
+        v = self.slowest + (self.fastest - self.slowest) * uniform.double()
         return v[:1].expand_as(v) if self.per == "batch" else v
 
     def bind(self, draws: Tensor | None) -> ForwardProcess:

@@ -197,7 +197,7 @@ class NeuralProcessMethod(Method):
         assert self._data is not None, "prepare(data), or calibrate(data), comes first"
         rng = SampleNoise(batch["key"], self.seed, "other task")
         place = rng.integers(0, len(self._data.images("train")) - 2)
-        others = self._data.get("train", (place + (place >= batch["index"].cpu()).long()).tolist()).to(batch["u0"])
+        others = self._data.get("train", (place + (place >= batch["index"]).long()).tolist()).to(batch["u0"])
         levels = self.process.level(times.flatten()).round().long().reshape(times.shape)
         return privileged_features(clean_frames(self.process, others, levels, self.process.draw(rng), rng))
 

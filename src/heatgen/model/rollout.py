@@ -124,16 +124,16 @@ class Rollout(Method):
         Returns:
             The times, (S + 1, B), ascending, and the states of the map at them, (B, C, H, W) each.
         """
-        process, batch = self.process, len(u0)
+        process = self.process
         first = rng.integers(0, process.num_levels - size)
-        indices = first[:, None] + torch.arange(size + 1)  # of levels, (B, S + 1)
+        indices = first[:, None] + torch.arange(size + 1, device=first.device)  # of levels, (B, S + 1)
         levels = indices.double()
         if self.jitter:
             inner = (indices > 0) & (indices < process.num_levels)
-            shift = rng.uniform_like(torch.empty(batch, process.num_levels + 1)).double() - 0.5
+            shift = rng.uniform(process.num_levels + 1).double() - 0.5
             levels = levels + shift.gather(1, indices) * inner
         low = levels.long().clamp(max=process.num_levels - 1)
-        grid = process.times.cpu()
+        grid = process.times.to(low.device)
         times = torch.lerp(grid[low], grid[low + 1], levels - low).mT.to(process.times)
         eps = self.training_noise * rng.normal_like(u0)
         states = [process.perturb(u0, times[0], eps)]

@@ -17,6 +17,6 @@ class FirstFrame(Regime):
 
     def split(self, num_frames: int, rng: SampleNoise) -> Split:
         _, _, targets = counts([1, 1], self.targets, num_frames)
-        context = torch.zeros(len(rng.generators), 1, dtype=torch.long)
+        context = torch.zeros_like(rng.indices)[:, None]
         target = 1 + shuffled_frames(num_frames - 1, rng)[:, :targets]
         return Split(context, torch.ones_like(context, dtype=torch.bool), target)

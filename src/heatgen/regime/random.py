@@ -15,4 +15,5 @@ class Random(Regime):
     def split(self, num_frames: int, rng: SampleNoise) -> Split:
         low, high, targets = counts(self.context, self.targets, num_frames)
         num_context, frames = rng.integers(low, high)[:, None], shuffled_frames(num_frames, rng)
-        return Split(frames[:, :high], torch.arange(high) < num_context, frames[:, high : high + targets])
+        mask = torch.arange(high, device=frames.device) < num_context
+        return Split(frames[:, :high], mask, frames[:, high : high + targets])

@@ -82,16 +82,17 @@ def counts(context: Sequence[int] | None, targets: int, num_frames: int) -> tupl
 
 def shuffled_frames(num_frames: int, rng: SampleNoise) -> Tensor:
     """The indices 0 .. num_frames - 1 in an order of each sample's own, (B, num_frames) int64."""
-    return rng.uniform_like(torch.empty(len(rng.generators), num_frames)).argsort(1)
+    return rng.uniform(num_frames).argsort(1)
 
 
 def in_order(regime: Regime, num_frames: int, rng: SampleNoise) -> Split:
     """Random frames, the earliest of which are the context and the others the targets."""
     low, high, targets = counts(regime.context, regime.targets, num_frames)
     num_context = rng.integers(low, high)[:, None]
-    frames, place = shuffled_frames(num_frames, rng)[:, : high + targets], torch.arange(high + targets)
+    frames = shuffled_frames(num_frames, rng)[:, : high + targets]
+    place = torch.arange(high + targets, device=frames.device)
     beyond = torch.full_like(frames, num_frames)
     ordered = torch.where(place < num_context + targets, frames, beyond).sort(1).values
     context_mask = place[:high] < num_context
-    target = ordered.gather(1, num_context + torch.arange(targets))
+    target = ordered.gather(1, num_context + place[:targets])
     return Split(torch.where(context_mask, ordered[:, :high], torch.zeros_like(ordered[:, :high])), context_mask, target)
