@@ -170,10 +170,11 @@ def test_values_out_of_range_are_refused():
 
 def test_a_square_has_eight_orientations_and_each_comes_from_two_numbers():
     u = torch.arange(9.0).reshape(1, 3, 3)
-    seen = [tuple(turned(u, number).flatten().tolist()) for number in range(16)]
+    ways = turned(u.expand(16, -1, -1, -1), torch.arange(16))
+    seen = [tuple(way.flatten().tolist()) for way in ways]
     assert all(seen.count(way) == 2 for way in seen) and len(set(seen)) == 8
-    assert torch.equal(turned(u, 0), u) and torch.equal(turned(u, 4), u.flip(-2)) and torch.equal(turned(u, 8), u.flip(-1))
-    assert torch.equal(turned(u, 1), u.transpose(1, 2).flip(1))
+    assert torch.equal(ways[0], u) and torch.equal(ways[4], u.flip(-2)) and torch.equal(ways[8], u.flip(-1))
+    assert all(torch.equal(ways[i], u.rot90(i % 4, (-2, -1)).flip(axes)) for i, axes in ((1, []), (3, []), (14, [-2, -1])))
 
 
 def augmented(data, positions, seed=3, augment=True):
@@ -184,7 +185,7 @@ def test_augmentation_is_chosen_by_position_and_all_ways_are_equally_frequent():
     data, positions = few(), range(1600)
     batch, plain = augmented(data, positions), augmented(data, positions, augment=False)
     assert torch.equal(batch["index"], plain["index"]) and torch.equal(batch["key"], plain["key"])
-    ways = torch.stack([torch.stack([turned(u, way) for u in plain["u0"]]) for way in range(8)])
+    ways = torch.stack([turned(plain["u0"], torch.full((1600,), way)) for way in range(8)])
     hits = (ways == batch["u0"]).flatten(2).all(2)
     assert (hits.sum(0) == 1).all()
     assert ((hits.sum(1) - 200).abs() < 4 * (1600 * 7 / 64) ** 0.5).all()

@@ -16,7 +16,8 @@ from torch.utils.data import DataLoader, Sampler
 from heatgen import check
 from heatgen.check import ConfigError
 from heatgen.data.images import ImageSet, Subset, shuffled
-from heatgen.data.stream import Batch, Items, Stream, StreamSteps, as_it_is
+from heatgen.data.resident import resident
+from heatgen.data.stream import Batch, Items, Recipe, Recipes, Stream, StreamSteps, as_fields, as_it_is, batch_of
 from heatgen.runtime import children, ranks
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ class DataModule(L.LightningDataModule):
     Args:
         shape: (C, H, W).
         batch_size: samples an optimizer step takes, over all devices.
-        num_workers: loading processes; 0 suits sets in memory.
+        num_workers: loading processes; 0 suits sets in memory, which need none on a GPU: small ones are kept there.
         flip: mirror training images, left to right, at random.
         data_dir: the folder of downloaded files.
         seed: of the training order.
@@ -145,6 +146,8 @@ class DataModule(L.LightningDataModule):
         self.data_dir = str(data_dir)
         self.limit = None if limit is None else check.integer("data.limit", limit, minimum=1)
         self._splits: dict[str, ImageSet] = {}
+        self.device = torch.device("cpu")  # that trains, and that batches are for
+        self._resident: dict[str, Tensor | None] = {}  # those that are on a GPU, or are not to be
         self.repeated = 0  # batches that are trained on again and again, as trainer.overfit_batches has it; 0: the stream
         self.seen, self.seen_at = 0, 0  # samples of the stream that a training had seen when it was resumed, at which step
 
@@ -205,6 +208,38 @@ class DataModule(L.LightningDataModule):
         order = shuffled(n, seed, "prior")
         return [order[i % n] for i in indices]
 
+    def take(self, split: str, indices: Tensor) -> Tensor:
+        """u_0 of some images of a split, on the device of their numbers, (B,): without a wait if the split is there."""
+        whole = self.resident(split, indices.device)
+        if whole is None:
+            return self.get(split, indices.tolist()).to(indices.device)
+        return as_fields(whole[indices])
+
+    def resident(self, split: str, device: torch.device) -> Tensor | None:
+        """All images of a split on a GPU, as they are stored, if they are in memory and few (`heatgen.data.resident`)."""
+        if device.type == "cpu":
+            return None
+        if split not in self._resident:
+            images = self.images(split)
+            whole = resident(images)
+            if whole is not None:
+                whole = Items(images, split).finite(whole, range(len(images))).to(device)
+            self._resident[split] = whole
+        return self._resident[split]
+
+    def on_after_batch_transfer(self, batch: Batch | Recipe, dataloader_idx: int) -> Batch:
+        """The batch itself, of a recipe whose images are on the device."""
+        if "u0" in batch:
+            return batch
+        whole = self._resident[batch["split"]]
+        assert whole is not None, "recipes are given of what is there alone"
+        return batch_of(batch, whole[batch["index"]])
+
+    def setup(self, stage: str) -> None:
+        """Learn from the trainer where batches go."""
+        assert self.trainer is not None
+        self.device = self.trainer.strategy.root_device
+
     def prepare_data(self) -> None:
         """Read (and where it must be, download) everything once, in one process."""
         for split in ("train", "val"):
@@ -257,14 +292,16 @@ class DataModule(L.LightningDataModule):
         return self._loader(Items(self.images("val"), "val"), batches)
 
     def _loader(self, items: Items, batches: Sampler[list[int]] | list[list[int]]) -> DataLoader[Batch]:
-        fork = self.num_workers > 0 and sys.platform == "linux"  # also where a launcher's process has another way
+        there = self.resident(items.split, self.device) is not None
+        workers = 0 if there else self.num_workers
+        fork = workers > 0 and sys.platform == "linux"  # also where a launcher's process has another way
         return DataLoader(
-            items,
+            Recipes(items) if there else items,
             batch_sampler=batches,
-            num_workers=self.num_workers,
+            num_workers=workers,
             multiprocessing_context="fork" if fork else None,
             collate_fn=as_it_is,
             worker_init_fn=children.in_loader,
-            persistent_workers=self.num_workers > 0,
+            persistent_workers=workers > 0,
             pin_memory=torch.cuda.is_available(),
         )

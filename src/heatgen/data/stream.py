@@ -28,10 +28,41 @@ class Batch(TypedDict):
     first: int  # the first of the keys, which is known without a look at a device
 
 
-def as_batch(pixels: Tensor, indices: Sequence[int], keys: Sequence[int]) -> Batch:
-    """The batch of these images, (B, C, H, W) bytes or float32, with their numbers and noise keys."""
-    u0 = pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels.float()
-    return {"u0": u0, "index": torch.as_tensor(indices), "key": torch.as_tensor(keys), "first": keys[0]}
+class Recipe(TypedDict):
+    """What a batch is made of, its images still to be taken from all those of the split; all on one device."""
+
+    split: str
+    index: Tensor
+    key: Tensor
+    first: int
+    mirror: Tensor | None  # whether each image is mirrored, left to right, (B,) bool; None: none is
+    turn: Tensor | None  # its orientation, (B,) int64, see `turned`; None: its own
+
+
+def as_fields(pixels: Tensor) -> Tensor:
+    """Images as models take them, float32: bytes divided by 255."""
+    return pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels.float()
+
+
+def turned(u: Tensor, orientation: Tensor) -> Tensor:
+    """Square images (B, C, H, H), each in one of its 8 orientations; each is that of 2 of the numbers 0 .. 15, (B,) int64.
+
+    1, 2, 3: turned by so many quarters; 4, 8 more: then mirrored along columns, rows.
+    """
+    orientation = orientation.reshape(-1, 1, 1, 1)
+    quarters, columns, rows = orientation % 4, orientation // 4 % 2 == 1, orientation // 8 % 2 == 1
+    u = torch.where(quarters % 2 == 1, u.mT, u)
+    u = torch.where(columns ^ (quarters == 1) ^ (quarters == 2), u.flip(-2), u)
+    return torch.where(rows ^ (quarters >= 2), u.flip(-1), u)
+
+
+def batch_of(recipe: Recipe, pixels: Tensor) -> Batch:
+    """The batch of a recipe whose images are these, (B, C, H, W) bytes or float32."""
+    if recipe["mirror"] is not None:
+        pixels = torch.where(recipe["mirror"].reshape(-1, 1, 1, 1), pixels.flip(-1), pixels)
+    if recipe["turn"] is not None:
+        pixels = turned(pixels, recipe["turn"])
+    return {"u0": as_fields(pixels), "index": recipe["index"], "key": recipe["key"], "first": recipe["first"]}
 
 
 class Items(Dataset[Batch]):
@@ -45,8 +76,19 @@ class Items(Dataset[Batch]):
     def __init__(self, images: ImageSet, split: str = "train"):
         self.images, self.split = images, split
 
-    def __getitems__(self, indices: Sequence[int]) -> Batch:
-        return as_batch(self.finite(self.images.pixels(indices), indices), indices, indices)
+    def recipe(self, names: Sequence[int]) -> Recipe:
+        """What the batch of these names is made of: numbers of samples here, positions in a stream."""
+        numbers = torch.as_tensor(names)
+        return {"split": self.split, "index": numbers, "key": numbers, "first": names[0], "mirror": None, "turn": None}
+
+    def pixels(self, names: Sequence[int], indices: Sequence[int]) -> Tensor:
+        """The images of these names, whose numbers are `indices`, (B, C, H, W)."""
+        return self.images.pixels(indices)
+
+    def __getitems__(self, names: Sequence[int]) -> Batch:
+        recipe = self.recipe(names)
+        indices = recipe["index"].tolist()
+        return batch_of(recipe, self.finite(self.pixels(names, indices), indices))
 
     def finite(self, pixels: Tensor, indices: Sequence[int]) -> Tensor:
         """The pixels of these images, (B, C, H, W). ConfigError that names the first one with NaN or inf."""
@@ -56,12 +98,6 @@ class Items(Dataset[Batch]):
         if not pixels.sum().isfinite():  # a sum is cheap, and says whether it is worth a look
             check.finite(f"images of split {self.split}", pixels, "repair the data, or leave them out", numbers=indices)
         return pixels
-
-
-def turned(u: Tensor, orientation: int) -> Tensor:
-    """A square image (C, H, H) in one of its 8 orientations; each is that of 2 of the numbers 0 .. 15 (modulo 16)."""
-    mirrored = [axis for axis, bit in ((-2, 4), (-1, 8)) if orientation & bit]
-    return u.rot90(orientation % 4, (-2, -1)).flip(mirrored)
 
 
 class Stream(Items):
@@ -86,16 +122,27 @@ class Stream(Items):
             self._orders = kept | {epoch: shuffled(len(self.images), self.seed, "order", epoch)}
         return self._orders[epoch]
 
-    def __getitems__(self, positions: Sequence[int]) -> Batch:
-        n = len(self.images)
-        indices = [self.order(p // n)[p % n] for p in positions]
-        pixels = self.finite(self.images.pixels(indices, [mix(self.seed, "crop", p) for p in positions]), indices)
+    def recipe(self, positions: Sequence[int]) -> Recipe:
+        n, recipe = len(self.images), super().recipe(positions)
+        recipe["index"] = torch.tensor([self.order(p // n)[p % n] for p in positions])
         if self.flip:
-            mirrored = torch.tensor([mix(self.seed, "flip", p) % 2 for p in positions], dtype=torch.bool)
-            pixels[mirrored] = pixels[mirrored].flip(-1)
+            recipe["mirror"] = torch.tensor([mix(self.seed, "flip", p) % 2 == 1 for p in positions])
         if self.augment:
-            pixels = torch.stack([turned(u, mix(self.seed, "turn", p)) for u, p in zip(pixels, positions, strict=True)])
-        return as_batch(pixels, indices, positions)
+            recipe["turn"] = torch.tensor([mix(self.seed, "turn", p) % 16 for p in positions])
+        return recipe
+
+    def pixels(self, positions: Sequence[int], indices: Sequence[int]) -> Tensor:
+        return self.images.pixels(indices, [mix(self.seed, "crop", p) for p in positions])
+
+
+class Recipes(Dataset[Recipe]):
+    """The recipes of batches, whose images are on the device already."""
+
+    def __init__(self, items: Items):
+        self.items = items
+
+    def __getitems__(self, names: Sequence[int]) -> Recipe:
+        return self.items.recipe(names)
 
 
 class StreamSteps(Sampler[list[int]]):

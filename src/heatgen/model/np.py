@@ -197,7 +197,7 @@ class NeuralProcessMethod(Method):
         assert self._data is not None, "prepare(data), or calibrate(data), comes first"
         rng = SampleNoise(batch["key"], self.seed, "other task")
         place = rng.integers(0, len(self._data.images("train")) - 2)
-        others = self._data.get("train", (place + (place >= batch["index"]).long()).tolist()).to(batch["u0"])
+        others = self._data.take("train", place + (place >= batch["index"]).long()).to(batch["u0"])
         levels = self.process.level(times.flatten()).round().long().reshape(times.shape)
         return privileged_features(clean_frames(self.process, others, levels, self.process.draw(rng), rng))
 
@@ -247,7 +247,7 @@ class NeuralProcessMethod(Method):
                 "or train with callback.pictures.every=0."
             )
         b, device = len(u_last), u_last.device
-        times = self.process.times[[-1, 0]].to(device).expand(b, -1)
+        times = torch.stack([self.process.times[-1], self.process.times[0]]).to(device).expand(b, -1)
         cond = self.process.cond(times[:, 0], times[:, 1])
         context = Frames.of(times[:, :1], u_last[:, None])
         task = Task(context, Frames.of(times[:, 1:], u_last[:, None]), u_last[:, None], u_last.new_zeros(b, 2, 3), cond=cond)

@@ -73,8 +73,9 @@ class Prediction:
 def low_rank_log_prob(residual: Tensor, own: Tensor, factor: Tensor) -> Tensor:
     """ln N(residual; 0, F F^T + diag(own^2)), by Woodbury's identity; (..., d), (..., d), (..., d, L) -> (...)."""
     white, scaled = residual / own, factor / own[..., None]
-    inner = scaled.mT @ scaled + torch.eye(factor.shape[-1]).to(scaled)
-    root = torch.linalg.cholesky(inner)
+    inner = scaled.mT @ scaled + torch.eye(factor.shape[-1], dtype=scaled.dtype, device=scaled.device)
+    root, failed = torch.linalg.cholesky_ex(inner)  # the other one waits to see whether it has failed
+    root = root.masked_fill((failed > 0)[..., None, None], torch.nan)
     explained = torch.linalg.solve_triangular(root, (scaled.mT @ white[..., None]), upper=False)[..., 0]
     size = residual.shape[-1]
     log_det = own.log().sum(-1) + root.diagonal(dim1=-2, dim2=-1).log().sum(-1)

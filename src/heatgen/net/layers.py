@@ -26,5 +26,5 @@ def spread(features: Tensor, like: Tensor) -> Tensor:
 
 def places(like: Tensor) -> Tensor:
     """Row and column of the centre of every cell of maps `like`, (..., H, W), between 0 and 1: (H, W, 2)."""
-    rows, columns = ((torch.arange(size).to(like) + 0.5) / size for size in like.shape[-2:])
+    rows, columns = ((torch.arange(size, dtype=like.dtype, device=like.device) + 0.5) / size for size in like.shape[-2:])
     return torch.stack(torch.meshgrid(rows, columns, indexing="ij"), dim=-1)

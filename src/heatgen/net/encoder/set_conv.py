@@ -26,7 +26,7 @@ class SetConvolution(nn.Module):
 
     def kernel(self, size: int) -> Tensor:
         """exp(-(i - j)^2 / (2 l^2)), (size, size)."""
-        place = torch.arange(size).to(self.log_length)
+        place = torch.arange(size, dtype=self.log_length.dtype, device=self.log_length.device)
         return torch.exp(-0.5 * ((place[:, None] - place) / self.log_length.exp()).square())
 
     def forward(self, values: Tensor, mask: Tensor) -> Tensor:
