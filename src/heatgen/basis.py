@@ -6,6 +6,8 @@ the input is, with autocast off.
 """
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,6 +17,29 @@ from torch import Tensor, nn
 def upcast(u: Tensor) -> Tensor:
     """u in float32, or as it is if it is float64."""
     return u if u.dtype == torch.float64 else u.float()
+
+
+@contextmanager
+def exact(device: torch.device) -> Iterator[None]:
+    """float32 and float64 as they are written, whatever `trainer.precision` says: no autocast, and no TensorFloat-32.
+
+    With TensorFloat-32 a blur is off by 1e-3, a tenth of the noise of a level.
+    """
+    with torch.autocast(device.type, enabled=False):
+        if device.type != "cuda":
+            yield
+            return
+        backends, key, off = (torch.backends.cuda.matmul, torch.backends.cudnn.conv), "fp32_precision", "ieee"
+        if not hasattr(backends[1], key):  # PyTorch before 2.9
+            backends, key, off = (torch.backends.cuda.matmul, torch.backends.cudnn), "allow_tf32", False
+        before = [getattr(backend, key) for backend in backends]
+        try:
+            for backend in backends:
+                setattr(backend, key, off)
+            yield
+        finally:
+            for backend, value in zip(backends, before, strict=True):
+                setattr(backend, key, value)
 
 
 class Basis(nn.Module):
@@ -95,12 +120,12 @@ class Separable(Basis):
 
     def forward(self, u: Tensor) -> Tensor:
         u = upcast(u)
-        with torch.autocast(u.device.type, enabled=False):
+        with exact(u.device):
             return self.rows.to(u) @ u @ self.columns.to(u).mT
 
     def inverse(self, c: Tensor) -> Tensor:
         c = upcast(c)
-        with torch.autocast(c.device.type, enabled=False):
+        with exact(c.device):
             return self.rows.to(c).mT @ c @ self.columns.to(c)
 
 
@@ -134,7 +159,7 @@ class Fourier(Basis):
 
     def forward(self, u: Tensor) -> Tensor:
         u = upcast(u)
-        with torch.autocast(u.device.type, enabled=False):
+        with exact(u.device):
             waves = torch.fft.fft2(u, norm="ortho")
         hartley: Tensor = waves.real - waves.imag
         return hartley
@@ -170,7 +195,7 @@ class Orthogonal(Basis):
 
     def _apply_rows(self, u: Tensor, matrix: Tensor) -> Tensor:
         u = upcast(u)
-        with torch.autocast(u.device.type, enabled=False):
+        with exact(u.device):
             return (u.flatten(-2) @ matrix.to(u).mT).reshape(u.shape)
 
 

@@ -52,3 +52,14 @@ def test_samples_have_the_moments_that_are_said():
     factor = said.factor[:, 0].flatten(1, 4)
     expected = factor @ factor.mT + torch.diag_embed(said.own[:, 0].flatten(1).square())
     assert_close(torch.stack([torch.cov(x.T) for x in draws]), expected, atol=0.25, rtol=0)
+
+
+def test_the_likelihood_of_correlated_pixels_is_the_same_inside_autocast():
+    torch.manual_seed(0)
+    mean, own = torch.zeros(K, B, M, *SHAPE), torch.full((K, B, M, *SHAPE), 0.01)
+    said = Prediction(mean, own, torch.ones(K, B, M, *SHAPE, L) + 0.01 * torch.randn(K, B, M, *SHAPE, L))
+    y = torch.randn(B, M, *SHAPE)
+    expected, noise = said.joint(y), said.sample(SampleNoise(range(B), 0))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(said.joint(y), expected)
+        assert torch.equal(said.sample(SampleNoise(range(B), 0)), noise)

@@ -1,5 +1,6 @@
 """What auto chooses on a device, and what a device is refused."""
 
+import functools
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from heatgen.app.load import precision_of, read_config
+from heatgen.basis import exact
 from heatgen.check import ConfigError
 from heatgen.net.mlp import MLP
 from heatgen.net.unet import UNet
@@ -70,3 +72,64 @@ def test_a_run_with_the_layout_of_before_still_loads(old: bool, new: str, trust:
     OmegaConf.save(cfg, own_run / "config.yaml")
     net = read_config(own_run, trust).net
     assert net.memory_format == new and "channels_last" not in net
+
+
+def test_exact_switches_tensorfloat32_off_and_puts_the_choice_of_the_user_back() -> None:
+    matmul = torch.backends.cuda.matmul
+    before = matmul.fp32_precision
+    try:
+        for setting in ("tf32", "ieee"):
+            matmul.fp32_precision = setting
+            with exact(GPU):
+                assert matmul.fp32_precision == torch.backends.cudnn.conv.fp32_precision == "ieee"
+            assert matmul.fp32_precision == setting
+    finally:
+        matmul.fp32_precision = before
+
+
+def test_the_forward_derivative_is_the_same_in_either_layout() -> None:
+    torch.manual_seed(0)
+    nets = [UNet((1, 8, 8), 8, (1, 2), 1, (1,), 0.0, 4, memory_format=name) for name in ("channels_last", "contiguous")]
+    for weight in nets[0].parameters():
+        nn.init.normal_(weight, std=0.2)
+    nets[1].load_state_dict(nets[0].state_dict())
+    x, v, t = torch.randn(2, 1, 8, 8), torch.randn(2, 1, 8, 8), torch.ones(2)
+    slopes = []
+    for net in nets:
+        with engine.forward_mode(CPU):
+            slopes.append(torch.func.jvp(lambda state, net=net: net(state, t), (x,), (v,))[1])
+    assert slopes[0].abs().max() > 0.1
+    torch.testing.assert_close(*slopes, atol=1e-4, rtol=1e-4)
+
+
+def test_averages_that_were_laid_out_otherwise_are_laid_out_as_the_weights() -> None:
+    weight = nn.Parameter(torch.randn(4, 4, 3, 3))
+    optimizer = torch.optim.Adam([weight])
+    weight.grad = torch.randn(4, 4, 3, 3)
+    optimizer.step()
+    state = optimizer.state[weight]
+    before = state["exp_avg"].clone()
+    state["exp_avg"] = before.contiguous(memory_format=torch.channels_last)
+    engine.settle(optimizer)
+    assert state["exp_avg"].is_contiguous() and torch.equal(state["exp_avg"], before)
+
+
+def test_optimizers_are_fused_on_a_gpu_unless_they_are_told() -> None:
+    class Made(torch.optim.SGD):
+        _step_supports_amp_scaling = True
+
+    class OnGPU(nn.Parameter):
+        is_cuda = True
+
+    given: list[dict[str, object]] = []
+
+    def adam(weights: list[nn.Parameter], foreach: bool | None = None, fused: bool | None = None) -> Made:
+        given.append({"foreach": foreach, "fused": fused})
+        return Made(weights)
+
+    weights = [OnGPU(torch.zeros(2))]
+    assert not engine.build_optimizer(functools.partial(adam), weights)._step_supports_amp_scaling  # type: ignore[attr-defined]
+    engine.build_optimizer(functools.partial(adam, foreach=True), weights)
+    engine.build_optimizer(functools.partial(adam), [nn.Parameter(torch.zeros(2))])
+    assert [options["fused"] for options in given] == [True, None, None]
+    engine.build_optimizer(lambda weights: Made(weights), weights)

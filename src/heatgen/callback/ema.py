@@ -47,7 +47,8 @@ class EMA(L.Callback):
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not self.averages:
             self.averages = [w.clone() for w in self.weights(pl_module)]
-        self.averages = [a.to(w) for a, w in zip(self.averages, self.weights(pl_module), strict=True)]
+        pairs = zip(self.averages, self.weights(pl_module), strict=True)
+        self.averages = [torch.empty_like(w).copy_(a) for a, w in pairs]  # also laid out in memory as they are
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.last_step = trainer.global_step

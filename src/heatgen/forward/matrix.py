@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from heatgen import check
-from heatgen.basis import upcast
+from heatgen.basis import exact, upcast
 from heatgen.check import ConfigError
 from heatgen.forward.levels import uniform
 from heatgen.forward.process import ObservedProcess, shared
@@ -82,7 +82,7 @@ class MatrixProcess(ObservedProcess):
         """T_k u_0."""
         u0, levels = upcast(u0), self.level_index(shared(t))
         part = max(1, GATHERED // self.left[0].numel())  # samples at a time, so that their matrices fit
-        with torch.autocast(u0.device.type, enabled=False):
+        with exact(u0.device):
             if len(levels) == 1 or len(u0) <= part:
                 return self._transform(u0, levels)
             pairs = zip(u0.split(part), levels.split(part), strict=True)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from heatgen import check
-from heatgen.basis import Basis, Pixel, upcast
+from heatgen.basis import Basis, Pixel, exact, upcast
 from heatgen.check import ConfigError
 from heatgen.forward import validation
 from heatgen.noise import SampleNoise
@@ -261,7 +261,7 @@ class ForwardProcess(nn.Module):
         validation.validate(self)
 
     def _in_basis(self, u: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
-        with torch.autocast(u.device.type, enabled=False):
+        with exact(u.device):
             return self.basis.inverse(change(self.basis(upcast(u))))
 
 

@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from heatgen import check
+from heatgen.basis import exact
 from heatgen.check import ConfigError
 from heatgen.data.module import DataModule
 from heatgen.data.stream import Stream, StreamSteps
 from heatgen.runtime.directory import read_checkpoint
-from heatgen.runtime.precision import full_precision
 
 FEATURES = 128
 BATCH = 128
@@ -110,13 +110,13 @@ class Classifier:
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
-        with full_precision(self.device):
+        with exact(self.device):
             output: Tensor = self.network.features(images.to(self.device).float() / 255).cpu()
         return output
 
     @torch.no_grad()
     def probabilities(self, features: Tensor) -> Tensor:
-        with full_precision(self.device):
+        with exact(self.device):
             output: Tensor = self.network.logits(features.to(self.device).float()).softmax(1).cpu()
         return output
 

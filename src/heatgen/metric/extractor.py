@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from heatgen.basis import exact
 from heatgen.check import ConfigError
 from heatgen.metric.classifier import Classifier, weights_file
 from heatgen.metric.torchscript import Script, content_hash, features_of, load_script
 from heatgen.runtime.explain import UNUSABLE
 from heatgen.runtime.files import atomic_path
-from heatgen.runtime.precision import full_precision
 
 FILE = "inception-2015-12-05.pt"
 
@@ -138,7 +138,7 @@ class Inception:
         if self.output is None:
             return None
         x = features.to(self.device).float()
-        with full_precision(self.device):
+        with exact(self.device):
             weight = logit_weight(self.output, x)
             if weight is None:
                 raise ConfigError(

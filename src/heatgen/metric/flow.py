@@ -15,10 +15,10 @@ import numpy.typing as npt
 import torch
 from scipy.integrate import DOP853
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from heatgen.check import ConfigError
 from heatgen.forward.process import ForwardProcess, derivative
+from heatgen.runtime import engine
 from heatgen.sampler.interface import ScoreModel
 
 TOGETHER = 16  # directions that are taken in one call of the score
@@ -40,7 +40,7 @@ def precision_of(model: object) -> torch.dtype:
 
 def directional(function: Callable[[Tensor], Tensor], u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     """function(u) and its derivative along v, both (B, C, H, W): forward mode, with the attention that has a derivative."""
-    with torch.autocast(u.device.type, enabled=False), sdpa_kernel(SDPBackend.MATH):
+    with engine.forward_mode(u.device):
         value, slope = torch.func.jvp(function, (u,), (v.to(u),))[:2]
     return value, slope
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from heatgen.basis import exact
 from heatgen.check import ConfigError
-from heatgen.runtime.precision import full_precision
 
 PATIENCE = 30.0  # seconds for the features of one image
 
@@ -43,7 +43,7 @@ def features_of(network: torch.nn.Module, x: Tensor, path: Path) -> Tensor:
         ConfigError: the network fails on x, or gives something else.
     """
     try:
-        with full_precision(x.device):
+        with exact(x.device):
             output = network(x)
     except torch.OutOfMemoryError as error:
         raise ConfigError(f"{path} needs more memory than the device has; lower batch_size.") from error

@@ -17,6 +17,7 @@ from heatgen.forward.process import ForwardProcess
 from heatgen.model.interface import GenerativeModel
 from heatgen.model.schedule import GroupOptions, renew, warmup_factor
 from heatgen.noise import SampleNoise, mix
+from heatgen.runtime import engine
 from heatgen.sampler.interface import Sampler
 
 OptimizerFactory = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
@@ -111,7 +112,7 @@ class Method(GenerativeModel, L.LightningModule):
         """The optimizer of these parameters. ConfigError where its options do not fit."""
         assert self.make_optimizer is not None, "a method without an optimizer is not trained"
         try:
-            optimizer = self.make_optimizer(parameters)
+            optimizer = engine.build_optimizer(self.make_optimizer, parameters)
         except (TypeError, ValueError, IndexError) as error:
             raise ConfigError(f"optimizer cannot be built ({error}); check its values.") from error
         for group in optimizer.param_groups:
@@ -132,6 +133,7 @@ class Method(GenerativeModel, L.LightningModule):
         """Give the optimizer and its schedule the options of the config again, as a checkpoint brings those of its own."""
         for config in self.trainer.lr_scheduler_configs:
             renew(config.scheduler, self.group_options, self.warmup_steps)
+            engine.settle(config.scheduler.optimizer)
 
     def configure_gradient_clipping(
         self,

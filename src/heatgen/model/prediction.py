@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from heatgen.basis import exact
 from heatgen.model.objectives import normal_log_prob
 from heatgen.noise import Noise
 
@@ -67,16 +68,18 @@ class Prediction:
         if self.factor is None:
             return y
         e = rng.normal_like(self.factor[:, :, 0, 0, 0, 0].transpose(0, 1)).transpose(0, 1)
-        return y + torch.einsum("kbmchwl,kbl->kbmchw", self.factor, e)
+        with exact(y.device):
+            return y + torch.einsum("kbmchwl,kbl->kbmchw", self.factor, e)
 
 
 def low_rank_log_prob(residual: Tensor, own: Tensor, factor: Tensor) -> Tensor:
-    """ln N(residual; 0, F F^T + diag(own^2)), by Woodbury's identity; (..., d), (..., d), (..., d, L) -> (...)."""
-    white, scaled = residual / own, factor / own[..., None]
-    inner = scaled.mT @ scaled + torch.eye(factor.shape[-1], dtype=scaled.dtype, device=scaled.device)
-    root, failed = torch.linalg.cholesky_ex(inner)  # the other one waits to see whether it has failed
-    root = root.masked_fill((failed > 0)[..., None, None], torch.nan)
-    explained = torch.linalg.solve_triangular(root, (scaled.mT @ white[..., None]), upper=False)[..., 0]
+    """ln N(residual; 0, F F^T + diag(own^2)), by Woodbury's identity, exact; (..., d), (..., d), (..., d, L) -> (...)."""
+    with exact(residual.device):
+        white, scaled = residual / own, factor / own[..., None]
+        inner = scaled.mT @ scaled + torch.eye(factor.shape[-1], dtype=scaled.dtype, device=scaled.device)
+        root, failed = torch.linalg.cholesky_ex(inner)  # the other one waits to see whether it has failed
+        root = root.masked_fill((failed > 0)[..., None, None], torch.nan)
+        explained = torch.linalg.solve_triangular(root, (scaled.mT @ white[..., None]), upper=False)[..., 0]
     size = residual.shape[-1]
     log_det = own.log().sum(-1) + root.diagonal(dim1=-2, dim2=-1).log().sum(-1)
     output: Tensor = (

@@ -4,7 +4,6 @@ from typing import Unpack
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from heatgen.check import ConfigError
 from heatgen.data.stream import Batch
@@ -13,6 +12,7 @@ from heatgen.model.inputs import check_inputs, show, unit
 from heatgen.model.module import MethodSettings, OptimizerFactory
 from heatgen.model.score import ScoreMethod
 from heatgen.noise import SampleNoise
+from heatgen.runtime import engine
 from heatgen.sampler.interface import Sampler
 
 
@@ -67,8 +67,7 @@ class SSM(ScoreMethod):
         t = self.process.times[rng.integers(1, self.process.num_levels).to(u0.device)]
         u = model.process.perturb(u0, t, rng.normal_like(u0))
         v = 1 - 2 * (rng.uniform_like(u) < 0.5).to(u)
-        no_autocast = torch.autocast(u.device.type, enabled=False)
-        with no_autocast, sdpa_kernel(SDPBackend.MATH):  # the attention that has a forward derivative
+        with engine.forward_mode(u.device):
             f, slope = torch.func.jvp(lambda state: model._output(state, t), (u,), (v,))[:2]
         output: Tensor = (f.square() / 2 + self.sigma(t).to(u) * v * slope).flatten(1).mean(1)
         return output

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from heatgen import check
+from heatgen.basis import upcast
 from heatgen.check import ConfigError
 from heatgen.frames import Context, Representation
 from heatgen.net.aggregator.mean import MeanAggregator
@@ -159,7 +160,7 @@ class NeuralProcess(nn.Module):
             where = target_times[:, : vector.shape[1]]  # one time serves where the answer is the same at all
             mean = shares(reach(frames.mask, frames.times, where, self.causal), encoded) @ encoded
             vector = vector + self.merge(torch.cat([mean, vector], dim=-1))
-        mu, raw = self.latent(vector).chunk(2, dim=-1)
+        mu, raw = upcast(self.latent(vector)).chunk(2, dim=-1)
         return Representation(r, mu, MIN_STD + (1 - MIN_STD) * raw.sigmoid(), features)
 
     def decode(
@@ -190,7 +191,7 @@ class NeuralProcess(nn.Module):
         if known.features is not None:
             features = torch.cat([features, known.features.expand(-1, m, -1).flatten(0, 1)], dim=1)
         output = self.decoder(rows.flatten(0, 2), features.to(rows))
-        result: tuple[Tensor, ...] = self.likelihood(output.unflatten(0, (draws, b, m)))
+        result: tuple[Tensor, ...] = self.likelihood(upcast(output).unflatten(0, (draws, b, m)))
         return result
 
 

@@ -34,15 +34,22 @@ def sinusoid(t: Tensor, size: int, max_period: float = 10000.0) -> Tensor:
     return torch.cat([angles.cos(), angles.sin()], dim=1)
 
 
+class GroupNorm(nn.GroupNorm):
+    """PyTorch's, whose forward derivative is of contiguous activations alone."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(engine.plain(x))
+
+
 class ResidualBlock(nn.Module):
     """GroupNorm-SiLU-conv, plus the level's embedding, GroupNorm-SiLU-dropout-zero conv, plus a skip."""
 
     def __init__(self, channels: int, out_channels: int, embedding: int, dropout: float, groups: int, conv: Convolution):
         super().__init__()
-        self.first = nn.Sequential(nn.GroupNorm(groups, channels), nn.SiLU(), conv(channels, out_channels))
+        self.first = nn.Sequential(GroupNorm(groups, channels), nn.SiLU(), conv(channels, out_channels))
         self.embed = nn.Sequential(nn.SiLU(), nn.Linear(embedding, out_channels))
         self.second = nn.Sequential(
-            nn.GroupNorm(groups, out_channels),
+            GroupNorm(groups, out_channels),
             nn.SiLU(),
             nn.Dropout(dropout),
             zero(conv(out_channels, out_channels)),
@@ -61,7 +68,7 @@ class Attention(nn.Module):
 
     def __init__(self, channels: int, groups: int):
         super().__init__()
-        self.norm = nn.GroupNorm(groups, channels)
+        self.norm = GroupNorm(groups, channels)
         self.qkv = nn.Conv1d(channels, 3 * channels, 1)
         self.project = zero(nn.Conv1d(channels, channels, 1))
 
@@ -173,7 +180,7 @@ class UNet(nn.Module):
             if level > 0:
                 self.up.append(conv(channels, channels))
         last = zero(conv(width, shape[0]))
-        self.out_conv = nn.Sequential(nn.GroupNorm(groups, channels), nn.SiLU(), last)
+        self.out_conv = nn.Sequential(GroupNorm(groups, channels), nn.SiLU(), last)
         self.memory_format = engine.memory_format(memory_format)
         self.to(memory_format=self.memory_format)
 

@@ -3,17 +3,24 @@
 What the choices rest on was measured with the shipped U-Nets, in turn in one process: docs/performance.md.
 """
 
+import inspect
 import logging
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from heatgen import check
+from heatgen.basis import exact
 from heatgen.check import ConfigError
 from heatgen.runtime import ranks
 
 log = logging.getLogger("heatgen")
 LAYOUTS = ("auto", "contiguous", "channels_last")
+_forward_mode = [False]  # whether a derivative is being taken forward
 WIDE = 32  # channels from which 16-bit convolutions were faster than those of 32 bits
 
 
@@ -25,6 +32,27 @@ def memory_format(name: str) -> torch.memory_format:
     """
     last = check.choice("net.memory_format", name, LAYOUTS) == "channels_last"
     return torch.channels_last if last else torch.contiguous_format
+
+
+@contextmanager
+def forward_mode(device: torch.device) -> Iterator[None]:
+    """Where derivatives are taken forward (torch.func.jvp): `exact`, not compiled, and of layers that have one.
+
+    PyTorch has none of its fast attention, nor of GroupNorm of channels_last (see `plain`), and breaks a compiled graph.
+    """
+    compiled = "torch._dynamo" in sys.modules and hasattr(torch.compiler, "set_stance")
+    eager = torch.compiler.set_stance("force_eager") if compiled else nullcontext()
+    before, _forward_mode[0] = _forward_mode[0], True
+    try:
+        with exact(device), sdpa_kernel(SDPBackend.MATH), eager:
+            yield
+    finally:
+        _forward_mode[0] = before
+
+
+def plain(x: Tensor) -> Tensor:
+    """x, contiguous where a derivative is being taken forward."""
+    return x.contiguous() if _forward_mode[0] else x
 
 
 def kind_of(accelerator: str) -> torch.device:
@@ -78,3 +106,32 @@ def check_precision(name: str, device: torch.device) -> None:
         raise ConfigError(f"trainer.precision=bf16-mixed is not for {gpu}, which has no bfloat16; use 16-mixed or auto.")
     if ranks.rank() == 0:
         log.warning("Note: this CPU has no bfloat16 and imitates it slowly; trainer.precision=auto or 32-true is faster.")
+
+
+def build_optimizer(factory: Callable[..., torch.optim.Optimizer], parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    """What a factory makes of weights; on a GPU fused (one kernel for all of them), where it can be and is not told.
+
+    Its gradients come unscaled and clipped, as those of any other: fused optimizers offer to do that themselves.
+    """
+    known = inspect.signature(getattr(factory, "func", factory)).parameters
+    asked = any(getattr(factory, "keywords", {}).get(key) is not None for key in ("fused", "foreach", "differentiable"))
+    on_gpu = all(weight.is_cuda and weight.is_floating_point() for weight in parameters)
+    if "fused" not in known or asked or not on_gpu:
+        return factory(parameters)
+    optimizer = factory(parameters, fused=True)
+    optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
+    return optimizer
+
+
+def settle(optimizer: torch.optim.Optimizer) -> None:
+    """Place what an optimizer has read from a checkpoint as its kernels want it: averages laid out as weights, counts."""
+    for group in optimizer.param_groups:
+        for weight in group["params"]:
+            state = optimizer.state.get(weight, {})
+            for key, value in state.items():
+                if not isinstance(value, Tensor):
+                    continue
+                if value.shape == weight.shape and value.stride() != weight.stride():
+                    state[key] = torch.empty_like(weight, dtype=value.dtype).copy_(value)
+                if key == "step":
+                    state[key] = value.to(weight.device if group.get("fused") or group.get("capturable") else "cpu")

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from heatgen import check
+from heatgen.basis import exact
 from heatgen.net.aggregator.weighted import reach
 from heatgen.net.heat_flow import HYPOTHESES, HeatBlock, Hypotheses, Waves
 from heatgen.net.layers import mlp
@@ -62,7 +63,7 @@ class HeatAggregator(nn.Module):
             r, (B, M or 1, R, H, W), the first C maps the best guess of u_0, and features, (B, M or 1, 1 + V), the first one
             ln D of the diffusivity that fits.
         """
-        with torch.autocast(h.device.type, enabled=False):
+        with exact(h.device):
             h = h.to(self.log_trust)
             allowed = reach(context_mask, times, target_times if self.causal else target_times[:, :1], self.causal)
             found = self.hypotheses(self.waves(h), times.to(h), allowed)

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from heatgen import check
+from heatgen.basis import exact
 from heatgen.net.heat_flow import FASTEST, KERNELS, Waves
 from heatgen.net.layers import mlp
 from heatgen.net.layout import Layout
@@ -56,7 +57,7 @@ class HeatDecoder(nn.Module):
         Returns:
             (B, outputs C, H, W).
         """
-        with torch.autocast(r.device.type, enabled=False):
+        with exact(r.device):
             features = features.to(self.log_time)
             time, log_rate = features[:, :1], features[:, self.place, None]
             features = torch.cat([features, (time + 0.03).log() / 2 + 1, log_rate + (time + 0.003).log() + 6], dim=1)
