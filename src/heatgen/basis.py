@@ -29,9 +29,9 @@ def exact(device: torch.device) -> Iterator[None]:
         if device.type != "cuda":
             yield
             return
-        backends, key, off = (torch.backends.cuda.matmul, torch.backends.cudnn.conv), "fp32_precision", "ieee"
-        if not hasattr(backends[1], key):  # PyTorch before 2.9
-            backends, key, off = (torch.backends.cuda.matmul, torch.backends.cudnn), "allow_tf32", False
+        backends: list[object] = [torch.backends.cuda.matmul, getattr(torch.backends.cudnn, "conv", torch.backends.cudnn)]
+        new = backends[1] is not torch.backends.cudnn  # PyTorch from 2.9 on
+        key, off = ("fp32_precision", "ieee") if new else ("allow_tf32", False)
         before = [getattr(backend, key) for backend in backends]
         try:
             for backend in backends:
