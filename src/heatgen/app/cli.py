@@ -18,6 +18,7 @@ VERBS = {
     "train": "train a model; writes a run into runs/",
     "sample": "draw samples from a run",
     "evaluate": "measure a run, or a data set",
+    "pack": "write the images of a data set into one file",
 }
 
 

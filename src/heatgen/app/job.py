@@ -22,7 +22,12 @@ from heatgen.runtime.launch import DeviceRequest
 
 log = logging.getLogger("heatgen")
 Result = TypeVar("Result")
-NEEDED = {"train": ("data", "forward", "net", "model", "trainer"), "sample": ("trainer",), "evaluate": ("metric", "trainer")}
+NEEDED = {
+    "train": ("data", "forward", "net", "model", "trainer"),
+    "sample": ("trainer",),
+    "evaluate": ("metric", "trainer"),
+    "pack": ("data",),
+}
 resolvers.register()  # here, as a launcher's processes import no more than a job
 
 

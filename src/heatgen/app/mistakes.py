@@ -88,7 +88,7 @@ def diagnose(
         return unknown_option(empty, "", options_of(empty, loader))
     foreign = next((o.key_or_group for o in chosen if o.key_or_group not in groups_of(verb, loader)), None)
     if foreign is not None and verb != "train":
-        return own_of_the_run(foreign)
+        return f"{foreign} is nothing that pack uses; remove {foreign}=." if verb == "pack" else own_of_the_run(foreign)
     for override in chosen:
         options = options_of(override.key_or_group, loader)
         for name in [name for value in values_of(override) for name in options_in(value)]:
@@ -102,7 +102,7 @@ def diagnose(
     rest = [o for o in parsed if o not in chosen and not o.is_add() and not o.is_force_add() and not o.is_hydra_override()]
     wrong = next((override.key_or_group for override in rest if not holds(cfg, override.key_or_group)), None)
     if wrong is not None:
-        of_run = verb != "train" and not alone and is_of_the_run(verb, wrong, loader)
+        of_run = verb not in ("train", "pack") and not alone and is_of_the_run(verb, wrong, loader)
         return own_of_the_run(wrong) if of_run else unknown_key(verb, wrong, loader)
     several = next((override for override in parsed if override.is_sweep_override()), None)
     return None if several is None or in_sweep or cfg.hydra.mode == RunMode.MULTIRUN else ambiguous(several)

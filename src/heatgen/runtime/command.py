@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 NAME = "heatgen"  # the console script
+SCRIPTS = ("train", "sample", "evaluate")  # files of the repository
 VARIABLE = "HEATGEN_COMMAND"  # what the user typed, for the processes that do their job
 FLAGS = ("-m", "--multirun")
 HARMLESS = r"[\w.+-]*"  # the value of an option of Hydra's that runs nothing
@@ -20,8 +21,10 @@ def command_line() -> str:
 
 
 def call(verb: str) -> str:
-    """How this user calls a verb: `heatgen train`, or `python train.py` in the repository."""
-    return f"{NAME} {verb}" if command_line().startswith(f"{NAME} ") else f"python {verb}.py"
+    """How this user calls a verb: `heatgen train`, or `python train.py` in the repository, which has no pack.py."""
+    if command_line().startswith(f"{NAME} "):
+        return f"{NAME} {verb}"
+    return f"python {verb}.py" if verb in SCRIPTS else f"python -m {NAME}.app {verb}"
 
 
 def runs_code(word: str) -> bool:
