@@ -71,7 +71,7 @@ def folder(path: Path, **settings) -> ImageFolder:
 def batches(data, split: str = "train"):
     data.trainer = SimpleNamespace(global_step=0, max_steps=9, global_rank=0, world_size=1, accumulate_grad_batches=1)
     loader = data.train_dataloader() if split == "train" else data.val_dataloader()
-    return [{key: value.clone() for key, value in batch.items()} for batch in loader]
+    return [{key: batch[key] for key in ("u0", "index", "key")} for batch in loader]
 
 
 def same(a, b) -> bool:
