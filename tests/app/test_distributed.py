@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from collectives import FIRST, LAST
 from conftest import ROOT, SMALL, call
 
 TWO = ["trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu"]
@@ -15,10 +16,10 @@ TWO = ["trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu"]
 pytestmark = pytest.mark.slow
 
 
-def run(script: str, *arguments: str) -> str:
+def run(script: str, *arguments: str, **variables: str) -> str:
     """Run a command in a process of its own; what it prints."""
     command = [sys.executable, str(ROOT / f"{script}.py"), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=400, env=os.environ)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=400, env=os.environ | variables)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 
@@ -45,10 +46,15 @@ def newest(folder: Path) -> dict:
     return json.loads(max((folder / "evaluation").glob("*.json"), key=lambda p: p.stat().st_mtime_ns).read_text())
 
 
-def test_two_processes_train_the_same_model(tmp_path: Path) -> None:
+def test_two_processes_train_the_same_model_and_exchange_nothing_but_gradients(tmp_path: Path) -> None:
     folder, one = tmp_path / "two", tmp_path / "one"
     words = [*[s for s in SMALL if "dropout" not in s], "data.val_size=67"]  # which are no equal shares
-    run("train", *TWO, *words, f"hydra.run.dir={folder}")
+    words += ["trainer.val_check_interval=12", "callback.checkpoints.every=12"]
+    counts = f"+callback.collectives={{_target_: collectives.Collectives, path: {tmp_path / 'counts'}}}"
+    path = os.pathsep.join([str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
+    run("train", *TWO, *words, counts, "trainer.log_every_n_steps=50", f"hydra.run.dir={folder}", PYTHONPATH=path)
+    for rank in range(2):
+        assert json.loads((tmp_path / f"counts_{rank}.json").read_text()) == {"gloo:all_reduce": LAST - FIRST + 1}
     assert call("train", *words, f"hydra.run.dir={one}") == 0
     assert newest(one)["values"]["val_loss"] == pytest.approx(newest(folder)["values"]["val_loss"], rel=1e-6)
     weights = [torch.load(f / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"] for f in (one, folder)]

@@ -34,7 +34,12 @@ def test_an_option_that_cannot_act_is_refused_with_what_to_use(key: str) -> None
 @pytest.mark.parametrize(
     ("wrong", "sentence"),
     [
-        ({"strategy": "ddp_spawn"}, r"trainer\.strategy must be one of auto, ddp, .*, not 'ddp_spawn'"),
+        ({"strategy": "ddp_spwan"}, r"trainer\.strategy must be one of auto, ddp, .*, not 'ddp_spwan'; did you mean"),
+        ({"strategy": "ddp_spawn"}, r"trainer\.strategy=ddp_spawn starts processes itself, .*; use trainer\.strategy=ddp\."),
+        (
+            {"strategy": "fsdp"},
+            r"trainer\.strategy=fsdp shares out one network over devices, .*; use trainer\.strategy=ddp\.",
+        ),
         ({"overfit_batchs": 1}, r"trainer\.overfit_batchs is no option of .*; did you mean trainer\.overfit_batches\?"),
         ({"overfit_batches": 0.5}, r"trainer\.overfit_batches must be a whole number"),
         ({"limit_val_batches": -1}, r"trainer\.limit_val_batches must be a number of batches"),
@@ -71,6 +76,31 @@ def test_devices_that_are_none_are_refused_for_every_verb(wrong: dict[str, Any])
 def test_a_gpu_that_is_not_there_is_one_sentence_for_every_verb() -> None:
     with pytest.raises(ConfigError, match=r"^trainer\.accelerator=gpu finds no CUDA GPU here; use trainer=cpu\.$"):
         DeviceRequest("gpu")
+
+
+@pytest.mark.parametrize(
+    ("devices", "found"),
+    [([1], [1]), ([0, 1], [0, 1]), ("0,1", [0, 1]), ("1,", [1]), ("2", 2), ("auto", 3), (-1, 3), ("-1", 3)],
+)
+def test_devices_are_a_number_of_gpus_or_a_list_of_them(monkeypatch, devices: Any, found: Any) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    request = DeviceRequest("gpu", devices)
+    assert placed("gpu", request.devices) == ("gpu", found)
+    assert request.count == (found if isinstance(found, int) else len(found))
+    for wrong in (4, [0, 3], "3,"):
+        with pytest.raises(
+            ConfigError, match=r"^trainer\.devices=.* is more than this machine has: 3 GPUs, numbers 0 to 2\.$"
+        ):
+            DeviceRequest("auto", wrong)
+
+
+def test_a_launcher_that_started_other_than_asked_is_one_sentence(monkeypatch) -> None:
+    for key, value in {"TORCHELASTIC_RUN_ID": "1", "WORLD_SIZE": "4", "RANK": "0", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(key, value)
+    DeviceRequest("cpu", 2, num_nodes=2)
+    with pytest.raises(ConfigError, match=r"^4 processes were started, .*=1 are 1; give trainer\.devices=4, or"):
+        DeviceRequest("cpu", 1)
 
 
 def test_a_cpu_has_no_more_processes_than_it_can_have() -> None:

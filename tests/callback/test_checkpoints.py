@@ -19,8 +19,7 @@ class Trainer:
     def __init__(self, folder):
         self.default_root_dir, self.global_step, self.is_global_zero = str(folder), 0, True
         self.callback_metrics, self.saved, self.callbacks = {}, {}, []
-        self.others_stop = False
-        self.strategy = SimpleNamespace(reduce_boolean_decision=lambda stop, all: stop or self.others_stop)
+        self.world_size, self.strategy = 1, SimpleNamespace(root_device=torch.device("cpu"))
 
     def save_checkpoint(self, path):
         assert path.parent == Path(self.default_root_dir) / "checkpoints"
@@ -120,7 +119,7 @@ def test_a_signal_ends_the_training_after_the_step_with_last_saved_once(trainer,
 
 def test_a_signal_to_another_process_ends_this_one_too(trainer, handlers):
     callback = Checkpoints(every=100)
-    trainer.others_stop = True
+    callback.agreement = SimpleNamespace(stops=lambda step: step == 1)
     with pytest.raises(signals.Stopped) as stop:
         trainer.train(callback, 5)
     assert trainer.global_step == 1 and trainer.saved == {"last.ckpt": [1]} and stop.value.code == 128 + signal.SIGTERM

@@ -166,13 +166,6 @@ def test_a_saved_state_does_not_move_with_later_updates():
     assert value(ema.averages) == value(state["averages"]) == 1.0
 
 
-def test_sharded_training_is_refused_with_the_way_out():
-    for name in ("FSDPStrategy", "ModelParallelStrategy"):
-        with pytest.raises(ConfigError, match=r"~callback\.ema"):
-            EMA().setup(SimpleNamespace(strategy=type(name, (), {})()), toy(), "fit")
-    EMA().setup(SimpleNamespace(strategy=type("DDPStrategy", (), {})()), toy(), "fit")
-
-
 def test_a_wrong_decay_is_refused_by_the_name_of_its_key():
     for decay in (1.5, -0.1, "slow", None, True):
         with pytest.raises(ConfigError, match=r"callback\.ema\.decay must"):

@@ -189,11 +189,3 @@ def test_a_wrong_value_is_refused_by_key_and_fix():
     ):
         with pytest.raises(ConfigError, match=words):
             make(**settings)
-
-
-def test_a_sharded_model_clips_its_own_gradients():
-    model, clipped = make(), []
-    model._trainer = SimpleNamespace(model=SimpleNamespace(clip_grad_norm_=clipped.append))
-    model._fabric = None
-    model.configure_gradient_clipping(None, 0.5, "norm")
-    assert clipped == [0.5]

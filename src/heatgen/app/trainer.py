@@ -9,6 +9,7 @@ import lightning as L
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ProgressBar, Timer
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.strategies import DDPStrategy, Strategy
 from omegaconf import DictConfig
 from torch import nn
 
@@ -32,6 +33,7 @@ NOISE = (
     "LeafSpec",
     "torch.jit",
     "sync_dist=True",
+    "broadcast_buffers",
 )
 
 
@@ -60,7 +62,9 @@ def make_trainer(
     needed(options, NEEDED)
     check_options(options)
     options = {key: value for key, value in options.items() if key not in INSTEAD}
+    processes = launch.count_devices(options["accelerator"], options["devices"]) * options.get("num_nodes", 1)
     options["accelerator"], options["devices"] = launch.placed(options["accelerator"], options["devices"])
+    options["strategy"] = strategy_of(options["strategy"], processes)
     options["profiler"] = profiler_of(options.get("profiler"), run_dir)
     if repeated := options.pop("overfit_batches", 0):
         data.repeated = repeated
@@ -77,10 +81,6 @@ def make_trainer(
     options["max_steps"] = check.integer("trainer.max_steps", options["max_steps"], minimum=1)
     if options["gradient_clip_val"] is not None:
         check.number("trainer.gradient_clip_val", options["gradient_clip_val"], minimum=0)
-    if any(word in str(options.get("strategy")) for word in ("spawn", "fork", "notebook")):
-        raise ConfigError(
-            f"trainer.strategy={options['strategy']} starts processes itself, as heatgen does; use trainer=ddp."
-        )
     try:
         trainer = L.Trainer(
             **options,
@@ -107,6 +107,18 @@ def make_trainer(
     return trainer
 
 
+def strategy_of(name: str, processes: int) -> Strategy | str:
+    """How so many processes train together: each has the whole network, and a step exchanges its gradients, nothing else.
+
+    Buffers are constants, such as the times and bases of a map, and the same everywhere: they are not sent again. Gradients
+    lie in the memory that is exchanged, and are not copied there.
+    """
+    if processes == 1:
+        return "auto"
+    unused = name == "ddp_find_unused_parameters_true"
+    return DDPStrategy(find_unused_parameters=unused, broadcast_buffers=False, gradient_as_bucket_view=True)
+
+
 def decide_precision(cfg: DictConfig, net: nn.Module) -> str:
     """The precision to train a network in; what trainer.precision=auto chose goes into `cfg` and is told.
 
@@ -123,10 +135,14 @@ def decide_precision(cfg: DictConfig, net: nn.Module) -> str:
 
 
 def without_signals(trainer: L.Trainer) -> None:
-    """Leave signals to `heatgen.runtime.signals`: Lightning's handler waits for the other processes, which may not come."""
-    connector = trainer._signal_connector  # there is no option that says it
-    assert callable(connector.register_signal_handlers)
+    """Leave signals to `heatgen.runtime.signals`: Lightning's handler waits for the other processes, which may not come.
+
+    Nor does each step ask rank 0 whether it has a SIGTERM: `heatgen.runtime.agreement` does without.
+    """
+    connector, loop = trainer._signal_connector, trainer.fit_loop.epoch_loop  # there is no option that says it
+    assert callable(connector.register_signal_handlers) and callable(loop._broadcast_sigterm_tensor)
     connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+    loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
 
 
 def quiet_lightning() -> None:

@@ -34,7 +34,7 @@ INSTEAD = {  # option -> why it cannot act, and what to use; all others act, and
     "enable_autolog_hparams": "loggers get the whole config",
     "model_registry": "runs are kept in their folders",
 }
-STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true", "fsdp")
+STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true")
 PROFILERS: dict[str, type[Profiler]] = {"simple": SimpleProfiler, "advanced": AdvancedProfiler, "pytorch": PyTorchProfiler}
 BOOLEANS = ("detect_anomaly", "sync_batchnorm", "inference_mode")
 
@@ -53,7 +53,7 @@ def check_options(options: Mapping[str, object]) -> None:
             raise ConfigError(f"trainer.{key} is no option of lightning.Trainer{hint}")
         if key in INSTEAD and value != known[key].default:
             raise ConfigError(f"trainer.{key}={value} cannot act: {INSTEAD[key]}.")
-    check.choice("trainer.strategy", options["strategy"], STRATEGIES)
+    check_strategy(options["strategy"])
     for key in BOOLEANS:
         check.boolean(f"trainer.{key}", options.get(key, False))
     for key in ("benchmark", "deterministic"):
@@ -64,6 +64,18 @@ def check_options(options: Mapping[str, object]) -> None:
             check.choice(f"trainer.{key}", options[key], choices)
     check_limit(options.get("limit_val_batches"))
     check.integer("trainer.overfit_batches", options.get("overfit_batches", 0), minimum=0)
+
+
+def check_strategy(name: object) -> None:
+    """ConfigError, with the reason, for a strategy of Lightning's that does not do what heatgen does."""
+    reasons = {
+        ("fsdp", "deepspeed", "model_parallel"): "shares out one network over devices, while each has the whole one here",
+        ("spawn", "fork", "notebook"): "starts processes itself, as heatgen does",
+    }
+    for words, reason in reasons.items():
+        if any(word in str(name) for word in words):
+            raise ConfigError(f"trainer.strategy={name} {reason}; use trainer.strategy=ddp.")
+    check.choice("trainer.strategy", name, STRATEGIES)
 
 
 def check_limit(limit: object) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import lightning as L
+import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from heatgen import check
@@ -14,6 +15,7 @@ from heatgen.callback.ema import ema_of
 from heatgen.callback.finite import finite_of, folder
 from heatgen.check import ConfigError
 from heatgen.runtime import directory, signals
+from heatgen.runtime.agreement import Agreement
 from heatgen.runtime.files import save_tensors
 
 
@@ -48,8 +50,8 @@ class Checkpoints(L.Callback):
     last.ckpt of a step is saved when the next one begins: after the validation, the picture and the row of metrics that
     belong to it, so that a resumed training neither repeats nor misses one.
 
-    A signal (`heatgen.runtime.signals`) ends the training after the current step, with last.ckpt saved, in all processes
-    together: `signals.Stopped`.
+    A signal (`heatgen.runtime.signals`) ends the training after the current step, or of several processes after one of the
+    next (`heatgen.runtime.agreement`), with last.ckpt saved, in all of them together: `signals.Stopped`.
 
     Args:
         every: optimizer steps from one last.ckpt to the next.
@@ -73,12 +75,14 @@ class Checkpoints(L.Callback):
         self.earlier = 0.0  # seconds of the training before it was resumed
         self.started: float | None = None
         self.saving = ""  # the name of the checkpoint that is being written
+        self.agreement = Agreement(torch.device("cpu"), 1)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.is_global_zero:
             for leftover in folder(trainer).glob("*.tmp*"):
                 leftover.unlink(missing_ok=True)
         self.last_step, self.started = trainer.global_step, time.monotonic()
+        self.agreement = Agreement(trainer.strategy.root_device, trainer.world_size)
         signals.note()
 
     @property
@@ -108,7 +112,7 @@ class Checkpoints(L.Callback):
             return  # gradients are still being accumulated: a resumed run would lose them
         self.last_step = trainer.global_step
         self.keep(trainer, pl_module)
-        stop = trainer.strategy.reduce_boolean_decision(bool(signals.caught()), all=False)
+        stop = self.agreement.stops(self.last_step)
         if stop or self.last_step % self.every == 0:
             self.save(trainer, pl_module, "last.ckpt")
         if stop:

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from heatgen import check
 from heatgen.callback.finite import finite_of
-from heatgen.check import ConfigError
 
 
 class EMA(L.Callback):
@@ -23,7 +22,7 @@ class EMA(L.Callback):
         decay: what d rises to, 0 to 1.
 
     Raises:
-        ConfigError: decay is out of range, or the strategy is sharded (each process holds a part of the weights only).
+        ConfigError: decay is out of range.
 
     Source: the warm-up of TensorFlow's ExponentialMovingAverage, as inverse heat dissipation uses it.
     """
@@ -39,10 +38,6 @@ class EMA(L.Callback):
     def weights(model: nn.Module) -> list[Tensor]:
         """The tensors that are averaged, in order."""
         return [p.data for p in model.parameters() if p.is_floating_point()]
-
-    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        if type(trainer.strategy).__name__ in ("FSDPStrategy", "ModelParallelStrategy"):
-            raise ConfigError("callback.ema cannot average sharded weights; add ~callback.ema, or use trainer=ddp.")
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not self.averages:

@@ -169,7 +169,7 @@ def finite_of(trainer: L.Trainer) -> Finite | None:
 
 
 def norm_of_gradient(optimizer: torch.optim.Optimizer) -> Tensor:
-    """The norm of all gradients of an optimizer, of this process's part where they are sharded; a scalar."""
+    """The norm of all gradients of an optimizer; a scalar."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     gradients = [p.grad for p in parameters if p.grad is not None]
     if not gradients:

@@ -69,9 +69,5 @@ class Record(L.Callback):
 
 
 def over_processes(trainer: L.Trainer, numbers: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The numbers of a step: the mean loss, and the norm over all parts where the weights are sharded."""
-    numbers = numbers | {"train/loss": torch.as_tensor(trainer.strategy.reduce(numbers["train/loss"], reduce_op="mean"))}
-    if getattr(trainer.model, "clip_grad_norm_", None) is None or "train/grad_norm" not in numbers:
-        return numbers
-    total = trainer.strategy.reduce(numbers["train/grad_norm"].square(), reduce_op="sum")
-    return numbers | {"train/grad_norm": torch.as_tensor(total).sqrt()}
+    """The numbers of a step with the mean loss of all processes; their gradients are the same."""
+    return numbers | {"train/loss": torch.as_tensor(trainer.strategy.reduce(numbers["train/loss"], reduce_op="mean"))}

@@ -135,19 +135,6 @@ class Method(GenerativeModel, L.LightningModule):
             renew(config.scheduler, self.group_options, self.warmup_steps)
             engine.settle(config.scheduler.optimizer)
 
-    def configure_gradient_clipping(
-        self,
-        optimizer: torch.optim.Optimizer,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
-        """Clip by global norm; a sharded (FSDP) model has to do it itself."""
-        sharded = getattr(self.trainer.model, "clip_grad_norm_", None)
-        if sharded is not None and gradient_clip_val:
-            sharded(gradient_clip_val)
-        else:
-            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
-
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         torch.manual_seed(mix(self.seed, "layers", batch["first"]))  # dropout: so that a resumed run repeats it
         loss = self.loss(batch, SampleNoise(batch["key"], self.seed, "train")).mean()

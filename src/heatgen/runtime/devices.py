@@ -19,7 +19,7 @@ class Devices:
 
     Args:
         accelerator: cpu, gpu or cuda, as Lightning names them.
-        devices: how many on each machine, a list of them, or auto.
+        devices: how many on each machine, or a list of GPUs.
         num_nodes: machines.
         precision: of `autocast`, as Lightning names it.
 
@@ -30,17 +30,17 @@ class Devices:
     def __init__(
         self,
         accelerator: str = "cpu",
-        devices: int | str | list[int] = 1,
+        devices: int | list[int] = 1,
         num_nodes: int = 1,
         precision: str = "32-true",
     ):
-        many = devices not in (1, "1", [0])
+        many = num_nodes * (len(devices) if isinstance(devices, list) else devices) > 1
         try:
             self.fabric = Fabric(
                 accelerator=accelerator,
                 devices=devices,
                 num_nodes=num_nodes,
-                strategy="ddp" if many or num_nodes > 1 else "auto",
+                strategy="ddp" if many else "auto",
                 precision=precision,  # type: ignore[arg-type]  # one of launch.PRECISIONS
             )
         except (ValueError, RuntimeError, TypeError, MisconfigurationException) as error:

@@ -20,7 +20,7 @@ from heatgen import check
 from heatgen.check import ConfigError
 from heatgen.runtime import claim, signals
 from heatgen.runtime.children import start, waiting_for
-from heatgen.runtime.ranks import OWN_CHILD, is_child
+from heatgen.runtime.ranks import OWN_CHILD, is_child, is_own_child, world
 
 if TYPE_CHECKING:
     from heatgen.runtime.devices import Devices
@@ -40,7 +40,7 @@ class DeviceRequest:
     """
 
     accelerator: str = "auto"
-    devices: int | str | list[int] = 1
+    devices: int | str | list[int] = 1  # how many, or their numbers, also as "0,1"; auto or -1: all
     num_nodes: int = 1
     precision: str = "32-true"
 
@@ -50,14 +50,36 @@ class DeviceRequest:
         check.integer("trainer.num_nodes", self.num_nodes, minimum=1)
         if self.num_nodes > 1 and not is_child():
             raise ConfigError(f"trainer.num_nodes={self.num_nodes} needs srun or torchrun, which start it on each machine.")
-        count, most = count_devices(self.accelerator, self.devices), max(FEW, os.cpu_count() or 1)
-        if count > most and placed(self.accelerator, count)[0] == "cpu":
-            raise ConfigError(f"trainer.devices={self.devices} is {count} processes on a CPU; give at most {most}.")
         if self.accelerator in ("gpu", "cuda"):
             import torch
 
             if not torch.cuda.is_available():
                 raise ConfigError(f"trainer.accelerator={self.accelerator} finds no CUDA GPU here; use trainer=cpu.")
+        if self.count > 1 or listed(self.devices) != 1:
+            self._check_devices()
+        if is_child() and not is_own_child() and world() != self.count * self.num_nodes:
+            self._refuse_world()
+
+    def _check_devices(self) -> None:
+        """ConfigError for GPUs that are not there, and for more processes than a CPU can do with."""
+        accelerator, devices = placed(self.accelerator, self.devices)
+        if accelerator == "cpu":
+            if self.count > (most := max(FEW, os.cpu_count() or 1)):
+                raise ConfigError(f"trainer.devices={self.devices} is {self.count} processes on a CPU; give at most {most}.")
+            return
+        import torch
+
+        there = torch.cuda.device_count()
+        if (max(devices) + 1 if isinstance(devices, list) else self.count) > there:
+            has = "one GPU, number 0" if there == 1 else f"{there} GPUs, numbers 0 to {there - 1}"
+            raise ConfigError(f"trainer.devices={self.devices} is more than this machine has: {has}.")
+
+    def _refuse_world(self) -> None:
+        """ConfigError: a launcher has started more or fewer processes than the config says."""
+        number, nodes = world(), self.num_nodes
+        fix = "one process a device" if number % nodes else f"trainer.devices={number // nodes}"
+        asked = f"trainer.devices={self.devices} and trainer.num_nodes={nodes} are {self.count * nodes}"
+        raise ConfigError(f"{number} processes were started, and {asked}; give {fix}, or start as many.")
 
     @property
     def count(self) -> int:
@@ -76,8 +98,19 @@ class DeviceRequest:
         return Devices(accelerator, devices, self.num_nodes, precision)
 
 
+def listed(devices: object) -> object:
+    """`trainer.devices` with numbers in words, as "0,1" or "2", read as such."""
+    words = [word.strip() for word in devices.split(",")] if isinstance(devices, str) else []
+    if len(words) > 1 and not words[-1]:
+        words.pop()  # "0," is the list of one
+    if not words or not all(word.isdecimal() for word in words):
+        return devices
+    return [int(word) for word in words] if "," in str(devices) else int(words[0])
+
+
 def count_devices(accelerator: str, devices: object) -> int:
     """How many processes `trainer.devices` means on this machine. ConfigError for what is neither number, list nor auto."""
+    devices = listed(devices)
     if isinstance(devices, (list, tuple)):
         numbers = {number for number in devices if isinstance(number, int) and not isinstance(number, bool) and number >= 0}
         if not devices or len(numbers) != len(devices):
@@ -87,18 +120,19 @@ def count_devices(accelerator: str, devices: object) -> int:
         import torch
 
         return max(1, torch.cuda.device_count()) if accelerator in ("auto", "gpu", "cuda") else 1
-    if isinstance(devices, bool) or not str(devices).isdigit() or int(str(devices)) < 1:
+    if isinstance(devices, bool) or not isinstance(devices, int) or devices < 1:
         raise ConfigError(f"trainer.devices must be a number of at least 1, a list or auto, not {devices!r}.")
-    return int(str(devices))
+    return devices
 
 
-def placed(accelerator: str, devices: int | str | list[int]) -> tuple[str, int | str | list[int]]:
-    """What Lightning takes: for auto a CUDA GPU where there is one and else the CPU, whose devices are a number."""
+def placed(accelerator: str, devices: object) -> tuple[str, int | list[int]]:
+    """What Lightning takes, for auto a GPU where there is one and else the CPU: a number of devices, or a list of GPUs."""
     if accelerator == "auto":
         import torch
 
         accelerator = "cuda" if torch.cuda.is_available() else "cpu"
-    return accelerator, count_devices(accelerator, devices) if accelerator == "cpu" else devices
+    count, numbers = count_devices(accelerator, devices), listed(devices)
+    return accelerator, list(numbers) if isinstance(numbers, (list, tuple)) and accelerator != "cpu" else count
 
 
 @contextmanager

@@ -99,6 +99,11 @@ def store() -> Any:
     )
 
 
+def place() -> str:
+    """What the keys of these processes begin with in the store, which torchrun keeps when it starts them again."""
+    return f"heatgen/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}"
+
+
 def exchange(words: str, patience: timedelta = PATIENCE) -> list[str]:
     """What each process says, in the order of the ranks; all of them say something in the same order of calls.
 
@@ -108,16 +113,16 @@ def exchange(words: str, patience: timedelta = PATIENCE) -> list[str]:
     if (number := world()) == 1:
         return [words]
     said[0] += 1
-    place = f"heatgen/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}/{said[0]}"
-    keys = [f"{place}/{other}" for other in range(number)]
+    words_of = f"{place()}/{said[0]}"
+    keys = [f"{words_of}/{other}" for other in range(number)]
     try:
         store().set(keys[rank()], words)
         store().wait(keys, patience)
         answers = [store().get(key).decode() for key in keys]
-        if store().add(f"{place}/heard", 1) == number:
-            store().set(f"{place}/all", "")
+        if store().add(f"{words_of}/heard", 1) == number:
+            store().set(f"{words_of}/all", "")
         if rank() == 0:  # it may hold the store, which must not go before all have read
-            store().wait([f"{place}/all"], GOODBYE)
+            store().wait([f"{words_of}/all"], GOODBYE)
     except RuntimeError as error:  # of the store
         raise ConfigError(
             f"Not all of the {number} processes have come, or one has gone; start them together (with srun or torchrun)."
