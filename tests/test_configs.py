@@ -195,8 +195,9 @@ def test_a_published_setting_has_the_numbers_of_the_paper(name: str) -> None:
     with torch.device("meta"):
         net = instantiate(cfg.net)
     weights = sum(parameter.numel() for parameter in net.parameters())
+    batch = cfg.data.batch_size * cfg.trainer.accumulate_grad_batches  # of an optimizer step
     blur, lr, half = cfg.forward.sigma_max, cfg.optimizer.lr, cfg.trainer.precision == "16-mixed"
-    got = (weights, cfg.forward.num_levels, blur, cfg.data.batch_size, lr, cfg.callback.ema.decay, half)
+    got = (weights, cfg.forward.num_levels, blur, batch, lr, cfg.callback.ema.decay, half)
     assert got == PUBLISHED[name]
     assert (cfg.trainer.max_steps, cfg.model.warmup_steps, cfg.trainer.gradient_clip_val) == (1_300_000, 5000, 1.0)
     assert cfg.forward.sigma == 0.01 and cfg.forward.sigma_min == 0.5

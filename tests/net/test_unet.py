@@ -168,8 +168,47 @@ def test_a_network_that_is_not_conditional_has_no_weights_for_it_and_ignores_it(
         ("net.conditional", {"conditional": "yes"}),
         ("net.memory_format", {"memory_format": True}),
         ("net.padding", {"padding": "reflect"}),
+        ("net.checkpointing", {"checkpointing": 1}),
     ],
 )
 def test_a_wrong_value_is_refused_by_the_name_of_its_key(key, options):
     with pytest.raises(ConfigError, match=rf"^{key} "):
         small((1, 8, 8), **options)
+
+
+def saved_bytes(net, x, t):
+    """What a forward pass keeps for the backward pass."""
+    kept = {}
+
+    def pack(tensor):
+        kept[tensor.untyped_storage()._cdata] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        net(x, t)
+    weights = {weight.untyped_storage()._cdata for weight in net.parameters()}
+    return sum(tensor.untyped_storage().nbytes() for key, tensor in kept.items() if key not in weights)
+
+
+def test_checkpointing_gives_the_same_bits_with_dropout_and_keeps_a_part_of_the_activations():
+    nets = [small((1, 12, 12), dropout=0.3, checkpointing=checkpointing) for checkpointing in (False, True)]
+    nets[1].load_state_dict(randomised(nets[0]).state_dict())
+    found, x, t = [], images(4, 1, 12, 12), torch.arange(4.0)
+    for net in nets:
+        torch.manual_seed(1)
+        output = net.train()(x, t)
+        output.square().sum().backward()
+        found.append([output, torch.rand(1), *(weight.grad for weight in net.parameters())])
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+    assert saved_bytes(nets[1], x, t) < saved_bytes(nets[0], x, t) / 3
+    with torch.no_grad():
+        assert torch.equal(nets[0].eval()(x, t), nets[1].eval()(x, t))
+
+
+def test_checkpointing_is_refused_where_a_derivative_is_taken_forward():
+    from heatgen import compose
+    from heatgen.app.build import build
+
+    words = ["model=ssm", "net=unet", "net.checkpointing=true", "forward.num_levels=3"]
+    with pytest.raises(ConfigError, match=r"net\.checkpointing=true does not go with model=ssm"):
+        build(compose(*words, "net.model_channels=8", "net.norm_groups=4"))

@@ -1,9 +1,13 @@
 """Memory that is not there: one sentence, before anything is made where that can be known."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
+from conftest import SMALL
 
-from heatgen import check
+from heatgen import check, compose
+from heatgen.app.too_large import too_large
 from heatgen.check import ConfigError
 from heatgen.data.grf import GRF
 from heatgen.data.hot_spots import HotSpotFields
@@ -48,3 +52,32 @@ def test_the_sentence_advises_what_fits():
 def test_memory_errors_say_what_to_lower(error):
     assert "not enough memory" in str(explain(error)) and "lower batch_size" in str(explain(error))
     assert explain(RuntimeError("shapes differ")) is None
+
+
+@pytest.mark.parametrize(
+    ("words", "device", "use"),
+    [
+        ([], "cuda:0", "data.batch_size=32 with trainer.accumulate_grad_batches=2 (the same steps, in more parts), "
+         "net.checkpointing=true, trainer.precision=bf16-mixed or a smaller network or data.shape."),
+        (["net.checkpointing=true", "data.batch_size=1"], "cpu", "use a smaller network or data.shape."),
+        (["model=ssm", "net=unet", "data.batch_size=5"], "cpu", "use a lower data.batch_size or a smaller network"),
+    ],
+)  # fmt: skip
+def test_a_step_that_does_not_fit_says_what_to_use_in_its_place(words, device, use):
+    strategy = SimpleNamespace(root_device=torch.device(device))
+    trainer = SimpleNamespace(strategy=strategy, world_size=1, accumulate_grad_batches=1, precision="32-true")
+    cfg = compose(*words)
+    error = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has ...")
+    sentence = str(too_large(error, cfg, trainer))
+    assert sentence.startswith(f"A step with data.batch_size={cfg.data.batch_size} does not fit into the memory of ")
+    assert "no room for 2.00 GiB more" in sentence and use in sentence
+    assert too_large(RuntimeError("shapes differ"), cfg, trainer) is None
+
+
+@pytest.mark.slow
+def test_a_training_that_runs_out_of_memory_ends_in_that_sentence(refused, monkeypatch):
+    def loss(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has ...")
+
+    monkeypatch.setattr("heatgen.model.ihd.IHD.loss", loss)
+    assert "A step with data.batch_size=64 does not fit into the memory of this machine" in refused("train", *SMALL)

@@ -21,6 +21,7 @@ from heatgen.app.quoting import typed
 from heatgen.app.requests import TrainRequest, plain
 from heatgen.app.restart import restart
 from heatgen.app.search import pruning
+from heatgen.app.too_large import too_large
 from heatgen.app.trainer import decide_precision, make_trainer, quiet_lightning
 from heatgen.callback.checkpoints import AtomicIO, Checkpoints
 from heatgen.callback.finite import finite_of
@@ -69,7 +70,12 @@ def fit(cfg: DictConfig, request: TrainRequest, changes: list[str], note: str) -
         log.info("%s has done all its %d steps", request.run_dir, steps)
         return
     started = time.monotonic()
-    run(training, request.run_dir)
+    try:
+        run(training, request.run_dir)
+    except Exception as error:
+        if refused := too_large(error, cfg, training.trainer):
+            raise refused from error
+        raise
     seconds = training.saved.seconds if training.saved else time.monotonic() - started
     conclude(training, cfg, request, round(seconds))
 

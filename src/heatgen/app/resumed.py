@@ -20,7 +20,17 @@ from heatgen.check import ConfigError, did_you_mean
 ACTING_GROUPS = ("trainer", "callback", "logger", "sampler")  # of which another option can be chosen, too
 ACTING = {  # all keys of these groups, but how their objects are made
     *(f"data.{key}" for key in ("batch_size", "num_workers", "path", "data_dir", "cache_limit", "flip", "augment", "seed")),
-    *("model.warmup_steps", "model.seed", "seed", "data_dir", "runs_dir", "experiment_name", "evaluate", "publish"),
+    *(
+        "net.checkpointing",
+        "model.warmup_steps",
+        "model.seed",
+        "seed",
+        "data_dir",
+        "runs_dir",
+        "experiment_name",
+        "evaluate",
+        "publish",
+    ),
 }
 MADE_BY = ("trainer._target_", "optimizer._target_", "trainer._partial_", "optimizer._partial_")
 OF_THE_COMMAND = ("resume", "trust")

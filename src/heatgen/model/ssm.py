@@ -28,7 +28,7 @@ class SSM(ScoreMethod):
         settings: see `Method`.
 
     Raises:
-        ConfigError: the map has a level without noise.
+        ConfigError: the map has a level without noise, or the network computes activations again.
 
     Source: Song et al. 2019, "Sliced Score Matching", eq. 8 (variance reduced), as a baseline of Holzschuh et al. 2023.
     """
@@ -43,6 +43,10 @@ class SSM(ScoreMethod):
         **settings: Unpack[MethodSettings],
     ):
         super().__init__(process, net, sampler, optimizer, **settings)
+        if any(getattr(part, "checkpointing", False) for part in net.modules()):
+            raise ConfigError(
+                "net.checkpointing=true does not go with model=ssm, whose derivative is taken forward; remove it."
+            )
         self.inputs = check_inputs(inputs, process)
         self.unit = unit(process) if self.inputs == 2 else 1.0
         if not (self.sigma(process.times[1:]) > 0).all():

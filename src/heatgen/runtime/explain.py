@@ -39,10 +39,9 @@ def explain(error: BaseException) -> str | None:
                 "; ".join(filter(None, ["A process of the sweep was killed (was the memory full?)", signals.advice()])) + "."
             )
         if is_of_memory(cause):
-            size = re.search(r"allocate ([\d.]+ \w+)", str(cause))
             return (
-                f"There is not enough memory{f' for {size[1]} more' if size else ''}; lower batch_size (of a training "
-                "data.batch_size), n, the size of the data or the width of the network."
+                f"There is not enough memory{more_of(cause)}; lower batch_size (of a training data.batch_size, for which "
+                "trainer.accumulate_grad_batches makes up), n, the size of the data or the width of the network."
             )
     return None
 
@@ -64,6 +63,12 @@ def is_of_memory(error: BaseException) -> bool:
         or "can't allocate memory" in words
         or "out of memory" in words
     )
+
+
+def more_of(error: BaseException) -> str:
+    """The words " for 2.00 GiB more" where an error of memory says how much was wanted, else ""."""
+    size = re.search(r"allocate ([\d.]+ \w+)", str(error))
+    return f" for {size[1]} more" if size else ""
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
