@@ -30,7 +30,7 @@ BASES = {
 
 
 def rotation(size, seed=3):
-    return haar_rotation(size, torch.Generator().manual_seed(seed))
+    return haar_rotation(torch.randn(size, size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64))
 
 
 def field(height, width, dtype=torch.float64):
@@ -158,7 +158,7 @@ def test_haar_rotations_are_orthogonal_and_follow_the_seed(size):
 
 def test_haar_rotations_have_no_preferred_sign_or_direction():
     generator = torch.Generator().manual_seed(0)
-    draws = torch.stack([haar_rotation(3, generator) for _ in range(400)])
+    draws = torch.stack([haar_rotation(torch.randn(3, 3, generator=generator, dtype=torch.float64)) for _ in range(400)])
     assert_close(draws.mean(0), torch.zeros(3, 3).double(), atol=4 / (3 * 400) ** 0.5, rtol=0)
     error = 4 * (4 / 45 / 400) ** 0.5  # the variance of a squared coordinate on the sphere is 2(n-1) / (n^2 (n+2))
     assert_close(draws.square().mean(0), torch.full((3, 3), 1 / 3).double(), atol=error, rtol=0)

@@ -199,8 +199,8 @@ class Orthogonal(Basis):
             return (u.flatten(-2) @ matrix.to(u).mT).reshape(u.shape)
 
 
-def haar_rotation(size: int, generator: torch.Generator) -> Tensor:
-    """An orthogonal matrix drawn uniformly (Haar), (size, size) float64: QR of a Gaussian matrix, signs of R fixed."""
-    q, r = torch.linalg.qr(torch.randn(size, size, generator=generator, dtype=torch.float64))
+def haar_rotation(gaussian: Tensor) -> Tensor:
+    """An orthogonal matrix drawn uniformly (Haar): QR of a square matrix of N(0, 1) numbers, signs of R fixed."""
+    q, r = torch.linalg.qr(gaussian)
     rotation: Tensor = q * r.diagonal().sign()
     return rotation

@@ -5,27 +5,34 @@ and the counter (block, draw, sample low, sample high). So a run that was killed
 and a GPU draw the same integers for the same sample, on the device where they are used, without a copy or a wait.
 Normal numbers differ between kinds of devices by the rounding of their logarithm and cosine.
 
+What other libraries draw has a seed instead, of the run or from `mix`: the first weights of a network and dropout (torch).
+What a data set is (which images are held out, random fields, points, hot squares) keeps torch's generator, so that runs
+made before are never measured on what they were trained on.
+
 Source: Salmon et al. 2011 (Parallel random numbers: as easy as 1, 2, 3).
 """
 
+import functools
 import hashlib
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Protocol, TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from types import ModuleType
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-Word = TypeVar("Word", Tensor, NDArray[np.int64])
-FourWords = tuple[Tensor, Tensor, Tensor, Tensor]
+Word = TypeVar("Word", Tensor, NDArray[Any])
+Words = tuple[Word, Word, Word, Word]
+Law = Callable[..., None]  # (words, out, torch or numpy): writes into out, (B, 4, blocks), what it makes of them
 
 MASK = 0xFFFFFFFF
 MULTIPLIERS = 0xD2511F53, 0xCD9E8D57
 WEYL = 0x9E3779B9, 0xBB67AE85
 ROUNDS = 10
-CPU_BLOCKS = 8192  # at once on a CPU: what its cache holds
+CPU_BLOCKS = 16384  # at once on a CPU: what its cache holds
 
 
 def mix(*keys: int | str) -> int:
@@ -35,11 +42,11 @@ def mix(*keys: int | str) -> int:
 
 
 def generator(*keys: int | str) -> torch.Generator:
-    """A CPU generator seeded by mix(keys)."""
+    """A CPU generator seeded by mix(keys), for data sets alone."""
     return torch.Generator().manual_seed(mix(*keys))
 
 
-def philox(x0: Word, x1: Word, x2: Word, x3: Word, key: int) -> tuple[Word, Word, Word, Word]:
+def philox(x0: Word, x1: Word, x2: Word, x3: Word, key: int) -> Words[Word]:
     """Philox 4x32-10 of the counters (x0, x1, x2, x3): words of 32 bits in int64, which broadcast to one shape.
 
     A round with the multipliers m and the key k, to which each adds the Weyl constants, is
@@ -52,6 +59,7 @@ def philox(x0: Word, x1: Word, x2: Word, x3: Word, key: int) -> tuple[Word, Word
 
     Returns: four words; bits of the second and the fourth above the 32nd mean nothing.
     """
+    k0, k1 = key & MASK, key >> 32
     for i in range(ROUNDS):
         p, q = x0 * MULTIPLIERS[0], x2 * MULTIPLIERS[1]
         if i < 3:  # what the samples, or the blocks, have in common is computed once
@@ -60,35 +68,66 @@ def philox(x0: Word, x1: Word, x2: Word, x3: Word, key: int) -> tuple[Word, Word
             x0, x2 = q >> 32, p >> 32
             x0 ^= x1
             x2 ^= x3
-        x0 ^= (key + i * WEYL[0]) & MASK
-        x2 ^= ((key >> 32) + i * WEYL[1]) & MASK
+        x0 ^= (k0 + i * WEYL[0]) & MASK
+        x2 ^= (k1 + i * WEYL[1]) & MASK
         x0 &= MASK
         x2 &= MASK
         x1, x3 = q, p
     return x0, x1, x2, x3
 
 
-def words(block: Tensor, draw: int, indices: Tensor, key: int) -> FourWords:
-    """The four words of each counter (block, draw, index low, index high); bits above the 32nd mean nothing.
+def as_words(words: Words[Word], out: Word, xp: ModuleType) -> None:
+    """The words themselves."""
+    for k, word in enumerate(words):
+        out[:, k] = word & MASK
 
-    On a CPU NumPy computes them: the same integers, with a third of the overhead of small tensors.
+
+def as_uniform(words: Words[Word], out: Word, xp: ModuleType, bits: int) -> None:
+    """The highest bits of each word as a number of [0, 1)."""
+    for k, word in enumerate(words):
+        out[:, k] = (word & MASK) >> (32 - bits)
+    out *= 2.0**-bits
+
+
+def as_normal(words: Words[Word], out: Word, xp: ModuleType) -> None:
+    """Pairs of words (x, y) as pairs of standard normal numbers, none further than 6.8 from 0: Box and Muller's
+
+    sqrt(-2 log((x + 1/2) / 2^32)) (cos, sin)(2 pi y / 2^32), the two cosines first.
     """
-    if block.device.type == "cpu" and not torch.compiler.is_compiling():
-        numbers = indices.numpy()
-        counter = block.numpy(), np.full(1, draw), numbers & MASK, (numbers >> 32) & MASK
-        x0, x1, x2, x3 = (torch.from_numpy(x) for x in philox(*counter, key))
-        return x0, x1, x2, x3
-    return philox(block, torch.full((1,), draw, device=block.device), indices & MASK, (indices >> 32) & MASK, key)
+    radius, angle = xp.empty_like(out[:, :2]), xp.empty_like(out[:, :2])
+    for k in (0, 1):
+        radius[:, k] = words[2 * k]
+        angle[:, k] = words[2 * k + 1] & MASK
+    radius *= 2.0**-32
+    radius += 2.0**-33
+    xp.log(radius, out=radius)
+    radius *= -2
+    xp.sqrt(radius, out=radius)
+    angle *= 2 * math.pi * 2.0**-32
+    out[:, :2] = xp.cos(angle)
+    out[:, 2:] = xp.sin(angle)
+    out[:, :2] *= radius
+    out[:, 2:] *= radius
 
 
-def box_muller(x0: Tensor, x1: Tensor, x2: Tensor, x3: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Standard normal numbers of pairs of words, (x0, x1) and (x2, x3): the first and the second of each pair, (2, ...).
+def fill(out: Tensor, indices: Tensor, draw: int, key: int, law: Law) -> None:
+    """Write a draw into `out`, (B, 4, blocks): what `law` makes of the words of (block, draw, index low, index high).
 
-    sqrt(-2 log((x + 1/2) / 2^32)) times cos and sin of (pi y / 2^31), y signed; none is further than 6.8 from 0.
+    On a CPU NumPy computes, a piece that its cache holds at a time: the same integers with less overhead.
     """
-    r = torch.stack((x0, x2)).to(dtype).mul_(2.0**-32).add_(2.0**-33).log_().mul_(-2).sqrt_()
-    angle = torch.stack((x1, x3)).to(torch.int32).to(dtype).mul_(math.pi * 2.0**-31)
-    return angle.cos().mul_(r), angle.sin_().mul_(r)
+    blocks = out.shape[-1]
+    if out.device.type != "cpu" or torch.compiler.is_compiling():
+        counter = torch.arange(blocks, device=out.device)[None], torch.full((1, 1), draw, device=out.device)
+        law(philox(*counter, (indices & MASK)[:, None], ((indices >> 32) & MASK)[:, None], key), out, torch)
+        return
+    target, names, block = out.numpy(), indices.numpy()[:, None], np.arange(blocks)[None]
+    low, high, number = names & MASK, (names >> 32) & MASK, np.full((1, 1), draw)
+    width = max(1, min(blocks, CPU_BLOCKS))
+    height = max(1, CPU_BLOCKS // width)
+    for i in range(0, len(out), height):
+        for j in range(0, blocks, width):
+            rows, columns = slice(i, i + height), slice(j, j + width)
+            law(philox(block[:, columns], number, low[rows], high[rows], key), target[rows, :, columns], np)
 
 
 class Noise(Protocol):
@@ -102,7 +141,7 @@ class Noise(Protocol):
 class SampleNoise:
     """One independent stream of random numbers for each sample of a batch.
 
-    Each call is a draw of its own. Number i of a draw is word i // n of block i mod n, of n blocks.
+    Each call is a draw of its own. Number i of a draw is made of block i mod n, of n blocks.
 
     Args:
         indices: B numbers that name the samples; a tensor stays where it is.
@@ -125,46 +164,25 @@ class SampleNoise:
             self.indices = indices.to(device, non_blocking=True)
         return self.indices
 
-    def _next(self) -> int:
-        """The number of this draw."""
+    def _fill(self, count: int, dtype: torch.dtype, device: torch.device | None, law: Law) -> Tensor:
+        """The next draw, (B, count): `law` of words."""
+        device = self.indices.device if device is None else device
+        out = torch.empty(len(self), 4, -(-count // 4), dtype=dtype, device=device)
+        fill(out, self._on(device), self.draws, self.key, law)
         self.draws += 1
-        return self.draws - 1
-
-    def _draw(self, blocks: int, device: torch.device) -> Iterator[tuple[slice, slice, FourWords]]:
-        """The next draw, in parts: which samples, which blocks, and their words."""
-        indices, block, draw = self._on(device)[:, None], torch.arange(blocks, device=device)[None], self._next()
-        most = CPU_BLOCKS if device.type == "cpu" else len(self) * blocks
-        width = max(1, min(blocks, most))
-        height = max(1, most // width)
-        for i in range(0, len(self), height):
-            for j in range(0, blocks, width):
-                rows, columns = slice(i, i + height), slice(j, j + width)
-                yield rows, columns, words(block[:, columns], draw, indices[rows], self.key)
+        return out.flatten(1)[:, :count]
 
     def normal(self, *shape: int, dtype: torch.dtype = torch.float32, device: torch.device | None = None) -> Tensor:
-        """eps ~ N(0, I), (B, *shape), by the method of Box and Muller; where the samples' numbers are, or on a device."""
-        out, numbers = self._room(shape, torch.promote_types(dtype, torch.float32), device)
-        for rows, columns, part in self._draw(out.shape[-1], out.device):
-            first, second = box_muller(*part, out.dtype)
-            place = out[rows, :, columns].unflatten(1, (2, 2)).permute(1, 2, 0, 3)
-            place[:, 0] = first
-            place[:, 1] = second
-        return out.flatten(1)[:, :numbers].reshape(-1, *shape).to(dtype)
+        """eps ~ N(0, I), (B, *shape), where the samples' numbers are, or on a device."""
+        exact = torch.promote_types(dtype, torch.float32)
+        return self._fill(math.prod(shape), exact, device, as_normal).reshape(-1, *shape).to(dtype)
 
     def uniform(self, *shape: int, dtype: torch.dtype = torch.float32, device: torch.device | None = None) -> Tensor:
         """U[0, 1) numbers, (B, *shape): multiples of 2^-24, or of what else the dtype holds exactly, at most 2^-32."""
         bits = min(32, 1 - round(math.log2(torch.finfo(dtype).eps)))
-        out, numbers = self._room(shape, dtype, device)
-        for rows, columns, part in self._draw(out.shape[-1], out.device):
-            for k, word in enumerate(part):
-                out[rows, k, columns] = word.bitwise_and_(MASK).bitwise_right_shift_(32 - bits)
-        return out.mul_(2.0**-bits).flatten(1)[:, :numbers].reshape(-1, *shape)
-
-    def _room(self, shape: Sequence[int], dtype: torch.dtype, device: torch.device | None) -> tuple[Tensor, int]:
-        """Room for a draw, (B, 4, blocks), and how many of its numbers a sample needs."""
-        numbers = math.prod(shape)
-        place = self.indices.device if device is None else device
-        return torch.empty(len(self), 4, -(-numbers // 4), dtype=dtype, device=place), numbers
+        exact = torch.promote_types(dtype, torch.float32)
+        law = functools.partial(as_uniform, bits=bits)
+        return self._fill(math.prod(shape), exact, device, law).reshape(-1, *shape).to(dtype)
 
     def normal_like(self, u: Tensor) -> Tensor:
         """eps ~ N(0, I), (B, ...) like u."""
@@ -181,8 +199,13 @@ class SampleNoise:
         """
         n = high - low + 1
         assert 1 <= n <= 2**31, "a range that is not empty, and fits the arithmetic"
-        x0, x1, _, _ = words(torch.zeros_like(self.indices), self._next(), self.indices, self.key)
-        return low + ((x0 * n + ((x1 & MASK) * n >> 32)) >> 32)
+        x, y = self._fill(4, torch.int64, None, as_words)[:, :2].unbind(1)
+        return low + ((x * n + (y * n >> 32)) >> 32)
+
+    def permutation(self, n: int) -> Tensor:
+        """The numbers 0 .. n - 1 in an order of each sample's own, (B, n) int64, where the samples' numbers are."""
+        words = self._fill(2 * n, torch.int64, None, as_words)
+        return ((words[:, :n] << 31) ^ words[:, n:]).argsort(dim=1, stable=True)  # 63 random bits: no two are equal
 
 
 class SharedNoise:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from heatgen.check import ConfigError
 from heatgen.data.image_decoding import Decoding, decoded, shown
-from heatgen.noise import generator
+from heatgen.noise import mix
 
 Made = TypeVar("Made")
 KINDS = (  # what Pillow decodes by itself; not EPS, PS and WMF, which are drawings, HDF5, GRIB, BUFR and MPEG, which it only
@@ -183,8 +183,7 @@ class ImageFiles:
             raise ConfigError(f"{shown(path)} is smaller than data.shape = {list(self.shape)}; use data.resize=shorter.")
         top, left = spare_y // 2, spare_x // 2
         if key is not None:
-            corner = torch.rand(2, generator=generator(key))
-            top, left = int(corner[0] * (spare_y + 1)), int(corner[1] * (spare_x + 1))
+            top, left = mix(key, "top") % (spare_y + 1), mix(key, "left") % (spare_x + 1)
         array = np.asarray(image)[top : top + height, left : left + width]
         return torch.from_numpy(array.reshape(height, width, -1).transpose(2, 0, 1).copy())
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from heatgen import check
 from heatgen.check import ConfigError
-from heatgen.noise import generator
+from heatgen.noise import SampleNoise, generator
 
 
 class ImageSet(Protocol):
@@ -76,7 +76,12 @@ class Subset:
 
 def shuffled(n: int, *keys: int | str) -> list[int]:
     """The numbers 0 .. n-1 in an order that depends on `keys` alone."""
-    return torch.randperm(n, generator=generator(*keys)).tolist()
+    return SampleNoise([0], *keys).permutation(n)[0].tolist()
+
+
+def assigned(n: int, key: str) -> list[int]:
+    """The numbers 0 .. n-1 in an order by `key` that no version of heatgen changes: what a data set is made of."""
+    return torch.randperm(n, generator=generator(key)).tolist()
 
 
 def held_out(n: int, size: int, key: str) -> tuple[list[int], list[int]]:
@@ -88,7 +93,7 @@ def held_out(n: int, size: int, key: str) -> tuple[list[int], list[int]]:
     check.integer(key, size, minimum=1)
     if size >= n:
         raise ConfigError(f"{key} must be smaller than the {n} images there are, not {size}.")
-    order = shuffled(n, "hold out")
+    order = assigned(n, "hold out")
     return sorted(order[size:]), sorted(order[:size])
 
 

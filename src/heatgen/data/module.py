@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from heatgen import check
 from heatgen.check import ConfigError
-from heatgen.data.images import ImageSet, Subset, shuffled
+from heatgen.data.images import ImageSet, Subset, assigned, shuffled
 from heatgen.data.resident import resident
 from heatgen.data.stream import Batch, Items, Recipe, Recipes, Stream, StreamSteps, as_fields, as_it_is, batch_of
 from heatgen.runtime import children, ranks
@@ -172,7 +172,7 @@ class DataModule(L.LightningDataModule):
             return images
         if ranks.rank() == 0:
             log.info("data.limit: %d of %d %s images, the same random ones in every run", self.limit, len(images), split)
-        return Subset(images, sorted(shuffled(len(images), "limit")[: self.limit]))
+        return Subset(images, sorted(assigned(len(images), "limit")[: self.limit]))
 
     def report(self) -> dict[str, object]:
         """What a run keeps of its data in data.json, as plain data: the images of each split that was read, their limit."""

@@ -2,11 +2,14 @@
 
 from typing import Unpack
 
+import torch
+from torch import Tensor
+
 from heatgen import check
 from heatgen.basis import Basis, Orthogonal, Separable, haar_rotation
 from heatgen.forward.heat import Heat, HeatOptions
 from heatgen.forward.matrix import check_memory
-from heatgen.noise import generator
+from heatgen.noise import SampleNoise
 
 ACTS_ON = ("rows_and_columns", "channel")
 
@@ -33,14 +36,15 @@ class RandomBasisHeat(Heat):
         check.choice("forward.acts_on", acts_on, ACTS_ON)
         seed = check.integer("forward.seed", seed, minimum=0)
         height, width = check.shape("data.shape", shape)[-2:]
+
+        def rotation(size: int, axis: str) -> Tensor:
+            rng = SampleNoise([0], seed, "random_basis_heat", axis)
+            return haar_rotation(rng.normal(size, size, dtype=torch.float64)[0])
+
         basis: Basis
         if acts_on == "channel":
             check_memory("forward.acts_on=channel", 1, [height * width], "use forward.acts_on=rows_and_columns")
-            basis = Orthogonal(haar_rotation(height * width, generator(seed, "random_basis_heat", "channel")))
+            basis = Orthogonal(rotation(height * width, "channel"))
         else:
-            rows, columns = (
-                haar_rotation(size, generator(seed, "random_basis_heat", axis))
-                for size, axis in ((height, "rows"), (width, "columns"))
-            )
-            basis = Separable(rows, columns, persistent=True)
+            basis = Separable(rotation(height, "rows"), rotation(width, "columns"), persistent=True)
         super().__init__(shape, basis=basis, **options)

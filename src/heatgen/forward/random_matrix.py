@@ -5,7 +5,7 @@ from torch import Tensor
 
 from heatgen import check
 from heatgen.forward.matrix import MatrixProcess
-from heatgen.noise import generator
+from heatgen.noise import SampleNoise
 
 
 class RandomMatrix(MatrixProcess):
@@ -30,11 +30,9 @@ class RandomMatrix(MatrixProcess):
         seed = check.integer("forward.seed", seed, minimum=0)
 
         def build(count: int, size: int, axis: str) -> Tensor:
-            matrices = torch.empty(count + 1, size, size, dtype=torch.float64)
+            rng = SampleNoise(range(count + 1), seed, "random_matrix", axis)
+            matrices = rng.normal(size, size, dtype=torch.float64).div_(size**0.5)
             torch.eye(size, out=matrices[0])
-            for k in range(1, count + 1):
-                torch.randn(size, size, generator=generator(seed, "random_matrix", axis, k), out=matrices[k])
-            matrices[1:] /= size**0.5
             return matrices
 
         super().__init__(shape, num_levels, sigma, acts_on, build)

@@ -6,7 +6,7 @@ from torch import Tensor
 from heatgen import check
 from heatgen.basis import haar_rotation
 from heatgen.forward.matrix import MatrixProcess
-from heatgen.noise import generator
+from heatgen.noise import SampleNoise
 
 FACTORS = ("haar", "near_identity")
 DECAYS = {"none": lambda t: 1 + 0 * t, "velocity": lambda t: 1 - t, "deceleration": lambda t: (1 - t) ** 2}
@@ -49,10 +49,10 @@ class RandomProduct(MatrixProcess):
         epsilon = check.number("forward.epsilon", epsilon, above=0)
         seed = check.integer("forward.seed", seed, minimum=0)
 
-        def factor(size: int, source: torch.Generator) -> Tensor:
+        def factor(gaussian: Tensor) -> Tensor:
+            size = len(gaussian)
             if factors == "haar":
-                return haar_rotation(size, source)
-            gaussian = torch.randn(size, size, generator=source, dtype=torch.float64)
+                return haar_rotation(gaussian)
             near: Tensor = (torch.eye(size, dtype=torch.float64) + epsilon * gaussian / size**0.5) / (1 + epsilon**2) ** 0.5
             return near
 
@@ -60,7 +60,8 @@ class RandomProduct(MatrixProcess):
             product = torch.eye(size, dtype=torch.float64)
             matrices = [product]
             for k in range(1, count + 1):
-                product = factor(size, generator(seed, "random_product", axis, k)) @ product
+                rng = SampleNoise([k], seed, "random_product", axis)
+                product = factor(rng.normal(size, size, dtype=torch.float64)[0]) @ product
                 scale = 1.0 if axis == "columns" else DECAYS[decay](k / count)
                 matrices.append(scale * product)
             return torch.stack(matrices)

@@ -3,9 +3,8 @@
 import warnings
 from typing import TYPE_CHECKING
 
-import torch
-
 from heatgen.check import ConfigError
+from heatgen.noise import SampleNoise
 
 if TYPE_CHECKING:
     from heatgen.forward.process import ForwardProcess
@@ -24,7 +23,7 @@ def validate(process: "ForwardProcess") -> None:
     name, times, K = process.name, process.times, process.num_levels
     if times[0] != 0 or (times.diff() <= 0).any():
         raise ConfigError(f"The levels of forward={name} must ascend strictly from 0.")
-    probe = torch.rand(1, *process.shape, generator=torch.Generator().manual_seed(0)).to(times.device)
+    probe = SampleNoise([0], "probe").uniform(*process.shape, device=times.device)
     overflow = None  # the first level whose square overflows, as it would in a loss
     for k, t in enumerate(times.split(1)):
         state = process.mean(probe, t)

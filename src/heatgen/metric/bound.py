@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from heatgen.noise import generator
+from heatgen.noise import SampleNoise
 
 
 def gaussian_kl(gap: Tensor, variance: Tensor, std: Tensor) -> Tensor:
@@ -67,6 +67,6 @@ def level_errors(values: Tensor, levels: Tensor, num_levels: int) -> Tensor:
 
 def balanced_levels(n: int, per_image: int, num_levels: int, seed: int) -> Tensor:
     """Levels of each of n images, (n, per_image) of 0 .. num_levels-1: all equally often, none twice an image."""
-    order = torch.randperm(num_levels, generator=generator(seed, "levels"))
-    images = torch.randperm(n, generator=generator(seed, "images"))
+    order = SampleNoise([0], seed, "levels").permutation(num_levels)[0]
+    images = SampleNoise([0], seed, "images").permutation(n)[0]
     return order[(images[:, None] * per_image + torch.arange(per_image)) % num_levels]

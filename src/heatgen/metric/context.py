@@ -14,7 +14,7 @@ from heatgen.forward.process import ForwardProcess
 from heatgen.metric.result import Result
 from heatgen.model.module import Method
 from heatgen.model.prior import start
-from heatgen.noise import SampleNoise, batches, generator
+from heatgen.noise import SampleNoise, batches
 from heatgen.runtime.devices import Devices
 
 
@@ -57,7 +57,7 @@ class EvalContext:
         n = total if self.n is None else min(check.integer("n", self.n, minimum=2), total)
         if n < 2:
             raise ConfigError(f"mode={mode} needs at least 2 {what}; metric.split={split} has {n}; use another split.")
-        return torch.randperm(total, generator=generator(self.seed, key))[:n].sort().values.tolist()
+        return SampleNoise([0], self.seed, key).permutation(total)[0, :n].sort().values.tolist()
 
     def dequantised(self, split: str, indices: Sequence[int], dtype: torch.dtype) -> Tensor:
         """Images of a split, (B, C, H, W) on the device; bytes x as (255 x + U) / 256, U uniform on [0, 1), below 1."""

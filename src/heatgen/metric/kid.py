@@ -9,7 +9,7 @@ from heatgen import check
 from heatgen.metric.extractor import Extractor
 from heatgen.metric.features import FeatureMetric, FeatureSettings, too_few
 from heatgen.metric.result import Result, Value
-from heatgen.noise import generator
+from heatgen.noise import SampleNoise
 
 
 def polynomial_mmd(x: Tensor, y: Tensor) -> float:
@@ -69,19 +69,19 @@ class KID(FeatureMetric):
     def measure(self, features: Tensor, reference: Tensor, extractor: Extractor, seed: int) -> Result:
         size = min(self.subset_size, len(features), len(reference))
         whole = size == len(features) == len(reference)  # every subset is all images
-        count, order = 1 if whole else self.subsets, generator(seed, "kid")
+        count = 1 if whole else self.subsets
+        ours, theirs = (SampleNoise([i], seed, "kid") for i in range(2))
         values = torch.tensor(
             [
                 polynomial_mmd(
-                    features[torch.randperm(len(features), generator=order)[:size]],
-                    reference[torch.randperm(len(reference), generator=order)[:size]],
+                    features[ours.permutation(len(features))[0, :size]],
+                    reference[theirs.permutation(len(reference))[0, :size]],
                 )
                 for _ in range(count)
             ],
             dtype=torch.float64,
         )
-        mixed = generator(seed, "kid blocks")
-        x, y = (z[torch.randperm(len(z), generator=mixed)] for z in (features, reference))
+        x, y = (z[SampleNoise([i], seed, "kid blocks").permutation(len(z))[0]] for i, z in enumerate((features, reference)))
         error, blocks, block = block_error(x, y, self.subset_size)
         facts: dict[str, object] = {"subsets": count, "subset_size": size}
         facts |= {} if count == 1 else {"std_over_subsets": values.std().item()}

@@ -14,7 +14,7 @@ from heatgen.metric.pictures import score as pictures
 from heatgen.metric.reference import Reference
 from heatgen.metric.result import Result, Series, Value, few_samples
 from heatgen.model.prior import start
-from heatgen.noise import SampleNoise, generator
+from heatgen.noise import SampleNoise
 from heatgen.oracle.find import exact_answers
 from heatgen.oracle.gaussian import GaussianOracle
 from heatgen.oracle.law import law_of
@@ -65,7 +65,7 @@ class Score:
         total = len(data.images(self.split))
         n = check.integer("n", total if ctx.n is None else ctx.n, minimum=2)
         levels = self.looked_at(process.num_levels)
-        order = torch.randperm(total, generator=generator(ctx.seed, "score"))
+        order = SampleNoise([0], ctx.seed, "score").permutation(total)[0]
         chosen, points = (order[:count].sort().values.tolist() for count in (n, POINTS))
         result = Result(headline=(), notes=few_samples(n, "states"), over="points")
         law = law_of(data)

@@ -15,7 +15,7 @@ from scipy import special
 from torch import Tensor
 
 from heatgen.basis import Basis, Fourier
-from heatgen.noise import generator
+from heatgen.noise import SampleNoise
 
 FALSE_ALARMS = 1e-6  # of all statistics and splits together, for fields of the law that is asserted
 STATISTICS = 100  # at most, of all splits; each takes an equal share of that
@@ -218,7 +218,7 @@ class Agreement:
 
         Coefficients that are none in the law are filled with such numbers, always the same.
         """
-        noise = torch.randn(self.n, self.heard.size, generator=generator("law"), dtype=torch.float64)
+        noise = SampleNoise(range(self.n), "law").normal(self.heard.size, dtype=torch.float64)
         noise[:, torch.from_numpy(self.heard)] = torch.from_numpy(self.z)
         return self.basis.inverse(noise.reshape(self.n, *self.shape)).flatten(1).numpy()
 

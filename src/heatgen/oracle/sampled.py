@@ -11,7 +11,7 @@ from torch import Tensor
 
 from heatgen.data.hot_spots import HotSpots
 from heatgen.data.module import Mixture
-from heatgen.noise import generator
+from heatgen.noise import SampleNoise
 from heatgen.oracle.agreement import FALSE_ALARMS, STATISTICS, Finding
 
 DIRECTIONS = 16  # at random, along which samples are compared with a mixture, besides at most as many axes
@@ -24,13 +24,12 @@ def mixture_findings(u: Tensor, law: Mixture) -> list[Finding]:
     """What a mixture does not explain of samples (n, C, H, W), along axes and directions that are always the same."""
     points, means = u.double().flatten(1), law.means.double().flatten(1)
     n, d = points.shape
-    source = generator("law", n, d)
-    random = torch.randn(DIRECTIONS, d, generator=source, dtype=torch.float64)
+    random = SampleNoise(range(DIRECTIONS), "law", "directions").normal(d, dtype=torch.float64)
     axes = torch.eye(d, dtype=torch.float64)[torch.linspace(0, d - 1, min(d, DIRECTIONS)).long()]
     directions = torch.cat([axes, random / random.norm(dim=1, keepdim=True)])
     noise = SPREAD * max(float(points.std()), float(means.abs().max()), 1e-12)
     values = points @ directions.mT
-    values = (values + noise * torch.randn(values.shape, generator=source, dtype=torch.float64)).sort(0).values
+    values = (values + noise * SampleNoise(range(n), "law", "spread").normal_like(values)).sort(0).values
     stds = (law.stds.double() ** 2 + noise**2).sqrt()
     allowed = math.sqrt(math.log(2 * len(directions) * STATISTICS / FALSE_ALARMS) / (2 * n))
     gap = 0.0

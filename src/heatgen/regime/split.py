@@ -82,7 +82,7 @@ def counts(context: Sequence[int] | None, targets: int, num_frames: int) -> tupl
 
 def shuffled_frames(num_frames: int, rng: SampleNoise) -> Tensor:
     """The indices 0 .. num_frames - 1 in an order of each sample's own, (B, num_frames) int64."""
-    return rng.uniform(num_frames).argsort(1)
+    return rng.permutation(num_frames)
 
 
 def in_order(regime: Regime, num_frames: int, rng: SampleNoise) -> Split:
