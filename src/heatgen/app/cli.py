@@ -52,7 +52,13 @@ def run(verb: str) -> None:
 
 
 def start(verb: str) -> None:
-    """Hand a verb over to Hydra."""
+    """Show the help of a verb, or hand it over to Hydra."""
+    if {"-h", "--help"} & {*sys.argv[1:]}:
+        from heatgen.app import help
+
+        sys.argv[1:] = flags_first(sys.argv[1:])
+        if help.shown(verb):
+            return
     import hydra
 
     from heatgen.app import folders, sweep
