@@ -1,4 +1,4 @@
-# The two commands of the README (make demo, make test), make quick, make soak, make notebooks and make lint, all in .venv.
+# The two commands of the README (make demo, make test), make quick, make soak, make notebooks, make guard and make lint, all in .venv.
 PYTHON ?= python3
 CONSTRAINTS ?= constraints.txt
 SOAK_MINUTES ?= 10
@@ -6,7 +6,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip install --disable-pip-version-check $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 
-.PHONY: demo test quick soak notebooks lint clean
+.PHONY: demo test quick soak notebooks guard lint clean
 
 # Train on handwritten digits, draw samples, measure them.
 demo: $(VENV)/.installed
@@ -30,6 +30,10 @@ soak: $(VENV)/.installed-test
 # Execute every notebook from start to end; nothing is written, and an error in any of them is one here.
 notebooks: $(VENV)/.installed-notebooks
 	$(VENV)/bin/jupyter-execute --timeout=600 notebooks/*.ipynb
+
+# The ratios of speed that may not fall; see docs/performance.md.
+guard: $(VENV)/.installed-test
+	$(PY) -m benchmarks --guard
 
 lint: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check .

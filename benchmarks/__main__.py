@@ -4,6 +4,7 @@ import argparse
 import os
 import shlex
 import sys
+import time
 from pathlib import Path
 
 from heatgen.check import ConfigError
@@ -19,6 +20,7 @@ def options_of(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--again", action="store_true", help="measure again what --out holds already")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="where; default: cpu")
     parser.add_argument("--threads", type=int, help="of the CPU; default: one a core")
+    parser.add_argument("--seconds", type=float, help="begin no more benchmarks after so many; default: no limit")
     parser.add_argument("--out", default=f"{os.environ.get('HEATGEN_RUNS', 'runs')}/benchmarks", help="where results go")
     parser.add_argument("--title", default="performance", help="of the page: TITLE.md, .json and .png")
     parser.add_argument("--guard", action="store_true", help="only the ratios of budget.json; exit code 1 if one is too low")
@@ -46,7 +48,8 @@ def main() -> None:
         return
     bench = Bench(device, floors.measure(device, options.quick), options.quick, options.full)
     command = f"python -m benchmarks {shlex.join(sys.argv[1:])}".rstrip()
-    suite = Suite(bench, Path(options.out), options.title, command, options.again)
+    until = None if options.seconds is None else time.monotonic() + options.seconds
+    suite = Suite(bench, Path(options.out), options.title, command, options.again, until)
     suite.run(options.only or names())
     print(f"written: {suite.folder / options.title}.md, .json and .png")
 

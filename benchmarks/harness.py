@@ -14,6 +14,7 @@ from benchmarks.floors import Floors, Work
 
 Function = Callable[[], object]
 MOST = 1000  # rounds
+GPU_SECONDS = 1.5  # of one comparison, at most
 QUANTUM = 0.01  # seconds of one measurement at least: quicker functions are called several times
 
 
@@ -98,7 +99,7 @@ class Bench:
 
     def times(self, functions: Mapping[str, Function], seconds: float | None = None) -> dict[str, list[float]]:
         """Seconds a call of each function in each round; see `interleave`."""
-        longest = 0.1 if self.quick else seconds or self.seconds
+        longest = 0.1 if self.quick else min(seconds or self.seconds, GPU_SECONDS if self.on_gpu else 1e9)
         found = interleave(functions, self.device, longest, 2 if self.quick else 5, self.clock)
         self.step()
         return found

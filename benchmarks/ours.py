@@ -10,6 +10,7 @@ from benchmarks.floors import BFLOAT16, FLOAT32, TRAINING_PASSES, Work, count
 from heatgen.app.build import build
 from heatgen.app.compose import compose
 from heatgen.callback.ema import EMA
+from heatgen.data.stream import Batch
 from heatgen.model.module import Method
 from heatgen.noise import SampleNoise, mix
 
@@ -63,12 +64,11 @@ class Training:
 
     def loss(self) -> Tensor:
         """The mean loss of the batch, with new noise."""
-        keys = range(self.step * len(self.u0), (self.step + 1) * len(self.u0))
-        torch.manual_seed(mix(0, "layers", self.step))
-        key = torch.tensor(keys, device=self.u0.device)
+        first = self.step * len(self.u0)
+        torch.manual_seed(mix(0, "layers", first))
+        batch: Batch = {"u0": self.u0, "index": self.index, "key": self.index + first, "first": first}
         with autocast(self.u0.device, self.precision):
-            rng = SampleNoise(keys, 0, "train")
-            return self.model.loss({"u0": self.u0, "index": self.index, "key": key}, rng).mean()
+            return self.model.loss(batch, SampleNoise(batch["key"], 0, "train")).mean()
 
     def __call__(self) -> Tensor:
         loss = self.loss()
@@ -99,7 +99,7 @@ class Sampling:
     def __call__(self) -> Tensor:
         assert self.model.sampler is not None
         with autocast(self.u.device, self.precision):
-            rng = SampleNoise(range(len(self.u)), 0, "sample")
+            rng = SampleNoise(torch.arange(len(self.u), device=self.u.device), 0, "sample")
             return self.model.sampler(self.model, self.u, self.times, rng=rng)
 
     def work(self) -> Work:

@@ -98,13 +98,16 @@ def markdown(title: str, command: str, facts: Mapping[str, object], entries: Map
         "",
     ]
     for name, found in entries.items():
-        rows, growths = [e for e in found if isinstance(e, Row)], [e for e in found if isinstance(e, Growth)]
-        lines += [f"## {name}", ""]
-        lines += [*markdown_table(ROW_HEADINGS, [cells(e) for e in rows]), ""] if rows else []
-        lines += [*markdown_table(GROWTH_HEADINGS, [growth_cells(e) for e in growths]), ""] if growths else []
-        lines += [f"Left out: {e.name}: {e.text}." for e in found if isinstance(e, Note)]
-        lines += [""] if any(isinstance(e, Note) for e in found) else []
+        lines += [f"## {name}", "", *listed(found), ""]
     return "\n".join(lines)
+
+
+def listed(entries: Sequence[Entry]) -> list[str]:
+    """Entries as tables of a page, and what was left out below them."""
+    rows, growths = [e for e in entries if isinstance(e, Row)], [e for e in entries if isinstance(e, Growth)]
+    lines = [*markdown_table(ROW_HEADINGS, [cells(e) for e in rows]), ""] if rows else []
+    lines += [*markdown_table(GROWTH_HEADINGS, [growth_cells(e) for e in growths]), ""] if growths else []
+    return [*lines, *(f"Left out: {e.name}: {e.text}." for e in entries if isinstance(e, Note))]
 
 
 def draw(entries: Mapping[str, Sequence[Entry]], path: Path, title: str) -> None:

@@ -29,11 +29,11 @@ def windows(bench: Bench) -> Iterator[Entry]:
         training = step(bench, 16, *words)
         assert isinstance(training.model, Rollout)
         u, t = training.u0, training.model.process.times[1:2].expand(len(training.u0))
-        net, parameters = training.model, training.parameters
+        net, parameters, inputs = training.model, training.parameters, getattr(training.model, "inputs", 1)
 
         def alone() -> None:
             for _ in range(window):
-                out = net.network(u, t)
+                out = net.network(u.repeat(1, inputs, 1, 1), t)
                 torch.autograd.grad(out.sum(), parameters, allow_unused=True)
 
         rows = bench.compare(
