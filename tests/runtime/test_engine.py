@@ -1,6 +1,7 @@
 """What auto chooses on a device, and what a device is refused."""
 
 import functools
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from torch import nn
 from heatgen.app.load import precision_of, read_config
 from heatgen.basis import exact
 from heatgen.check import ConfigError
+from heatgen.model.ssm import SSM
 from heatgen.net.mlp import MLP
 from heatgen.net.unet import UNet
 from heatgen.runtime import engine
@@ -133,3 +135,58 @@ def test_optimizers_are_fused_on_a_gpu_unless_they_are_told() -> None:
     engine.build_optimizer(functools.partial(adam), [nn.Parameter(torch.zeros(2))])
     assert [options["fused"] for options in given] == [True, None, None]
     engine.build_optimizer(lambda weights: Made(weights), weights)
+
+
+# compilation ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("conditional", [False, True])
+def test_a_unet_is_one_graph_with_the_names_and_numbers_of_before(
+    conditional: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    net, twin = (UNet((1, 8, 8), 8, (1, 2), 1, (1,), 0.0, 4, conditional) for _ in range(2))
+    for weight in net.parameters():
+        nn.init.normal_(weight, std=0.2)
+    twin.load_state_dict(net.state_dict())
+    given = (torch.randn(2, 1, 8, 8), torch.ones(2), torch.randn(2, 2) if conditional else None)
+    explained = torch._dynamo.explain(net)(*given)
+    assert (explained.graph_count, explained.graph_break_count) == (1, 0)
+    monkeypatch.setattr(engine, "BACKEND", "aot_eager")
+    monkeypatch.setattr(engine, "lacking", lambda _: "")
+    assert engine.compile_net(net, True, CPU, 1)
+    for one in (net, twin):
+        one(*given).square().sum().backward()
+    with torch.no_grad():
+        torch.testing.assert_close(net(*given), twin(*given))
+    for mine, other in zip(net.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, other.grad, atol=1e-4, rtol=1e-4)
+    assert list(net.state_dict()) == list(twin.state_dict())
+    with engine.forward_mode(CPU):  # which a compiled graph has not
+        slopes = [torch.func.jvp(lambda x, one=one: one(x, *given[1:]), given[:1], given[:1])[1] for one in (net, twin)]
+    torch.testing.assert_close(*slopes)
+
+
+def test_auto_compiles_what_is_called_often_on_a_gpu_where_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "lacking", lambda _: "")
+    often, net = engine.CALLS, nn.Linear(1, 1)
+    assert engine.compile_net(net, "auto", GPU, often)
+    for wanted, device, calls, obstacle in (
+        ("auto", CPU, often, ""),
+        ("auto", GPU, often - 1, ""),
+        ("auto", GPU, often, "it has no network"),
+        (False, GPU, often, ""),
+    ):
+        assert not engine.compile_net(net, wanted, device, calls, obstacle)
+
+
+def test_what_cannot_be_compiled_is_refused_in_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, refused: Callable[..., str], small_run: Path
+) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    expected = "compile=true cannot act, as it needs a C++ compiler, and no-such-compiler is not found; use compile=false."
+    assert refused("sample", f"run={small_run}", "compile=true") == f"Error: {expected}"
+    assert "compile must be true, false or auto" in refused("sample", f"run={small_run}", "compile=maybe")
+    with pytest.raises(ConfigError, match=r"^compile=true cannot act, as model=ssm takes .*; use compile=false\.$"):
+        engine.compile_net(nn.Linear(1, 1), True, CPU, 1, SSM.not_compiled)

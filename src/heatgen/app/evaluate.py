@@ -8,7 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from heatgen.app.build import build_data, build_process, instantiate, locate, options_of_target
 from heatgen.app.job import choices, devices_of, launched, refuse_unread, task_wrapper
-from heatgen.app.load import data_name, moved, open_run, own_precision, read_config
+from heatgen.app.load import compile_run, data_name, moved, open_run, own_precision, read_config
 from heatgen.app.recorded import log_result, step_of
 from heatgen.app.requests import FILES, EvaluateRequest, LoadRequest, plain
 from heatgen.check import ConfigError
@@ -74,6 +74,7 @@ def context_of_run(load: LoadRequest, request: EvaluateRequest, devices: "Device
     from heatgen.metric.context import EvalContext
 
     model, data, config = open_run(load, devices)
+    compile_run(model, load, devices, request.n, request.batch_size)
     ctx = EvalContext(model, data, data_name(config), devices, request.n, request.batch_size, request.seed, model.process)
     return ctx, config.get("experiment_name")
 

@@ -22,7 +22,7 @@ from heatgen.app.requests import TrainRequest, plain
 from heatgen.app.restart import restart
 from heatgen.app.search import pruning
 from heatgen.app.too_large import too_large
-from heatgen.app.trainer import decide_precision, make_trainer, quiet_lightning
+from heatgen.app.trainer import compile_model, decide_precision, make_trainer, quiet_lightning
 from heatgen.callback.checkpoints import AtomicIO, Checkpoints
 from heatgen.callback.finite import finite_of
 from heatgen.callback.record import Record
@@ -98,6 +98,8 @@ def prepared(cfg: DictConfig, request: TrainRequest, note: str) -> Training:
     options = request.trainer | {"precision": decide_precision(cfg, model.net)}
     callbacks = list(build_callbacks(cfg).values())
     steps = restart(checkpoint, cfg, model, data) if checkpoint is not None else 0
+    last = cfg.trainer.max_steps
+    compile_model(cfg, model, last - steps if isinstance(last, int) else 0)
     if checkpoint is None and cfg.get("init_from") is not None:
         cfg.init_from = str(start_from(model, cfg.init_from, request.runs_dir))
     if first:

@@ -185,6 +185,15 @@ def restore(request: LoadRequest) -> Run:
     return Run(model.eval(), data, cfg)
 
 
+def compile_run(model: "Method", request: LoadRequest, devices: "Devices", n: int | None, batch_size: int) -> None:
+    """Compile the network of a run that is about to draw n samples. ConfigError where that is asked for and cannot be."""
+    from heatgen.runtime import engine
+
+    batches = -(-(n or 0) // (batch_size * devices.world))
+    calls = batches * model.process.num_levels
+    engine.compile_net(model.net, request.compile, devices.device, calls, model.not_compiled)
+
+
 def open_run(request: LoadRequest, devices: "Devices") -> Run:
     """A run that is ready to sample: on its device, its data there, and calibrated on them."""
     run = restore(request)

@@ -55,6 +55,7 @@ class LoadRequest:
     sampler: SamplerRequest | None = None
     data: Options = field(default_factory=dict)  # options of its data, of FILES
     trust: bool = False  # whether its config may name any code
+    compile: bool | str = "auto"  # whether to compile its network
 
     @classmethod
     def of(cls, cfg: DictConfig) -> "LoadRequest":
@@ -67,7 +68,8 @@ class LoadRequest:
         run_dir = directory.find_run(str(cfg.run), folder_of("runs_dir", cfg.runs_dir), trained=True)
         checkpoint = "last" if OmegaConf.is_list(cfg.checkpoint) else str(cfg.checkpoint)
         words = (checkpoint, cfg.weights, delta, cfg.delta_mode, cfg.prior_std)
-        return cls(run_dir, *words, sampler, files_of(cfg.get("data")), check.boolean("trust", cfg.trust))
+        own = (files_of(cfg.get("data")), check.boolean("trust", cfg.trust), compile_of(cfg))
+        return cls(run_dir, *words, sampler, *own)
 
     @property
     def label(self) -> str | None:
@@ -203,6 +205,16 @@ class TrainRequest:
             trainer=plain(cfg.trainer),
             evaluate=None if wanted is None else tuple(map(str, wanted)),
         )
+
+
+def compile_of(cfg: DictConfig) -> bool | str:
+    """The key compile; a run of before there was one says nothing. ConfigError for what is not true, false or auto."""
+    wanted = cfg.get("compile", "auto")
+    if isinstance(wanted, bool):
+        return wanted
+    if wanted == "auto":
+        return "auto"
+    raise ConfigError(f"compile must be true, false or auto, not {wanted!r}.")
 
 
 def points_of(cfg: DictConfig, load: LoadRequest) -> tuple[str | None, tuple[tuple[float, LoadRequest], ...]]:

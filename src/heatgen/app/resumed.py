@@ -25,6 +25,7 @@ ACTING = {  # all keys of these groups, but how their objects are made
         "model.warmup_steps",
         "model.seed",
         "seed",
+        "compile",
         "data_dir",
         "runs_dir",
         "experiment_name",

@@ -5,7 +5,7 @@ import logging
 from omegaconf import DictConfig
 
 from heatgen.app.job import devices_of, launched, refuse_unread, task_wrapper
-from heatgen.app.load import open_run, own_precision
+from heatgen.app.load import compile_run, open_run, own_precision
 from heatgen.app.requests import SampleRequest
 
 log = logging.getLogger("heatgen")
@@ -25,6 +25,7 @@ def sample(cfg: DictConfig) -> None:
     quiet_lightning()
     devices = where.open(own_precision(request.load))
     model, data, _ = open_run(request.load, devices)
+    compile_run(model, request.load, devices, request.n, request.batch_size)
     folder = draw(model, data, devices, run_dir / "samples", request)
     if devices.first:
         log.info("samples: %s", folder)

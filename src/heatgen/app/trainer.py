@@ -10,17 +10,18 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ProgressBar, Timer
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import DDPStrategy, Strategy
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from heatgen import check
-from heatgen.app.requests import Options, needed
+from heatgen.app.requests import Options, compile_of, needed
 from heatgen.app.trainer_options import INSTEAD, check_options, profiler_of
 from heatgen.callback.checkpoints import AtomicIO
 from heatgen.callback.finite import Finite
 from heatgen.callback.validation import Validation
 from heatgen.check import ConfigError
 from heatgen.data.module import DataModule
+from heatgen.model.module import Method
 from heatgen.runtime import engine, launch, ranks
 
 log = logging.getLogger("heatgen")
@@ -132,6 +133,18 @@ def decide_precision(cfg: DictConfig, net: nn.Module) -> str:
     precision = str(cfg.trainer.precision)
     engine.check_precision(precision, kind)
     return precision
+
+
+def compile_model(cfg: DictConfig, model: Method, steps: int) -> None:
+    """Compile the network of a model that has so many steps to go, where the config says so; what auto chose goes into it.
+
+    ConfigError where it is asked for and cannot be.
+    """
+    kind, wanted = engine.kind_of(launch.placed(cfg.trainer.accelerator, 1)[0]), compile_of(cfg)
+    done = engine.compile_net(model.net, wanted, kind, steps, model.not_compiled)
+    OmegaConf.update(cfg, "compile", done, force_add=True)
+    if done and wanted == "auto" and ranks.rank() == 0:
+        log.info("compile=auto chose true")
 
 
 def without_signals(trainer: L.Trainer) -> None:

@@ -41,6 +41,7 @@ class GenerativeModel(nn.Module):
     trainable = True  # whether there is anything to train
     uses_sampler = True  # whether `generate` calls the sampler
     has_markov_forward = False  # whether reverse steps undo a Markov process, or noises of levels are independent given u_0
+    not_compiled = ""  # why its network cannot be compiled, as the end of a sentence
     noise_last_step = False  # whether the reverse step to t = 0 draws noise too, of `reverse_std`
 
     def network(self, x: Tensor, t: Tensor, s: Tensor | None = None) -> Tensor:

@@ -37,6 +37,7 @@ class NeuralProcessMethod(Method):
     """
 
     uses_sampler = False
+    not_compiled = "a neural process calls its network in parts"
     net: NeuralProcess
 
     def __init__(

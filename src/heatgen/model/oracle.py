@@ -33,6 +33,7 @@ class Oracle(DenoisingMethod):
     """
 
     trainable = False
+    not_compiled = "model=oracle has no network"
     oracle: GaussianOracle | MixtureOracle | None = None
     white: float | None = None
 

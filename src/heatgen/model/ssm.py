@@ -33,6 +33,8 @@ class SSM(ScoreMethod):
     Source: Song et al. 2019, "Sliced Score Matching", eq. 8 (variance reduced), as a baseline of Holzschuh et al. 2023.
     """
 
+    not_compiled = "model=ssm takes forward derivatives of its network"
+
     def __init__(
         self,
         process: ForwardProcess,

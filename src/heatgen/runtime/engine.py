@@ -3,8 +3,11 @@
 What the choices rest on was measured with the shipped U-Nets, in turn in one process: docs/performance.md.
 """
 
+import importlib.util
 import inspect
 import logging
+import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -20,6 +23,8 @@ from heatgen.runtime import ranks
 
 log = logging.getLogger("heatgen")
 LAYOUTS = ("auto", "contiguous", "channels_last")
+BACKEND = "inductor"
+CALLS = 10_000  # of a network, from which compile=auto compiles
 _forward_mode = [False]  # whether a derivative is being taken forward
 WIDE = 32  # channels from which 16-bit convolutions were faster than those of 32 bits
 
@@ -135,3 +140,33 @@ def settle(optimizer: torch.optim.Optimizer) -> None:
                     state[key] = torch.empty_like(weight, dtype=value.dtype).copy_(value)
                 if key == "step":
                     state[key] = value.to(weight.device if group.get("fused") or group.get("capturable") else "cpu")
+
+
+def compile_net(net: nn.Module, wanted: object, device: torch.device, calls: int, obstacle: str = "") -> bool:
+    """Compile a network in place, so that a checkpoint has the same names; whether it was.
+
+    Args:
+        net: on whatever device.
+        wanted: true, false or auto: on a GPU where it is called so often that a minute or two of compiling is little.
+        device: where it is called.
+        calls: how often, about.
+        obstacle: why this network cannot be compiled, if so.
+
+    Raises:
+        ConfigError: it is wanted and cannot be.
+    """
+    obstacle = obstacle or lacking(device)
+    if obstacle and wanted is True:
+        raise ConfigError(f"compile=true cannot act, as {obstacle}; use compile=false.")
+    act = wanted is True or (wanted == "auto" and device.type == "cuda" and calls >= CALLS and not obstacle)
+    if act:
+        net.compile(backend=BACKEND)
+    return act
+
+
+def lacking(device: torch.device) -> str:
+    """What the compiler of PyTorch lacks here for a device, as the end of a sentence; "": nothing."""
+    if device.type == "cuda" and importlib.util.find_spec("triton") is None:
+        return "it needs Triton, which is not installed"
+    compiler = os.environ.get("CXX", "g++")
+    return "" if shutil.which(compiler) else f"it needs a C++ compiler, and {compiler} is not found"
