@@ -1,4 +1,4 @@
-# The two commands of the README (make demo, make test), make quick, make soak, make notebooks, make guard and make lint, all in .venv.
+# The two commands of the README (make demo, make test), and make quick, soak, notebooks, guard and lint, all in .venv.
 PYTHON ?= python3
 CONSTRAINTS ?= constraints.txt
 SOAK_MINUTES ?= 10

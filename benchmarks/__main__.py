@@ -22,6 +22,7 @@ def options_of(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, help="of the CPU; default: one a core")
     parser.add_argument("--seconds", type=float, help="begin no more benchmarks after so many; default: no limit")
     parser.add_argument("--out", default=f"{os.environ.get('HEATGEN_RUNS', 'runs')}/benchmarks", help="where results go")
+    parser.add_argument("--publish", action="store_true", help="write the page to docs/results too")
     parser.add_argument("--title", default="performance", help="of the page: TITLE.md, .json and .png")
     parser.add_argument("--guard", action="store_true", help="only the ratios of budget.json; exit code 1 if one is too low")
     return parser.parse_args(arguments)
@@ -51,7 +52,9 @@ def main() -> None:
     until = None if options.seconds is None else time.monotonic() + options.seconds
     suite = Suite(bench, Path(options.out), options.title, command, options.again, until)
     suite.run(options.only or names())
-    print(f"written: {suite.folder / options.title}.md, .json and .png")
+    if options.publish:
+        suite.page(Path("docs/results"))
+    print(f"written: {suite.folder / options.title}.md, .json and .png{' and docs/results' if options.publish else ''}")
 
 
 if __name__ == "__main__":

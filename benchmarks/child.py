@@ -49,14 +49,14 @@ def train(device: torch.device, *words: str) -> None:
     """`train.py WORDS` in this process, its screen kept. RuntimeError with what it said where it fails."""
     from hydra.core.global_hydra import GlobalHydra
 
-    from heatgen.app import cli
+    from heatgen.app.cli import run
 
     accelerator = "gpu" if device.type == "cuda" else "cpu"
     arguments, sys.argv = sys.argv, [str(ROOT / "train.py"), *words, f"trainer.accelerator={accelerator}"]
     said, code = StringIO(), 0
     try:
         with redirect_stdout(said), redirect_stderr(said):
-            cli.run("train")
+            run("train")
     except SystemExit as stop:
         code = int(stop.code or 0) if not isinstance(stop.code, str) else 1
     finally:

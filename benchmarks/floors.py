@@ -1,5 +1,6 @@
 """The floors of a machine: what a copy, a matrix product and a launch take, and what a piece of work must take at least."""
 
+import functools
 import math
 import time
 from collections.abc import Callable
@@ -55,7 +56,7 @@ def measure(device: torch.device, tiny: bool = False) -> Floors:
     peaks = {}
     for name in (FLOAT32, BFLOAT16):
         a, b = (torch.randn(side, side, device=device).to(getattr(torch, name)) for _ in range(2))
-        peaks[name] = 2 * side**3 / best(lambda a=a, b=b: a @ b, device)
+        peaks[name] = 2 * side**3 / best(functools.partial(torch.matmul, a, b), device)
     one = torch.zeros(1, device=device)
     launch = best(lambda: [one.add_(1) for _ in range(100)], device) / 100
     return Floors(2 * size / copied, peaks, launch)

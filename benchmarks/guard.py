@@ -13,6 +13,7 @@ from benchmarks import ours
 from benchmarks.cases import heat, original, trainer
 from benchmarks.child import fake_mnist
 from benchmarks.harness import Bench, Function, Row
+from benchmarks.original import Averages
 from heatgen.check import ConfigError
 from heatgen.noise import SampleNoise
 
@@ -55,7 +56,7 @@ def averages(bench: Bench) -> Row:
     """Averaged weights beside the same, one tensor at a time."""
     model = ours.made(bench.device, "experiment=ihd_mnist", "net.model_channels=32")
     step, parameters = ours.Training(model, ours.images(1, model.process.shape, bench.device)), list(model.parameters())
-    theirs = original.Averages(parameters, 0.999)
+    theirs = Averages(parameters, 0.999)
     ways: dict[str, Function] = {"ours": lambda: step.ema.update(model), "one by one": lambda: theirs.update(parameters)}
     return bench.compare("guard", "averages", ways, "one by one")[0]
 

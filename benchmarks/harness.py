@@ -7,12 +7,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from typing import TypeVar
 
 import torch
 
 from benchmarks.floors import Floors, Work
 
 Function = Callable[[], object]
+Size = TypeVar("Size")
 MOST = 1000  # rounds
 GPU_SECONDS = 1.5  # of one comparison, at most
 QUANTUM = 0.01  # seconds of one measurement at least: quicker functions are called several times
@@ -93,7 +95,7 @@ class Bench:
         """Whether the device is a GPU."""
         return self.device.type == "cuda"
 
-    def sizes(self, usual: Sequence[int], tiny: Sequence[int]) -> Sequence[int]:
+    def sizes(self, usual: Sequence[Size], tiny: Sequence[Size]) -> Sequence[Size]:
         """The sizes to measure at."""
         return tiny if self.quick else usual
 

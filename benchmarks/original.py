@@ -19,7 +19,7 @@ def dct(x: Tensor) -> Tensor:
     n = x.shape[-1]
     waves = torch.fft.fft(torch.cat([x[..., ::2], x[..., 1::2].flip(-1)], dim=-1))
     angle = torch.arange(n, dtype=x.dtype, device=x.device) * (math.pi / (2 * n))
-    c = (waves.real * angle.cos() + waves.imag * angle.sin()) * math.sqrt(2 / n)
+    c: Tensor = (waves.real * angle.cos() + waves.imag * angle.sin()) * math.sqrt(2 / n)
     c[..., 0] /= math.sqrt(2)
     return c
 
@@ -70,7 +70,8 @@ class Norm(nn.GroupNorm):
     """A group norm in float32, whatever comes in."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.float()).type(x.dtype)
+        output: Tensor = super().forward(x.float()).type(x.dtype)
+        return output
 
 
 class Residual(nn.Module):
@@ -109,7 +110,8 @@ class Attention(nn.Module):
         scale = q.shape[1] ** -0.25
         weight = torch.einsum("bct,bcs->bts", q * scale, k * scale)
         weight = torch.softmax(weight.float(), dim=-1).type(weight.dtype)
-        return (flat + self.out(torch.einsum("bts,bcs->bct", weight, v))).reshape(x.shape)
+        output: Tensor = flat + self.out(torch.einsum("bts,bcs->bct", weight, v))
+        return output.reshape(x.shape)
 
     def forward(self, x: Tensor) -> Tensor:
         if torch.is_grad_enabled():
@@ -243,12 +245,13 @@ class Training:
         less = self.blur(self.u0, levels - 1).float()
         perturbed = blurred + self.sigma * torch.randn_like(blurred)
         gap = less - (perturbed + self.net(perturbed, levels))
-        return (gap**2).reshape(len(gap), -1).sum(dim=-1).mean()
+        loss: Tensor = (gap**2).reshape(len(gap), -1).sum(dim=-1).mean()
+        return loss
 
     def __call__(self) -> float:
         self.optimizer.zero_grad()
         loss = self.loss()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate * min(self.step / self.warmup, 1.0)
         torch.nn.utils.clip_grad_norm_(self.parameters, max_norm=1.0)

@@ -72,7 +72,7 @@ class Training:
 
     def __call__(self) -> Tensor:
         loss = self.loss()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         nn.utils.clip_grad_norm_(self.parameters, CLIP)
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -83,7 +83,7 @@ class Training:
     def work(self) -> Work:
         """What a step must do at least."""
         weights = sum(p.numel() for p in self.parameters)
-        flops = count(lambda: self.loss().backward())  # type: ignore[no-untyped-call]
+        flops = count(lambda: self.loss().backward())
         self.optimizer.zero_grad()
         return Work(flops, 4.0 * (TRAINING_PASSES * weights + self.u0.numel()), DTYPES[self.precision])
 

@@ -117,13 +117,14 @@ class Suite:
         entries = [as_json(entry) for entry in self.found[name]]
         content = {"machine": facts, "settings": self.settings(), "entries": entries}
         write_text(self.path(name), json.dumps(content, indent=1) + "\n")
-        self.page(facts)
+        self.page(self.folder)
 
-    def page(self, facts: dict[str, object]) -> None:
-        """Write <title>.md, .json and .png of all that is known."""
+    def page(self, folder: Path) -> None:
+        """Write <title>.md, .json and .png of all that is known to a folder."""
+        facts = machine(self.bench.device, self.bench.floors)
         rows = [{"kind": "machine", **facts, **self.settings()}]
         rows += [as_json(entry) for entries in self.found.values() for entry in entries]
-        write_text(self.folder / f"{self.title}.json", json.dumps(rows, indent=1) + "\n")
-        write_text(self.folder / f"{self.title}.md", markdown(self.title, self.command, facts, self.found))
+        write_text(folder / f"{self.title}.json", json.dumps(rows, indent=1) + "\n")
+        write_text(folder / f"{self.title}.md", markdown(self.title, self.command, facts, self.found))
         if any(self.found.values()):
-            draw(self.found, self.folder / f"{self.title}.png", f"{facts['device']}, {facts['threads']} threads")
+            draw(self.found, folder / f"{self.title}.png", f"{facts['device']}, {facts['threads']} threads")

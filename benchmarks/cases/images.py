@@ -1,6 +1,7 @@
 """Reading images: a folder of JPEG files and a packed file, with 0, 2 and 4 loading processes."""
 
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,10 +9,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from benchmarks.child import ROOT
-from benchmarks.harness import Bench, Entry, Note
+from benchmarks.child import seconds_of
+from benchmarks.harness import Bench, Entry
 from heatgen.data.image_folder import ImageFolder
 from heatgen.data.module import DataModule
+from heatgen.data.packed import PackedData
 from heatgen.data.stream import Items
 
 SECONDS = 45
@@ -47,19 +49,20 @@ def measure(bench: Bench) -> Iterator[Entry]:
             return ImageFolder(str(folder), shape=shape, num_workers=workers, cache_limit=0)
 
         ways = {f"JPEG, {n} workers": epoch(opened(n)) for n in bench.sizes((0, 2, 4), (0, 1))}
-        packed = pack(folder, Path(place) / "packed.h5")
-        if packed is None:
-            yield Note("images", "packed file", "data=packed is not there yet")
-        else:
-            ways |= {f"packed, {n} workers": epoch(packed(n)) for n in bench.sizes((0, 2), (0,))}
+        file = pack(folder, Path(place) / "packed.h5")
+
+        def packed(workers: int) -> DataModule:
+            return PackedData(str(file), shape=shape, num_workers=workers)
+
+        ways |= {f"packed, {n} workers": epoch(packed(n)) for n in bench.sizes((0, 2), (0,))}
         facts: dict[str, float | str] = {"cores": os.cpu_count() or 0, "ms are of": "one epoch"}
         yield from bench.compare(
             "images", f"{TARGET} x {TARGET} of {SIDE[0]} x {SIDE[1]}", {**ways}, ALONE, None, 20.0, facts
         )
 
 
-def pack(folder: Path, file: Path) -> Callable[[int], DataModule] | None:
-    """The same pictures in one file, read with so many workers; None where heatgen has no such data yet."""
-    if not (ROOT / "conf" / "data" / "packed.yaml").exists():
-        return None
-    return None
+def pack(folder: Path, file: Path) -> Path:
+    """The same pictures in one file, written by `heatgen pack`."""
+    words = ["data=image_folder", f"data.path={folder}", f"data.shape=[3,{TARGET},{TARGET}]", f"out={file}"]
+    seconds_of([sys.executable, "-m", "heatgen.app", "pack", *words])
+    return file

@@ -3,6 +3,7 @@
 import os
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -23,13 +24,18 @@ def level_k(bench: Bench) -> Iterator[Entry]:
     for n in sizes:
         states, centres = (torch.rand(count, PIXELS, dtype=torch.float64) for count in (64, n))
         ways: dict[str, Function] = {
-            "L_K": lambda a=states, b=centres: prior_kl(a, b, 1e-4 * one, 0.0125 * one),
-            "matrix product": lambda a=states, b=centres: a @ b.mT,
+            "L_K": partial(prior_kl, states, centres, 1e-4 * one, 0.0125 * one),
+            "matrix product": partial(torch.matmul, states, centres.mT),
         }
         rows = bench.compare("metrics", f"L_K, 64 images against {n}", ways, "matrix product", seconds=2.0)
         yield from rows
         points.append((float(n), rows[0].value))
     yield Growth("metrics", "L_K", "training images", tuple(points))
+
+
+def precision(x: Tensor, y: Tensor) -> Tensor:
+    """Which of the samples x lie within the balls of the real images y."""
+    return covered(x, y, nearest_distances(y, 3))
 
 
 def neighbours(bench: Bench) -> Iterator[Entry]:
@@ -44,7 +50,7 @@ def neighbours(bench: Bench) -> Iterator[Entry]:
             return (torch.cdist(x, y, compute_mode=far) <= radii).any(1)
 
         ways: dict[str, Function] = {
-            "precision": lambda x=x, y=y: covered(x, y, nearest_distances(y, 3)),
+            "precision": partial(precision, x, y),
             "all distances": directly,
         }
         rows = bench.compare("metrics", f"precision, {n} and {n} images", ways, "all distances", seconds=3.0)
@@ -72,7 +78,7 @@ def inception(bench: Bench) -> Iterator[Entry]:
         def alone(large: Tensor = large) -> object:
             return extractor.layers(large)
 
-        ways: dict[str, Function] = {"features": lambda images=images: extractor(images), "Inception alone": alone}
+        ways: dict[str, Function] = {"features": partial(extractor, images), "Inception alone": alone}
         rows = bench.compare("metrics", f"FID features of {n} images", ways, "Inception alone", seconds=8.0)
         yield from rows
         points.append((float(n), rows[0].value))

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import torch
 
 from benchmarks import ours
-from benchmarks.harness import Bench, Entry, Growth
+from benchmarks.harness import Bench, Entry, Function, Growth
 from heatgen.model.rollout import Rollout
 
 SECONDS = 60
@@ -36,10 +36,9 @@ def windows(bench: Bench) -> Iterator[Entry]:
                 out = net.network(u.repeat(1, inputs, 1, 1), t)
                 torch.autograd.grad(out.sum(), parameters, allow_unused=True)
 
-        rows = bench.compare(
-            *("models", f"smdp, window {window}, batch 16", {"training step": training, "its network alone": alone}),
-            *("its network alone", {"training step": training.work()}, 3.0),
-        )
+        ways: dict[str, Function] = {"training step": training, "its network alone": alone}
+        name, works = f"smdp, window {window}, batch 16", {"training step": training.work()}
+        rows = bench.compare("models", name, ways, "its network alone", works, 3.0)
         yield from rows
         points.append((float(window), rows[0].value))
     yield Growth("models", "smdp, a training step", "length of the window", tuple(points))

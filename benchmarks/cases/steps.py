@@ -4,10 +4,11 @@ import copy
 from collections.abc import Iterator
 
 import torch
+from torch import Tensor
 
 from benchmarks import ours
 from benchmarks.compiler import why_none
-from benchmarks.harness import Bench, Entry, Function, Note
+from benchmarks.harness import Bench, Entry, Note
 from heatgen.model.module import Method
 
 SECONDS = 110
@@ -17,21 +18,20 @@ PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed"}
 BATCHES = {"ihd_mnist": (2, 128), "ihd_cifar10": (1, 128), "ihd_ffhq128": (1, 32)}  # on a CPU, on a GPU
 SLOW = {"ihd_ffhq128": "a step of one image takes a minute on a CPU: --full measures it"}
 LEVELS = 2  # of sampling
+Step = ours.Training | ours.Sampling
 
 
 def laid_out(model: Method, layout: str) -> Method:
     """A copy of a model whose network works in this layout."""
     other = copy.deepcopy(model)
-    other.net.memory_format = LAYOUTS[layout]  # type: ignore[assignment]
-    other.net.to(memory_format=LAYOUTS[layout])  # type: ignore[call-overload]
+    other.net.memory_format = LAYOUTS[layout]
+    other.net.to(memory_format=LAYOUTS[layout])
     return other
 
 
-def compared(bench: Bench, name: str, what: str, steps: dict[str, ours.Training] | dict[str, ours.Sampling]) -> list[Entry]:
-    """The rows of a kind of step."""
-    functions: dict[str, Function] = dict(steps)
-    works = {key: step.work() for key, step in steps.items()}
-    return [*bench.compare("steps", f"{name}, {what}", functions, PLAIN, works, 12.0)]
+def step_of(model: Method, u: Tensor, training: bool, precision: str) -> Step:
+    """A training step of a batch, or a few sampling steps."""
+    return ours.Training(model, u, precision) if training else ours.Sampling(model, u, LEVELS, precision)
 
 
 def measure_net(bench: Bench, experiment: str) -> Iterator[Entry]:
@@ -41,20 +41,20 @@ def measure_net(bench: Bench, experiment: str) -> Iterator[Entry]:
     batch = 2 if bench.quick else BATCHES[experiment][bench.on_gpu]
     u = ours.images(batch, model.process.shape, bench.device)
     models = {layout: laid_out(model, layout) for layout in LAYOUTS}
-    compiled = None if why_none(bench) else laid_out(model, "channels last" if bench.on_gpu else "contiguous")
+    compiled = None if why_none(bench) else laid_out(model, "contiguous")
     if compiled is not None:
         compiled.net.compile()
-    name = f"{experiment}, batch {batch}"
-    for what, kind in (("training", ours.Training), ("sampling", ours.Sampling)):
-        options = (LEVELS,) if kind is ours.Sampling else ()
-        steps = {
-            f"{precision}, {layout}": kind(models[layout], u, *options, PRECISIONS[precision])
-            for precision in PRECISIONS
+    for training in (True, False):
+        steps: dict[str, Step] = {
+            f"{name}, {layout}": step_of(models[layout], u, training, precision)
+            for name, precision in PRECISIONS.items()
             for layout in LAYOUTS
         }
         if compiled is not None:
-            steps["bfloat16, compiled"] = kind(compiled, u, *options, PRECISIONS["bfloat16"])
-        yield from compared(bench, name, what, steps)  # type: ignore[arg-type]
+            steps["bfloat16, compiled"] = step_of(compiled, u, training, PRECISIONS["bfloat16"])
+        name = f"{experiment}, batch {batch}, {'training' if training else f'{LEVELS} sampling steps'}"
+        works = {key: step.work() for key, step in steps.items() if key != "bfloat16, compiled"}
+        yield from bench.compare("steps", name, {**steps}, PLAIN, works, 12.0)
         del steps
 
 

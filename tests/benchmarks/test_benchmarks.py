@@ -116,9 +116,7 @@ def test_the_guard_names_a_ratio_that_is_too_low_twice_and_no_other(monkeypatch:
     monkeypatch.setattr(guard, "RATIOS", dict.fromkeys(("first", "second", "third"), measured))
     monkeypatch.setattr(torch, "set_num_threads", lambda threads: None)
     said: list[str] = []
-    with pytest.raises(
-        ConfigError, match=r"^third \(ours beside the other\) is 0.20, .* budget 1 in .*budget.json"
-    ):
+    with pytest.raises(ConfigError, match=r"^third \(ours beside the other\) is 0.20, .* budget 1 in .*budget.json"):
         guard.guard(Bench(CPU, FLOORS), {"first": 1.0, "second": 1.0, "third": 1.0}, said.append)
     assert [line.split(":")[0] for line in said] == ["first", "second", "second", "third", "third"]
 
