@@ -10,6 +10,7 @@ from benchmarks import ours
 from benchmarks.compiler import why_none
 from benchmarks.harness import Bench, Entry, Note
 from heatgen.model.module import Method
+from heatgen.net.unet import UNet
 
 SECONDS = 110
 PLAIN = "float32, contiguous"
@@ -24,6 +25,7 @@ Step = ours.Training | ours.Sampling
 def laid_out(model: Method, layout: str) -> Method:
     """A copy of a model whose network works in this layout."""
     other = copy.deepcopy(model)
+    assert isinstance(other.net, UNet)
     other.net.memory_format = LAYOUTS[layout]
     other.net.to(memory_format=LAYOUTS[layout])
     return other
