@@ -1,5 +1,6 @@
 """mode=calibration: whether a neural process knows how uncertain it is."""
 
+import functools
 from collections.abc import Sequence
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor
 from heatgen import check
 from heatgen.metric import scoring_rules
 from heatgen.metric.context import EvalContext
+from heatgen.metric.exact_cache import kept
 from heatgen.metric.neural_process_tasks import TaskMetric, add, best_gaussians, double, ending
 from heatgen.metric.pictures import calibration as pictures
 from heatgen.metric.result import Result, Value
@@ -49,11 +51,18 @@ class Calibration(TaskMetric):
     ) -> Tensor:
         """The scores and the histogram of the PIT, of the model and then of the best Gaussians, (B, 1005 or 2010)."""
         task = self.task(ctx, num_context, indices)
-        predictions = [self.predict(ctx, task, indices)]
-        if oracle is not None:
-            predictions.append(best_gaussians(oracle, double(task.context), task.target.times.double()))
         y = task.target.values
-        rows = [self.measure(each, y, SampleNoise(indices, ctx.seed, "calibration draws")) for each in predictions]
+
+        def measured(prediction: Prediction) -> Tensor:
+            return self.measure(prediction, y, SampleNoise(indices, ctx.seed, "calibration draws"))
+
+        def exact(oracle: Trajectory) -> Tensor:
+            return measured(best_gaussians(oracle, double(task.context), task.target.times.double())).double()
+
+        rows = [measured(self.predict(ctx, task, indices))]
+        if oracle is not None:
+            asked = ("calibration", self.draws, ctx.seed, list(indices))
+            rows.append(kept(ctx, oracle, asked, (task.context, task.target), functools.partial(exact, oracle)))
         return torch.cat(rows, dim=1)
 
     def measure(self, prediction: Prediction, y: Tensor, rng: SampleNoise) -> Tensor:

@@ -1,5 +1,6 @@
 """mode=likelihood: how probable a neural process finds frames that it has not seen, and how probable they are."""
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from heatgen.data.stream import Batch
 from heatgen.metric.context import EvalContext
+from heatgen.metric.exact_cache import kept
 from heatgen.metric.neural_process_tasks import TASKS, TaskMetric, add, best_gaussians, double, ending, for_context, moments
 from heatgen.metric.pictures import likelihood as pictures
 from heatgen.metric.result import Result, Value
@@ -64,14 +66,9 @@ class Likelihood(TaskMetric):
             (prediction.mean.double().mean(0) - task.target_clean).square().flatten(1).mean(1),
         ]
         if oracle is not None:
-            context, target = (double(frames) for frames in (task.context, task.target))
-            best = best_gaussians(oracle, context, target.times)
-            columns += [
-                oracle.joint(context, target) / (frames * size) - surplus,
-                oracle.frames(context, target).mean(1) / size - surplus,
-                best.pixels(target.values)[0].flatten(1).mean(1) - surplus,
-                (best.mean[0] - task.target_clean).square().flatten(1).mean(1),
-            ]
+            asked, shown = ("likelihood", task.target_clean), (task.context, task.target)
+            exact = kept(ctx, oracle, asked, shown, functools.partial(exact_columns, oracle, task))
+            columns += [column - surplus for column in exact.unbind(1)[:3]] + [exact[:, 3]]
         return torch.stack([column.double() for column in columns], dim=1)
 
     def report(
@@ -153,7 +150,7 @@ class Likelihood(TaskMetric):
         task = self.task(ctx, self.middle(self.model(ctx)), indices)
         mean, std = moments(self.predict(ctx, task, indices))
         rows = {"target": task.target.values[0], "clean": task.target_clean[0], "mean": mean[0], "std": std[0]}
-        rows |= self._exact(oracle, task)
+        rows |= self._exact(ctx, oracle, task)
         order = task.target.times[0].argsort()
         return pictures.frames({name: x[order].cpu() for name, x in rows.items()}, task.target.times[0][order].tolist())
 
@@ -162,18 +159,35 @@ class Likelihood(TaskMetric):
         task = self.everything(ctx, self.middle(self.model(ctx)), indices)
         parts = [moments(part) for part in self.predict_all(ctx, task, indices)]
         mean, std = (torch.cat(several, dim=1)[0] for several in zip(*parts, strict=True))
-        rows = {"target": task.target.values[0], "mean": mean, "std": std, **self._exact(oracle, task)}
+        rows = {"target": task.target.values[0], "mean": mean, "std": std, **self._exact(ctx, oracle, task)}
         context = task.context.times[0][task.context.mask[0]].tolist()
         return pictures.film({name: x.cpu() for name, x in rows.items()}, task.target.times[0].tolist(), context)
 
     @staticmethod
-    def _exact(oracle: Trajectory | None, task: Task) -> dict[str, Tensor]:
+    def _exact(ctx: EvalContext, oracle: Trajectory | None, task: Task) -> dict[str, Tensor]:
         """The exact mean and deviation of the first task's targets, (M, C, H, W) each; nothing without an oracle."""
         if oracle is None:
             return {}
-        context, times = double(task.context), task.target.times.double()
-        best = best_gaussians(oracle, context, times)
-        return {"exact mean": best.mean[0, 0], "exact std": best.std[0, 0]}
+
+        def compute() -> Tensor:
+            best = best_gaussians(oracle, double(task.context), task.target.times.double())
+            return torch.stack([best.mean[0, 0], best.std[0, 0]])
+
+        mean, std = kept(ctx, oracle, ["moments"], (task.context, task.target), compute)
+        return {"exact mean": mean, "exact std": std}
+
+
+def exact_columns(oracle: Trajectory, task: Task) -> Tensor:
+    """Exact joint, frame and factorised log-likelihood a dimension, and squared error, of a few tasks, (B, 4)."""
+    context, target = (double(frames) for frames in (task.context, task.target))
+    best, size = best_gaussians(oracle, context, target.times), target.values[0, 0].numel()
+    columns = [
+        oracle.joint(context, target) / (target.values.shape[1] * size),
+        oracle.frames(context, target).mean(1) / size,
+        best.pixels(target.values)[0].flatten(1).mean(1),
+        (best.mean[0] - task.target_clean).square().flatten(1).mean(1),
+    ]
+    return torch.stack(columns, dim=1)
 
 
 def noise_surplus(y: Tensor, clean: Tensor, noise_std: float) -> Tensor:
