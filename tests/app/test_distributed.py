@@ -13,6 +13,8 @@ from conftest import ROOT, SMALL, call
 
 TWO = ["trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu"]
 
+ONE_TASK = {"SLURM_JOB_ID": "4711", "SLURM_JOB_NAME": "job", "SLURM_NTASKS": "1", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}
+
 pytestmark = pytest.mark.slow
 
 
@@ -52,7 +54,8 @@ def test_two_processes_train_the_same_model_and_exchange_nothing_but_gradients(t
     words += ["trainer.val_check_interval=12", "callback.checkpoints.every=12"]
     counts = f"+callback.collectives={{_target_: collectives.Collectives, path: {tmp_path / 'counts'}}}"
     path = os.pathsep.join([str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
-    run("train", *TWO, *words, counts, "trainer.log_every_n_steps=50", f"hydra.run.dir={folder}", PYTHONPATH=path)
+    words = [*words, "trainer.log_every_n_steps=50"]
+    run("train", *TWO, *words, counts, f"hydra.run.dir={folder}", PYTHONPATH=path, **ONE_TASK)
     for rank in range(2):
         assert json.loads((tmp_path / f"counts_{rank}.json").read_text()) == {"gloo:all_reduce": LAST - FIRST + 1}
     assert call("train", *words, f"hydra.run.dir={one}") == 0

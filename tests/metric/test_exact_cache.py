@@ -31,6 +31,7 @@ def columns(model, n_context=1, indices=(0, 1), seed=0):
         return metric.columns(context, oracle, n_context, indices)[:, 6:]
 
 
+@pytest.mark.slow
 def test_another_model_finds_the_answers_and_whatever_is_other_does_not(computed, monkeypatch, tmp_path) -> None:
     first = columns(make())
     assert torch.equal(columns(make(channels=8)), first) and len(computed) == 1  # another network
@@ -46,6 +47,7 @@ def test_another_model_finds_the_answers_and_whatever_is_other_does_not(computed
     assert torch.equal(columns(make()), first) and len(computed) == 7
 
 
+@pytest.mark.slow
 def test_a_damaged_file_is_computed_again(computed, tmp_path) -> None:
     first = columns(make())
     (path,) = (tmp_path / "statistics" / "exact").iterdir()

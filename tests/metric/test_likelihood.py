@@ -2,6 +2,7 @@
 
 import json
 import math
+import tempfile
 
 import pytest
 import torch
@@ -27,7 +28,9 @@ from heatgen.regime.random import Random
 from heatgen.runtime.devices import Devices
 
 N = 8
-DATA = HotSpotFields(resolution=N, shape=[1, N, N], half_side=[1, 2], train_size=8, val_size=8, test_size=40)
+PLACE = tempfile.TemporaryDirectory()
+SIZES = {"train_size": 8, "val_size": 8, "test_size": 40}
+DATA = HotSpotFields(resolution=N, shape=[1, N, N], half_side=[1, 2], data_dir=PLACE.name, **SIZES)
 REGIME = Random(context=[1, 3], targets=4)
 
 

@@ -11,7 +11,7 @@ import pytest
 from torch.distributed import TCPStore
 
 from heatgen.check import ConfigError
-from heatgen.runtime import launch
+from heatgen.runtime import launch, ranks
 
 
 @pytest.mark.parametrize(("devices", "count"), [(1, 1), ("3", 3), ([0, 2], 2), ("auto", 1), (-1, 1)])
@@ -23,6 +23,34 @@ def test_the_devices_of_a_cpu_are_processes(devices, count):
 def test_devices_that_are_no_number_are_refused(devices):
     with pytest.raises(ConfigError, match=r"^trainer\.devices must be a number of at least 1, a list or auto"):
         launch.count_devices("cpu", devices)
+
+
+def test_a_child_is_no_task_of_the_launcher_that_started_its_parent(monkeypatch):
+    for key in ("SLURM_NTASKS", "SLURM_PROCID", "TORCHELASTIC_RUN_ID", "TORCHELASTIC_USE_AGENT_STORE", "PMI_SIZE"):
+        monkeypatch.setenv(key, "1")
+    monkeypatch.setenv("SLURM_JOB_ID", "4711")
+    found = {key for key in launch.environment() if key.startswith(("SLURM", "TORCHEL", "PMI"))}
+    assert found == {"SLURM_JOB_ID"}
+
+
+def test_tasks_of_slurm_that_srun_has_not_started_are_one_sentence(monkeypatch):
+    sentence = r"^SLURM has 2 tasks for this job, and srun has not started them; put srun before .* trainer\.devices=2\.$"
+    monkeypatch.setenv("SLURM_NTASKS", "2")
+    with pytest.raises(ConfigError, match=sentence):
+        ranks.world()
+    monkeypatch.setenv("SLURM_NTASKS_PER_NODE", "2")
+    monkeypatch.setenv("SLURM_PROCID", "0")  # as in the script of a job, and in its first task
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setattr(ranks, "BRIEF", timedelta(seconds=1))
+    monkeypatch.setattr(ranks, "said", [0])
+    with launch.free_port() as port:
+        monkeypatch.setenv("MASTER_PORT", str(port))
+        ranks.store.cache_clear()
+        with pytest.raises(ConfigError, match=sentence):
+            ranks.exchange("")
+    ranks.store.cache_clear()
+    monkeypatch.setenv("SLURM_STEP_ID", "0")
+    assert not ranks.is_doubtful()
 
 
 def test_a_port_is_kept_for_the_processes_that_meet_there():

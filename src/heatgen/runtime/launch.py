@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 
 TAIL = 15  # lines of a failed process's output that are shown
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda")  # times and bases are float64, which others lack
+LAUNCHERS = (  # how the variables begin by which a process is known as a task of torchrun, SLURM, MPI or LSF
+    *("TORCHELASTIC_", "OMPI_", "PMI_", "PMIX_", "JSM_"),
+    *("SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_STEP"),
+)
 FEW = 4  # processes that any CPU may have; above, no more than it has cores
 PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed", "64-true")  # weights of 16 bits would not learn
 
@@ -150,9 +154,9 @@ def command_of(verb: str, arguments: Sequence[str]) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    """The environment of such a process, which finds the packages that this one finds, and is no task of SLURM's."""
+    """The environment of such a process, which finds the packages that this one finds, and is no task of a launcher's."""
     places = [sys.path[0], os.environ.get("PYTHONPATH", "")]
-    own = {key: value for key, value in os.environ.items() if key != "SLURM_NTASKS"}
+    own = {key: value for key, value in os.environ.items() if not key.startswith(LAUNCHERS)}
     return {**own, "PYTHONPATH": os.pathsep.join(place for place in places if place)}
 
 

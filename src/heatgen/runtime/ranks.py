@@ -22,6 +22,8 @@ SIGNS = ("LOCAL_RANK", "TORCHELASTIC_RUN_ID", "SLURM_NTASKS", "JSM_NAMESPACE_SIZ
 NUMBERS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_PORT", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")
 PATIENCE = timedelta(minutes=30)  # for the slowest of them to start, as PyTorch has it
 GOODBYE = timedelta(minutes=2)  # for the others to hear of an error
+BRIEF = timedelta(seconds=90)  # for the slowest of tasks of which it is not sure that srun has started them
+OF_STEP = {"SLURM_STEP_ID", "SLURM_STEPID", "SLURM_STEP_NUM_TASKS"}  # what srun tells them
 said = [0]  # how often this process has spoken to the others
 
 
@@ -55,11 +57,29 @@ def cluster() -> "ClusterEnvironment | None":
             warnings.simplefilter("ignore")
             for kind in (TorchElasticEnvironment, SLURMEnvironment, LSFEnvironment, MPIEnvironment):
                 if kind.detect():
+                    if kind is SLURMEnvironment and "SLURM_PROCID" not in os.environ and os.environ["SLURM_NTASKS"] != "1":
+                        raise ConfigError(without_srun())
                     found: ClusterEnvironment = kind()
                     return found if found.world_size() > 1 else None
+    except ConfigError:
+        raise
     except (RuntimeError, ValueError, KeyError) as error:
         raise ConfigError(f"The processes cannot be told apart: {error}") from error
     return LightningEnvironment() if "LOCAL_RANK" in os.environ else None
+
+
+def without_srun() -> str:
+    """The sentence for a job of SLURM that calls Python itself, as its script does once."""
+    number = os.environ.get("SLURM_NTASKS")
+    one = f"ask for --ntasks=1 and give trainer.devices={number}"
+    return f"SLURM has {number} tasks for this job, and srun has not started them; put srun before the command, or {one}."
+
+
+def is_doubtful() -> bool:
+    """Whether this may be the script of a job of SLURM's, not one of its tasks: both are number 0."""
+    found = cluster()
+    of_slurm = type(found).__name__ == "SLURMEnvironment" and os.environ.get("SLURM_PROCID") == "0"
+    return of_slurm and not OF_STEP & {*os.environ}
 
 
 def is_child() -> bool:
@@ -117,13 +137,15 @@ def exchange(words: str, patience: timedelta = PATIENCE) -> list[str]:
     keys = [f"{words_of}/{other}" for other in range(number)]
     try:
         store().set(keys[rank()], words)
-        store().wait(keys, patience)
+        store().wait(keys, BRIEF if said[0] == 1 and is_doubtful() else patience)
         answers = [store().get(key).decode() for key in keys]
         if store().add(f"{words_of}/heard", 1) == number:
             store().set(f"{words_of}/all", "")
         if rank() == 0:  # it may hold the store, which must not go before all have read
             store().wait([f"{words_of}/all"], GOODBYE)
     except RuntimeError as error:  # of the store
+        if said[0] == 1 and is_doubtful():
+            raise ConfigError(without_srun()) from error
         raise ConfigError(
             f"Not all of the {number} processes have come, or one has gone; start them together (with srun or torchrun)."
         ) from error
