@@ -10,6 +10,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from heatgen.data.module import DataModule
+from heatgen.model.module import Method
+
 from . import cases, metrics
 from .cases import Waits
 from .gpu import Gpu
@@ -21,9 +24,8 @@ def line(name: str, what: str, waits: Waits) -> None:
     print(f"{name:40s} {what:30s} {waits.total():5d}  {places}", flush=True)
 
 
-def trained(name: str, words: list[str]) -> Iterator[tuple[str, str, Waits]]:
+def trained(name: str, model: Method, data: DataModule) -> Iterator[tuple[str, str, Waits]]:
     """The lines of a model."""
-    model, data = cases.make(*words)
     with Gpu() as gpu:
         if model.trainable:
             yield name, "training step", cases.train(gpu, model, data)
@@ -41,12 +43,12 @@ def rows(words: list[str]) -> Iterator[tuple[str, str, Waits]]:
     """All lines of the table."""
     wanted = lambda name: not words or any(word in name for word in words)  # noqa: E731
     for model in filter(wanted, cases.MODELS):
-        yield from trained(model, cases.arguments(model))
+        yield from trained(model, *cases.make(cases.config(*cases.arguments(model))))
     for model in ("ihd", "diffusion"):
         for chosen in cases.MAPS:
             if wanted(name := f"{model} over {chosen}"):
                 try:
-                    yield from trained(name, cases.arguments(model, chosen))
+                    yield from trained(name, *cases.over(model, chosen))
                 except ValueError as refused:
                     print(f"{name:40s} {str(refused)[:120]}", flush=True)
     with tempfile.TemporaryDirectory() as folder:

@@ -26,9 +26,9 @@ from .gpu import CUDA, Gpu, Site
 Waits = collections.Counter[Site]
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
-BATCH, LEVELS, SIZE = 4, 4, 4
+BATCH, LEVELS, SIZE = 2, 3, 4
 COMMON = [
-    *("data.train_size=16", "data.val_size=8", "data.test_size=8", f"data.batch_size={BATCH}", "data.law=assume"),
+    *("data.train_size=8", "data.val_size=4", "data.test_size=4", f"data.batch_size={BATCH}", "data.law=assume"),
     *(f"data.recommended.num_levels={LEVELS}", "data.recommended.warmup_steps=0", "trainer.accelerator=cpu"),
 ]
 FIELDS = ["data=grf", f"data.resolution={SIZE}", *COMMON]
@@ -36,7 +36,7 @@ FIELDS += [f"data.recommended.unet.{word}" for word in ("model_channels=4", "mul
 FIELDS += [f"data.recommended.encoder_decoder.{word}" for word in ("channels=4", "blocks=2")]
 POINTS = ["data=ring", *COMMON]
 DROPOUT = "data.recommended.unet.dropout=0.2"
-SMALL_NP = ["net.width=8", "net.hidden=8", "regime.targets=2"]
+SMALL_NP = ["net.width=8", "net.hidden=8", "regime.targets=1"]
 DRAWN = ["forward.diffusivity=[0.02,0.1]", "forward.conditional=true", "net.conditional=true"]
 
 MAPS: dict[str, list[str]] = {  # every map of conf/forward, and the ways in which its code parts
@@ -90,48 +90,65 @@ MODELS: dict[str, list[str]] = {  # over the map that suits them
 }
 
 
-def arguments(model: str, chosen: str | None = None) -> list[str]:
-    """The arguments of `heatgen train` for one of MODELS, over its own map or one of MAPS."""
-    words = list(MODELS[model])
-    points = model in ("heat_kernel_score", "oracle points")
-    if chosen is not None:
-        words = [word for word in words if not word.startswith("forward=")]
-        words += [f"forward={chosen.split()[0]}", *MAPS[chosen]]
+def arguments(model: str) -> list[str]:
+    """The arguments of `heatgen train` for one of MODELS."""
+    words, points = list(MODELS[model]), model in ("heat_kernel_score", "oracle points")
     if "np" in model.replace("_", " ").split():
         words += [*SMALL_NP, *(["regime.context=[1,2]"] if model != "np first_frame" else [])]
     return [*(POINTS if points else FIELDS), *words]
 
 
-def make(*words: str) -> tuple[Method, DataModule]:
-    """The model and the data of a training with these arguments, on the CPU."""
+@functools.cache
+def config(*words: str) -> DictConfig:
+    """The config of a training with these arguments."""
     GlobalHydra.instance().clear()
+    return compose(*words)
+
+
+def node(group: str, name: str) -> DictConfig:
+    """conf/<group>/<name>.yaml on top of its bases."""
+    content = OmegaConf.load(CONF / group / f"{name}.yaml")
+    merged = OmegaConf.merge(*(node(group, base) for base in content.pop("defaults", [])), content)
+    assert isinstance(merged, DictConfig)
+    return merged
+
+
+def over(model: str, chosen: str) -> tuple[Method, DataModule]:
+    """The model and the data of a training of one of MODELS with a fully connected network over one of MAPS, on the CPU."""
+    options = [word for word in MAPS[chosen] if word.startswith("forward.")]
+    cfg = copy.deepcopy(config(*FIELDS, *MODELS[model], "net=mlp", "net.width=8"))
+    OmegaConf.set_struct(cfg, False)
+    own = {"shape": cfg.forward.shape, "num_levels": cfg.forward.num_levels}
+    cfg.forward = OmegaConf.merge(
+        node("forward", chosen.split()[0]), own, OmegaConf.from_dotlist(options).get("forward", {})
+    )
+    cfg.net.conditional = len(options) < len(MAPS[chosen])
+    return make(cfg)
+
+
+def make(cfg: DictConfig) -> tuple[Method, DataModule]:
+    """The model and the data of a training with this config, on the CPU."""
     torch.manual_seed(0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model, data = build(compose(*words))
+        model, data = build(copy.deepcopy(cfg))
     model.log = lambda *_, **__: None  # type: ignore[method-assign]  # which wants a Trainer
     if hasattr(model, "window"):
-        model.window = lambda: 3
+        model.window = lambda: 2
     return model, data
 
 
-def train(gpu: Gpu, model: Method, data: DataModule, steps: int = 1) -> Waits:
-    """What so many training steps wait for, behind a first one, as `lightning.Trainer` makes them but for its own parts."""
+def train(gpu: Gpu, model: Method, data: DataModule) -> Waits:
+    """What a training step waits for, forward and backward."""
     model.to(CUDA).train()
     model.prepare(data)
-    optimizer = model.build_optimizer([p for p in model.parameters() if p.requires_grad])
-    items, batches = Items(data.images("train")), []
-    for first in range(0, (steps + 1) * BATCH, BATCH):
-        batch: dict[str, Any] = {**items.__getitems__(range(first, first + BATCH))}
-        batches.append({key: value.to(CUDA) if isinstance(value, torch.Tensor) else value for key, value in batch.items()})
-    before = Waits()
-    for i, batch in enumerate(batches):
-        before = gpu.waits() if i == 1 else before
-        optimizer.zero_grad()
-        with check.deferred(doubts := []):  # as `Finite` does
-            model.training_step(batch, i).backward()  # type: ignore[arg-type]
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
+    batch: dict[str, Any] = {**Items(data.images("train")).__getitems__(range(BATCH))}
+    batch = {key: value.to(CUDA) if isinstance(value, torch.Tensor) else value for key, value in batch.items()}
+    if data.resident("train", CUDA) is None:
+        raise AssertionError("small sets are on the GPU before a training begins")
+    before, doubts = gpu.waits(), list[check.Doubt]()
+    with check.deferred(doubts):  # as `Finite` does
+        model.training_step(batch, 0).backward()  # type: ignore[arg-type]
     waits = gpu.waits() - before
     assert check.settle(doubts) is None
     return waits
@@ -156,16 +173,8 @@ def samplers(model: Method) -> list[str | None]:
     return list(suitable(model)) if model.uses_sampler else [None]
 
 
-@functools.cache
-def sampler_node(name: str) -> DictConfig:
-    """conf/sampler/<name>.yaml."""
-    node = OmegaConf.load(CONF / "sampler" / f"{name}.yaml")
-    assert isinstance(node, DictConfig)
-    return node
-
-
 def with_sampler(model: Method, name: str | None) -> Method:
     """The model with another way back, in its default options."""
     other = copy.copy(model)
-    other.sampler = None if name is None else build_sampler(sampler_node(name))
+    other.sampler = None if name is None else build_sampler(node("sampler", name))
     return other

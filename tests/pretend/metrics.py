@@ -17,16 +17,16 @@ from . import cases
 from .gpu import CUDA, Gpu
 
 MODES: dict[str, tuple[str, dict[str, Any]]] = {  # a mode: the model of `cases` that is measured, and options
-    "calibration": ("np", {"contexts": [1], "targets": 2, "draws": 3}),
+    "calibration": ("np", {"contexts": [1], "targets": 1, "draws": 3}),
     "elbo": ("ihd", {"levels": None}),
     "fid": ("ihd", {}),
     "flow_likelihood": ("diffusion", {"tolerance": 0.1}),
     "forward": ("ihd", {"levels": 3, "images": 8}),
     "inception_score": ("ihd", {"splits": 2}),
     "kid": ("ihd", {"subsets": 2, "subset_size": 4}),
-    "likelihood": ("np", {"contexts": [1], "targets": 2, "draws": 3}),
+    "likelihood": ("np", {"contexts": [1], "targets": 1, "draws": 3}),
     "memorisation": ("ihd", {}),
-    "physics": ("np", {"contexts": [1], "targets": 2, "draws": 3}),
+    "physics": ("np", {"contexts": [1], "targets": 1, "draws": 3}),
     "precision_recall": ("ihd", {"k": 1}),
     "reconstruction": ("ihd", {"draws": 3, "inputs": ["process", "white"]}),
     "score": ("diffusion", {"levels": 2}),
@@ -38,13 +38,6 @@ OF_FEATURES = ("fid", "inception_score", "kid", "memorisation", "precision_recal
 def nodes() -> list[str]:
     """The modes of conf/mode."""
     return sorted(path.stem for path in (cases.CONF / "mode").glob("*.yaml"))
-
-
-def node(mode: str) -> Any:
-    """The node `metric` of conf/mode/<mode>.yaml, on top of its bases."""
-    content = OmegaConf.load(cases.CONF / "mode" / f"{mode}.yaml")
-    bases = [node(base) for base in content.get("defaults", [])]
-    return OmegaConf.merge(*bases, content.metric)
 
 
 def extractor(*_: Any) -> Any:
@@ -65,7 +58,7 @@ def extractor(*_: Any) -> Any:
 def measure(gpu: Gpu, mode: str, folder: Path) -> cases.Waits:
     """What a metric waits for, all together; its numbers are there and none is on the GPU any more."""
     name, options = MODES[mode]
-    model, data = cases.make(*cases.arguments(name))
+    model, data = cases.make(cases.config(*cases.arguments(name)))
     if mode in OF_FEATURES:
         data = bytes_like(data)
     data.data_dir = str(folder)
@@ -74,7 +67,7 @@ def measure(gpu: Gpu, mode: str, folder: Path) -> cases.Waits:
     model.calibrate(data)
     devices = Devices()
     devices.device = CUDA
-    metric = instantiate(OmegaConf.merge(node(mode), options))
+    metric = instantiate(OmegaConf.merge(cases.node("mode", mode).metric, options), _convert_="all")
     before, made = gpu.waits(), features.make_extractor
     features.make_extractor = extractor
     try:

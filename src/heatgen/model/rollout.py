@@ -164,7 +164,7 @@ class Rollout(Method):
         Returns:
             The loss of each sample, (B,).
         """
-        u, total = states[0], torch.zeros(len(states[0])).to(states[0])
+        u, total = states[0], states[0].new_zeros(len(states[0]))
         for i, (start, end, truth) in enumerate(zip(times[:-1], times[1:], states[1:], strict=True), 1):
             u = step(u, start, end)
             early, late = torch.minimum(start, end), torch.maximum(start, end)
