@@ -37,6 +37,7 @@ FIELDS += [f"data.recommended.encoder_decoder.{word}" for word in ("channels=4",
 POINTS = ["data=ring", *COMMON]
 DROPOUT = "data.recommended.unet.dropout=0.2"
 SMALL_NP = ["net.width=8", "net.hidden=8", "regime.targets=1"]
+MLP = ["net=mlp", "net.width=8"]  # few operations
 DRAWN = ["forward.diffusivity=[0.02,0.1]", "forward.conditional=true", "net.conditional=true"]
 
 MAPS: dict[str, list[str]] = {  # every map of conf/forward, and the ways in which its code parts
@@ -57,15 +58,14 @@ MAPS: dict[str, list[str]] = {  # every map of conf/forward, and the ways in whi
 NETS = ["cnp", "attentive_np", "causal_np", "conv_cnp", "conv_np", "gnp", "heat_cnp", "grid_conv_cnp", "grid_conv_np", "tnp"]
 MODELS: dict[str, list[str]] = {  # over the map that suits them
     "ihd": ["model=ihd", DROPOUT],
-    "ihd x0": ["model=ihd", "model.parametrisation=x0"],
-    "ihd ratio": ["model=ihd", "model.parametrisation=ratio", "forward=constant_velocity"],
-    "ihd spectral": ["model=ihd", "model.delta_mode=spectral"],
-    "ihd mlp": ["model=ihd", "net=mlp"],
+    "ihd x0": ["model=ihd", "model.parametrisation=x0", *MLP],
+    "ihd ratio": ["model=ihd", "model.parametrisation=ratio", "forward=constant_velocity", *MLP],
+    "ihd spectral": ["model=ihd", "model.delta_mode=spectral", *MLP],
     "diffusion": ["model=diffusion"],
-    "diffusion scalar": ["model=diffusion", "model.preconditioning=scalar"],
-    "diffusion x0": ["model=diffusion", "model.prediction_type=x0"],
-    "diffusion eps": ["model=diffusion", "model.prediction_type=eps", "forward=variance_exploding"],
-    "diffusion score": ["model=diffusion", "model.prediction_type=score", "sampler=sde", "forward=stochastic_heat"],
+    "diffusion scalar": ["model=diffusion", "model.preconditioning=scalar", *MLP],
+    "diffusion x0": ["model=diffusion", "model.prediction_type=x0", *MLP],
+    "diffusion eps": ["model=diffusion", "model.prediction_type=eps", "forward=variance_exploding", *MLP],
+    "diffusion score": ["model=diffusion", "model.prediction_type=score", "sampler=sde", "forward=stochastic_heat", *MLP],
     "heat_kernel_score": ["model=heat_kernel_score"],
     "smdp": ["model=smdp"],
     "smdp both": ["model=smdp", "model.losses=both", "model.inputs=2"],
@@ -116,13 +116,15 @@ def node(group: str, name: str) -> DictConfig:
 def over(model: str, chosen: str) -> tuple[Method, DataModule]:
     """The model and the data of a training of one of MODELS with a fully connected network over one of MAPS, on the CPU."""
     options = [word for word in MAPS[chosen] if word.startswith("forward.")]
-    cfg = copy.deepcopy(config(*FIELDS, *MODELS[model], "net=mlp", "net.width=8"))
+    cfg = copy.deepcopy(config(*FIELDS, *MODELS[model], *MLP))
     OmegaConf.set_struct(cfg, False)
     own = {"shape": cfg.forward.shape, "num_levels": cfg.forward.num_levels}
     cfg.forward = OmegaConf.merge(
         node("forward", chosen.split()[0]), own, OmegaConf.from_dotlist(options).get("forward", {})
     )
     cfg.net.conditional = len(options) < len(MAPS[chosen])
+    if model == "diffusion":
+        cfg.model.reverse_variance = "small"  # nothing to measure first
     return make(cfg)
 
 
