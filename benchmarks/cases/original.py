@@ -3,11 +3,13 @@
 from collections.abc import Iterator
 
 import torch
+from torch import nn
 
 from benchmarks import ours
 from benchmarks.harness import Bench, Entry, Function, Row
 from benchmarks.original import Blur, Sampling, Training, UNet
 from heatgen.forward.heat import Heat
+from heatgen.runtime import engine
 
 SECONDS = 150
 OTHER = "the original's loop"
@@ -43,6 +45,11 @@ def pairs(bench: Bench, channels: int, batch: int, training: bool = True) -> dic
     return steps
 
 
+def net_of(steps: dict[str, Step]) -> nn.Module:
+    """The network of our steps."""
+    return next(step.model.net for step in steps.values() if isinstance(step, (ours.Training, ours.Sampling)))
+
+
 def blurs(bench: Bench, batch: int) -> list[Row]:
     """The two blurs of a training step."""
     u = ours.images(batch, SHAPE, bench.device)
@@ -66,5 +73,6 @@ def measure(bench: Bench) -> Iterator[Entry]:
             works = {name: step.work() for name, step in steps.items() if isinstance(step, (ours.Training, ours.Sampling))}
             functions: dict[str, Function] = dict(steps)
             name = f"{what} step, {channels} channels, batch {batch}"
-            yield from bench.compare("original", name, functions, OTHER, works, 30.0 if training else 15.0)
+            facts = {"trainer.precision=auto": engine.precision_for(net_of(steps), bench.device)}
+            yield from bench.compare("original", name, functions, OTHER, works, 30.0 if training else 15.0, facts)
             del steps, functions

@@ -3,6 +3,7 @@
 import csv
 import importlib.util
 import json
+import shutil
 import sys
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Sequence
@@ -101,6 +102,7 @@ def table_results(way: Way) -> Found:
 
 def training_command(way: Way, seconds: float, name: str, words: Sequence[str]) -> list[str]:
     """A training that ends by itself, with its checkpoints, within the time that is left."""
+    shutil.rmtree(way.folder / name, ignore_errors=True)  # that of an earlier call
     most = 5 if way.tiny else max(20, int(min(120, seconds - 30)))
     time = f"+trainer.max_time=00:00:{most // 60:02}:{most % 60:02}"
     every = ["trainer.val_check_interval=200", "callback.checkpoints.every=1000", "callback.pictures.every=1000"]
@@ -112,9 +114,8 @@ def training_results(way: Way, name: str) -> Found:
     """Steps, seconds and losses of a training, from what it wrote."""
     folder = way.folder / name
     found: Found = {}
-    result = folder / "evaluation" / "train.json"
-    if result.exists():
-        found["result"] = json.loads(result.read_text()).get("values")
+    for result in sorted((folder / "evaluation").glob("train_*.json")):
+        found["result"] = json.loads(result.read_text())["values"]
     with (folder / "metrics.csv").open() as file:
         rows = [{key: value for key, value in row.items() if value} for row in csv.DictReader(file)]
     found["val/loss"] = [[int(row["step"]), float(row["val/loss"])] for row in rows if "val/loss" in row][:40]
