@@ -9,7 +9,14 @@ from torch import nn
 from torchmetrics.image.inception import InceptionScore as TorchmetricsScore
 
 from heatgen.check import ConfigError
-from heatgen.metric.inception_score import InceptionScore, inception_score
+from heatgen.metric.inception_score import ClassSums, InceptionScore
+
+
+def inception_score(p):
+    sums = ClassSums(1, len(p), Values(lambda features: features))
+    for start, part in zip(range(0, len(p), 3), p.split(3), strict=True):
+        sums.add(part, range(start, start + len(part)))
+    return sums.scores.item()
 
 
 def predictions(n, classes, seed=0):
@@ -54,14 +61,14 @@ def test_the_score_over_parts_is_the_one_of_torchmetrics():
     mean, spread = theirs.compute()
     torch.manual_seed(3)
     order = torch.randperm(40)
-    ours = InceptionScore(splits=4).measure(logits[order], torch.empty(0), Values(lambda f: f.softmax(1)), seed=0)
+    ours = InceptionScore(splits=4).of_features(logits[order], Values(lambda f: f.softmax(1)))
     assert ours.values["inception_score"] == pytest.approx(mean.item(), rel=1e-5)
     assert ours.facts["std_over_splits"] == pytest.approx(spread.item(), rel=1e-4)
 
 
 def test_the_score_is_the_mean_over_parts_in_order_and_its_spread():
     p = torch.cat([torch.eye(4)[:2].repeat(3, 1), torch.eye(4)])  # two classes, then four; parts of 5
-    result = InceptionScore(splits=2).measure(p, torch.empty(0), Values(lambda features: features), seed=0)
+    result = InceptionScore(splits=2).of_features(p, Values(lambda features: features))
     scores = torch.tensor([inception_score(part) for part in (p[:5], p[5:])])
     assert scores[0] < 2 < scores[1]
     assert result.values["inception_score"] == pytest.approx(scores.mean().item(), rel=1e-6)
@@ -71,7 +78,7 @@ def test_the_score_is_the_mean_over_parts_in_order_and_its_spread():
 
 def test_one_part_is_scored_whole_and_has_no_spread():
     p = predictions(11, 3)
-    result = InceptionScore(splits=1).measure(p, torch.empty(0), Values(lambda features: features), seed=0)
+    result = InceptionScore(splits=1).of_features(p, Values(lambda features: features))
     assert result.values["inception_score"] == pytest.approx(inception_score(p), rel=1e-6)
     assert math.isnan(result.facts["std_over_splits"])
 
@@ -79,8 +86,8 @@ def test_one_part_is_scored_whole_and_has_no_spread():
 def test_a_part_needs_two_samples():
     metric, extractor = InceptionScore(splits=10), Values(lambda features: features)
     with pytest.raises(ConfigError, match=r"metric\.splits.*at least 20"):
-        metric.measure(predictions(19, 3), torch.empty(0), extractor, seed=0)
-    metric.measure(predictions(20, 3), torch.empty(0), extractor, seed=0)
+        metric.of_features(predictions(19, 3), extractor)
+    metric.of_features(predictions(20, 3), extractor)
     with pytest.raises(ConfigError, match=r"metric\.splits must be a whole number of at least 1"):
         InceptionScore(splits=0)
 

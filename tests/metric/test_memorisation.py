@@ -6,7 +6,7 @@ import torch
 from feature_toys import ctx, faithful
 
 from heatgen.check import ConfigError
-from heatgen.metric import memorisation
+from heatgen.metric import tiles
 from heatgen.metric.memorisation import Memorisation, nearest
 from heatgen.picture import cloud, grid, side_by_side
 
@@ -34,7 +34,7 @@ def distances(x, y):
 
 @pytest.mark.parametrize("block", [1, 7, 39, 40, 4096])
 def test_the_nearest_of_all_training_images_is_found_in_blocks(tmp_path, monkeypatch, block):
-    monkeypatch.setattr(memorisation, "BLOCK", block)
+    monkeypatch.setattr(tiles, "MOST", block)
     distance, index = nearest(TEST.float() / 255, measured(tmp_path))
     expected = distances(TEST, TRAIN)
     assert distance.dtype == torch.float64

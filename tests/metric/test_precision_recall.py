@@ -10,6 +10,7 @@ from heatgen.check import ConfigError
 from heatgen.metric import neighbours, precision_recall
 from heatgen.metric.neighbours import covered, nearest_distances
 from heatgen.metric.precision_recall import PrecisionRecall
+from heatgen.metric.reduction import Rows
 
 
 def normal(n, d=5, seed=0):
@@ -17,7 +18,7 @@ def normal(n, d=5, seed=0):
 
 
 def measure(x, y, k=3):
-    values = PrecisionRecall(k=k).measure(x, y, Values(), seed=0).values
+    values = PrecisionRecall(k=k).measure(Rows.of(x), Rows.of(y), Values(), seed=0).values
     return values["precision"], values["recall"]
 
 
@@ -91,7 +92,7 @@ def test_at_most_so_many_images_of_either_set_are_taken_by_chance(monkeypatch):
 
     monkeypatch.setattr(precision_recall, "nearest_distances", radii)
     x, y = torch.arange(50)[:, None], 100 + torch.arange(12)[:, None]
-    results = [PrecisionRecall(largest=20).measure(x, y, Values(), seed=seed) for seed in (0, 0, 1)]
+    results = [PrecisionRecall(largest=20).measure(Rows.of(x), Rows.of(y), Values(), seed=seed) for seed in (0, 0, 1)]
     assert all(set(part) == set(range(100, 112)) for part in seen[::2])
     assert all(len(set(part)) == 20 and set(part) < set(range(50)) for part in seen[1::2])
     assert seen[1] == seen[3] != seen[5] and sorted(seen[1]) != list(range(20))

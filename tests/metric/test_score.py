@@ -18,6 +18,7 @@ from heatgen.forward.random_matrix import RandomMatrix
 from heatgen.forward.random_velocity import RandomVelocity
 from heatgen.metric import distances
 from heatgen.metric.context import EvalContext
+from heatgen.metric.reduction import Rows
 from heatgen.metric.reference import Reference
 from heatgen.metric.score import Score
 from heatgen.model.ihd import IHD
@@ -265,7 +266,7 @@ def test_the_states_begin_and_end_as_those_of_subject_sample():
     model = oracle_model(data, sde, num_levels=5)
     the = ctx(model, data, n=50, batch_size=20)
     result = Score(levels=5)(the)
-    samples = the.sample(50, lambda u: u.flatten(1).double())
+    samples = the.sample(50, lambda u: u.flatten(1).double(), Rows()).tensor
     assert result.series["std"][0] == pytest.approx(samples.std(0).item(), rel=1e-6)
 
 

@@ -9,6 +9,7 @@ from heatgen.metric.fid import FID
 from heatgen.metric.inception_score import InceptionScore
 from heatgen.metric.kid import KID
 from heatgen.metric.precision_recall import PrecisionRecall
+from heatgen.metric.reduction import Moments, Rows
 from heatgen.metric.suite import Suite
 
 
@@ -24,8 +25,10 @@ def features(n, seed):
 def test_its_numbers_are_those_of_its_parts(n, splits):
     x, y, extractor = features(n, 0), features(60, 1), Values(softmax)
     parts = [FID(), KID(), PrecisionRecall(), InceptionScore(splits=splits)]
-    expected = [part.measure(x, y, extractor, seed=5) for part in parts]
-    result = Suite().measure(x, y, extractor, seed=5)
+    kinds = (lambda z: Moments.of([z]), Rows.of, Rows.of)
+    expected = [part.measure(kind(x), kind(y), extractor, seed=5) for part, kind in zip(parts[:3], kinds, strict=False)]
+    expected.append(parts[3].of_features(x, extractor))
+    result = Suite().measure(Rows.of(x), Rows.of(y), extractor, seed=5)
     assert list(result.values) == ["fid", "kid", "precision", "recall", "inception_score"]
     assert result.values == {key: value for part in expected for key, value in part.values.items()}
     assert all(result.facts[key] == value for part in expected for key, value in part.facts.items())
@@ -33,16 +36,16 @@ def test_its_numbers_are_those_of_its_parts(n, splits):
 
 
 def test_it_says_that_there_is_no_inception_score_where_the_extractor_knows_no_classes():
-    result = Suite().measure(features(20, 0), features(30, 1), Values(), seed=0)
+    result = Suite().measure(Rows.of(features(20, 0)), Rows.of(features(30, 1)), Values(), seed=0)
     assert list(result.values) == ["fid", "kid", "precision", "recall"]
     assert result.notes[0] == "no Inception score: values knows no classes."
 
 
 def test_the_caveats_of_its_parts_are_told():
-    result = Suite().measure(features(4, 0), features(30, 1), Values(), seed=0)
+    result = Suite().measure(Rows.of(features(4, 0)), Rows.of(features(30, 1)), Values(), seed=0)
     assert not any("biased" in note for note in result.notes)
     x, y = (torch.cat([features(n, n)] * 3, dim=1) for n in (5, 30))
-    notes = Suite().measure(x, y, Values(), seed=0).notes
+    notes = Suite().measure(Rows.of(x), Rows.of(y), Values(), seed=0).notes
     assert notes[1].startswith("only 5 images, fewer than the 12 features") and notes[2].startswith("KID is unbiased")
 
 

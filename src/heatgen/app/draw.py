@@ -98,17 +98,18 @@ def draw_samples(
         film: sees the states on the way.
 
     Returns:
-        The samples and their states at level K, (n, C, H, W) float32 each, in order, on every process.
+        On the first process, the samples and their states at level K, (n, C, H, W) float32 each, in order; else no rows.
 
     Raises:
-        ConfigError: samples hold NaN or inf.
+        ConfigError: on every process, where samples hold NaN or inf.
     """
     if request.interpolate:
         states = interpolated_states(model, data, devices.device, request.seed, n)
     else:
         states = random_states(model, data, devices.device, request.seed, request.same_init, request.share_noise)
-    empty = torch.empty(0, *model.process.shape)
-    initial, samples, parts = [empty], [empty], batches(devices.share(range(n)), request.batch_size)
+    mine = devices.share(range(n))
+    parts = batches(mine, request.batch_size)
+    samples, initial = (torch.empty(len(mine), *model.process.shape) for _ in range(2))  # on the CPU
     with devices.bar(len(parts) * model.process.num_levels, "sampling") as bar, devices.autocast():
 
         def on_step(k: int, u: Tensor) -> None:
@@ -116,15 +117,19 @@ def draw_samples(
                 film.record(k, u)
             bar.update()
 
-        for indices in parts:
+        for indices, place, origin in zip(
+            parts, samples.split(request.batch_size), initial.split(request.batch_size), strict=False
+        ):
             bound, first, rng = states(indices)
             if film is not None:
                 film.begin()
                 film.record(0, first)
-            samples.append(bound.generate(first, rng, on_step).float().cpu())
-            initial.append(first.cpu())
-    found, first_states = devices.gather(torch.cat(samples)), devices.gather(torch.cat(initial))
-    return check.finite("samples", found, model.divergence()), first_states
+            place.copy_(bound.generate(first, rng, on_step))
+            origin.copy_(first)
+    bad = devices.gather(~samples.flatten(1).isfinite().all(1))
+    if bad.any():
+        check.finite("samples", torch.where(bad, torch.nan, 0.0), model.divergence())
+    return devices.to_first(samples), devices.to_first(initial)
 
 
 def draw(model: Method, data: DataModule, devices: Devices, root: Path, request: SampleRequest) -> Path:
@@ -146,7 +151,7 @@ def draw(model: Method, data: DataModule, devices: Devices, root: Path, request:
         settings = request.facts() | {"n": n}
         save_tensors(folder / "samples.pt", {"samples": samples, "initial": initial, "settings": settings})
         write_text(folder / "settings.json", json.dumps(settings, indent=2) + "\n")
-    states = devices.gather(film.states(torch.empty(0, *model.process.shape)))[: film.tiles]  # (n, frames, C, H, W)
+    states = devices.to_first(film.states(torch.empty(0, *model.process.shape)))[: film.tiles]  # (n, frames, C, H, W)
     if devices.first:
         columns = n if request.interpolate else None
         shown = n if is_points(model.process.shape) else PICTURED

@@ -1,11 +1,13 @@
 """Measure a run, or a data set alone; see conf/evaluate.yaml."""
 
+import hashlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from heatgen import __version__
 from heatgen.app.build import build_data, build_process, instantiate, locate, options_of_target
 from heatgen.app.job import choices, devices_of, launched, refuse_unread, task_wrapper
 from heatgen.app.load import compile_run, data_name, moved, open_run, own_precision, read_config
@@ -17,6 +19,18 @@ from heatgen.runtime import directory
 if TYPE_CHECKING:
     from heatgen.metric.context import EvalContext
     from heatgen.runtime.devices import Devices
+
+BESIDE = (
+    "run",
+    "delta",
+    "checkpoint",
+    "trainer",
+    "runs_dir",
+    "experiment_name",
+    "variant",
+    "param_name",
+    "picture",
+)
 
 
 @task_wrapper
@@ -33,16 +47,19 @@ def evaluate(cfg: DictConfig) -> None:
     from heatgen.metric.context import marked
     from heatgen.oracle.law import facts_of
     from heatgen.report.table import report, report_sweep
+    from heatgen.runtime.partial import Partial
 
     quiet_lightning()
     metric = instantiate(cfg.metric)
     devices = where.open(own_precision(request.load)) if request.load else where.open()
-    label, results = request.load and request.load.label, []
+    label, results, begun = request.load and request.load.label, [], []
     for value, load in request.loads:
         if load is None:
             ctx, experiment = context_of_data(cfg, request, devices), cfg.experiment_name
         else:
             ctx, experiment = context_of_run(load, request, devices)
+        begun.append(Partial(request.folder / "evaluation" / "partial", words_of(cfg, ctx, load)))
+        ctx.partial = begun[-1]
         result = marked(metric(ctx), request.mode)
         result.facts |= ({"sampler": label} if label else {}) | (moved(load) if load else {})
         result.facts |= facts_of(ctx.data)
@@ -58,6 +75,24 @@ def evaluate(cfg: DictConfig) -> None:
     if devices.first and request.swept is not None and len(results) > 1:
         values = [value for value, _ in request.loads if value is not None]
         report_sweep(request.swept, values, results, request.mode, request.folder)
+    for partial in begun if devices.first else ():
+        partial.remove()
+
+
+def words_of(cfg: DictConfig, ctx: "EvalContext", load: LoadRequest | None) -> str:
+    """All that the numbers of an evaluation depend on: who agrees in it may go on where another was killed."""
+    import torch
+
+    own = {key: value for key, value in plain(cfg).items() if key not in BESIDE}
+    state = {} if ctx.model is None else ctx.model.state_dict()
+    weights = hashlib.blake2b(digest_size=16)
+    for name, tensor in state.items():
+        weights.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        weights.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    where = (ctx.devices.precision, ctx.devices.device.type, ctx.devices.world)
+    versions = (__version__, torch.__version__)
+    run = load and OmegaConf.to_yaml(read_config(load.run_dir, load.trust))
+    return repr((own, load, run, weights.hexdigest(), ctx.data.fingerprints(), where, versions))
 
 
 def tell_loggers(load: LoadRequest, name: str, values: Mapping[str, float]) -> None:

@@ -178,6 +178,10 @@ class DataModule(L.LightningDataModule):
         """What a run keeps of its data in data.json, as plain data: the images of each split that was read, their limit."""
         return {"images": {split: len(images) for split, images in self._splits.items()}, "limit": self.limit}
 
+    def fingerprints(self) -> dict[str, str]:
+        """A hash of the images of each split that was read."""
+        return {split: images.fingerprint() for split, images in sorted(self._splits.items())}
+
     def get(self, split: str, indices: Sequence[int]) -> Tensor:
         """u_0 of some images of a split, as in a batch but never augmented.
 

@@ -1,8 +1,11 @@
 """What every metric is called with: what there is to measure, and how to work through samples on every device."""
 
+import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -11,11 +14,17 @@ from heatgen import check
 from heatgen.check import ConfigError
 from heatgen.data.module import DataModule
 from heatgen.forward.process import ForwardProcess
+from heatgen.metric.reduction import BAD_ROW, BAD_SAMPLE, Reduction, Rows
 from heatgen.metric.result import Result
 from heatgen.model.module import Method
 from heatgen.model.prior import start
 from heatgen.noise import SampleNoise, batches
 from heatgen.runtime.devices import Devices
+from heatgen.runtime.partial import Partial, Piece
+
+log = logging.getLogger("heatgen")
+Kept = TypeVar("Kept", bound=Reduction)
+FIX = "use another checkpoint, or train again with a lower optimizer.lr"  # numbers that are not finite
 
 
 @dataclass
@@ -31,6 +40,7 @@ class EvalContext:
         batch_size: samples at a time.
         seed: of all noise.
         process: the model's forward process, or the one that is looked at; None where data are measured alone.
+        partial: where work that takes long is saved, to go on from there; None: nowhere.
     """
 
     model: Method | None
@@ -41,6 +51,7 @@ class EvalContext:
     batch_size: int
     seed: int
     process: ForwardProcess | None = None
+    partial: Partial | None = None
 
     def trained(self, mode: str) -> Method:
         """The model. ConfigError where there is none."""
@@ -71,31 +82,51 @@ class EvalContext:
         self,
         n: int,
         finish: Callable[[Tensor], Tensor],
+        into: Kept,
+        key: str = "",
         what: str = "sampling",
         fix: str = "the samples are finite, so use another metric.extractor",
-    ) -> Tensor:
-        """finish(u_0) of n samples of the model, in order, on every process; each sample's noise depends on its index.
+    ) -> Kept:
+        """finish(u_0) of n samples of the model, reduced batch by batch; each sample's noise depends on its index alone.
 
-        Only the sampling is in the precision that was asked for, not `finish`. ConfigError, on every process, where a sample
-        or what becomes of it is not finite; fix: what to do where only the latter is not.
+        Only the sampling is in the precision that was asked for, not `finish`.
+
+        Args:
+            n: how many samples, of all processes together.
+            finish: of u_0 (B, C, H, W) on the device, a row for each, on the CPU.
+            into: what takes the rows of this process's samples; `together` joins those of all.
+            key: what the rows depend on besides the settings of the evaluation, such as a file.
+            what: is done, for the bar.
+            fix: what to do where rows are not finite and samples are.
+
+        Raises:
+            ConfigError: on every process, where a sample or what becomes of it is not finite.
         """
-        model, sound = self.trained("sampling"), []
+        model = self.trained("sampling")
 
-        def draw(indices: Sequence[int], advance: Callable[[], object]) -> Tensor:
+        def draw(indices: Sequence[int], advance: Callable[[], object]) -> tuple[Tensor, Tensor]:
             def on_step(k: int, u: Tensor) -> None:
                 advance()
 
             begin = start(model, self.data, indices, self.seed, self.devices.device)
             with self.devices.autocast():
                 u0 = begin.model.generate(begin.state, begin.rng, on_step)
-            sound.append(u0.flatten(1).isfinite().all(1, keepdim=True).cpu())
-            return finish(u0.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0))  # those that are not are refused below
+            # those that are not finite are refused below
+            return finish(u0.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)), u0.flatten(1).isfinite().all(1)
 
-        rows = self.advancing(range(n), draw, what, model.process.num_levels)
-        passed = self.devices.gather(torch.cat(sound) if sound else torch.empty(0, 1, dtype=torch.bool))
-        if not passed.all():
-            check.finite("samples", torch.where(passed, 0.0, torch.nan), model.divergence())
-        return check.finite(f"rows of {what}", rows, fix)
+        self.reduce(range(n), draw, into, what, model.process.num_levels, key=key)
+        if (bad := self.marked(into, BAD_SAMPLE)).any():
+            check.finite("samples", torch.where(bad, torch.nan, 0.0), model.divergence())
+        self.refuse_rows(into, what, fix)
+        return into
+
+    def marked(self, kept: Reduction, bit: int) -> Tensor:
+        """Which rows of all processes have a mark, in order, on each of them, (N,)."""
+        return (self.devices.gather(torch.cat([torch.empty(0, dtype=torch.uint8), *kept.marks])) & bit) > 0
+
+    def refuse_rows(self, kept: Reduction, what: str, fix: str, numbers: Sequence[int] | None = None) -> None:
+        """ConfigError, on every process, where rows are not finite; the arguments are those of `check.finite`."""
+        check.finite(f"rows of {what}", torch.where(self.marked(kept, BAD_ROW), torch.nan, 0.0), fix, numbers)
 
     def each(
         self,
@@ -103,7 +134,8 @@ class EvalContext:
         work: Callable[[Sequence[int]], Tensor],
         what: str,
         known: Sequence[int] | None = None,
-        fix: str = "use another checkpoint, or train again with a lower optimizer.lr",
+        fix: str = FIX,
+        size: int | None = None,
     ) -> Tensor:
         """work(batch) -> one row a sample, over all samples and devices; the rows in order, on every process.
 
@@ -113,28 +145,95 @@ class EvalContext:
             what: is measured, for the bar.
             known: the columns that must be finite, as others may be undefined; None: all.
             fix: what to do where a row is not finite.
+            size: of a batch; None: batch_size.
 
         Raises:
             ConfigError: on every process, where such a number of a row is NaN or inf.
         """
-
-        def once(batch: Sequence[int], advance: Callable[[], object]) -> Tensor:
-            rows = work(batch)
-            advance()
-            return rows
-
-        rows = self.advancing(indices, once, what, 1)
+        rows = self.advancing(indices, once(work), what, 1, size)
         check.finite(f"rows of {what}", rows if known is None or not len(rows) else rows[:, known], fix, numbers=indices)
         return rows
 
     def advancing(
-        self, indices: Sequence[int], work: Callable[[Sequence[int], Callable[[], object]], Tensor], what: str, pieces: int
+        self,
+        indices: Sequence[int],
+        work: Callable[[Sequence[int], Callable[[], object]], Tensor],
+        what: str,
+        pieces: int,
+        size: int | None = None,
     ) -> Tensor:
-        """The same for work(batch, advance) that calls `advance` after each of its `pieces`, which moves the bar."""
-        parts = batches(self.devices.share(indices), self.batch_size)
-        with self.devices.bar(len(parts) * pieces, what) as bar:
-            rows = [work(part, bar.update).cpu() for part in parts]
-        return self.devices.gather(torch.cat(rows) if rows else torch.empty(0))
+        """The same for work(batch, advance) that calls `advance` after each of its `pieces`, which moves the bar.
+
+        size: of a batch; None: batch_size.
+        """
+        kept = Rows()
+        self.reduce(indices, lambda batch, advance: (work(batch, advance).cpu(), None), kept, what, pieces, size)
+        return self.devices.gather(kept.tensor)
+
+    def reduce(
+        self,
+        indices: Sequence[int],
+        work: Callable[[Sequence[int], Callable[[], object]], tuple[Tensor, Tensor | None]],
+        into: Reduction,
+        what: str,
+        pieces: int = 1,
+        size: int | None = None,
+        key: str = "",
+    ) -> None:
+        """Give the rows of this process's share of the samples to a reduction, batch by batch, with no word to the others.
+
+        Where `partial` is given, the reduction is saved now and then, and goes on from what was saved.
+
+        Args:
+            indices: the samples of all processes.
+            work: of a batch, and of what moves the bar: its rows, and which of its samples are finite, None for all.
+            into: what takes the rows.
+            what: is done, for the bar.
+            pieces: how often work moves the bar.
+            size: of a batch; None: batch_size.
+            key: as in `sample`.
+        """
+        mine, size = self.devices.share(indices), size or self.batch_size
+        words = f"{what} {key} {size} {list(indices)}"
+        rank, world = self.devices.rank, self.devices.world
+        piece = None if self.partial is None else self.partial.piece(into, words, rank, world)
+        if into.count and self.devices.first:
+            log.info("%s: goes on behind %d of %d.", what, into.count * world, len(indices))
+        parts = batches(mine[into.count :], size)
+        with self.devices.bar(len(parts) * pieces, what) as bar, saved(piece):
+            for part in parts:
+                rows, sound = work(part, bar.update)
+                into.add(rows, part, sound)
+                if piece:
+                    piece.save_now_and_then()
+
+
+@contextmanager
+def saved(piece: Piece | None) -> Iterator[None]:
+    """Work that is saved where a signal or a fault ends it, and at its end where it took long."""
+    try:
+        yield
+    except ConfigError:  # it would be refused again
+        raise
+    except BaseException:
+        if piece:
+            piece.save()
+        raise
+    if piece:
+        piece.save_now_and_then()
+
+
+def once(
+    work: Callable[[Sequence[int]], Tensor],
+) -> Callable[[Sequence[int], Callable[[], object]], Tensor]:
+    """Work that moves the bar when it is done."""
+
+    def whole(batch: Sequence[int], advance: Callable[[], object]) -> Tensor:
+        rows = work(batch)
+        advance()
+        return rows
+
+    return whole
 
 
 def marked(result: Result, mode: str) -> Result:

@@ -8,7 +8,7 @@ eqs. 5 to 10 and appendix A.3. Unlike the original code, the step 1 -> 0 is coun
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -16,8 +16,9 @@ from torch import Tensor
 from heatgen import check
 from heatgen.check import ConfigError
 from heatgen.metric.bound import balanced_levels, clustered_sum, gaussian_kl, gaussian_nll, level_errors, prior_kl
-from heatgen.metric.context import EvalContext
+from heatgen.metric.context import FIX, EvalContext
 from heatgen.metric.result import Result, Series, Value, few_samples
+from heatgen.metric.tiles import rows_at_once, samples_at_once, tiles
 from heatgen.metric.trivial import compare_with_trivial
 from heatgen.model.module import Method
 from heatgen.noise import SampleNoise, batches
@@ -25,6 +26,12 @@ from heatgen.sampler.interface import ReverseModel
 
 TERMS = {"l_last": "L_K", "l_middle": "L_1..K-1", "l_first": "L_0", "nll_bound": "NLL bound"}  # name -> label
 CERTAIN = 1e-6  # of the noise of a level: a reverse step with less knows a coefficient, but for rounding
+
+
+def coefficients(model: Method, u: Tensor) -> Tensor:
+    """Those of the mean of u_K given u_0 = u, (B, D) float64."""
+    process = model.process
+    return process.basis(process.mean(u.double(), process.times[-1:].expand(len(u)))).flatten(1)
 
 
 class ELBO:
@@ -62,7 +69,7 @@ class ELBO:
         terms = dict(zip(chosen, design, strict=True))
         middle = ctx.each(chosen, lambda batch: self._middle(ctx, batch, torch.stack([terms[i] for i in batch])), "L_k")
         first = ctx.each(chosen, lambda batch: self._first(ctx, batch), "L_0")
-        last = ctx.each(chosen, lambda batch: self._last(ctx, batch), "L_K")
+        last = self._last(ctx, chosen)
         result = self._result(ctx, first, middle, design, last)
         compare_with_trivial(result, "nll_bound", ctx.data, self.split, chosen)
         return result
@@ -135,28 +142,45 @@ class ELBO:
         gap, delta = self._gap(ctx, model, u0, eps, torch.ones(len(u0), dtype=torch.long, device=u0.device))
         return gaussian_nll(gap, delta)
 
-    def _last(self, ctx: EvalContext, indices: Sequence[int]) -> Tensor:
-        """L_K, (B,): in blocks of training images, joined by their log-sum-exp."""
-        model, u0 = ctx.trained("elbo"), self._images(ctx, indices)
-        draws = model.process.draw(self._map_rng(ctx, indices))
-        if draws is None:
-            return self._prior(ctx, model, u0)
-        # the training images go through each image's own draw
-        return torch.cat([self._prior(ctx, model.bind(d[None]), u[None]) for d, u in zip(draws, u0, strict=True)])
+    def _last(self, ctx: EvalContext, chosen: Sequence[int]) -> Tensor:
+        """L_K of each image, (n,): over tiles of training images, joined by their log-sum-exp; see `tiles`."""
+        model, shape = ctx.trained("elbo"), ctx.data.spec.shape
+        parts = tiles(len(ctx.data.images("train")), shape)
+
+        def work(indices: Sequence[int], advance: Callable[[], object]) -> Tensor:
+            draws, states = self._states(ctx, indices)
+            last = []
+            for tile in parts:
+                u = ctx.data.get("train", tile).to(ctx.devices.device)
+                if draws is None:
+                    gap = self._prior(model, states, u)
+                else:  # the training images go through each image's own draw
+                    gap = torch.cat(
+                        [self._prior(model.bind(d[None]), x[None], u) for d, x in zip(draws, states, strict=True)]
+                    )
+                last.append(math.log(len(tile)) - gap)
+                advance()
+            return math.log(sum(map(len, parts))) - torch.logsumexp(torch.stack(last), dim=0)
+
+        draw = model.process.draw(self._map_rng(ctx, chosen[:1]))
+        size = samples_at_once(shape, 0 if draw is None else draw.numel())
+        return check.finite("rows of L_K", ctx.advancing(chosen, work, "L_K", len(parts), size), FIX, numbers=chosen)
+
+    def _states(self, ctx: EvalContext, indices: Sequence[int]) -> tuple[Tensor | None, Tensor]:
+        """The draws of the map for these images, None where it is not random, and their coefficients at level K, (B, D)."""
+        draws, states = [], []
+        for batch in batches(indices, ctx.batch_size):
+            drawn, model = ctx.trained("elbo").process.draw(self._map_rng(ctx, batch)), self._model(ctx, batch)
+            draws += [] if drawn is None else [drawn]
+            states.append(coefficients(model, self._images(ctx, batch)))
+        return torch.cat(draws) if draws else None, torch.cat(states)
 
     @staticmethod
-    def _prior(ctx: EvalContext, model: Method, u0: Tensor) -> Tensor:
-        process, last = model.process, model.process.times[-1:]
-        std, variance = model.initial_std().flatten(1), process.std(last).flatten(1) ** 2
-
-        def coefficients(u: Tensor) -> Tensor:
-            return process.basis(process.mean(u.double(), last.expand(len(u)))).flatten(1)
-
-        states, total, parts = coefficients(u0), len(ctx.data.images("train")), []
-        for block in batches(range(total), 2048):
-            centres = coefficients(ctx.data.get("train", block).to(u0.device))
-            parts.append(math.log(len(block)) - prior_kl(states, centres, variance, std))
-        return math.log(total) - torch.logsumexp(torch.stack(parts), dim=0)
+    def _prior(model: Method, states: Tensor, u: Tensor) -> Tensor:
+        """prior_kl of states (B, D) with training images u (N, C, H, W) alone, (B,)."""
+        std, variance = model.initial_std().flatten(1), model.process.std(model.process.times[-1:]).flatten(1) ** 2
+        centres, size = coefficients(model, u), rows_at_once(u.shape[1:])
+        return torch.cat([prior_kl(rows, centres, variance, std) for rows in states.split(size)])
 
     def _result(self, ctx: EvalContext, first: Tensor, middle: Tensor, design: Tensor, last: Tensor) -> Result:
         num_terms = ctx.trained("elbo").process.num_levels - 1

@@ -1,19 +1,23 @@
-"""What FID and its relatives share: the features of samples and of a reference, and their cache."""
+"""What FID and its relatives share: the features of samples and of a reference, reduced to what each of them needs."""
 
-from typing import TypedDict
+from pathlib import Path
+from typing import ClassVar, Generic, TypedDict, TypeVar
 
-import torch
 from torch import Tensor
 
 from heatgen import check
 from heatgen.check import ConfigError
 from heatgen.metric.context import EvalContext
 from heatgen.metric.extractor import Extractor, make_extractor
-from heatgen.metric.feature_cache import features_of_split, no_cure
+from heatgen.metric.feature_cache import no_cure, of_split
+from heatgen.metric.reduction import Moments, Reduction
 from heatgen.metric.result import Result
+from heatgen.metric.statistics import moments_of_file
+from heatgen.metric.torchscript import content_hash
 from heatgen.picture import to_bytes
 
 SOURCES = ("model", "train", "val", "test")
+Kept = TypeVar("Kept", bound=Reduction)
 
 
 class FeatureSettings(TypedDict, total=False):
@@ -27,12 +31,14 @@ class FeatureSettings(TypedDict, total=False):
     truncate: bool
 
 
-class FeatureMetric:
-    """A metric of the features of samples, mostly beside those of a reference; a subclass writes `measure`.
+class FeatureMetric(Generic[Kept]):
+    """A metric of the features of samples, mostly beside those of a reference; a subclass writes `reduction` and `measure`.
+
+    Features are reduced batch by batch, each process those of its own samples; the first process joins the reductions.
 
     Args:
         source: what is measured: model, samples of the run | train | val | test, images of the data set.
-        reference: the split to compare with: train | val | test.
+        reference: the split to compare with: train | val | test; of mode=fid also an .npz file of moments, as clean-fid has.
         reference_n: how many of its images; None: all.
         extractor: inception | classifier | a TorchScript file.
         weights: Inception as TorchScript; None: see `extractor.find_inception`.
@@ -40,10 +46,11 @@ class FeatureMetric:
 
     Raises:
         ConfigError: for a value out of range, fewer than two images, data that are not images, samples or features that are
-            not finite, and nothing to measure.
+            not finite, a file of other moments, and nothing to measure.
     """
 
     needs_reference = True
+    takes_file: ClassVar[bool] = False  # whether the moments of the reference are enough
 
     def __init__(
         self,
@@ -55,12 +62,23 @@ class FeatureMetric:
         truncate: bool = False,
     ):
         self.source = check.choice("metric.source", source, SOURCES)
-        self.reference = check.choice("metric.reference", reference, SOURCES[1:])
+        self.file = Path(reference) if isinstance(reference, str) and reference.endswith(".npz") else None
+        self.reference = reference if self.file else check.choice("metric.reference", reference, SOURCES[1:])
+        if self.file and not self.takes_file:
+            raise ConfigError(
+                f"metric.reference={reference} has moments alone, enough for mode=fid only; use train, val or test."
+            )
+        if self.file and reference_n is not None:
+            raise ConfigError("metric.reference is a file, whose images are not chosen; remove metric.reference_n.")
         self.reference_n = None if reference_n is None else check.integer("metric.reference_n", reference_n, minimum=2)
         self.extractor, self.weights, self.truncate = str(extractor), weights, check.boolean("metric.truncate", truncate)
 
-    def measure(self, features: Tensor, reference: Tensor, extractor: Extractor, seed: int) -> Result:
-        """The numbers of features (N, F) beside a reference (M, F)."""
+    def reduction(self, n: int, extractor: Extractor) -> Kept:
+        """What takes the features of n images."""
+        raise NotImplementedError
+
+    def measure(self, features: Kept, reference: Kept, extractor: Extractor, seed: int) -> Result:
+        """The numbers of features beside those of a reference."""
         raise NotImplementedError
 
     def __call__(self, ctx: EvalContext) -> Result:
@@ -75,13 +93,16 @@ class FeatureMetric:
             raise ConfigError("metric.source=model needs a run; give run=DIR, or metric.source=test to measure the data.")
         extractor = self.make_extractor(ctx)
         self.require(n, extractor)
-        features, reference, notes = self.of_data(ctx, extractor)
+        reference, notes = self.of_reference(ctx, extractor)
         if self.source == "model":
             features = self.of_samples(ctx, extractor, n)
-        if len(features) < 2 or len(reference) == 1:
-            raise ConfigError(f"A split of {ctx.data_name} has one image only; choose another metric.source or reference.")
+        else:
+            features, said = of_split(ctx, extractor, self.source, n, lambda n: self.reduction(n, extractor))
+            notes = list(dict.fromkeys([*notes, *said]))
         if not ctx.devices.first:
             return Result()
+        if len(features) < 2 or len(reference) == 1:
+            raise ConfigError(f"A split of {ctx.data_name} has one image only; choose another metric.source or reference.")
         result = self.measure(features, reference, extractor, ctx.seed)
         result.facts = self.facts(ctx, features, reference, extractor) | result.facts
         result.notes += [*notes, *of_no_use(features, reference)]
@@ -92,14 +113,22 @@ class FeatureMetric:
     def require(self, n: int, extractor: Extractor) -> None:
         """ConfigError where n images, or this extractor, are not enough for the metric; before anything is drawn."""
 
-    def of_samples(self, ctx: EvalContext, extractor: Extractor, n: int) -> Tensor:
-        """Features (n, F) of samples of the model. ConfigError where samples or features are not finite."""
-        return ctx.sample(n, lambda u0: extractor(to_bytes(u0, self.truncate)), fix=no_cure(extractor))
+    def of_samples(self, ctx: EvalContext, extractor: Extractor, n: int) -> Kept:
+        """Features of n samples of the model. ConfigError where samples or features are not finite."""
 
-    def facts(self, ctx: EvalContext, features: Tensor, reference: Tensor, extractor: Extractor) -> dict[str, object]:
+        def finish(u0: Tensor) -> Tensor:
+            return extractor(to_bytes(u0, self.truncate))
+
+        key = f"{extractor.name} {self.truncate}"
+        kept = ctx.sample(n, finish, self.reduction(n, extractor), key, fix=no_cure(extractor))
+        return kept.together(ctx.devices)
+
+    def facts(self, ctx: EvalContext, features: Kept, reference: Kept, extractor: Extractor) -> dict[str, object]:
         """What a reader must know of the numbers."""
         facts: dict[str, object] = {"n": len(features), "source": self.source}
-        if self.needs_reference:
+        if self.file:
+            facts["reference"] = f"{self.file.name}, BLAKE2b {content_hash(self.file)}"
+        elif self.needs_reference:
             facts["reference"] = f"{ctx.data_name} {self.reference}, {len(reference)} images"
         if self.source == "model":
             facts["delta"] = ctx.trained(check.option_name(self)).noise_label()
@@ -111,29 +140,29 @@ class FeatureMetric:
         place = (data.data_dir, ctx.data_name, data.spec.shape)
         return make_extractor(self.extractor, self.weights, *place, ctx.devices.device)
 
-    def of_data(self, ctx: EvalContext, extractor: Extractor) -> tuple[Tensor, Tensor, list[str]]:
-        """Features of the images that are measured, of the reference, none where they are not of data; and notes."""
-        features, reference, notes = torch.empty(0), torch.empty(0), list[str]()
-        if self.needs_reference:
-            reference, said = features_of_split(ctx, extractor, self.reference, self.reference_n)
-            notes += said
-        if self.source != "model":
-            features, said = features_of_split(ctx, extractor, self.source, ctx.n)
-            notes += said
-        return features, reference, list(dict.fromkeys(notes))
+    def of_reference(self, ctx: EvalContext, extractor: Extractor) -> tuple[Kept, list[str]]:
+        """Features of the reference, none where none are needed; and notes."""
+        if not self.needs_reference:
+            return self.reduction(0, extractor), []
+        if self.file is None:
+            return of_split(ctx, extractor, self.reference, self.reference_n, lambda n: self.reduction(n, extractor))
+        kept = self.reduction(0, extractor)
+        assert isinstance(kept, Moments)
+        kept.take(*moments_of_file(self.file, extractor(ctx.data.images("train").pixels([0])).shape[1], extractor.name))
+        return kept, []
 
 
-def of_no_use(features: Tensor, reference: Tensor) -> list[str]:
-    """The caveats of features (N, F) and (M, F) that tell little: one number an image, or the same of all images."""
-    notes = ["one feature an image: images that agree in it are the same here."] * (features.shape[1] == 1)
+def of_no_use(features: Reduction, reference: Reduction) -> list[str]:
+    """The caveats of features that tell little: one number an image, or the same of all images."""
+    notes = ["one feature an image: images that agree in it are the same here."] * (features.width == 1)
     for what, x in (("samples", features), ("reference images", reference)):
-        if len(x) and bool((x == x[0]).all()):
+        if x.constant:
             notes.append(f"all {len(x)} {what} have the same features: they are one image, as far as these features see.")
     return notes
 
 
-def too_few(features: Tensor, reference: Tensor) -> list[str]:
-    """The caveat of a number that is biased where there are fewer images than features."""
-    few, size = min(len(features), len(reference)), features.shape[1]
+def too_few(features: Reduction, reference: Reduction) -> list[str]:
+    """The caveat of a number that is biased where there are fewer images than features; a reference of 0 is not counted."""
+    few, size = min(len(x) for x in (features, reference) if len(x)), features.width
     caveat = f"only {few} images, fewer than the {size} features: biased, comparable only at equal n."
     return [caveat] if few < size else []

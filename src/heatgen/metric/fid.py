@@ -5,13 +5,8 @@ from torch import Tensor
 
 from heatgen.metric.extractor import Extractor
 from heatgen.metric.features import FeatureMetric, too_few
+from heatgen.metric.reduction import Moments
 from heatgen.metric.result import Result, Value
-
-
-def moments(features: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean (D,) and unbiased covariance (D, D) of features (N, D), in float64."""
-    x = features.double()
-    return x.mean(0), x.mT.cov().reshape(x.shape[1], x.shape[1])  # of one feature, a scalar
 
 
 def frechet_distance(mean1: Tensor, cov1: Tensor, mean2: Tensor, cov2: Tensor) -> float:
@@ -42,13 +37,19 @@ def symmetric_root(cov: Tensor) -> Tensor:
     return output
 
 
-class FID(FeatureMetric):
+class FID(FeatureMetric[Moments]):
     """The Frechet distance between Gaussian fits to features; lower is better.
 
-    It has no standard error: it is biased upwards, at few images by more than it would vary, so compare at equal n.
+    It has no standard error: it is biased upwards, at few images by more than it would vary, so compare at equal n. Neither
+    samples nor features are held, only their moments.
     """
 
-    def measure(self, features: Tensor, reference: Tensor, extractor: Extractor, seed: int) -> Result:
-        distance = frechet_distance(*moments(features), *moments(reference))
+    takes_file = True
+
+    def reduction(self, n: int, extractor: Extractor) -> Moments:
+        return Moments()
+
+    def measure(self, features: Moments, reference: Moments, extractor: Extractor, seed: int) -> Result:
+        distance = frechet_distance(*features.gaussian, *reference.gaussian)
         facts: dict[str, object] = {"error of fid": "none: its bias, by the number of images, is larger; compare at equal n"}
         return Result([Value("fid", distance, label="FID")], facts=facts, notes=too_few(features, reference))

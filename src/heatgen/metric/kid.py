@@ -8,6 +8,7 @@ from torch import Tensor
 from heatgen import check
 from heatgen.metric.extractor import Extractor
 from heatgen.metric.features import FeatureMetric, FeatureSettings, too_few
+from heatgen.metric.reduction import Rows
 from heatgen.metric.result import Result, Value
 from heatgen.noise import SampleNoise
 
@@ -50,10 +51,11 @@ def block_error(x: Tensor, y: Tensor, largest: int) -> tuple[float | None, int, 
     return values.std().item() / count**0.5, count, size
 
 
-class KID(FeatureMetric):
+class KID(FeatureMetric[Rows]):
     """polynomial_mmd of Inception features, averaged over random subsets; unbiased, lower is better.
 
     Subsets share images, so their deviation, as papers give it, is no standard error: disjoint blocks of images give that.
+    The features of all images are held in memory, as subsets are of any of them: 8 kB an image with Inception.
 
     Args:
         subsets: random subsets that are averaged.
@@ -66,7 +68,15 @@ class KID(FeatureMetric):
         self.subsets = check.integer("metric.subsets", subsets, minimum=1)
         self.subset_size = check.integer("metric.subset_size", subset_size, minimum=2)
 
-    def measure(self, features: Tensor, reference: Tensor, extractor: Extractor, seed: int) -> Result:
+    def reduction(self, n: int, extractor: Extractor) -> Rows:
+        return Rows()
+
+    def measure(self, features: Rows, reference: Rows, extractor: Extractor, seed: int) -> Result:
+        notes = ["KID is unbiased: few samples widen it only."] * bool(too_few(features, reference))
+        return self.compare(features.tensor, reference.tensor, notes, seed)
+
+    def compare(self, features: Tensor, reference: Tensor, notes: list[str], seed: int) -> Result:
+        """The numbers of features (N, F) and (M, F), with these notes and those of their own."""
         size = min(self.subset_size, len(features), len(reference))
         whole = size == len(features) == len(reference)  # every subset is all images
         count = 1 if whole else self.subsets
@@ -86,7 +96,6 @@ class KID(FeatureMetric):
         facts: dict[str, object] = {"subsets": count, "subset_size": size}
         facts |= {} if count == 1 else {"std_over_subsets": values.std().item()}
         over = f"images, in {blocks} disjoint blocks of {block}"
-        notes = ["KID is unbiased: few samples widen it only."] * bool(too_few(features, reference))
         if size < self.subset_size:
             what = "there is one subset, of all" if whole else "subsets are of that many"
             notes.append(

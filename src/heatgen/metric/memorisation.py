@@ -11,11 +11,13 @@ from heatgen import check
 from heatgen.check import ConfigError
 from heatgen.metric.context import EvalContext
 from heatgen.metric.neighbours import pairs, smallest
+from heatgen.metric.reduction import Rows
 from heatgen.metric.result import Result, Value
+from heatgen.metric.tiles import rows_at_once, samples_at_once, tiles
 from heatgen.noise import batches
 from heatgen.picture import cloud, grid, is_points, side_by_side
 
-BLOCK = 4096  # training images at a time
+SHOWN = 12  # samples in the picture; of points, all
 FEW = 100  # held-out images, below which 1 % of them is less than one
 
 
@@ -29,7 +31,7 @@ def nearest(images: Tensor, ctx: EvalContext) -> tuple[Tensor, Tensor]:
         raise ConfigError("Images to compare hold NaN or inf; use another checkpoint, or data without them.")
     best = torch.full((len(flat),), torch.inf, dtype=torch.float64, device=flat.device)
     index = torch.zeros(len(flat), dtype=torch.long, device=flat.device)
-    for block in batches(range(len(ctx.data.images("train"))), BLOCK):
+    for block in tiles(len(ctx.data.images("train")), images.shape[1:]):
         train = ctx.data.get("train", block).to(flat).flatten(1)
         distance, place = (found[:, 0] for found in smallest(flat, train, 1))
         closer = distance < best
@@ -46,6 +48,8 @@ class Memorisation:
     (about 1: new images; near 0: copies), the share of samples whose nearest training image is the one they started from,
     and the share nearer to the training set than 99 % of the held-out images are. Samples of bytes are clipped to [0, 1].
 
+    The samples are held in memory, each process its own, as the training images are read once for many of them (`tiles`).
+
     Args:
         split: of the held-out images, val or test.
     """
@@ -58,23 +62,35 @@ class Memorisation:
             raise ConfigError("mode=memorisation needs a run; give run=DIR.")
         n = check.integer("n", ctx.n, minimum=2)
         continuous = ctx.data.spec.bits is None
-        samples = ctx.sample(n, lambda u0: u0.float().cpu() if continuous else u0.float().clamp(0, 1).cpu())
-        start = torch.as_tensor(ctx.data.prior_order(range(n), ctx.seed))
-        device = ctx.devices.device
+
+        def finish(u0: Tensor) -> Tensor:
+            return (u0.float() if continuous else u0.float().clamp(0, 1)).cpu()
+
+        kept, devices = ctx.sample(n, finish, Rows()), ctx.devices
+        samples, start = kept.tensor, torch.as_tensor(ctx.data.prior_order(range(n), ctx.seed))
 
         def compare(indices: Sequence[int]) -> Tensor:
-            u = samples[list(indices)].to(device)
+            u = samples[[i // devices.world for i in indices]].to(devices.device)  # of this process's own
             distance, index = nearest(u, ctx)
-            mine = ctx.data.get("train", start[list(indices)].tolist()).to(u)
-            own = pairs(u.double().flatten(1)[:, None], mine.double().flatten(1)[:, None]).flatten()
-            return torch.stack([own / u[0].numel() ** 0.5, distance, index.double()], dim=1)
+            own = []
+            for part in batches(range(len(u)), rows_at_once(shape)):
+                mine = ctx.data.get("train", start[[indices[i] for i in part]].tolist()).to(u)
+                pair = (x.double().flatten(1)[:, None] for x in (u[part[0] : part[-1] + 1], mine))
+                own.append(pairs(*pair).flatten() / u[0].numel() ** 0.5)
+            return torch.stack([torch.cat(own), distance, index.double()], dim=1)
 
-        own, close, index = ctx.each(range(n), compare, "nearest images").unbind(1)
+        shape = ctx.data.spec.shape
+        size = samples_at_once(shape)
+        own, close, index = ctx.each(range(n), compare, "nearest images", size=size).unbind(1)
         held = range(min(n, len(ctx.data.images(self.split))))
         others = ctx.each(
-            held, lambda indices: nearest(ctx.data.get(self.split, indices).to(device), ctx)[0], "held-out images"
+            held,
+            lambda indices: nearest(ctx.data.get(self.split, indices).to(devices.device), ctx)[0],
+            "held-out images",
+            size=size,
         )
-        if not ctx.devices.first:
+        samples = devices.to_first(samples if is_points(shape) else samples[:SHOWN])
+        if not devices.first:
             return Result()
         bound = others.quantile(0.01)
         copies, same = (close < bound).double(), (own <= close).double()  # one of several copies is its own
@@ -118,7 +134,7 @@ class Memorisation:
         return notes
 
     @staticmethod
-    def picture(ctx: EvalContext, samples: Tensor, start: Tensor, index: Tensor, columns: int = 12) -> Image.Image:
+    def picture(ctx: EvalContext, samples: Tensor, start: Tensor, index: Tensor, columns: int = SHOWN) -> Image.Image:
         """Three rows: samples, the training images they started from, the training images nearest to them.
 
         Of points, three clouds of all of them.

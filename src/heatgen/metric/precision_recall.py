@@ -10,6 +10,7 @@ from heatgen.data.images import shuffled
 from heatgen.metric.extractor import Extractor
 from heatgen.metric.features import FeatureMetric, FeatureSettings
 from heatgen.metric.neighbours import covered, nearest_distances
+from heatgen.metric.reduction import Rows
 from heatgen.metric.result import Result, Value
 
 
@@ -19,13 +20,13 @@ def share(name: str, inside: Tensor, over: str) -> Value:
     return Value(name, p, (p * (1 - p) / (len(inside) - 1)) ** 0.5 if 0 < p < 1 else None, over=over)
 
 
-class PrecisionRecall(FeatureMetric):
+class PrecisionRecall(FeatureMetric[Rows]):
     """Precision: the share of samples within the reference's manifold, the balls to the k-th neighbour. Recall: the reverse.
 
     Between 0 and 1, higher is better; both depend on the number of images, so compare at equal n and reference. Balls are
     closed, and distances of equal features exactly 0: a copy of a reference image is precise, also where the image has k
     copies and a ball of radius 0. The standard errors are binomial, over the images that lie in the balls or not; they take
-    the balls as given.
+    the balls as given. The features of all images are held in memory, 8 kB an image with Inception.
 
     Args:
         k: neighbours that a ball reaches to.
@@ -44,8 +45,13 @@ class PrecisionRecall(FeatureMetric):
         self.k = check.integer("metric.k", k, minimum=1)
         self.largest = check.integer("metric.largest", largest, minimum=2)
 
-    def measure(self, features: Tensor, reference: Tensor, extractor: Extractor, seed: int) -> Result:
-        x, y = (z[shuffled(len(z), seed, "precision and recall")[: self.largest]].double() for z in (features, reference))
+    def reduction(self, n: int, extractor: Extractor) -> Rows:
+        return Rows()
+
+    def measure(self, features: Rows, reference: Rows, extractor: Extractor, seed: int) -> Result:
+        x, y = (
+            z.tensor[shuffled(len(z), seed, "precision and recall")[: self.largest]].double() for z in (features, reference)
+        )
         if min(len(x), len(y)) <= self.k:
             raise ConfigError(
                 f"precision and recall need more than {self.k} images of either kind; raise n or metric.largest."

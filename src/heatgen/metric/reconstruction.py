@@ -13,7 +13,7 @@ from heatgen.metric.pictures import reconstruction as pictures
 from heatgen.metric.posterior import add_gap, exact_posterior, least_mse, posterior_columns
 from heatgen.metric.result import Result, Value, few_samples
 from heatgen.model.module import Method
-from heatgen.noise import SampleNoise
+from heatgen.noise import SampleNoise, batches
 from heatgen.oracle.gaussian import GaussianOracle
 
 INPUTS = ("process", "white")
@@ -197,6 +197,11 @@ class Reconstruction:
 
         errors = range(4)  # the columns that hold one; those of a spectrum may be undefined
         rows = ctx.each(chosen, work, f"reconstructions, {word}", errors, ctx.trained("reconstruction").divergence())
+        shown = ctx.devices.share(chosen[:SHOWN])
+        if len(kept) < len(shown):  # their batch was done by a process that died
+            kept.clear()
+            for batch in batches(shown, ctx.batch_size):
+                work(batch)
         images = ctx.devices.gather(torch.stack(kept) if kept else torch.empty(0))
         if not ctx.devices.first:
             return

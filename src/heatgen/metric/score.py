@@ -212,6 +212,8 @@ class Score:
             return torch.stack([found.get(k, torch.full_like(found[0], math.nan)) for k in levels], dim=1)
 
         rows = ctx.advancing(range(n), draw, "sampling", model.process.num_levels)
+        if not recorded:  # all batches were done by a process that died
+            draw([0], lambda: None)
         check.finite("samples", rows[:, [i for i, k in enumerate(levels) if k in recorded]], model.divergence())
         return {k: rows[:, i] for i, k in enumerate(levels) if k in recorded}, [k for k in levels if k not in recorded]
 
