@@ -166,8 +166,8 @@ class Moments(Reduction):
 
     def settle(self) -> None:
         """Add the rows that wait for a block to be full."""
-        for rows in self.waiting:
-            self._merge_rows(rows)
+        if self.waiting:
+            self._merge_rows(torch.cat(self.waiting))
         self.waiting = []
 
     def take(self, mean: Tensor, covariance: Tensor, total: int = 2) -> None:

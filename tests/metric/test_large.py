@@ -1,0 +1,274 @@
+"""Large evaluations: sums in place of rows, several processes, a kill on the way, statistics of others, flat memory."""
+
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+from feature_toys import Values, ctx, faithful, flat
+
+from heatgen.check import ConfigError
+from heatgen.metric.fid import FID
+from heatgen.metric.inception_score import InceptionScore
+from heatgen.metric.kid import KID
+from heatgen.metric.memorisation import Memorisation
+from heatgen.metric.reduction import Moments, Rows
+from heatgen.runtime import partial
+from heatgen.runtime.devices import Devices
+from heatgen.runtime.partial import Partial
+
+TRAIN = torch.randint(0, 256, (40, 1, 2, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+METRICS = {
+    "fid": FID,
+    "kid": lambda: KID(subsets=3, subset_size=8),
+    "inception_score": lambda: InceptionScore(splits=3),
+    "memorisation": Memorisation,
+}
+N = 37
+
+
+@pytest.fixture(autouse=True)
+def values(monkeypatch):
+    """The features of an image are its bytes, its classes their softmax."""
+    extractor = Values(lambda features: (features / 100).softmax(1))
+    for metric in (FID, KID, InceptionScore):
+        monkeypatch.setattr(metric, "make_extractor", lambda self, ctx: extractor)
+
+
+def measured(tmp_path, drawn=None, words=None, stop=None):
+    """A context whose model is faithful, but for half of its blue, and leaves the process, as killed, at a batch."""
+
+    def way_back(u):
+        if drawn is not None:
+            drawn.append(len(u))
+            if len(drawn) == stop:
+                os._exit(9)
+        return u**2
+
+    output = ctx(tmp_path, N, faithful(way_back), train=TRAIN, test=TRAIN[:9] // 2, val=TRAIN[9:12])
+    output.partial = words and Partial(tmp_path / "partial", words)
+    return output
+
+
+def at_once(monkeypatch):
+    """Save behind every batch, whatever it costs."""
+    monkeypatch.setattr(partial, "EVERY", 0.0)
+    monkeypatch.setattr(partial, "SHARE", 1e9)
+
+
+def in_child(work: Callable[[], None]) -> int:
+    """Do it in a process of its own, without what is flushed at an exit; its exit code."""
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    try:
+        work()
+        os._exit(0)
+    except BaseException:
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(1)
+
+
+# sums --------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batch", [7, 1024, 3000])
+def test_moments_of_batches_are_those_of_all_rows_whatever_a_batch_is_and_where_the_mean_is_large(batch):
+    x = torch.randn(2500, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64) + 1e6
+    mean, covariance = Moments.of(x.split(batch)).gaussian
+    assert torch.allclose(mean, x.mean(0), rtol=1e-15) and torch.allclose(covariance, x.mT.cov(), rtol=1e-9)
+    assert torch.equal(covariance, Moments.of([x]).gaussian[1])  # bit for bit
+
+
+def test_no_row_is_held_where_moments_are_enough():
+    kept = Moments.of(torch.ones(5000, 4).split(128))
+    held = sum(tensor.numel() for name, tensor in kept.state().items() if name != "marks")
+    assert len(kept) == 5000 and kept.constant and held < 1024 * 4 + 40
+
+
+# a kill ------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_an_evaluation_that_was_killed_goes_on_and_gives_the_same_number_bit_for_bit(name, tmp_path, monkeypatch):
+    whole = METRICS[name]()(measured(tmp_path)).values
+    at_once(monkeypatch)
+    for stop in (5, 4):  # batches of 4 samples; the second one behind the first
+        assert in_child(lambda stop=stop: METRICS[name]()(measured(tmp_path, [], "a", stop))) == 9
+    drawn: list[int] = []
+    wanted = measured(tmp_path, drawn, "a")
+    assert METRICS[name]()(wanted).values == whole
+    assert sum(drawn) == N - 4 * (4 + 3)
+    wanted.partial.remove()
+    assert not (tmp_path / "partial").exists()
+
+
+def test_what_was_saved_is_for_the_same_evaluation_alone_and_a_file_that_is_not_whole_is_made_again(tmp_path, monkeypatch):
+    whole = KID()(measured(tmp_path)).values
+    at_once(monkeypatch)
+    assert in_child(lambda: KID()(measured(tmp_path, [], "a", 7))) == 9
+    for words, more in (("b", 0), ("a", 4)):
+        drawn: list[int] = []
+        if words == "a":
+            files = sorted((tmp_path / "partial").rglob("*.pt"))
+            broken = next(path for path in files if path.stem.endswith("8"))
+            broken.write_bytes(broken.read_bytes()[:-200])
+        assert KID()(measured(tmp_path, drawn, words)).values == whole
+        assert sum(drawn) == N - more
+
+
+def test_where_nothing_can_be_saved_the_number_stands(tmp_path, monkeypatch, caplog):
+    def full(path, content):
+        raise OSError(28, "No space left on device", str(path))
+
+    at_once(monkeypatch)
+    whole = KID()(measured(tmp_path)).values
+    monkeypatch.setattr(partial, "save_tensors", full)
+    with caplog.at_level("INFO", "heatgen"):
+        assert KID()(measured(tmp_path, words="a")).values == whole
+    assert "No space left on device" in caplog.text
+
+
+# several processes -------------------------------------------------------------------------------------------------------
+
+
+def process(rank: int, world: int) -> Devices:
+    devices = Devices("cpu")
+    devices.rank, devices.world = rank, world
+    return devices
+
+
+def together(tmp_path: Path, work: Callable[[Devices], None], world: int) -> list[int]:
+    """Do it in so many processes; their exit codes."""
+    children = []
+    for rank in range(world):
+        child = os.fork()
+        if not child:
+            code = 1
+            try:
+                dist.init_process_group("gloo", f"file://{tmp_path / 'store'}", rank=rank, world_size=world)
+                work(process(rank, world))
+                dist.barrier()
+                code = 0
+            except BaseException:
+                traceback.print_exc()
+                sys.stderr.flush()
+            os._exit(code)
+        children.append(child)
+    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+
+
+@pytest.mark.parametrize("n", [1, 2, 7])
+def test_rows_of_three_processes_come_together_in_order(n, tmp_path, monkeypatch):
+    monkeypatch.setattr("heatgen.runtime.devices.BLOCK", 64)
+    rows = {"rows": torch.arange(n * 10.0).reshape(n, 2, 5).double(), "flags": torch.arange(n) % 2 == 0}
+
+    def work(devices: Devices) -> None:
+        for whole in rows.values():
+            mine = whole[devices.share(range(n))] if devices.rank < n else torch.empty(0)
+            assert torch.equal(devices.gather(mine), whole)
+            found = devices.to_first(mine)
+            assert torch.equal(found, whole) if devices.first else len(found) == 0
+
+    assert together(tmp_path, work, 3) == [0, 0, 0]
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_two_processes_measure_what_one_does(name, tmp_path):
+    whole = METRICS[name]()(measured(tmp_path)).values
+
+    def work(devices: Devices) -> None:
+        wanted = measured(tmp_path / "two")
+        wanted.devices = devices
+        values = METRICS[name]()(wanted).values
+        assert values == (pytest.approx(whole, rel=1e-6, abs=1e-9) if devices.first else {})
+
+    (tmp_path / "two").mkdir()
+    assert together(tmp_path, work, 2) == [0, 0]
+
+
+def test_samples_that_are_not_finite_are_refused_by_all_processes(tmp_path):
+    def work(devices: Devices) -> None:
+        wanted = ctx(tmp_path, N, faithful(lambda u: u / (u > 0.2)), train=TRAIN, test=TRAIN, val=TRAIN)
+        wanted.devices, wanted.model.divergence = devices, lambda: "use another sampler"
+        with pytest.raises(ConfigError, match=r"of 37 samples hold NaN or inf"):
+            FID()(wanted)
+
+    assert together(tmp_path, work, 2) == [0, 0]
+
+
+# statistics of others ----------------------------------------------------------------------------------------------------
+
+
+def statistics(path, **arrays):
+    np.savez(path, **arrays)
+    return FID(source="test", reference=str(path))
+
+
+def moments(images):
+    x = images.flatten(1).double().numpy()
+    return {"mu": x.mean(0), "sigma": np.cov(x, rowvar=False)}
+
+
+def test_a_file_of_moments_as_clean_fid_has_them_is_a_reference(tmp_path):
+    with_split = FID(source="test")(measured(tmp_path))
+    result = statistics(tmp_path / "digits.npz", **moments(TRAIN))(measured(tmp_path))
+    assert result.values["fid"] == pytest.approx(with_split.values["fid"], rel=1e-9)
+    assert result.facts["reference"].startswith("digits.npz, BLAKE2b ")
+    (own,) = (tmp_path / "statistics").glob("fake_train_*.npz")  # what we keep is such a file, too
+    assert FID(source="test", reference=str(own))(measured(tmp_path)).values == pytest.approx(with_split.values, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda m: {"mu": m["mu"]}, "has no sigma"),
+        (lambda m: m | {"mu": m["mu"][:5]}, r"mu \[5\] and sigma \[6, 6\], and values gives 6 features"),
+        (lambda m: m | {"sigma": m["sigma"] + np.eye(6, k=1) * 900}, "not symmetric"),
+        (lambda m: m | {"sigma": m["sigma"] - 1e5 * np.eye(6)}, "negative eigenvalue"),
+        (lambda m: m | {"mu": m["mu"] * np.nan}, "NaN or inf"),
+        (lambda m: m | {"mu": m["mu"].astype(str)}, "something else than real numbers"),
+        (lambda m: m | {"sigma": np.array([{}], dtype=object)}, "cannot be read"),
+    ],
+)
+def test_a_file_of_other_moments_is_refused_before_anything_is_drawn(change, words, tmp_path):
+    metric, drawn = statistics(tmp_path / "a.npz", **change(moments(TRAIN))), []
+    metric.source = "model"
+    with pytest.raises(ConfigError, match=rf"metric\.reference=.*a\.npz.* {words}.*give clean-fid's statistics"):
+        metric(measured(tmp_path, drawn))
+    assert not drawn
+
+
+def test_files_that_are_none_and_metrics_that_need_more_than_moments_are_refused(tmp_path):
+    (tmp_path / "text.npz").write_text("no array")
+    for name, words in (("text.npz", "cannot be read"), ("none.npz", "is not a file")):
+        with pytest.raises(ConfigError, match=words):
+            FID(reference=str(tmp_path / name))(measured(tmp_path))
+    with pytest.raises(ConfigError, match="has moments alone, enough for mode=fid only"):
+        KID(reference="a.npz")
+    with pytest.raises(ConfigError, match=r"remove metric\.reference_n"):
+        FID(reference="a.npz", reference_n=10)
+    with pytest.raises(ConfigError, match=r"metric\.reference must be one of train, val, test"):
+        FID(reference="a.npy")
+
+
+def test_rows_go_on_behind_what_was_loaded():
+    first, second = Rows(), Rows()
+    first.add(torch.ones(2, 3), range(2))
+    second.load(first.state())
+    for kept in (first, second):
+        kept.add(torch.zeros(1, 3), [2])
+        assert torch.equal(kept.state()["rows"], torch.zeros(1, 3)) and len(kept.tensor) == len(kept.marks[0]) + 1 == 3
+
+
+def test_inception_score_of_a_split_reads_its_images_in_order(tmp_path):
+    images = flat(range(0, 240, 6), (1, 2, 3))
+    wanted = ctx(tmp_path, 40, train=images, test=images)
+    result = InceptionScore(source="test", splits=4)(wanted)
+    assert result.values["inception_score"] == pytest.approx(1, abs=1e-9) and result.facts["n"] == 40
