@@ -13,7 +13,7 @@ from heatgen.forward.process import ForwardProcess
 from heatgen.noise import Noise, SampleNoise, batches
 from heatgen.sampler.interface import OnStep, Sampler
 
-BATCH = 128  # samples at a time in `measure_errors`
+BATCH = 128  # samples at a time in `measure_errors`, at most
 
 
 def inverse(std: Tensor) -> Tensor:
@@ -161,7 +161,7 @@ class GenerativeModel(nn.Module):
         """
         n, process = min(images, len(data.images("val"))), self.process
         total = torch.zeros(process.num_levels + 1, *process.shape, dtype=torch.float64, device=process.times.device)
-        for indices in batches(range(n), BATCH):
+        for indices in batches(range(n), min(BATCH, data.batch_size)):
             u0 = data.get("val", indices).to(process.times.device)
             rng = SampleNoise(indices, self.seed, "calibrate")
             model = self.bound(rng)
