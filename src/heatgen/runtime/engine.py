@@ -69,7 +69,7 @@ def has_bf16(device: torch.device) -> bool:
     """Whether a device has instructions for bfloat16; PyTorch imitates them on others, slowly."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return any(getattr(torch.cpu, name, bool)() for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
 
 
 def is_wide(net: nn.Module) -> bool:
@@ -94,7 +94,12 @@ def precision_for(net: nn.Module, device: torch.device) -> str:
 
 
 def inherited_precision(own: str, device: torch.device) -> str:
-    """The precision for the networks of a run that was trained in `own`: that, or 32-true where the device lacks it."""
+    """The precision for the networks of a run that was trained in `own`: that, or 32-true where the device lacks it.
+
+    A run of 64-true is restored in float32.
+    """
+    if own == "64-true":
+        return "32-true"
     if has_bf16(device) if own == "bf16-mixed" else device.type == "cuda" or own != "16-mixed":
         return own
     if ranks.rank() == 0:
