@@ -1,5 +1,6 @@
 """Folders of images: finding, resizing, cropping, splitting, keeping in memory, and naming what is wrong."""
 
+import pickle
 from types import SimpleNamespace
 
 import numpy as np
@@ -280,3 +281,34 @@ def test_files_of_sixteen_bits_that_use_a_small_part_of_them_are_said_to_be_dark
         if said
         else []
     )
+
+
+def test_one_of_several_processes_decodes_what_it_needs_once_and_its_loading_processes_share_it(tmp_path, monkeypatch):
+    fill(tmp_path / "train", range(16))
+    fill(tmp_path / "val", range(20, 23))
+    fill(tmp_path / "test", range(30, 34))
+    monkeypatch.setattr("heatgen.runtime.ranks.world", lambda: 2)
+    own, alone = module(tmp_path, num_workers=2), module(tmp_path, cache_limit=0)
+    trainer = {"global_step": 0, "max_steps": 2, "world_size": 2, "accumulate_grad_batches": 1}
+    found = []
+    for data in (own, alone):
+        data.trainer = SimpleNamespace(global_rank=1, **trainer)
+        found.append([batch["u0"] for batch in data.train_dataloader()])
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+    assert own.images("train").there.sum() == 5  # of 2 batches of 4 for 2 processes, and the one whose shape was looked at
+    for path in (tmp_path / "train").glob("*.png"):
+        path.unlink()
+    loader = own.train_dataloader()
+    assert all(torch.equal(a, batch["u0"]) for a, batch in zip(found[0], loader, strict=True))
+    copy = pickle.loads(pickle.dumps(own.images("val")))
+    assert torch.equal(copy.pixels([2, 0]), own.images("val").pixels([2, 0])) and not own.images("val").there[1]
+
+
+def test_images_beyond_the_limit_are_noted_with_the_way_out(tmp_path, caplog):
+    fill(tmp_path, range(12))
+    module(tmp_path, cache_limit=1e-4).images("train")
+    assert "each is decoded again in each epoch" in caplog.text and "pack data.path=... out=FILE" in caplog.text
+    caplog.clear()
+    module(tmp_path, cache_limit=0).images("train")
+    module(tmp_path).images("train")
+    assert "decoded again" not in caplog.text

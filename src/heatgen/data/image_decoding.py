@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from PIL import ExifTags, Image, ImageCms, features
@@ -24,7 +23,7 @@ BITS, PHOTOMETRIC, SAMPLES = 258, 262, 339  # tags of TIFF
 UNSIGNED, SIGNED = 1, 2  # values of the last
 
 
-def shown(path: Path | str) -> str:
+def shown(path: object) -> str:
     """A path as a sentence can show it, also where its name holds control characters or is no text."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in str(path))
 
@@ -68,7 +67,7 @@ def value_range_of(value: object) -> tuple[float, float] | None:
     raise ConfigError(f"data.value_range must be auto or [lo,hi] with lo < hi, not {value!r}.")
 
 
-def decoded(path: Path, image: Image.Image, decoding: Decoding) -> Image.Image:
+def decoded(path: object, image: Image.Image, decoding: Decoding) -> Image.Image:
     """The open frame of a file, upright, of mode `decoding.mode`, opaque."""
     raw = rawmode(image)
     maximum = largest(image)  # before it is loaded, as what the header says goes then
@@ -120,7 +119,7 @@ def largest(image: Image.Image) -> tuple[float, float] | None:
 
 
 def from_numbers(
-    path: Path, image: Image.Image, maximum: tuple[float, float] | None, value_range: tuple[float, float] | None
+    path: object, image: Image.Image, maximum: tuple[float, float] | None, value_range: tuple[float, float] | None
 ) -> Image.Image:
     """A loaded image of 16- or 32-bit integers or floats as grey bytes, round(255 (v - lo) / (hi - lo))."""
     numbers, tags = np.asarray(image), getattr(image, "tag_v2", {})
@@ -175,7 +174,7 @@ def palette_alpha(image: Image.Image) -> bool:
     return image.palette is not None and image.palette.mode.endswith("A")
 
 
-def from_lab(path: Path, image: Image.Image) -> Image.Image:
+def from_lab(path: object, image: Image.Image) -> Image.Image:
     """An image in CIE L*a*b* as sRGB."""
     if not features.check("littlecms2"):
         raise ConfigError(f"{shown(path)} is in L*a*b* colours, which this Pillow cannot convert; save it in RGB.")

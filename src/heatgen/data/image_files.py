@@ -17,9 +17,11 @@ from torch import Tensor
 
 from heatgen.check import ConfigError
 from heatgen.data.image_decoding import Decoding, decoded, shown
+from heatgen.data.lmdb_files import Entry
 from heatgen.noise import mix
 
 Made = TypeVar("Made")
+Source = Path | Entry  # where an image file is
 KINDS = (  # what Pillow decodes by itself; not EPS, PS and WMF, which are drawings, HDF5, GRIB, BUFR and MPEG, which it only
     # knows, nor FITS, whose zero and scale it overlooks
     *("AVIF", "BLP", "BMP", "CUR", "DCX", "DDS", "DIB", "FLI", "FTEX", "GBR", "GIF", "ICNS", "ICO", "IM", "JPEG"),
@@ -49,13 +51,13 @@ def suffixes() -> frozenset[str]:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Image.Image]:
+def opened(path: Source) -> Iterator[Image.Image]:
     """An image file that is open. ConfigError names the file, whatever Pillow raises while it is read."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of what can be read past
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
-            with Image.open(path, formats=kinds()) as image:
+            with Image.open(path.open() if isinstance(path, Entry) else path, formats=kinds()) as image:
                 yield image
         except ConfigError:
             raise
@@ -63,7 +65,9 @@ def opened(path: Path) -> Iterator[Image.Image]:
             raise complaint(path, error) from error
 
 
-def read_frames(path: Path, frames: Sequence[int], decoding: Decoding, finish: Callable[[Image.Image], Made]) -> list[Made]:
+def read_frames(
+    path: Source, frames: Sequence[int], decoding: Decoding, finish: Callable[[Image.Image], Made]
+) -> list[Made]:
     """What `finish` makes of some frames of a file, each upright and of mode `decoding.mode`.
 
     Args:
@@ -83,7 +87,7 @@ def read_frames(path: Path, frames: Sequence[int], decoding: Decoding, finish: C
     return made
 
 
-def count_frames(path: Path) -> int:
+def count_frames(path: Source) -> int:
     """How many frames or pages a file has. ConfigError names a file that cannot be read."""
     if path.suffix.lower() not in SEVERAL:
         return 1
@@ -91,7 +95,7 @@ def count_frames(path: Path) -> int:
         return max(1, int(getattr(image, "n_frames", 1)))
 
 
-def has_frames(path: Path) -> bool:
+def has_frames(path: Source) -> bool:
     """Whether a file has more than one frame or page; False also where it cannot be read, which is said later."""
     try:
         with opened(path) as image:
@@ -100,13 +104,13 @@ def has_frames(path: Path) -> bool:
         return False
 
 
-def is_deep(path: Path) -> bool:
+def is_deep(path: Source) -> bool:
     """Whether a file that can be read holds numbers of 16 bits that are scaled by their full range."""
     with opened(path) as image:
         return image.mode == "I" or image.mode.startswith("I;16")
 
 
-def complaint(path: Path, error: Exception) -> ConfigError:
+def complaint(path: Source, error: Exception) -> ConfigError:
     """One sentence for what went wrong with a file."""
     name = shown(path)
     if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
@@ -126,7 +130,7 @@ class ImageFiles:
     """Images read from files when they are needed, resized and cropped to (C, H, W); ConfigError names a broken file.
 
     Args:
-        paths: the files.
+        paths: the files, or entries of an LMDB.
         shape: (C, H, W).
         resize: shorter, scale the shorter side to `size` pixels and crop; stretch, scale each side to H and W; none, only
             crop.
@@ -140,7 +144,7 @@ class ImageFiles:
 
     def __init__(
         self,
-        paths: Sequence[Path],
+        paths: Sequence[Source],
         shape: tuple[int, ...],
         resize: str,
         crop: str,
@@ -174,7 +178,7 @@ class ImageFiles:
         settings = (self.shape, self.resize, self.size, self.decoding, list(self.frames))
         return hashlib.blake2b(repr((facts, settings)).encode(errors="surrogatepass"), digest_size=12).hexdigest()
 
-    def _fit(self, path: Path, image: Image.Image, key: int | None) -> Tensor:
+    def _fit(self, path: Source, image: Image.Image, key: int | None) -> Tensor:
         """An image of a file as (C, H, W) bytes."""
         image = self._resized(path, image)
         height, width = self.shape[1:]
@@ -187,7 +191,7 @@ class ImageFiles:
         array = np.asarray(image)[top : top + height, left : left + width]
         return torch.from_numpy(array.reshape(height, width, -1).transpose(2, 0, 1).copy())
 
-    def _resized(self, path: Path, image: Image.Image) -> Image.Image:
+    def _resized(self, path: Source, image: Image.Image) -> Image.Image:
         height, width = self.shape[1:]
         if self.resize == "none":
             return image

@@ -3,39 +3,43 @@
 import functools
 import itertools
 import logging
+import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Unpack
 
-import numpy as np
 import torch
 from tqdm import tqdm
 
 from heatgen import check
 from heatgen.check import ConfigError
+from heatgen.data.blocks import in_order, rows_of
 from heatgen.data.image_decoding import Decoding, background_of, shown, value_range_of
-from heatgen.data.image_files import MODES, SEVERAL, ImageFiles, count_frames, has_frames, is_deep
+from heatgen.data.image_files import MODES, SEVERAL, ImageFiles, Source, count_frames, has_frames, is_deep
 from heatgen.data.image_search import Contents, search
 from heatgen.data.images import ImageSet, Pixels, held_out
+from heatgen.data.kept import Kept
+from heatgen.data.lmdb_files import holds_lmdb
+from heatgen.data.lmdb_search import search_lmdb
 from heatgen.data.module import SPLITS, DataModule, DataSettings
+from heatgen.data.resident import LARGEST
 from heatgen.runtime import ranks
+from heatgen.runtime.command import call
 from heatgen.runtime.files import absolute
 
 log = logging.getLogger("heatgen")
-BLOCK = 64  # images at a time, where all are read
 LOOKED = 100  # files that are opened to see what kind they are
 DARK = 64  # of 255: images of 16 bits that nowhere reach it are said to be dark
 
 
 class ImageFolder(DataModule):
-    """Images under `path`, resized and cropped to shape = [1 or 3, H, W].
+    """Images under `path`, resized and cropped to shape = [1 or 3, H, W]; of files, or of LMDBs as LSUN comes.
 
     Splits: sub-folders train, val and test where they exist (in any case, or with a usual name such as validation); a
     missing one is held out of the training images at random. What is taken and what is left out is logged, see
     `image_search.search`, and kept in a run's data.json.
 
     Args:
-        path: the folder, kept as an absolute path.
+        path: the folder, or an LMDB, kept as an absolute path.
         val_fraction, test_fraction: of the training images, for a split without a folder.
         resize: shorter | stretch | none, see `ImageFiles`.
         resize_to: the shorter side before the crop, in pixels; None: just enough.
@@ -43,7 +47,9 @@ class ImageFolder(DataModule):
         frames: of animations and files of several pages: first | all, each an image.
         background: what shows through transparent pixels: white | black | [r,g,b], see `image_decoding.Decoding`.
         value_range: auto | [lo,hi], the numbers of 16- and 32-bit and float images that are black and white; see there.
-        cache_limit: MiB; images are kept in memory, as bytes, if they take at most that and crops are not random.
+        cache_limit: MiB; images of a split are kept in memory, as bytes, if they take at most that and crops are not
+            random. One process reads them before a training begins, with its loading processes; of several each keeps
+            what it needs, when it needs it.
         settings: those of `DataModule`.
     Raises:
         ConfigError: for a missing or empty folder or a broken file, by name.
@@ -85,7 +91,7 @@ class ImageFolder(DataModule):
     @functools.cached_property
     def contents(self) -> Contents:
         """What the folder holds, which is logged."""
-        found = search(self.path)
+        found = search_lmdb(self.path) if holds_lmdb(self.path) else search(self.path)
         found.notes.extend(self._frames_left_out(found))
         if ranks.rank() == 0:
             log.info("data.path = %s, %s", shown(self.path), self._words(found))
@@ -114,7 +120,7 @@ class ImageFolder(DataModule):
             parts.append(f"{split} {len(paths)}{origin}")
         return f"image files: {', '.join(parts)}"
 
-    def _shares(self, found: Contents) -> dict[str, list[Path]]:
+    def _shares(self, found: Contents) -> dict[str, list[Source]]:
         """The files of each split: those of its folder, or held out of the training images."""
         shares, missing = dict(found.paths), [split for split in ("test", "val") if split not in found.paths]
         whole = len(shares["train"])
@@ -153,7 +159,7 @@ class ImageFolder(DataModule):
             self._note_darkness(int(images.array.max()), paths)
         return images
 
-    def _note_darkness(self, brightest: int, paths: list[Path]) -> None:
+    def _note_darkness(self, brightest: int, paths: list[Source]) -> None:
         """Note that 16-bit files use a small part of their range, as those of 12-bit cameras do, where they are dark."""
         if brightest >= DARK or self.decoding.value_range or not any(map(is_deep, paths[:LOOKED])):
             return
@@ -163,16 +169,32 @@ class ImageFolder(DataModule):
             log.warning("Note: %s", self.contents.notes[-1])
 
     def _cached(self, images: ImageSet, split: str) -> ImageSet:
-        pixels = int(np.prod(self.spec.shape))
-        if self.crop == "random" or len(images) * pixels > self.cache_limit:
+        size = len(images) * math.prod(self.spec.shape)
+        if self.crop == "random":
             return images
+        if size > self.cache_limit:
+            self._note_decoding(size, split)
+            return images
+        if ranks.world() > 1 and (size > LARGEST or not torch.cuda.is_available()):  # else they live on each GPU
+            return Kept(images, self.spec.shape)
         array = torch.empty(len(images), *self.spec.shape, dtype=torch.uint8)
         with tqdm(total=len(images), desc=f"reading {split} images", leave=False) as bar:
-            for start in range(0, len(images), BLOCK):
-                block = range(start, min(start + BLOCK, len(images)))
-                array[start : block.stop] = images.pixels(block)
+            for block in in_order(images, rows_of(self.spec.shape), self.num_workers):
+                array[bar.n : bar.n + len(block)] = block
                 bar.update(len(block))
         return Pixels(array)
+
+    def _note_decoding(self, size: int, split: str) -> None:
+        """Note that training images are decoded again in each epoch, unless cache_limit=0 asks for that."""
+        if split != "train" or not self.cache_limit or ranks.rank() != 0:
+            return
+        log.warning(
+            "Note: the train images take %.0f MiB, more than data.cache_limit = %.0f, so each is decoded again in each "
+            "epoch; %s data.path=... out=FILE writes them once, for data=packed data.path=FILE.",
+            size / 2**20,
+            self.cache_limit / 2**20,
+            call("pack"),
+        )
 
     def report(self) -> dict[str, object]:
         files = {split: len(paths) for split, paths in self._shares(self.contents).items()}

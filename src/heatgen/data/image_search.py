@@ -9,6 +9,7 @@ from pathlib import Path
 
 from heatgen.check import ConfigError
 from heatgen.data.image_decoding import shown
+from heatgen.data.image_files import Source
 from heatgen.data.image_walk import BESIDE, Ledger, Walk, left_alone, scan, status
 
 NAMES = {
@@ -38,7 +39,7 @@ class Contents:
         notes: what a user may not have meant, a sentence each.
     """
 
-    paths: dict[str, list[Path]]
+    paths: dict[str, list[Source]]
     folders: dict[str, Path]
     left_out: Ledger
     notes: list[str]
@@ -89,7 +90,8 @@ def search(root: Path) -> Contents:
     for split, found in paths.items():
         if not found:
             raise empty(folders.get(split, root), ledger, bool(folders) and split not in folders)
-    return Contents(paths, folders, ledger, [*shared(walks), *nested(paths["train"], root, folders)])
+    taken: dict[str, list[Source]] = {split: [*found] for split, found in paths.items()}
+    return Contents(taken, folders, ledger, [*shared(walks), *nested(paths["train"], root, folders)])
 
 
 def empty(folder: Path, ledger: Ledger, has_splits: bool) -> ConfigError:

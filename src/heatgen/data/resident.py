@@ -6,15 +6,18 @@ from torch import Tensor
 
 from heatgen.data.fields import FieldArray, Normalised
 from heatgen.data.images import ImageSet, Pixels, Subset
+from heatgen.data.packed_images import PackedImages
 
 LARGEST = 2**30  # bytes of a split
 
 
 def in_memory(images: ImageSet) -> bool:
-    """Whether all images of a set are in memory, so that nothing has to be read or decoded."""
+    """Whether all images of a set are in memory, or mapped into it, so that nothing has to be decoded."""
     while isinstance(images, Subset):
         images = images.images
-    return isinstance(images, Pixels) or (isinstance(images, Normalised) and isinstance(images.source, FieldArray))
+    return isinstance(images, (Pixels, PackedImages)) or (
+        isinstance(images, Normalised) and isinstance(images.source, FieldArray)
+    )
 
 
 def resident(images: ImageSet) -> Tensor | None:
