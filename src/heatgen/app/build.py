@@ -13,6 +13,7 @@ import hydra
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from heatgen import check
+from heatgen.app import resolvers
 from heatgen.app.initial import freeze
 from heatgen.app.requests import FILES, file_path, plain
 from heatgen.check import ConfigError
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from heatgen.sampler.interface import Sampler
 
 log = logging.getLogger("heatgen")
+resolvers.register()  # for the shape of packed data
 
 
 def instantiate(node: DictConfig, **objects: object) -> Any:
