@@ -295,7 +295,9 @@ def test_one_of_several_processes_decodes_what_it_needs_once_and_its_loading_pro
         data.trainer = SimpleNamespace(global_rank=1, **trainer)
         found.append([batch["u0"] for batch in data.train_dataloader()])
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
-    assert 4 <= own.images("train").there.sum() <= 5  # of 2 batches of 4 for 2 processes, and the one whose shape was looked at
+    assert (
+        4 <= own.images("train").there.sum() <= 5
+    )  # 2 batches of 4, for 2 processes; and number 0, looked at for its shape
     for path in (tmp_path / "train").glob("*.png"):
         path.unlink()
     loader = own.train_dataloader()
