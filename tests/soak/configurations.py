@@ -7,6 +7,7 @@ from tests.soak import settings
 from tests.soak.frame import Trial, main, once, verdict
 
 LIMIT = 90  # seconds for a command
+SWEEP_LIMIT = 900  # seconds for an experiment that is a sweep
 MEMORY = 9  # GiB that a command may have on a CPU; with CUDA it reserves more addresses than there is memory
 KEPT = (
     "resume",
@@ -39,7 +40,8 @@ def configurations(trial: Trial) -> None:
 def attempt(trial: Trial, verb: str, rate: float, *words: str) -> str:
     """Do a verb with random options and keys; how it ended."""
     words = (*composed(trial, verb, rate), f"trainer.accelerator={trial.accelerator}", *words)
-    job = trial.run(verb, *words, limit=LIMIT, memory=MEMORY if trial.accelerator == "cpu" else None, checked=False)
+    limit = SWEEP_LIMIT if settings.is_sweep(words) else LIMIT
+    job = trial.run(verb, *words, limit=limit, memory=MEMORY if trial.accelerator == "cpu" else None, checked=False)
     found = verdict(trial, job)
     trial.count(f"{verb} {found}")
     return found
