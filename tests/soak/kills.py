@@ -83,7 +83,7 @@ def kill(trial: Trial, job: Job, seconds: float, watched: Path | None = None) ->
 
 
 def is_tracker(pid: int) -> bool:
-    """Whether a process keeps the books of Python's or joblib's semaphores: without it both go on, and complain at length."""
+    """Whether a process keeps the books of Python's or joblib's semaphores: without it they go on, and complain."""
     try:
         return b"resource_tracker" in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
