@@ -7,7 +7,6 @@ from tests.soak import settings
 from tests.soak.frame import Trial, main, once, verdict
 
 LIMIT = 90  # seconds for a command
-SWEEP_LIMIT = 900  # seconds for an experiment that is a sweep
 MEMORY = 9  # GiB that a command may have on a CPU; with CUDA it reserves more addresses than there is memory
 KEPT = (
     "resume",
@@ -40,8 +39,7 @@ def configurations(trial: Trial) -> None:
 def attempt(trial: Trial, verb: str, rate: float, *words: str) -> str:
     """Do a verb with random options and keys; how it ended."""
     words = (*composed(trial, verb, rate), f"trainer.accelerator={trial.accelerator}", *words)
-    limit = SWEEP_LIMIT if settings.is_sweep(words) else LIMIT
-    job = trial.run(verb, *words, limit=limit, memory=MEMORY if trial.accelerator == "cpu" else None, checked=False)
+    job = trial.run(verb, *words, limit=LIMIT, memory=MEMORY if trial.accelerator == "cpu" else None, checked=False)
     found = verdict(trial, job)
     trial.count(f"{verb} {found}")
     return found
@@ -53,7 +51,7 @@ def composed(trial: Trial, verb: str, rate: float) -> list[str]:
     while config is None:
         without = [] if verb == "train" else ["data", "forward"]
         words = [word for word in settings.chosen(rng, verb, rate) if word.partition("=")[0] not in without]
-        config = settings.load(verb, words)
+        config = None if settings.is_sweep(words) else settings.load(verb, words)  # each job of a sweep is a configuration
     keys = settings.leaves(config)
     if "data=image_folder" in words:
         words += [f"data.path={trial.shared / 'pictures'}", "data.shape=[3,8,8]"]

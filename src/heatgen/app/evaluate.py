@@ -34,6 +34,10 @@ def evaluate(cfg: DictConfig) -> None:
     from heatgen.oracle.law import facts_of
     from heatgen.report.table import report, report_sweep
 
+    if not isinstance(cfg.metric, DictConfig):
+        raise ConfigError(
+            f"metric={cfg.metric} is no metric; choose one with mode=NAME, and set its options by metric.KEY=."
+        )
     quiet_lightning()
     metric, devices = instantiate(cfg.metric), where.open()
     label, results = request.load and request.load.label, []
