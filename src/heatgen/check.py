@@ -45,7 +45,7 @@ def integers(key: str, value: object, minimum: int | None = None) -> list[int]:
 
 
 def layers(key: str, value: object, minimum: int = 1) -> int:
-    """`value` as a number of layers: a whole number from `minimum` to 1000, as they are made one by one; ConfigError otherwise."""
+    """`value` as a number of layers, which are made one by one: `minimum` to 1000; ConfigError otherwise."""
     if (found := integer(key, value, minimum)) > 1000:
         raise ConfigError(f"{key} must be at most 1000, not {found}.")
     return found
