@@ -32,8 +32,9 @@ def explain(error: BaseException) -> str | None:
         if isinstance(cause, OSError) and cause.errno in UNUSABLE:
             place = cause.filename or "A file of the run"
             return f"{place} cannot be written ({cause.strerror}); choose another runs_dir or free space."
-        if isinstance(cause, FileNotFoundError) and last_call(cause) == "mkdir":  # as under /proc
-            return f"{cause.filename} cannot be made a folder; choose another place, as with runs_dir."
+        if isinstance(cause, (FileNotFoundError, FileExistsError)) and last_call(cause) == "mkdir":  # as under /proc
+            there = " as it is a file" if isinstance(cause, FileExistsError) else ""
+            return f"{cause.filename} cannot be made a folder{there}; choose another place, as with runs_dir."
         if isinstance(cause, BrokenExecutor):
             return (
                 "; ".join(filter(None, ["A process of the sweep was killed (was the memory full?)", signals.advice()])) + "."
