@@ -41,6 +41,20 @@ def integer(key: str, value: object, minimum: int | None = None) -> int:
     raise ConfigError(f"{key} must be a whole number{bound}, not {value!r}.")
 
 
+def integers(key: str, value: object, minimum: int | None = None) -> list[int]:
+    """`value` as a list of ints; ConfigError unless it is a list of whole numbers of at least `minimum`."""
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise ConfigError(f"{key} must be a list of whole numbers such as [1,2], not {value!r}.")
+    return [integer(key, one, minimum) for one in value]
+
+
+def layers(key: str, value: object, minimum: int = 1) -> int:
+    """`value` as a number of layers, which are made one by one: `minimum` to 1000; ConfigError otherwise."""
+    if (found := integer(key, value, minimum)) > 1000:
+        raise ConfigError(f"{key} must be at most 1000, not {found}.")
+    return found
+
+
 def seed(key: str, value: object) -> int:
     """`value` as a seed, which every generator takes: a whole number from 0 to 2^32 - 1; ConfigError otherwise."""
     if (found := integer(key, value, minimum=0)) >= 2**32:

@@ -341,6 +341,9 @@ MISTAKES = {  # the arguments: what the sentence names, the key or the fix
     ("regime=forecast",): "regime= is not used",
     ("forward=random_velocity", "net.conditional=false"): "use a net with net.conditional=true",
     ("net.conditional=true",): "that forward=heat does not give; use net.conditional=false.",
+    ("net.attention_levels=1000000000",): "net.attention_levels must be a list of whole numbers such as [1,2]",
+    ("net.num_res_blocks=1000000000",): "net.num_res_blocks must be at most 1000",
+    ("--experimental-rerun=/dev/null",): "--experimental-rerun is not of heatgen",
     ("net.inputs=2",): "net.inputs=2 is not the number of fields that the model gives, 1; remove it.",
     ("forward.diffusivity=0.1",): "another option of its group; choose that option too",
     ("forward=heat,neumann_heat", "forward.diffusivity=0.1", "-m"): "a sweep chooses it, write ++forward.diffusivity=.",
@@ -458,6 +461,7 @@ def test_a_mistake_in_sampling_gets_one_sentence(
     ("arguments", "sentence"),
     [
         (("mode=fdi",), "did you mean fid?"),
+        (("metric=-inf",), "choose one with mode=NAME"),
         (("mode=elbo", "delta=0"), "delta and prior_std greater than 0"),
         (("mode=elbo", "n=2", "metric.levels=1"), "raise either"),
         (("mode=elbo", "metric.split=tset"), "did you mean test?"),

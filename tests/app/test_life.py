@@ -165,6 +165,9 @@ def test_what_is_typed_besides_replaces_what_a_sweep_began_with(tmp_path: Path) 
     kept = ["-m", "seed=0,1", "trainer.max_steps=8", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "publish=x"]
     assert found == [*kept, f'hydra.sweep.dir="{tmp_path}"']
     assert "seed=0,1,2" in sweep.arguments(["-m", f"resume={tmp_path}", "seed=0,1,2", "hydra/launcher=basic"])
+    (tmp_path / "sweep.json").write_text(json.dumps({"arguments": [*words, "trainer.max_steps=6"], "again": []}))
+    found = sweep.arguments(["-m", f"resume={tmp_path}", "trainer.max_steps=8"])
+    assert "trainer.max_steps=8" in found and not {"trainer.max_steps=4", "trainer.max_steps=6"} & set(found)
     with pytest.raises(ConfigError, match="is not the folder of a sweep"):
         sweep.arguments(["-m", f"resume={tmp_path / 'nowhere'}"])
 

@@ -82,6 +82,7 @@ def test_tensorboard_has_the_hyper_parameters_the_film_and_no_step_twice(tmp_pat
     for begin, last in ((0, 6), (3, 5)):
         log = tensorboard_log(str(tmp_path))
         log.cut(begin)
+        log.save()  # as Lightning does before a training begins
         log.log_hyperparams({"model": {"delta": None, "lr": 0.5}, "seed": 3})
         for step in range(begin, last):
             log.log_metrics({"train/loss": float(begin)}, step)

@@ -11,6 +11,9 @@ from heatgen.report import publish
 from heatgen.runtime import directory
 from heatgen.runtime.explain import entry
 
+HEAD = "time,run,mode,param_name,param_value,facts,metric,value,standard_error,unit,label,command\n"
+ROW = "1,a/b,elbo,delta,0.01,n: 3,nll,8.0,0.5,nats,NLL,python evaluate.py\n"
+
 
 def test_a_table_has_one_row_a_measurement_and_the_newest_of_equal_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -59,12 +62,20 @@ def test_results_that_are_not_there_get_one_sentence(
         "\x00\x00\x00\n\x00",
         "\udcff\udcfe",
         'a,"' + "x" * 200000,
+        "",
+        HEAD,
+        HEAD + ROW[:20],
+        HEAD + ROW[:-1],
+        HEAD + ROW + ROW[:30] + "\n",
+        HEAD + ROW[:-1] + ",more\n",
     ],
 )
-def test_a_table_that_is_none_is_named(tmp_path, content):
+def test_a_table_that_is_none_or_is_cut_off_is_named(tmp_path, content):
     path = tmp_path / "trial.csv"
+    path.write_text(HEAD + ROW)
+    assert publish.measurements(path)[0][0]["nll"] == 8
     path.write_text(content, errors="surrogateescape")
-    with pytest.raises(ConfigError, match=r"trial\.csv (cannot be read|is no whole row)"):
+    with pytest.raises(ConfigError, match=r"trial\.csv (cannot be read|is no whole row|has no results|is cut off)"):
         publish.measurements(path)
 
 

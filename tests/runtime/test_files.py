@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from heatgen.runtime.explain import explain
 from heatgen.runtime.files import atomic_path, host, save_tensors, temporary, write_new, write_text
 
 
@@ -75,3 +76,12 @@ def test_what_a_killed_process_left_of_a_file_of_another_name_goes_too(tmp_path)
         path.touch()
     assert write_new(tmp_path / "train_2.json", "{}").name == "train_2.json"
     assert not left.exists() and alive.exists()
+
+
+def test_a_folder_that_cannot_be_made_where_a_file_is_has_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(FileExistsError) as error:
+        (tmp_path / "file").mkdir(exist_ok=True)
+    assert f"{tmp_path / 'file'} cannot be made a folder as it is a file" in (explain(error.value) or "")
+    too_large = ImportError("libtorch_cpu.so: failed to map segment from shared object")
+    assert "do not fit into the memory" in (explain(too_large) or "")

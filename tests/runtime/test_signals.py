@@ -42,6 +42,7 @@ def work():
     time.sleep(60)
 entry(work)
 """
+PATIENT = NOTING.replace('print("ready"', 'signals.of_a_child(); print("ready"').replace("sleep(60)", "sleep(1)")
 WAITING = f"""{ENTRY}
 import os
 from heatgen.runtime.children import start, waiting_for
@@ -144,6 +145,15 @@ def test_a_second_ctrl_c_ends_at_once_what_is_still_saving() -> None:
         process.send_signal(signal.SIGINT)
         ended(process, 5)
         assert process.returncode == 128 + signal.SIGINT
+
+
+def test_a_ctrl_c_that_a_child_gets_twice_is_one() -> None:
+    with running([sys.executable, "-c", PATIENT]) as process:
+        process.send_signal(signal.SIGINT)
+        assert process.stdout and "saved" in [process.stdout.readline().strip() for _ in range(2)]
+        process.send_signal(signal.SIGINT)
+        ended(process)
+        assert process.returncode == 0
 
 
 def test_a_launcher_that_handles_a_signal_hears_of_it_once_all_is_saved() -> None:

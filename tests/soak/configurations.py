@@ -51,7 +51,7 @@ def composed(trial: Trial, verb: str, rate: float) -> list[str]:
     while config is None:
         without = [] if verb == "train" else ["data", "forward"]
         words = [word for word in settings.chosen(rng, verb, rate) if word.partition("=")[0] not in without]
-        config = settings.load(verb, words)
+        config = None if settings.is_sweep(words) else settings.load(verb, words)  # each job of a sweep is a configuration
     keys = settings.leaves(config)
     if "data=image_folder" in words:
         words += [f"data.path={trial.shared / 'pictures'}", "data.shape=[3,8,8]"]

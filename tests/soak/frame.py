@@ -159,6 +159,7 @@ def main(
     work = options.work or Path(tempfile.mkdtemp(prefix=f"soak_{name}_"))
     jobs.warm()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # also of a `timeout`: what was counted so far is said
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # `nohup` ignores it, and its children would
     counts, bad, started = Counter[str](), 0, time.monotonic()
     for number in range(options.count) if options.trial is None else (options.trial,):
         if options.minutes and time.monotonic() - started > 60 * options.minutes:

@@ -48,7 +48,7 @@ def kills(trial: Trial) -> None:
         trial.fault(line)
 
 
-def kill(trial: Trial, job: Job, seconds: float, watched: Path | None = None, limit: float = 30) -> str:
+def kill(trial: Trial, job: Job, seconds: float, watched: Path | None = None) -> str:
     """Kill a job at a random moment of the time that it takes; who was killed, or "" where it had ended.
 
     Args:
@@ -56,7 +56,8 @@ def kill(trial: Trial, job: Job, seconds: float, watched: Path | None = None, li
         job: that runs.
         seconds: that it takes when it is left alone.
         watched: kill it while there is a temporary file here.
-        limit: seconds for its first process to end by itself where a child was killed.
+
+    Where a child was killed, its first process has to end by itself; without one that it can spare it goes on to its end.
     """
     moment = job.started + trial.rng.uniform(0, 1.05 * seconds)
     while job.poll() is None and time.monotonic() < moment:
@@ -65,11 +66,11 @@ def kill(trial: Trial, job: Job, seconds: float, watched: Path | None = None, li
         pass
     if job.poll() is not None:
         return ""
-    children = job.others()
+    children = [pid for pid in job.others() if not is_tracker(pid)]
     who = trial.rng.choice(["parent", "child", "all"]) if children else "parent"
     for pid in {"parent": [job.pid], "child": children[:1], "all": [job.pid, *children]}[who]:
         job.send(SIGKILL, pid)
-    if job.wait(limit) is None:
+    if job.wait(30 + 4 * seconds) is None:
         trial.fault(f"hang: it waits for ever for a child that was killed: {' '.join(job.words)}")
     elif left := job.orphans():
         trial.fault(f"{len(left)} orphans 5 s after the {who} of {' '.join(job.words)} was killed")
@@ -79,6 +80,14 @@ def kill(trial: Trial, job: Job, seconds: float, watched: Path | None = None, li
     for line in folders.halves(trial.folder):
         trial.fault(line)
     return who
+
+
+def is_tracker(pid: int) -> bool:
+    """Whether a process keeps the books of Python's or joblib's semaphores: without it they go on, and complain."""
+    try:
+        return b"resource_tracker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
 
 
 def reference(trial: Trial, name: str, words: tuple[str, ...], real: bool = False) -> tuple[Path, float]:

@@ -3,6 +3,7 @@
 import functools
 import random
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -110,6 +111,12 @@ def alternatives() -> dict[str, set[str]]:
             if " | " in comment:
                 found.setdefault(key, set()).update(word[1] for word in words if word)
     return found
+
+
+def is_sweep(words: Sequence[str]) -> bool:
+    """Whether the experiment among these words is a sweep."""
+    named = [CONF / "experiment" / f"{word.partition('=')[2]}.yaml" for word in words if word.startswith("experiment=")]
+    return any(path.is_file() and "sweeper:" in path.read_text() for path in named)
 
 
 def load(verb: str, words: list[str]) -> DictConfig | None:

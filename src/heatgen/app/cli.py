@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from heatgen import __version__
-from heatgen.check import did_you_mean
+from heatgen.check import ConfigError, did_you_mean
 from heatgen.runtime import children, explain
 from heatgen.runtime.command import NAME
 
@@ -60,12 +60,15 @@ def start(verb: str) -> None:
         if help.shown(verb):
             return
     import hydra
+    from hydra._internal.utils import get_args_parser
 
     from heatgen.app import folders, sweep
     from heatgen.app.options import CONF
 
     words = sweep.arguments(sys.argv[1:]) if verb == "train" else sys.argv[1:]
     sys.argv[1:] = for_the_resumed(flags_first(words))
+    if get_args_parser().parse_known_args()[0].experimental_rerun is not None:  # it would unpickle a file
+        raise ConfigError("--experimental-rerun is not of heatgen; go on with a training by resume=RUN.")
     task = getattr(importlib.import_module(f"heatgen.app.{verb}"), verb)
     try:
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=verb)(task)()

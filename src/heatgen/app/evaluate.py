@@ -49,6 +49,10 @@ def evaluate(cfg: DictConfig) -> None:
     from heatgen.report.table import report, report_sweep
     from heatgen.runtime.partial import Partial
 
+    if not isinstance(cfg.metric, DictConfig):
+        raise ConfigError(
+            f"metric={cfg.metric} is no metric; choose one with mode=NAME, and set its options by metric.KEY=."
+        )
     quiet_lightning()
     metric = instantiate(cfg.metric)
     devices = where.open(own_precision(request.load)) if request.load else where.open()

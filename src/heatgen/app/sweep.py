@@ -88,9 +88,9 @@ def arguments(typed: Sequence[str]) -> list[str]:
         raise ConfigError(f"{folder / SWEEP} has {bad}, which may run code; look at it, and add trust=true if it is yours.")
     now = {key_of(word): word for word in typed if key_of(word) != "resume" and word not in FLAGS}
     refuse_changes(folder, words, list(now.values()))
-    words = [now.pop(key_of(word), word) for word in words]
-    place = f"hydra.sweep.dir={quoted(str(folder))}"
-    return [*words, *now.values(), place]
+    more = [word for key, word in now.items() if key not in map(key_of, words)]
+    words = [now.get(key_of(word), word) for word in words]  # also where a key was typed twice
+    return [*words, *more, f"hydra.sweep.dir={quoted(str(folder))}"]
 
 
 def refuse_changes(folder: Path, words: Sequence[str], now: Sequence[str]) -> None:

@@ -40,7 +40,7 @@ class MLflowLog(MLFlowLogger):
         except MlflowException as error:
             fix = f"; remove {self.file} to start another one" if self._run_id else ""
             raise ConfigError(
-                f"logger.mlflow.tracking_uri={self._tracking_uri} gives no MLflow run{fix}: {error}."
+                f"logger.mlflow.tracking_uri={self._tracking_uri} gives no MLflow run{fix}: {str(error).rstrip('.')}."
             ) from error
         if new and client is not None:
             write_text(self.file, f"{self._run_id}\n")

@@ -46,9 +46,9 @@ class TaskMetric:
 
     def __init__(self, split: str = "test", contexts: Sequence[int] = (1, 3, 5), targets: int = 10, draws: int = 64):
         self.split = check.choice("metric.split", split, ("train", "val", "test"))
-        if not isinstance(contexts, (list, tuple)) or not contexts:
-            raise ConfigError(f"metric.contexts must be a list of numbers such as [1,3,5], not {contexts!r}.")
-        self.contexts = [check.integer("metric.contexts", context, minimum=0) for context in contexts]
+        self.contexts = check.integers("metric.contexts", contexts, minimum=0)
+        if not self.contexts:
+            raise ConfigError("metric.contexts must be a list of numbers such as [1,3,5], not [].")
         self.targets = check.integer("metric.targets", targets, minimum=1)
         self.draws = check.integer("metric.draws", draws, minimum=1)
 

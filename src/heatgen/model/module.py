@@ -86,8 +86,8 @@ class Method(GenerativeModel, L.LightningModule):
     def check_net(self) -> None:
         """ConfigError unless the network can be called as `network` does."""
         if isinstance(self.net, nn.Module) and type(self.net).forward is nn.Module.forward:
-            name = type(self.net).__module__.rsplit(".", 1)[-1]
-            raise ConfigError(f"net={name} is a network of neural processes; use model=np, or another network.")
+            name = type(self.net).__name__
+            raise ConfigError(f"net= gives {name}, a network of neural processes; use model=np, or another network.")
 
     def loss(self, batch: Batch, rng: SampleNoise) -> Tensor:
         """The loss of each sample of a batch, (B,); `rng` is all the randomness it may use."""

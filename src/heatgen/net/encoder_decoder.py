@@ -106,7 +106,7 @@ class EncoderDecoder(nn.Module):
         super().__init__()
         shape = check.shape("data.shape", shape)
         width = check.integer("net.channels", channels, minimum=1)
-        blocks = check.integer("net.blocks", blocks, minimum=2)
+        blocks = check.layers("net.blocks", blocks, minimum=2)
         size = check.integer("net.kernel_size", kernel_size, minimum=1)
         if size % 2 == 0:
             raise ConfigError(f"net.kernel_size must be odd, so that a kernel has a centre, not {size}.")

@@ -83,7 +83,7 @@ class MLP(nn.Module):
         super().__init__()
         self.shape = check.shape("data.shape", shape)
         width = check.integer("net.width", width, minimum=1)
-        depth = check.integer("net.depth", depth, minimum=1)
+        depth = check.layers("net.depth", depth)
         self.time = check.choice("net.time", time, TIMES)
         size = check.integer("net.embedding", embedding, minimum=2)
         if size % 2:

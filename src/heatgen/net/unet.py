@@ -137,7 +137,7 @@ class UNet(nn.Module):
         """
         super().__init__()
         width = check.integer("net.model_channels", model_channels, minimum=2)
-        blocks = check.integer("net.num_res_blocks", num_res_blocks, minimum=1)
+        blocks = check.layers("net.num_res_blocks", num_res_blocks)
         groups = check.integer("net.norm_groups", norm_groups, minimum=1)
         dropout = check.number("net.dropout", dropout, minimum=0, maximum=1)
         widths = [width * m for m in check.shape("net.multipliers", multipliers)]
@@ -236,6 +236,6 @@ def check_widths(width: int, widths: list[int], groups: int, attention_levels: S
         raise ConfigError(f"net.norm_groups = {groups} must divide every width of the U-Net, but one is {wrong[0]}.")
     if widths[0] != width:
         raise ConfigError(f"net.multipliers must start with 1, not {widths[0] // width}.")
-    for level in attention_levels:
-        if check.integer("net.attention_levels", level, minimum=0) >= len(widths):
+    for level in check.integers("net.attention_levels", attention_levels, minimum=0):
+        if level >= len(widths):
             raise ConfigError(f"net.attention_levels must lie in 0 .. {len(widths) - 1} (resolutions), not {level}.")

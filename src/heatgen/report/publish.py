@@ -34,6 +34,8 @@ def measurements(results: Path) -> tuple[list[Row], dict[str, str]]:
     headings = {}
     for number, line in enumerate(lines_of(results), 2):
         try:
+            if None in line or None in line.values():  # more or fewer cells than columns
+                raise ValueError(f"{len(line)} cells")
             key, name = (line["run"], line["command"]), line["metric"]
             if key not in rows or rows[key]["time"] != line["time"]:
                 rows[key] = {word: line[word] for word in WORDS}
@@ -50,10 +52,16 @@ def measurements(results: Path) -> tuple[list[Row], dict[str, str]]:
 def lines_of(results: Path) -> list[dict[str, str]]:
     """The lines of a results file. ConfigError for what is no such file."""
     try:
-        return list(csv.DictReader(read_small(results, LARGEST).splitlines(keepends=True)))
+        text = read_small(results, LARGEST)
+        lines = list(csv.DictReader(text.splitlines(keepends=True)))
     except (OSError, ValueError, csv.Error) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise ConfigError(f"{results} cannot be read ({reason}); give another experiment.") from error
+    if not lines:
+        raise ConfigError(f"{results} has no results; measure a run, or give another experiment.")
+    if not text.endswith("\n"):
+        raise ConfigError(f"{results} is cut off within its last line; repair or remove that line.")
+    return lines
 
 
 def markdown(name: str, rows: Sequence[Row], headings: Mapping[str, str], command: str) -> str:

@@ -80,6 +80,7 @@ def end_with_parent() -> None:
     """
     word = os.environ.pop(PARENT, "")
     if word.isdigit() and (parent := int(word)) != os.getpid():
+        signals.of_a_child()
         _thread.start_new_thread(_watch, (parent, SAVING))
 
 

@@ -32,12 +32,15 @@ def explain(error: BaseException) -> str | None:
         if isinstance(cause, OSError) and cause.errno in UNUSABLE:
             place = cause.filename or "A file of the run"
             return f"{place} cannot be written ({cause.strerror}); choose another runs_dir or free space."
-        if isinstance(cause, FileNotFoundError) and last_call(cause) == "mkdir":  # as under /proc
-            return f"{cause.filename} cannot be made a folder; choose another place, as with runs_dir."
+        if isinstance(cause, (FileNotFoundError, FileExistsError)) and last_call(cause) == "mkdir":  # as under /proc
+            there = " as it is a file" if isinstance(cause, FileExistsError) else ""
+            return f"{cause.filename} cannot be made a folder{there}; choose another place, as with runs_dir."
         if isinstance(cause, BrokenExecutor):
             return (
                 "; ".join(filter(None, ["A process of the sweep was killed (was the memory full?)", signals.advice()])) + "."
             )
+        if is_of_memory(cause) and isinstance(cause, ImportError):  # `ulimit -v`, or a job's limit
+            return "The libraries of PyTorch do not fit into the memory that this process may have; allow it more."
         if is_of_memory(cause):
             return (
                 f"There is not enough memory{more_of(cause)}; lower batch_size (of a training data.batch_size, for which "
@@ -57,6 +60,8 @@ def last_call(error: BaseException) -> str:
 def is_of_memory(error: BaseException) -> bool:
     """Whether an error says that the memory, of this machine or of a GPU, is too small."""
     words = str(error) if isinstance(error, RuntimeError) else ""
+    if isinstance(error, ImportError):
+        return "failed to map segment" in str(error) or "annot allocate memory" in str(error)
     return (
         isinstance(error, MemoryError)
         or type(error).__name__ == "OutOfMemoryError"  # of PyTorch, which need not be here

@@ -23,6 +23,7 @@ Handler = Callable[[int, FrameType | None], object]
 _received: list[int] = []  # in this order
 _foreign: dict[int, Handler] = {}  # the handlers of a launcher, which wait while a training notes
 _noting = 0  # whether signals are noted; contexts within contexts are counted
+_is_child = False  # whether a parent hands its signals on to this process, which may have had them already
 _before_end: Callable[[], None] | None = None  # what a second Ctrl-C does first
 _advice = ""  # how the user goes on after a signal
 
@@ -55,6 +56,12 @@ def received() -> list[int]:
     return list(_received)
 
 
+def of_a_child() -> None:
+    """From here on a second Ctrl-C is left to the parent: one that is sent to all processes comes to this one twice."""
+    global _is_child
+    _is_child = True
+
+
 def advise(how: str) -> None:
     """Say how the user goes on, should a signal end this process from here on."""
     global _advice
@@ -82,8 +89,8 @@ def _receive(number: int, frame: FrameType | None) -> None:
 
 
 def take(number: int) -> None:
-    """Note a signal that came; a second Ctrl-C ends at once."""
-    again = number == signal.SIGINT and signal.SIGINT in _received
+    """Note a signal that came; a second Ctrl-C ends at once, unless this process has a parent that does it."""
+    again = number == signal.SIGINT and signal.SIGINT in _received and not _is_child
     _received.append(number)
     if again:
         if _before_end:

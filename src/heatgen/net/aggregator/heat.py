@@ -37,10 +37,9 @@ class HeatAggregator(nn.Module):
             ConfigError: an option is out of range.
         """
         super().__init__()
-        channels, hidden, layers = (
-            check.integer(f"net.aggregator.{key}", value, minimum=1)
-            for key, value in {"channels": channels, "hidden": hidden, "layers": layers}.items()
-        )
+        channels = check.integer("net.aggregator.channels", channels, minimum=1)
+        hidden = check.integer("net.aggregator.hidden", hidden, minimum=1)
+        layers = check.layers("net.aggregator.layers", layers)
         fields, self.features = shape[0], 1 + hidden
         self.causal, self.waves = causal, Waves(shape)
         self.hypotheses = Hypotheses(self.waves)

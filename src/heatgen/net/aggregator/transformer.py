@@ -65,10 +65,9 @@ class TransformerAggregator(nn.Module):
             ConfigError: an option is out of range, or width no multiple of heads.
         """
         super().__init__()
-        heads, hidden, layers = (
-            check.integer(f"net.aggregator.{key}", value, minimum=1)
-            for key, value in {"heads": heads, "hidden": hidden, "layers": layers}.items()
-        )
+        heads = check.integer("net.aggregator.heads", heads, minimum=1)
+        hidden = check.integer("net.aggregator.hidden", hidden, minimum=1)
+        layers = check.layers("net.aggregator.layers", layers)
         if width % heads:
             raise ConfigError(f"net.width = {width} must be a multiple of net.aggregator.heads = {heads}.")
         self.causal = causal
