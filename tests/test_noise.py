@@ -64,8 +64,8 @@ def test_a_draw_has_the_words_of_its_block_its_number_and_its_sample():
 def test_pieces_of_any_size_and_both_libraries_give_the_same(law, size, monkeypatch):
     monkeypatch.setattr(noise, "CPU_BLOCKS", size)
     indices = torch.tensor([3, 1, 2**35])
-    pieces, whole = (torch.empty(3, 4, 10, dtype=torch.int64 if law is noise.as_words else torch.float64) for _ in range(2))
-    fill(pieces, indices, 2, mix("pieces"), law)
+    whole = torch.empty(3, 4, 10, dtype=torch.int64 if law is noise.as_words else torch.float64)
+    pieces = fill(law, 10, indices, 2, mix("pieces"), whole.dtype)
     names = indices[:, None]
     law(philox(torch.arange(10)[None], torch.tensor([[2]]), names & MASK, names >> 32 & MASK, mix("pieces")), whole, torch)
     assert_close(pieces, whole, rtol=0, atol=0 if law is noise.as_words else 1e-14)
@@ -102,6 +102,17 @@ def test_a_draw_does_not_depend_on_what_was_drawn_before_it():
     first, second = SampleNoise([1, 2], 0), SampleNoise([1, 2], 0)
     first.normal(1000), second.integers(0, 1)
     assert torch.equal(first.normal(5), second.normal(5))
+
+
+@pytest.mark.parametrize("transform", [torch.func.grad, lambda f: lambda u: torch.func.jvp(f, (u,), (u,))[1]])
+def test_numbers_can_be_drawn_inside_of_derivatives(transform):
+    def energy(u):
+        rng = SampleNoise([0, 1], 0)
+        return (u * rng.normal_like(u) + u * rng.integers(3, 3)[:, None]).sum()
+
+    numbers = SampleNoise([0, 1], 0).normal(2)
+    expected = numbers + 3 if transform is torch.func.grad else (numbers + 3).sum()
+    assert_close(transform(energy)(torch.ones(2, 2)), expected)
 
 
 def test_numbers_are_made_where_the_samples_or_the_field_are():

@@ -32,6 +32,7 @@ MASK = 0xFFFFFFFF
 MULTIPLIERS = 0xD2511F53, 0xCD9E8D57
 WEYL = 0x9E3779B9, 0xBB67AE85
 ROUNDS = 10
+NUMPY = {torch.float32: np.float32, torch.float64: np.float64, torch.int64: np.int64}
 CPU_BLOCKS = 16384  # at once on a CPU: what its cache holds
 
 
@@ -110,24 +111,39 @@ def as_normal(words: Words[Word], out: Word, xp: ModuleType) -> None:
     out[:, 2:] *= radius
 
 
-def fill(out: Tensor, indices: Tensor, draw: int, key: int, law: Law) -> None:
-    """Write a draw into `out`, (B, 4, blocks): what `law` makes of the words of (block, draw, index low, index high).
+def as_array(indices: Tensor) -> NDArray[Any] | None:
+    """The tensor for NumPy; None on a device, in a compiled graph and inside of torch.func, where it has no memory."""
+    if indices.device.type != "cpu" or torch.compiler.is_compiling():
+        return None
+    try:
+        return indices.numpy()
+    except RuntimeError:
+        return None
+
+
+def fill(law: Law, blocks: int, indices: Tensor, draw: int, key: int, dtype: torch.dtype) -> Tensor:
+    """What `law` makes of the words of (block, draw, index low, index high): (B, 4, blocks), where the indices are.
 
     On a CPU NumPy computes, a piece that its cache holds at a time: the same integers with less overhead.
     """
-    blocks = out.shape[-1]
-    if out.device.type != "cpu" or torch.compiler.is_compiling():
-        counter = torch.arange(blocks, device=out.device)[None], torch.full((1, 1), draw, device=out.device)
-        law(philox(*counter, (indices & MASK)[:, None], ((indices >> 32) & MASK)[:, None], key), out, torch)
-        return
-    target, names, block = out.numpy(), indices.numpy()[:, None], np.arange(blocks)[None]
-    low, high, number = names & MASK, (names >> 32) & MASK, np.full((1, 1), draw)
+    names = as_array(indices)
+    if names is None:
+        device, low, high = indices.device, (indices & MASK)[:, None], ((indices >> 32) & MASK)[:, None]
+        result = torch.empty(len(indices), 4, blocks, dtype=dtype, device=device)
+        counter = torch.arange(blocks, device=device)[None], torch.full((1, 1), draw, device=device), low, high
+        law(philox(*counter, key), result, torch)
+        return result
+    block, number = np.arange(blocks)[None], np.full((1, 1), draw)
+    first, second = names & MASK, (names >> 32) & MASK
+    out = np.empty((len(indices), 4, blocks), NUMPY[dtype])
     width = max(1, min(blocks, CPU_BLOCKS))
     height = max(1, CPU_BLOCKS // width)
     for i in range(0, len(out), height):
         for j in range(0, blocks, width):
             rows, columns = slice(i, i + height), slice(j, j + width)
-            law(philox(block[:, columns], number, low[rows], high[rows], key), target[rows, :, columns], np)
+            words = philox(block[:, columns], number, first[rows, None], second[rows, None], key)
+            law(words, out[rows, :, columns], np)
+    return torch.from_numpy(out)
 
 
 class Noise(Protocol):
@@ -150,8 +166,9 @@ class SampleNoise:
 
     def __init__(self, indices: Iterable[int] | Tensor, *keys: int | str):
         if not isinstance(indices, Tensor):
-            indices = torch.tensor(list(indices), dtype=torch.int64)
-        self.indices, self.key, self.draws = indices.long(), mix(*keys), 0
+            indices = torch.from_numpy(np.array(list(indices), dtype=np.int64))
+        self.indices = indices if indices.dtype == torch.int64 else indices.long()
+        self.key, self.draws = mix(*keys), 0
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -166,11 +183,10 @@ class SampleNoise:
 
     def _fill(self, count: int, dtype: torch.dtype, device: torch.device | None, law: Law) -> Tensor:
         """The next draw, (B, count): `law` of words."""
-        device = self.indices.device if device is None else device
-        out = torch.empty(len(self), 4, -(-count // 4), dtype=dtype, device=device)
-        fill(out, self._on(device), self.draws, self.key, law)
+        indices = self.indices if device is None else self._on(device)
+        numbers = fill(law, -(-count // 4), indices, self.draws, self.key, dtype)
         self.draws += 1
-        return out.flatten(1)[:, :count]
+        return numbers.flatten(1)[:, :count]
 
     def normal(self, *shape: int, dtype: torch.dtype = torch.float32, device: torch.device | None = None) -> Tensor:
         """eps ~ N(0, I), (B, *shape), where the samples' numbers are, or on a device."""

@@ -6,7 +6,7 @@ import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Required, TypedDict
+from typing import TYPE_CHECKING, Required, TypedDict, cast
 
 import lightning as L
 import torch
@@ -300,7 +300,7 @@ class DataModule(L.LightningDataModule):
         workers = 0 if there else self.num_workers
         fork = workers > 0 and sys.platform == "linux"  # also where a launcher's process has another way
         return DataLoader(
-            Recipes(items) if there else items,
+            cast("Items", Recipes(items)) if there else items,  # whose batches `on_after_batch_transfer` makes
             batch_sampler=batches,
             num_workers=workers,
             multiprocessing_context="fork" if fork else None,

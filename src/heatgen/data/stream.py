@@ -6,7 +6,7 @@ the same steps; one that is resumed with another B goes on at the position where
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypedDict, TypeVar
+from typing import TypedDict, TypeVar, final
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from heatgen.noise import mix
 Whatever = TypeVar("Whatever")
 
 
+@final
 class Batch(TypedDict):
     """What a training or validation step is given; all on the same device."""
 
@@ -28,6 +29,7 @@ class Batch(TypedDict):
     first: int  # the first of the keys, which is known without a look at a device
 
 
+@final
 class Recipe(TypedDict):
     """What a batch is made of, its images still to be taken from all those of the split; all on one device."""
 
