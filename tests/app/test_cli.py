@@ -343,6 +343,8 @@ MISTAKES = {  # the arguments: what the sentence names, the key or the fix
     ("net.conditional=true",): "that forward=heat does not give; use net.conditional=false.",
     ("net.attention_levels=1000000000",): "net.attention_levels must be a list of whole numbers such as [1,2]",
     ("net.num_res_blocks=1000000000",): "net.num_res_blocks must be at most 1000",
+    ("--resolve",): "The --resolve flag can only be used in conjunction with --cfg or --help; remove it",
+    ("--cfg=job", "-m", "seed=1"): "Only one of --run, --multirun, --cfg, --info and --shell_completion can be specified",
     ("--experimental-rerun=/dev/null",): "--experimental-rerun is not of heatgen",
     ("net.inputs=2",): "net.inputs=2 is not the number of fields that the model gives, 1; remove it.",
     ("forward.diffusivity=0.1",): "another option of its group; choose that option too",

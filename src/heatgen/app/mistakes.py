@@ -37,6 +37,8 @@ def sentence(error: BaseException) -> str | None:
         return str(error).split("\n")[0]
     if isinstance(error, RuntimeError) and '"srun"' in str(error):  # of submitit
         return "hydra/launcher=submitit_slurm needs SLURM, whose srun is not here; use submitit_local or joblib."
+    if isinstance(error, ValueError) and str(error).startswith(("The --resolve flag", "Only one of --run")):  # of Hydra
+        return f"{error}; remove the others." if str(error).startswith("Only") else f"{error}; remove it, or add --cfg job."
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         lines = [line.strip() for line in str(error).splitlines()]
         if not lines:
