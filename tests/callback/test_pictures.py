@@ -44,6 +44,7 @@ def make(process=None, **settings):
 def data():
     images = torch.rand(20, *SHAPE, generator=torch.Generator().manual_seed(0))
     return SimpleNamespace(
+        batch_size=128,
         images=lambda split: images[:6],
         get=lambda split, samples: images[list(samples)],
         prior_images=lambda samples, seed: torch.stack([images[i + seed] for i in samples]),

@@ -65,7 +65,7 @@ def normal(n, seed=0):
 
 def of(tensor):
     """Data whose training and validation fields are these."""
-    return SimpleNamespace(images=lambda split: tensor, get=lambda split, samples: tensor[list(samples)])
+    return SimpleNamespace(batch_size=128, images=lambda split: tensor, get=lambda split, samples: tensor[list(samples)])
 
 
 def draw(process, n, seed=3):
@@ -315,7 +315,7 @@ def test_preparing_looks_at_many_fields_at_most():
         return torch.ones(len(samples), *SHAPE)
 
     Diffusion(MAPS["heat"](), silent, ancestral, None).prepare(
-        SimpleNamespace(images=lambda split: range(MEASURED + 7), get=get)
+        SimpleNamespace(batch_size=128, images=lambda split: range(MEASURED + 7), get=get)
     )
     assert {split for split, _ in asked} == {"train"}
     assert [i for _, samples in asked for i in samples] == list(range(MEASURED))

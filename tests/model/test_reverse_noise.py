@@ -66,7 +66,7 @@ def gaussian_data(process, n):
         read.extend((split, i) for i in samples)
         return u0[list(samples)]
 
-    return SimpleNamespace(images=lambda split: range({"val": n}[split]), get=get, read=read)
+    return SimpleNamespace(batch_size=128, images=lambda split: range({"val": n}[split]), get=get, read=read)
 
 
 def named(forward, num_levels=K):
@@ -181,7 +181,7 @@ def test_a_random_map_is_measured_over_its_draws():
         return before * after * spread**2 / (after**2 * spread**2 + SIGMA**2) * u
 
     images = spread * torch.randn(n, *SHAPE, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
-    data = SimpleNamespace(images=lambda split: images, get=lambda split, samples: images[list(samples)])
+    data = SimpleNamespace(batch_size=128, images=lambda split: images, get=lambda split, samples: images[list(samples)])
     model = make(process, net, delta_mode="per_step", calibration_images=n)
     model.calibrate(data)
     v = torch.linspace(0.2, 1.2, 10001).double()

@@ -45,7 +45,7 @@ class SSM(ScoreMethod):
         **settings: Unpack[MethodSettings],
     ):
         super().__init__(process, net, sampler, optimizer, **settings)
-        if any(getattr(part, "checkpointing", False) for part in net.modules()):
+        if isinstance(net, nn.Module) and any(getattr(part, "checkpointing", False) for part in net.modules()):
             raise ConfigError(
                 "net.checkpointing=true does not go with model=ssm, whose derivative is taken forward; remove it."
             )
