@@ -122,6 +122,8 @@ def verdict(trial: Trial, job: jobs.Job, may_last: bool = False) -> str:
         found = "hang"
     elif job.code == 1:
         found = sentence(job) or "refused"
+        if found.endswith("sentences") and any(word.startswith("hparams_search=") for word in job.words):
+            found = "refused"  # each trial of a search says its own
     elif "Traceback (most recent call last)" in job.output():
         found = "traceback"
     elif job.code in (0, 130):
