@@ -56,11 +56,9 @@ def draw(trials: Sequence[Trial], keys: Sequence[str], objective: str, direction
     plt = plots()
     figure, axes = plt.subplots(1, 1 + len(keys), figsize=(3.6 * (1 + len(keys)), 3), layout="constrained", squeeze=False)
     better = max if direction == "maximize" else min
-    best: list[float] = []
     valued = [(trial, float(str(trial["value"]))) for trial in trials if trial["value"] is not None]
-    for trial, value in valued:
-        done = [value] if trial["state"] == "complete" else []
-        best.append(better([*best[-1:], *done]) if best or done else math.nan)
+    done = [[value for trial, value in valued[: i + 1] if trial["state"] == "complete"] for i in range(len(valued))]
+    best = [better(values, default=math.nan) for values in done]
     axes[0, 0].step([trial["trial"] for trial, _ in valued], best, where="post", color="0.6", label="the best so far")
     for panel, key in zip(axes[0], ("trial", *keys), strict=True):
         for state, marker in (("complete", "o"), ("pruned", "x")):
@@ -69,6 +67,8 @@ def draw(trials: Sequence[Trial], keys: Sequence[str], objective: str, direction
         numbers = [x for trial, _ in valued if isinstance(x := number(trial.get(key)), (int, float))]
         if key != "trial" and len(numbers) > 1 and min(numbers) > 0 and max(numbers) > 20 * min(numbers):
             panel.set_xscale("log")
+        elif numbers:
+            panel.locator_params(axis="x", nbins=3, integer=all(float(x).is_integer() for x in numbers))
         panel.set(xlabel=key, ylabel=objective if key == "trial" else "")
     axes[0, 0].legend()
     with atomic_path(path) as beside:
