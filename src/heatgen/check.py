@@ -32,11 +32,13 @@ def option_name(thing: object) -> str:
     return type(thing).__module__.rsplit(".", 1)[-1]
 
 
-def integer(key: str, value: object, minimum: int | None = None) -> int:
-    """`value` as an int; ConfigError unless it is a whole number of at least `minimum`."""
+def integer(key: str, value: object, minimum: int | None = None, maximum: int | None = None) -> int:
+    """`value` as an int; ConfigError unless it is a whole number of at least `minimum` and at most `maximum`."""
     bound = "" if minimum is None else f" of at least {minimum}"
     whole = isinstance(value, (int, float)) and not isinstance(value, bool) and float(value).is_integer()
     if isinstance(value, (int, float)) and whole and (minimum is None or value >= minimum):
+        if maximum is not None and value > maximum:
+            raise ConfigError(f"{key} must be at most {maximum}, not {int(value)}.")
         return int(value)
     raise ConfigError(f"{key} must be a whole number{bound}, not {value!r}.")
 
@@ -50,9 +52,7 @@ def integers(key: str, value: object, minimum: int | None = None) -> list[int]:
 
 def layers(key: str, value: object, minimum: int = 1) -> int:
     """`value` as a number of layers, which are made one by one: `minimum` to 1000; ConfigError otherwise."""
-    if (found := integer(key, value, minimum)) > 1000:
-        raise ConfigError(f"{key} must be at most 1000, not {found}.")
-    return found
+    return integer(key, value, minimum, maximum=1000)
 
 
 def seed(key: str, value: object) -> int:

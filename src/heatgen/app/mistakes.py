@@ -28,6 +28,11 @@ PLUGINS = {  # option -> the plugin of Hydra's that it needs
     "hydra/sweeper=optuna": "hydra_optuna_sweeper",
 }
 
+FLAGS = {  # what Hydra says of flags that do not go together: what to do
+    "The --resolve flag": "remove it, or add --cfg job",
+    "Only one of --run": "remove the others",
+}
+
 
 def sentence(error: BaseException) -> str | None:
     """The sentence for an error of a job: a user's mistake, or the first line of what Hydra or OmegaConf say."""
@@ -37,8 +42,8 @@ def sentence(error: BaseException) -> str | None:
         return str(error).split("\n")[0]
     if isinstance(error, RuntimeError) and '"srun"' in str(error):  # of submitit
         return "hydra/launcher=submitit_slurm needs SLURM, whose srun is not here; use submitit_local or joblib."
-    if isinstance(error, ValueError) and str(error).startswith(("The --resolve flag", "Only one of --run")):  # of Hydra
-        return f"{error}; remove the others." if str(error).startswith("Only") else f"{error}; remove it, or add --cfg job."
+    if isinstance(error, ValueError) and (fix := next((FLAGS[key] for key in FLAGS if str(error).startswith(key)), None)):
+        return f"{error}; {fix}."
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         lines = [line.strip() for line in str(error).splitlines()]
         if not lines:

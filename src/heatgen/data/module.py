@@ -134,9 +134,7 @@ class DataModule(L.LightningDataModule):
         self.spec = DataSpec(check.shape("data.shape", shape))
         self.batch_size = check.integer("data.batch_size", batch_size, minimum=1)
         check.memory("data.batch_size", self.batch_size, 4 * math.prod(self.spec.shape))
-        self.num_workers = check.integer("data.num_workers", num_workers, minimum=0)
-        if self.num_workers > WORKERS:
-            raise ConfigError(f"data.num_workers must be at most {WORKERS}, not {self.num_workers}.")
+        self.num_workers = check.integer("data.num_workers", num_workers, minimum=0, maximum=WORKERS)
         self.flip = check.boolean("data.flip", flip)
         self.augment = check.boolean("data.augment", augment)
         if self.augment and self.spec.shape[-2:-1] != self.spec.shape[-1:]:

@@ -40,9 +40,8 @@ class TensorBoardLog(TensorBoardLogger):
         writer = self.experiment._get_file_writer()
         for summary in hparams(flat, dict.fromkeys(SHOWN, 0.0)):  # of which it takes the names
             writer.add_summary(summary)
-        (Path(self.log_dir) / self.NAME_HPARAMS_FILE).unlink(
-            missing_ok=True
-        )  # Lightning has written one, with nothing in it
+        empty = Path(self.log_dir) / self.NAME_HPARAMS_FILE  # which Lightning has written, and does not write again
+        empty.unlink(missing_ok=True)
         self.save()
 
     @rank_zero_only

@@ -39,7 +39,9 @@ def explain(error: BaseException) -> str | None:
             return (
                 "; ".join(filter(None, ["A process of the sweep was killed (was the memory full?)", signals.advice()])) + "."
             )
-        if is_of_memory(cause) and isinstance(cause, ImportError):  # `ulimit -v`, or a job's limit
+        if isinstance(cause, ImportError) and re.search(
+            "failed to map segment|annot allocate memory", str(cause)
+        ):  # ulimit -v
             return "The libraries of PyTorch do not fit into the memory that this process may have; allow it more."
         if is_of_memory(cause):
             return (
@@ -60,8 +62,6 @@ def last_call(error: BaseException) -> str:
 def is_of_memory(error: BaseException) -> bool:
     """Whether an error says that the memory, of this machine or of a GPU, is too small."""
     words = str(error) if isinstance(error, RuntimeError) else ""
-    if isinstance(error, ImportError):
-        return "failed to map segment" in str(error) or "annot allocate memory" in str(error)
     return (
         isinstance(error, MemoryError)
         or type(error).__name__ == "OutOfMemoryError"  # of PyTorch, which need not be here
