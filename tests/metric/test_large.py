@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -272,3 +273,46 @@ def test_inception_score_of_a_split_reads_its_images_in_order(tmp_path):
     wanted = ctx(tmp_path, 40, train=images, test=images)
     result = InceptionScore(source="test", splits=4)(wanted)
     assert result.values["inception_score"] == pytest.approx(1, abs=1e-9) and result.facts["n"] == 40
+
+
+# other work of the same kind ---------------------------------------------------------------------------------------------
+
+
+def test_more_samples_go_on_where_fewer_were_killed_and_fewer_leave_what_reaches_farther(tmp_path, monkeypatch):
+    at_once(monkeypatch)
+    for n, stop, drawn_before in ((10, 3, 0), (N, 5, 8), (10, None, 0), (N, None, 8 + 16)):
+        drawn: list[int] = []
+        wanted = measured(tmp_path, drawn, "a", stop)
+        wanted.n = n
+        whole = measured(tmp_path)
+        whole.n = n
+        if stop:
+            assert in_child(lambda wanted=wanted: FID()(wanted)) == 9
+            continue
+        assert FID()(wanted).values == FID()(whole).values and sum(drawn) == n - drawn_before
+        wanted.partial.remove()
+    assert not (tmp_path / "partial").exists()
+
+
+def test_a_reference_that_was_kept_before_the_kill_does_not_hide_the_samples(tmp_path, monkeypatch):
+    at_once(monkeypatch)
+    assert in_child(lambda: FID()(measured(tmp_path, [], "a", 5))) == 9  # it has made the reference, too
+    drawn: list[int] = []
+    wanted = measured(tmp_path, drawn, "a")
+    FID()(wanted)
+    assert sum(drawn) == N - 16 and list(tmp_path.glob("statistics/*.npz"))
+    wanted.partial.remove()
+    assert not (tmp_path / "partial").exists()  # that of the reference is gone, too
+
+
+def test_what_nobody_goes_on_from_is_removed(tmp_path, monkeypatch):
+
+    at_once(monkeypatch)
+    places = [("a", "weights"), ("a", "other weights"), ("b", "weights"), ("c", "weights")]
+    made = [Partial(tmp_path / "partial", *words).folder for words in places]
+    for folder in made:
+        (folder / "x").mkdir(parents=True)
+    for path in (*made[3].rglob("*"), made[3], made[3].parent):
+        os.utime(path, (time.time() - 8 * 24 * 3600,) * 2)
+    Partial(tmp_path / "partial", "a", "weights").tidy()
+    assert [folder.exists() for folder in made] == [True, False, True, False]

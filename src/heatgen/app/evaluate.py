@@ -30,6 +30,7 @@ BESIDE = (
     "variant",
     "param_name",
     "picture",
+    "n",
 )
 
 
@@ -62,8 +63,10 @@ def evaluate(cfg: DictConfig) -> None:
             ctx, experiment = context_of_data(cfg, request, devices), cfg.experiment_name
         else:
             ctx, experiment = context_of_run(load, request, devices)
-        begun.append(Partial(request.folder / "evaluation" / "partial", words_of(cfg, ctx, load)))
+        begun.append(Partial(request.folder / "evaluation" / "partial", *words_of(cfg, ctx, load)))
         ctx.partial = begun[-1]
+        if devices.first:
+            ctx.partial.tidy()
         result = marked(metric(ctx), request.mode)
         result.facts |= ({"sampler": label} if label else {}) | (moved(load) if load else {})
         result.facts |= facts_of(ctx.data)
@@ -83,8 +86,8 @@ def evaluate(cfg: DictConfig) -> None:
         partial.remove()
 
 
-def words_of(cfg: DictConfig, ctx: "EvalContext", load: LoadRequest | None) -> str:
-    """All that the numbers of an evaluation depend on: who agrees in it may go on where another was killed."""
+def words_of(cfg: DictConfig, ctx: "EvalContext", load: LoadRequest | None) -> tuple[str, str]:
+    """What is asked for but for n, and of what: who agrees in both may go on where another was killed."""
     import torch
 
     own = {key: value for key, value in plain(cfg).items() if key not in BESIDE}
@@ -96,7 +99,7 @@ def words_of(cfg: DictConfig, ctx: "EvalContext", load: LoadRequest | None) -> s
     where = (ctx.devices.precision, ctx.devices.device.type, ctx.devices.world)
     versions = (__version__, torch.__version__)
     run = load and OmegaConf.to_yaml(read_config(load.run_dir, load.trust))
-    return repr((own, load, run, weights.hexdigest(), ctx.data.fingerprints(), where, versions))
+    return repr((own, load, where)), repr((run, weights.hexdigest(), ctx.data.fingerprints(), versions))
 
 
 def tell_loggers(load: LoadRequest, name: str, values: Mapping[str, float]) -> None:

@@ -178,7 +178,7 @@ class EvalContext:
         what: str,
         pieces: int = 1,
         size: int | None = None,
-        key: str = "",
+        key: str | None = None,
     ) -> None:
         """Give the rows of this process's share of the samples to a reduction, batch by batch, with no word to the others.
 
@@ -191,14 +191,16 @@ class EvalContext:
             what: is done, for the bar.
             pieces: how often work moves the bar.
             size: of a batch; None: batch_size.
-            key: as in `sample`.
+            key: what the rows depend on besides the settings of the evaluation and the samples' own numbers; None: also on n,
+                and which samples there are.
         """
         mine, size = self.devices.share(indices), size or self.batch_size
-        words = f"{what} {key} {size} {list(indices)}"
-        rank, world = self.devices.rank, self.devices.world
-        piece = None if self.partial is None else self.partial.piece(into, words, rank, world)
+        words = f"{what} {size} {into.depends} " + (f"{self.n} {list(indices)}" if key is None else key)
+        process = (self.devices.rank, self.devices.world)
+        piece = None if self.partial is None else self.partial.piece(into, words, process, len(mine), size)
         if into.count and self.devices.first:
-            log.info("%s: goes on behind %d of %d.", what, into.count * world, len(indices))
+            done = min(into.count * self.devices.world, len(indices))
+            log.info("%s: goes on behind %d of %d.", what, done, len(indices))
         parts = batches(mine[into.count :], size)
         with self.devices.bar(len(parts) * pieces, what) as bar, saved(piece):
             for part in parts:

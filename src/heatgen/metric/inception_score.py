@@ -28,7 +28,7 @@ class ClassSums(Reduction):
     def __init__(self, parts: int, n: int, extractor: Extractor):
         super().__init__()
         self.starts = torch.tensor([0, *(len(part) for part in torch.arange(n).tensor_split(parts))]).cumsum(0)
-        self.extractor = extractor
+        self.extractor, self.depends = extractor, f"{parts} of {n}"
         self.numbers = torch.zeros(parts, dtype=torch.float64)
         self.classes, self.entropies = torch.zeros(parts, 0, dtype=torch.float64), torch.zeros(parts, dtype=torch.float64)
 

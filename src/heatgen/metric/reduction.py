@@ -18,6 +18,8 @@ class Reduction:
     A subclass writes `absorb`, `state`, `load` and `together`. Each row has a mark: whether its sample, and it, are finite.
     """
 
+    depends = ""  # what a state depends on besides the rows, such as how many there will be
+
     def __init__(self) -> None:
         self.count = 0  # rows of this process so far
         self.saved = 0  # how many batches of them the next state need not hold, where a state follows another

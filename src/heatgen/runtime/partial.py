@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("heatgen")
 EVERY = 10.0  # seconds of work that a kill costs, or more where
 SHARE = 0.02  # of the time is more than saving may take
+WEEK = 7 * 24 * 3600.0  # seconds, after which what was left is removed
 
 
 class Resumable(Protocol):
@@ -38,39 +39,65 @@ class Partial:
     """The pieces of one piece of work, each with a folder of its own.
 
     Args:
-        folder: of them all; it is made when something is saved.
-        words: all that the result depends on, so that no work goes on from another's.
+        folder: of all such work; it is made when something is saved.
+        asked: what was asked for, but for how many samples.
+        of: what it is asked of, such as weights: all else that the result depends on, so that no work goes on from another's.
     """
 
-    def __init__(self, folder: Path, words: str):
-        self.folder, self.pieces = folder / checksum(words), 0
+    def __init__(self, folder: Path, asked: str, of: str = ""):
+        self.root, self.folder = folder, folder / checksum(asked) / checksum(of)
+        self.reached: dict[str, int] = {}  # how many samples each piece is to have
 
-    def piece(self, work: Resumable, words: str, rank: int, world: int) -> "Piece":
-        """The next piece, begun or gone on with; words: what tells it from others."""
-        self.pieces += 1
-        return Piece(self.folder / checksum(f"{self.pieces} {words} {rank} of {world}"), work)
+    def tidy(self) -> None:
+        """Remove what nobody goes on from: the same work on what is not so any more, and what was left for a week."""
+        for place in [*self.root.glob("*/*"), *self.root.glob("*")]:
+            old = time.time() - newest(place) > WEEK
+            if place != self.folder and place.is_dir() and (old or place.parent == self.folder.parent):
+                shutil.rmtree(place, ignore_errors=True)
+
+    def piece(self, work: Resumable, words: str, process: tuple[int, int], end: int, size: int) -> "Piece":
+        """A piece, begun or gone on with.
+
+        Args:
+            work: its state.
+            words: what tells it from others; of several with the same words, this is the next.
+            process: this one's number, and that of all.
+            end: how many samples this process is to have.
+            size: of a batch.
+        """
+        again = sum(name.startswith(f"{checksum(words)}-") for name in self.reached)
+        name = f"{checksum(words)}-{again}"
+        self.reached[name] = end
+        return Piece(self.folder / f"{name}-{process[0]}-{process[1]}", work, end, size)
 
     def remove(self) -> None:
-        """Remove all, where the result is written."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-        with suppress(OSError):
-            self.folder.parent.rmdir()  # where nothing else is in it
+        """Remove all, where the result is written; but what reaches farther, as more samples were asked for before."""
+        for place in self.folder.glob("*"):
+            reached = self.reached.get("-".join(place.name.split("-")[:2]))
+            if reached is None or all(end_of(path) <= reached for path in place.glob("*-*.pt")):
+                shutil.rmtree(place, ignore_errors=True)
+        with suppress(OSError):  # where something else is in them
+            for place in (self.folder, self.folder.parent, self.root):
+                place.rmdir()
 
 
 class Piece:
-    """The files of a piece: a state behind the state before it, by the number of samples that they reach to."""
+    """The files of a piece: a state behind the state before it, by the number of samples that they reach to.
 
-    def __init__(self, folder: Path, work: Resumable):
-        self.folder, self.work, self.at = folder, work, 0
+    A state of fewer samples than are wanted is gone on from where it ends with a batch, so that all batches are the same.
+    """
+
+    def __init__(self, folder: Path, work: Resumable, end: int, size: int):
+        self.folder, self.work, self.end, self.size, self.at = folder, work, end, size, 0
         while (path := self._next()) and self._load(path):
             pass
         self.last, self.patience = time.monotonic(), EVERY
 
     def _next(self) -> Path | None:
         """The file that reaches farthest of those that begin where we are."""
-        ends = [path for path in self.folder.glob(f"{self.at:012d}-*.pt") if path.stem[13:].isdigit()]
-        ends = [path for path in ends if int(path.stem[13:]) > self.at]
-        return max(ends, key=lambda path: int(path.stem[13:])) if ends else None
+        ends = {end_of(path): path for path in self.folder.glob(f"{self.at:012d}-*.pt")}
+        usable = [end for end in ends if self.at < end <= self.end and (end == self.end or end % self.size == 0)]
+        return ends[max(usable)] if usable else None
 
     def _load(self, path: Path) -> bool:
         """Go on from the state in a file; False, with a line in the log, where it is not whole."""
@@ -104,12 +131,27 @@ class Piece:
             log.info("%s cannot be written (%s): should this end, it starts again.", path, error.strerror or error)
         else:
             if not start:  # it holds all
-                for other in self.folder.glob("*.pt"):
-                    if other != path:
+                for other in self.folder.glob("*-*.pt"):
+                    if end_of(other) < self.work.count:
                         other.unlink(missing_ok=True)
             self.at = self.work.count
         self.last = time.monotonic()
         self.patience = max(EVERY, (self.last - begun) / SHARE)
+
+
+def end_of(path: Path) -> int:
+    """How many samples a state reaches to; 0 for another file."""
+    end = path.stem.rpartition("-")[2]
+    return int(end) if end.isdigit() else 0
+
+
+def newest(folder: Path) -> float:
+    """When something in a folder was written last."""
+    times = [folder.stat().st_mtime]
+    for path in folder.rglob("*"):
+        with suppress(OSError):  # gone
+            times.append(path.stat().st_mtime)
+    return max(times)
 
 
 def checksum(words: str) -> str:
