@@ -53,7 +53,7 @@ def main() -> None:
     suite = Suite(bench, Path(options.out), options.title, command, options.again, until)
     suite.run(options.only or names())
     if options.publish:
-        suite.page(Path("docs/results"))
+        suite.page(Path("docs/results"), figure=True)
     print(f"written: {suite.folder / options.title}.md, .json and .png{' and docs/results' if options.publish else ''}")
 
 

@@ -1,14 +1,11 @@
 """Whether torch.compile can be measured here."""
 
-import shutil
-
 from benchmarks.harness import Bench
+from heatgen.runtime import engine
 
 
 def why_none(bench: Bench) -> str | None:
     """Why compiled networks are left out; None where they are measured."""
-    if bench.on_gpu:
-        return None
-    if not any(shutil.which(name) for name in ("c++", "g++", "clang++")):
-        return "torch.compile needs a C++ compiler, and there is none here"
-    return None if bench.full else "torch.compile takes minutes on a CPU: --full measures it"
+    if lack := engine.lacking(bench.device):
+        return f"torch.compile cannot act, as {lack}"
+    return None if bench.full or bench.on_gpu else "torch.compile takes minutes on a CPU: --full measures it"

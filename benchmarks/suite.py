@@ -64,14 +64,15 @@ class Suite:
                 bar.set_postfix_str(name)
                 done = bar.n + module.SECONDS
                 if self.again or not self.read(name, facts):
-                    self.measure(name, module, bar)
+                    self.measure(name, module, bar, facts)
                     self.write(name, facts)
                 bar.update(done - bar.n)
                 bar.clear()
                 show(self.found[name])
+        self.page(self.folder, figure=True)
 
-    def measure(self, name: str, module: ModuleType, bar: "tqdm[None]") -> None:
-        """Run one, the bar going on with every comparison."""
+    def measure(self, name: str, module: ModuleType, bar: "tqdm[None]", facts: dict[str, object]) -> None:
+        """Run one, the bar going on with every comparison; what it has found by then is kept where this is ended."""
         start, first = time.monotonic(), bar.n
         if self.until is not None and start > self.until:
             self.found[name] = [Note(name, "all", "the time was over")]
@@ -80,14 +81,16 @@ class Suite:
         def step() -> None:
             bar.update(min(first + time.monotonic() - start, first + module.SECONDS) - bar.n)
 
-        entries: list[Entry] = []
+        entries = self.found[name] = [Note(name, "the rest", "the time was over")]  # until it is done
         try:
-            entries.extend(module.measure(replace(self.bench, step=step)))
+            for entry in module.measure(replace(self.bench, step=step)):
+                entries.insert(-1, entry)
+                self.write(name, facts)  # as the whole command may be ended
+            entries.pop()
         except Exception as error:
             if self.bench.quick:
                 raise
-            entries.append(Note(name, "the rest", f"it failed: {type(error).__name__}: {str(error)[:500]}"))
-        self.found[name] = entries
+            entries[-1] = Note(name, "the rest", f"it failed: {type(error).__name__}: {str(error)[:500]}")
 
     def path(self, name: str) -> Path:
         """Where the entries of one are."""
@@ -119,12 +122,12 @@ class Suite:
         write_text(self.path(name), json.dumps(content, indent=1) + "\n")
         self.page(self.folder)
 
-    def page(self, folder: Path) -> None:
-        """Write <title>.md, .json and .png of all that is known to a folder."""
+    def page(self, folder: Path, figure: bool = False) -> None:
+        """Write <title>.md and .json of all that is known to a folder, and the figure where it is asked for."""
         facts = machine(self.bench.device, self.bench.floors)
         rows = [{"kind": "machine", **facts, **self.settings()}]
         rows += [as_json(entry) for entries in self.found.values() for entry in entries]
         write_text(folder / f"{self.title}.json", json.dumps(rows, indent=1) + "\n")
         write_text(folder / f"{self.title}.md", markdown(self.title, self.command, facts, self.found))
-        if any(self.found.values()):
+        if figure and any(self.found.values()):
             draw(self.found, folder / f"{self.title}.png", f"{facts['device']}, {facts['threads']} threads")

@@ -1,4 +1,4 @@
-"""A training and a sampling step of the published networks, by layout, precision and compilation, against plain float32."""
+"""A training and a sampling step of the published networks, by layout and precision, against plain float32."""
 
 import copy
 from collections.abc import Iterator
@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from benchmarks import ours
-from benchmarks.compiler import why_none
 from benchmarks.harness import Bench, Entry, Note
 from heatgen.model.module import Method
 from heatgen.net.unet import UNet
@@ -43,27 +42,20 @@ def measure_net(bench: Bench, experiment: str) -> Iterator[Entry]:
     batch = 2 if bench.quick else BATCHES[experiment][bench.on_gpu]
     u = ours.images(batch, model.process.shape, bench.device)
     models = {layout: laid_out(model, layout) for layout in LAYOUTS}
-    compiled = None if why_none(bench) else laid_out(model, "contiguous")
-    if compiled is not None:
-        compiled.net.compile()
     for training in (True, False):
         steps: dict[str, Step] = {
             f"{name}, {layout}": step_of(models[layout], u, training, precision)
             for name, precision in PRECISIONS.items()
             for layout in LAYOUTS
         }
-        if compiled is not None:
-            steps["bfloat16, compiled"] = step_of(compiled, u, training, PRECISIONS["bfloat16"])
         name = f"{experiment}, batch {batch}, {'training' if training else f'{LEVELS} sampling steps'}"
-        works = {key: step.work() for key, step in steps.items() if key != "bfloat16, compiled"}
+        works = {key: step.work() for key, step in steps.items()}
         yield from bench.compare("steps", name, {**steps}, PLAIN, works, 12.0)
         del steps
 
 
 def measure(bench: Bench) -> Iterator[Entry]:
     """The rows of all networks that are not too slow here."""
-    if reason := why_none(bench):
-        yield Note("steps", "compiled", reason)
     for experiment in BATCHES:
         if bench.quick and experiment != "ihd_mnist":
             continue

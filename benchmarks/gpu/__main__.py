@@ -3,10 +3,12 @@
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from benchmarks.child import ROOT, environment
@@ -18,6 +20,7 @@ from heatgen.runtime.files import absolute, write_text
 
 TAIL = 1500  # characters that are kept of the output of a part that failed
 ENDING = 10  # seconds that a part has to end once it is told to
+LEAST = 20  # seconds that a part is begun for
 
 
 def options_of(arguments: list[str]) -> argparse.Namespace:
@@ -32,32 +35,31 @@ def options_of(arguments: list[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def run(part: Part, way: Way, seconds: float) -> Found:
-    """What a part found, how long it took, and how it ended."""
-    begin, log = time.monotonic(), way.folder / f"{part.name}.log"
-    limit = min(part.seconds, seconds)
+def run(part: Part, way: Way, seconds: float, found: Found) -> None:
+    """Run a part; what it found, how long it took and how it ended go into `found`, also where this command is ended."""
+    begin, log, limit = time.monotonic(), way.folder / f"{part.name}.log", min(part.seconds, seconds)
     own = environment() | {"HEATGEN_CUDA_TESTS": way.device, "PYTHONUNBUFFERED": "1"}
+    found |= {"seconds": 0.0, "ended": "with this command"}
+    command = part.command(way, limit)
     with log.open("w") as file:
-        child = start(part.command(way, limit), own, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT)
+        child = start(command, own, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT)
         try:
-            code: int | str = child.wait(limit)
+            found["ended"] = child.wait(limit)
         except subprocess.TimeoutExpired:
-            code = "its time was over"
-            end(child)
+            found["ended"] = "its time was over"
         finally:
             end(child)
-    found: Found = {"seconds": round(time.monotonic() - begin, 1), "ended": code}
-    try:
-        found |= part.read(way)
-    except (OSError, ValueError, KeyError, SyntaxError) as error:  # SyntaxError: that of a cut-off XML
-        found["nothing to read"] = f"{type(error).__name__}: {error}"
-    if code != 0 and not (part.may_fail and code == 1):
-        found["said"] = log.read_text()[-TAIL:]
-    return found
+            found["seconds"] = round(time.monotonic() - begin, 1)
+            try:
+                found |= part.read(way)
+            except Exception as error:  # whatever a process leaves that was ended: the other parts go on
+                found["nothing to read"] = f"{type(error).__name__}: {error}"
+            if found["ended"] != 0:
+                found["said"] = log.read_text(errors="replace")[-TAIL:]
 
 
 def end(child: "subprocess.Popen[bytes]") -> None:
-    """Ask a child to end, and see that it does."""
+    """Ask a child to end, see that it does, and that none of its workers stays."""
     if child.poll() is None:
         child.terminate()
         try:
@@ -65,6 +67,8 @@ def end(child: "subprocess.Popen[bytes]") -> None:
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait()
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(child.pid, signal.SIGKILL)  # `start` gave it a group of its own
 
 
 def machine(device: str) -> Found:
@@ -86,40 +90,42 @@ def markdown(facts: Mapping[str, object], found: Mapping[str, Found]) -> str:
     lines = ["# gpu", "", "Written by `python -m benchmarks.gpu`; the same as data: [gpu.json](gpu.json).", ""]
     lines += [", ".join(f"{key} {value}" for key, value in facts.items()) + ".", ""]
     for name, content in found.items():
-        lines += [f"## {name}", "", f"{content['seconds']} s, exit code: {content['ended']}.", ""]
+        lines += [f"## {name}", "", f"{content['seconds']} s, ended: {content['ended']}.", ""]
         rows = content.get("rows")
         if isinstance(rows, list):
             entries: list[Entry] = [of_json(row) for row in rows if row["kind"] != "machine"]
             lines += [*listed(entries), ""]
-        else:
-            lines += [f"- {key}: {json.dumps(value)}" for key, value in content.items() if key not in ("seconds", "ended")]
-            lines += [""]
+        apart = ("seconds", "ended", "rows")
+        lines += [*(f"- {key}: {json.dumps(value)}" for key, value in content.items() if key not in apart), ""]
     return "\n".join(lines)
 
 
 def main() -> None:
     """Run the parts one after another, and write the page after each. ConfigError where there is no GPU."""
-    options = options_of(sys.argv[1:])
+    options, begin = options_of(sys.argv[1:]), time.monotonic()
     import torch
 
     if options.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("python -m benchmarks.gpu finds no CUDA GPU here; --device cpu --tiny shows that it works.")
     folder, out = absolute(options.work), Path(options.out)
     folder.mkdir(parents=True, exist_ok=True)
-    way, until = Way(options.device, options.tiny, folder), time.monotonic() + 60 * options.minutes
+    way, until = Way(options.device, options.tiny, folder), begin + 60 * options.minutes
     facts, found = machine(options.device), dict[str, Found]()
     for part in PARTS:
-        left = until - time.monotonic() - ENDING
+        left = until - time.monotonic() - 2 * ENDING
         if options.only and part.name not in options.only:
             continue
-        if left < 20:
-            found[part.name] = {"seconds": 0, "ended": "no time was left"}
-            continue
-        print(f"{part.name}: at most {min(left, part.seconds):.0f} s", flush=True)
-        found[part.name] = run(part, way, left)
-        print(f"{part.name}: {summary(found[part.name])}", flush=True)
-        write_text(out / "gpu.json", json.dumps([{"kind": "machine", **facts}, found], indent=1) + "\n")
-        write_text(out / "gpu.md", markdown(facts, found))
+        mine = found[part.name] = {"seconds": 0.0, "ended": "no time was left"}
+        try:
+            if left >= LEAST:
+                print(f"{part.name}: at most {min(left, part.seconds):.0f} s", flush=True)
+                run(part, way, left, mine)
+        except Exception as error:  # of one part costs none of the others
+            mine["ended"] = f"{type(error).__name__}: {error}"
+        finally:
+            write_text(out / "gpu.json", json.dumps([{"kind": "machine", **facts}, found], indent=1) + "\n")
+            write_text(out / "gpu.md", markdown(facts, found))
+        print(f"{part.name}: {summary(mine)}", flush=True)
     print(f"written: {out / 'gpu.md'} and .json")
 
 

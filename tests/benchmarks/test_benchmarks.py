@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,8 @@ import torch
 
 from benchmarks import guard, original, suite
 from benchmarks.floors import FLOAT32, Floors, Work
-from benchmarks.gpu import queue
+from benchmarks.gpu import __main__ as gpu_command
+from benchmarks.gpu import parts, queue
 from benchmarks.harness import Bench, Entry, Growth, Note, Row, as_json, exponent, interleave, of_json, row_of
 from benchmarks.report import cells, markdown
 from heatgen.check import ConfigError
@@ -145,3 +147,41 @@ def test_a_benchmark_of_real_steps_gives_rows(tmp_path: Path) -> None:
     own.run(["noise"])
     rows = [entry for entry in own.found["noise"] if isinstance(entry, Row)]
     assert len(rows) == 3 and all(row.ratio > 0 and row.floor for row in rows)
+
+
+def test_tests_that_were_cut_off_are_told_by_their_lines(tmp_path: Path) -> None:
+    lines = (
+        "[gw0] [ 20%] PASSED tests/cuda/test_cuda.py::test_a[one two] ",
+        "tests/cuda/test_cuda.py::test_b FAILED                    [ 40%]",
+        "tests/cuda/test_cuda.py::test_c SKIPPED (needs a GPU)     [ 60%]",
+        "FAILED tests/cuda/test_cuda.py::test_b - AssertionError: assert False",
+        "tests/cuda/test_cuda.py::test_d ",
+    )
+    (tmp_path / "tests.log").write_text("\n".join(lines))
+    found = parts.test_results(parts.Way("cpu", True, tmp_path))
+    assert (found["tests"], found["passed"]) == (4, 1)
+    assert found["failed"] == ["tests/cuda/test_cuda.py::test_b AssertionError: assert False"]
+    assert found["skipped"] == ["tests/cuda/test_cuda.py::test_c"] and found["not ended"] == [
+        "tests/cuda/test_cuda.py::test_d"
+    ]
+
+
+def test_a_part_that_cannot_even_begin_costs_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(way: parts.Way, seconds: float) -> list[str]:
+        raise ImportError("no scikit-learn")
+
+    sleeps = "import time; print('begun', flush=True); time.sleep(60)"
+    own = (
+        parts.Part("broken", 30, broken, lambda way: {}),
+        parts.Part("slow", 1, lambda way, seconds: [sys.executable, "-c", sleeps], lambda way: {"rows": [][1]}),
+        parts.Part("quick", 30, lambda way, seconds: [sys.executable, "-c", ""], lambda way: {"steps": 3}),
+    )
+    monkeypatch.setattr(gpu_command, "PARTS", own)
+    monkeypatch.setattr(gpu_command, "ENDING", 1)
+    monkeypatch.setattr(sys, "argv", ["gpu", "--device", "cpu", "--work", str(tmp_path / "w"), "--out", str(tmp_path)])
+    gpu_command.main()
+    found = json.loads((tmp_path / "gpu.json").read_text())[1]
+    assert found["broken"]["ended"] == "ImportError: no scikit-learn"
+    assert found["slow"]["ended"] == "its time was over" and "begun" in found["slow"]["said"]
+    assert "IndexError" in found["slow"]["nothing to read"] and found["quick"]["steps"] == 3
+    assert "## broken" in (tmp_path / "gpu.md").read_text()

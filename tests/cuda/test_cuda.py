@@ -20,6 +20,7 @@ from heatgen.app.compose import compose
 from heatgen.metric.flow import flow_field, integrate
 from heatgen.model.module import Method
 from heatgen.noise import SampleNoise
+from heatgen.runtime import engine, graphs
 
 DEVICE = torch.device(os.environ.get("HEATGEN_CUDA_TESTS", "cuda"))
 THERE = DEVICE.type == "cpu" or torch.cuda.is_available()
@@ -166,6 +167,8 @@ def test_the_likelihood_along_the_flow_is_that_of_a_cpu() -> None:
 
 
 def test_a_compiled_network_is_the_eager_one() -> None:
+    if DEVICE.type == "cuda" and (lack := engine.lacking(DEVICE)):
+        pytest.skip(lack)
     model = made(("data=digits", *TINY, "net.dropout=0"))
     assert model is not None
     u = ours.images(4, model.process.shape, DEVICE)
@@ -176,3 +179,23 @@ def test_a_compiled_network_is_the_eager_one() -> None:
         (loss, gradient), (its_loss, its_gradient) = gradients(plain), gradients(compiled)
     assert near(its_loss, loss) and near(its_gradient, gradient, 1e-3)
     assert set(compiled.model.state_dict()) == set(plain.model.state_dict())
+
+
+@pytest.mark.skipif(DEVICE.type != "cuda", reason="only CUDA has graphs")
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
+def test_a_captured_network_is_the_eager_one_for_every_shape_and_weights_that_change(
+    dtype: torch.dtype, tolerance: float
+) -> None:
+    model = made(("data=digits", *TINY))
+    assert model is not None
+    plain = model.to(DEVICE).eval()
+    graphed = copy.deepcopy(plain)
+    graphs.capture_calls(graphed.net, DEVICE)
+    with exact(), torch.autocast("cuda", torch.bfloat16, enabled=dtype == torch.bfloat16), torch.no_grad():
+        for turn, batch in enumerate((4, 4, 3, 5, 4)):  # the third size is called as it is
+            u, names = ours.images(batch, plain.process.shape, DEVICE), torch.arange(batch, device=DEVICE)
+            expected, found = (one.generate(u, SampleNoise(names, turn, "sample")) for one in (plain, graphed))
+            assert near(found, expected, tolerance)
+            for p, q in zip(plain.net.parameters(), graphed.net.parameters(), strict=True):
+                q.copy_(p.mul_(0.9))  # in place, as when other weights are loaded
+    assert len(graphed.net.forward.known) == graphs.MOST  # type: ignore[union-attr]

@@ -186,9 +186,15 @@ def restore(request: LoadRequest) -> Run:
 
 
 def compile_run(model: "Method", request: LoadRequest, devices: "Devices", n: int | None, batch_size: int) -> None:
-    """Compile the network of a run that is about to draw n samples. ConfigError where that is asked for and cannot be."""
-    from heatgen.runtime import engine
+    """Compile the network of a run that is about to draw n samples, or capture its calls.
 
+    ConfigError where that is asked for and cannot be.
+    """
+    from heatgen.runtime import engine, graphs
+
+    if request.cuda_graphs:
+        graphs.capture_calls(model.net, devices.device, model.not_compiled)
+        return
     batches = -(-(n or 0) // (batch_size * devices.world))
     calls = batches * model.process.num_levels
     engine.compile_net(model.net, request.compile, devices.device, calls, model.not_compiled)

@@ -56,6 +56,7 @@ class LoadRequest:
     data: Options = field(default_factory=dict)  # options of its data, of FILES
     trust: bool = False  # whether its config may name any code
     compile: bool | str = "auto"  # whether to compile its network
+    cuda_graphs: bool = False  # whether to capture the calls of its network
 
     @classmethod
     def of(cls, cfg: DictConfig) -> "LoadRequest":
@@ -68,8 +69,10 @@ class LoadRequest:
         run_dir = directory.find_run(str(cfg.run), folder_of("runs_dir", cfg.runs_dir), trained=True)
         checkpoint = "last" if OmegaConf.is_list(cfg.checkpoint) else str(cfg.checkpoint)
         words = (checkpoint, cfg.weights, delta, cfg.delta_mode, cfg.prior_std)
-        own = (files_of(cfg.get("data")), check.boolean("trust", cfg.trust), compile_of(cfg))
-        return cls(run_dir, *words, sampler, *own)
+        told = (check.boolean("trust", cfg.trust), compile_of(cfg), check.boolean("cuda_graphs", cfg.cuda_graphs))
+        if cfg.cuda_graphs and cfg.compile is True:
+            raise ConfigError("compile=true and cuda_graphs=true exclude each other; remove one of them.")
+        return cls(run_dir, *words, sampler, files_of(cfg.get("data")), *told)
 
     @property
     def label(self) -> str | None:

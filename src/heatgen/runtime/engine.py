@@ -55,9 +55,14 @@ def forward_mode(device: torch.device) -> Iterator[None]:
         _forward_mode[0] = before
 
 
+def in_forward_mode() -> bool:
+    """Whether a derivative is being taken forward."""
+    return _forward_mode[0]
+
+
 def plain(x: Tensor) -> Tensor:
     """x, contiguous where a derivative is being taken forward."""
-    return x.contiguous() if _forward_mode[0] else x
+    return x.contiguous() if in_forward_mode() else x
 
 
 def kind_of(accelerator: str) -> torch.device:
