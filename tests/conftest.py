@@ -5,6 +5,7 @@ import os
 import runpy
 import shutil
 import sys
+import traceback
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -12,12 +13,14 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from tqdm import tqdm
 
 from heatgen.net.neural_process import NeuralProcess
+from heatgen.runtime import launch, ranks
 
 ROOT = Path(__file__).resolve().parents[1]
 os.environ["OMP_NUM_THREADS"] = "1"  # tensors of tests are small, and one thread gives the same bits in every process
@@ -91,6 +94,29 @@ def small_np(
     own |= {key: value for key, value in options.items() if key in inspect.signature(NeuralProcess).parameters}
     target = {"_target_": "heatgen.net.neural_process.NeuralProcess"}
     return instantiate(OmegaConf.create({"net": {**target, **nodes, **own}}).net, _partial_=True, _convert_="all")()
+
+
+def together(work: Callable[[int], None], world: int) -> list[int]:
+    """work(rank) in so many forks of this process, which know of each other as those of `launch` do; their exit codes."""
+    children = []
+    with launch.free_port() as port:
+        for rank in range(world):
+            child = os.fork()
+            if not child:
+                code = 1
+                try:
+                    own = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "MASTER_PORT": port, ranks.OWN_CHILD: 1}
+                    os.environ.update({key: str(value) for key, value in own.items()} | {"MASTER_ADDR": "127.0.0.1"})
+                    dist.init_process_group("gloo", rank=rank, world_size=world)
+                    work(rank)
+                    dist.barrier()
+                    code = 0
+                except BaseException:
+                    traceback.print_exc()
+                    sys.stderr.flush()
+                os._exit(code)
+            children.append(child)
+        return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
 
 
 def call(script: str, *arguments: str) -> int:

@@ -2,9 +2,11 @@
 
 from contextlib import nullcontext
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 import torch
+from conftest import together
 from PIL import Image
 from torch import nn
 
@@ -23,16 +25,17 @@ K = 3
 
 
 class Shift(nn.Module):
-    """f(u) = weight, whatever the state; notes in which mode it was, and every cond."""
+    """f(u) = weight, whatever the state; notes in which mode it was, every cond, and how many images it saw."""
 
     def __init__(self):
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(1))
-        self.modes, self.conds = set(), []
+        self.modes, self.conds, self.images = set(), [], 0
 
     def forward(self, u, k, cond):
         self.modes.add(self.training)
         self.conds.append(cond)
+        self.images += len(u)
         return torch.zeros_like(u) + self.weight
 
 
@@ -52,9 +55,11 @@ def data():
     )
 
 
-def trainer(folder, step=0, callbacks=()):
+def trainer(folder, step=0, callbacks=(), rank=0, world=1):
     return SimpleNamespace(
-        is_global_zero=True,
+        global_rank=rank,
+        world_size=world,
+        strategy=SimpleNamespace(root_device=torch.device("cpu")),
         global_step=step,
         default_root_dir=str(folder),
         callbacks=list(callbacks),
@@ -88,11 +93,43 @@ def test_never_means_never(tmp_path):
     assert not (tmp_path / "samples").exists() and model.net.conds == []
 
 
-def test_other_processes_draw_nothing(tmp_path):
-    at = trainer(tmp_path)
-    at.is_global_zero = False
-    Pictures(every=1).on_train_end(at, make())
-    assert not (tmp_path / "samples").exists()
+@pytest.mark.parametrize("n", [1, 5])
+def test_processes_share_a_picture_and_what_it_measures_and_the_picture_is_the_same(n, tmp_path):
+    Pictures(every=1, n=n).on_train_end(trainer(tmp_path / "1", 1), make(delta_mode="spectral"))
+
+    def work(rank):
+        model = make(delta_mode="spectral")
+        Pictures(every=1, n=n).on_train_end(trainer(tmp_path / "2", 1, rank=rank, world=2), model)
+        images = [3, 3][rank] + len(range(rank, n, 2))  # of 6 that are measured, and of the n samples
+        assert model.net.images == K * images
+
+    assert together(work, 2) == [0, 0]
+    for name in ("step_000001.png", "process.gif"):
+        one, two = ((tmp_path / folder / "samples" / name).read_bytes() for folder in "12")
+        assert one == two
+
+
+@pytest.mark.parametrize("bad", [0, 1])
+def test_where_one_process_fails_none_waits_for_it(bad, tmp_path):
+    def work(rank):
+        model = make()
+        if rank == bad:
+            model.generate = Mock(side_effect=ConfigError("This way back has a stone."))
+        with pytest.raises(ConfigError, match="a stone"):
+            Pictures(every=1, n=3).on_train_end(trainer(tmp_path, 1, rank=rank, world=2), model)
+        assert model.training
+
+    assert together(work, 2) == [0, 0]
+
+
+def test_a_picture_that_cannot_be_written_ends_all_processes_with_one_sentence(tmp_path):
+    (tmp_path / "samples").write_text("a file")
+
+    def work(rank):
+        with pytest.raises((ConfigError, FileExistsError), match="samples"):
+            Pictures(every=1, n=2).on_train_end(trainer(tmp_path, 1, rank=rank, world=2), make())
+
+    assert together(work, 2) == [0, 0]
 
 
 def test_the_averaged_weights_are_drawn_without_dropout_and_everything_is_put_back(tmp_path):

@@ -5,12 +5,11 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
+from conftest import together
 from feature_toys import Values, ctx, faithful, flat
 
 from heatgen.check import ConfigError
@@ -139,69 +138,52 @@ def test_where_nothing_can_be_saved_the_number_stands(tmp_path, monkeypatch, cap
 # several processes -------------------------------------------------------------------------------------------------------
 
 
-def process(rank: int, world: int) -> Devices:
+def devices_of(rank: int, world: int) -> Devices:
     devices = Devices("cpu")
     devices.rank, devices.world = rank, world
     return devices
 
 
-def together(tmp_path: Path, work: Callable[[Devices], None], world: int) -> list[int]:
-    """Do it in so many processes; their exit codes."""
-    children = []
-    for rank in range(world):
-        child = os.fork()
-        if not child:
-            code = 1
-            try:
-                dist.init_process_group("gloo", f"file://{tmp_path / 'store'}", rank=rank, world_size=world)
-                work(process(rank, world))
-                dist.barrier()
-                code = 0
-            except BaseException:
-                traceback.print_exc()
-                sys.stderr.flush()
-            os._exit(code)
-        children.append(child)
-    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
-
-
 @pytest.mark.parametrize("n", [1, 2, 7])
-def test_rows_of_three_processes_come_together_in_order(n, tmp_path, monkeypatch):
-    monkeypatch.setattr("heatgen.runtime.devices.BLOCK", 64)
+def test_rows_of_three_processes_come_together_in_order(n, monkeypatch):
+    monkeypatch.setattr("heatgen.runtime.peers.BLOCK", 64)
     rows = {"rows": torch.arange(n * 10.0).reshape(n, 2, 5).double(), "flags": torch.arange(n) % 2 == 0}
 
-    def work(devices: Devices) -> None:
+    def work(rank: int) -> None:
+        devices = devices_of(rank, 3)
         for whole in rows.values():
             mine = whole[devices.share(range(n))] if devices.rank < n else torch.empty(0)
             assert torch.equal(devices.gather(mine), whole)
             found = devices.to_first(mine)
             assert torch.equal(found, whole) if devices.first else len(found) == 0
 
-    assert together(tmp_path, work, 3) == [0, 0, 0]
+    assert together(work, 3) == [0, 0, 0]
 
 
 @pytest.mark.parametrize("name", METRICS)
 def test_two_processes_measure_what_one_does(name, tmp_path):
     whole = METRICS[name]()(measured(tmp_path)).values
 
-    def work(devices: Devices) -> None:
+    def work(rank: int) -> None:
+        devices = devices_of(rank, 2)
         wanted = measured(tmp_path / "two")
         wanted.devices = devices
         values = METRICS[name]()(wanted).values
         assert values == (pytest.approx(whole, rel=1e-6, abs=1e-9) if devices.first else {})
 
     (tmp_path / "two").mkdir()
-    assert together(tmp_path, work, 2) == [0, 0]
+    assert together(work, 2) == [0, 0]
 
 
 def test_samples_that_are_not_finite_are_refused_by_all_processes(tmp_path):
-    def work(devices: Devices) -> None:
+    def work(rank: int) -> None:
+        devices = devices_of(rank, 2)
         wanted = ctx(tmp_path, N, faithful(lambda u: u / (u > 0.2)), train=TRAIN, test=TRAIN, val=TRAIN)
         wanted.devices, wanted.model.divergence = devices, lambda: "use another sampler"
         with pytest.raises(ConfigError, match=r"of 37 samples hold NaN or inf"):
             FID()(wanted)
 
-    assert together(tmp_path, work, 2) == [0, 0]
+    assert together(work, 2) == [0, 0]
 
 
 # statistics of others ----------------------------------------------------------------------------------------------------

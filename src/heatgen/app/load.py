@@ -206,7 +206,7 @@ def open_run(request: LoadRequest, devices: "Devices") -> Run:
     with devices.fabric.rank_zero_first():
         run.data.prepare_data()
     with devices.autocast():
-        run.model.to(devices.device).calibrate(run.data)
+        run.model.to(devices.device).calibrate(run.data, devices)
     if bad := check.first_nonfinite(run.model.state_dict()):
         raise ConfigError(
             f"The weights of {request.run_dir.name} give no finite answers on held-out data, where {bad} is measured; use "

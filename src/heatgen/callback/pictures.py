@@ -1,7 +1,7 @@
 """callback=pictures: samples as a grid and a GIF, every so many steps."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -11,12 +11,13 @@ import numpy as np
 import torch
 from lightning.pytorch.loggers.logger import Logger
 from PIL import Image
+from torch import Tensor
 
 from heatgen import check
 from heatgen.callback.ema import ema_of
-from heatgen.model.module import Method, data_of
+from heatgen.model.module import Method, data_of, peers_of
 from heatgen.model.prior import start
-from heatgen.picture import MARK, Film, grid, save_gif
+from heatgen.picture import MARK, MOST_POINTS, MOST_TILES, Film, grid, is_points, save_gif
 from heatgen.runtime.files import atomic_path, save_picture
 
 log = logging.getLogger("heatgen")
@@ -56,28 +57,44 @@ class Pictures(L.Callback):
             self.draw(trainer, pl_module)
 
     def draw(self, trainer: L.Trainer, model: L.LightningModule) -> None:
-        """Sample and write the pictures, once a step and in one process."""
-        if not trainer.is_global_zero or self.last_step == trainer.global_step:
+        """Sample and write the pictures, once a step: each process a share of the samples, the first all pictures."""
+        if self.last_step == trainer.global_step:
             return
         assert isinstance(model, Method)
         self.last_step = trainer.global_step
-        film, data = Film(model.process.num_levels, tiles=self.n), data_of(trainer)
+        peers = peers_of(trainer)
         with evaluating(trainer, model):
-            model.calibrate(data)
-            begin = start(model, data, range(self.n), self.seed, model.device, key="pictures")
+            model.calibrate(data_of(trainer), peers)
+            with peers.together():
+                samples, states = self.sample(trainer, model, peers.share(range(self.n)))
+        samples, states = peers.to_first(samples), peers.to_first(states)
+        with peers.together():
+            if peers.first:
+                self.write(trainer, samples, states)
+
+    def sample(self, trainer: L.Trainer, model: Method, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """These samples, (B, C, H, W), and the states on the way to the first of them, (at most B, frames, C, H, W)."""
+        film, samples = Film(model.process.num_levels, tiles=self.n), torch.empty(0, *model.process.shape)
+        if indices:
+            begin = start(model, data_of(trainer), indices, self.seed, model.device, key="pictures")
             film.begin()
             film.record(0, begin.state)
-            samples = begin.model.generate(begin.state, begin.rng, film.record)
+            samples = begin.model.generate(begin.state, begin.rng, film.record).float()
+        return samples, film.states(samples)
+
+    def write(self, trainer: L.Trainer, samples: Tensor, states: Tensor) -> None:
+        """Write the grid of samples (n, C, H, W) and the GIF of states (n, frames, C, H, W), and send them to loggers."""
         folder = Path(trainer.default_root_dir) / "samples"
         folder.mkdir(parents=True, exist_ok=True)
         if bad := int((~samples.isfinite()).flatten(1).any(1).sum()):
             where = f"{bad} of {self.n} samples of the picture at step {trainer.global_step}"
             log.warning("Note: %s hold NaN or inf (the colour #%02x%02x%02x; points are left out).", where, *MARK)
-        to_unit = data.spec.to_unit
+        to_unit = data_of(trainer).spec.to_unit
         picture = grid(to_unit(samples))
         save_picture(folder / f"step_{trainer.global_step:06d}.png", picture)
+        tiles = MOST_POINTS if is_points(samples.shape[1:]) else MOST_TILES
         with atomic_path(folder / "process.gif") as beside:
-            save_gif(beside, [grid(to_unit(state)) for state in film.states(samples).unbind(1)])
+            save_gif(beside, [grid(to_unit(state)) for state in states[:tiles].unbind(1)])
         for logger in trainer.loggers:
             log_picture(logger, picture, trainer.global_step)
             if isinstance(logger, FilmLogger):

@@ -8,6 +8,7 @@ from torch import Tensor
 from heatgen.data.module import DataModule
 from heatgen.model.interface import inverse
 from heatgen.model.score import ScoreMethod
+from heatgen.runtime.peers import ALONE, Peers
 
 
 class DenoisingMethod(ScoreMethod):
@@ -33,13 +34,13 @@ class DenoisingMethod(ScoreMethod):
         return None
 
     @torch.no_grad()
-    def measure(self, data: DataModule, images: int) -> None:
+    def measure(self, data: DataModule, images: int, peers: Peers = ALONE) -> None:
         """Measure the error of the estimate on so many validation images at every level, for `measured_variance`."""
 
         def gap(model: Self, u0: Tensor, u: Tensor, k: int) -> Tensor:
             return u0 - model.denoise(u, model.process.times[k].expand(len(u0)))
 
-        self.errors = self.measure_errors(data, images, gap)
+        self.errors = self.measure_errors(data, images, gap, peers)
 
     def measured_variance(self, t: Tensor) -> Tensor:
         """The measured error of the estimate by coefficient, linear between levels, (B, C, H, W) float64."""

@@ -14,6 +14,7 @@ from heatgen.model.denoiser import DenoisingMethod
 from heatgen.model.interface import rms
 from heatgen.model.module import MethodSettings, OptimizerFactory
 from heatgen.noise import SampleNoise, batches
+from heatgen.runtime.peers import ALONE, Peers
 from heatgen.sampler.interface import Sampler, members_of, protocol_of
 
 PREDICTION_TYPES = ("auto", "preconditioned", "x0", "eps", "score")
@@ -126,15 +127,17 @@ class Diffusion(DenoisingMethod):
         )
 
     @torch.no_grad()
-    def prepare(self, data: DataModule) -> None:
+    def prepare(self, data: DataModule, peers: Peers = ALONE) -> None:
         """Measure mean and variance of each coefficient of training images, in the map's basis, if they are used."""
         if self.prediction_type != "preconditioned" and not self.scale_input:
             return
         n = min(MEASURED, len(data.images("train")))
         total = torch.zeros(2, *self.process.shape, dtype=torch.float64, device=self.mean.device)
-        for indices in batches(range(n), 1024):
-            c = self.process.basis(data.get("train", indices).to(self.mean.device).double())
-            total += torch.stack([c.sum(0), c.square().sum(0)])
+        with peers.together():
+            for indices in batches(peers.share(range(n)), 1024):
+                c = self.process.basis(data.get("train", indices).to(self.mean.device).double())
+                total += torch.stack([c.sum(0), c.square().sum(0)])
+        total = peers.sum(total)
         self.mean.copy_(total[0] / n)
         self.spectrum.copy_((total[1] / n - self.mean**2).clamp(min=0))
 
@@ -203,10 +206,10 @@ class Diffusion(DenoisingMethod):
         """Which variance the reverse steps have, as a word."""
         return self.reverse_variance
 
-    def calibrate(self, data: DataModule) -> None:
+    def calibrate(self, data: DataModule, peers: Peers = ALONE) -> None:
         """Measure the error of the estimate on validation images at every level, if reverse_variance needs it."""
         if self.reverse_variance == "measured" and self.process.is_diagonal and not self.score_only:
-            self.measure(data, self.calibration_images)
+            self.measure(data, self.calibration_images, peers)
 
     # training -----------------------------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from heatgen.data.stream import Batch
 from heatgen.forward.process import TYPICAL_STD, ForwardProcess
 from heatgen.model.module import Method, MethodSettings, OptimizerFactory
 from heatgen.noise import SampleNoise
+from heatgen.runtime.peers import ALONE, Peers
 from heatgen.sampler.interface import Sampler
 
 PARAMETRISATIONS = ("auto", "residual", "ratio", "x0", "direct")
@@ -169,7 +170,7 @@ class IHD(Method):
         return f"{values.max():g}" if values.min() == values.max() else f"{DELTA_RATIO:g}x"
 
     @torch.no_grad()
-    def calibrate(self, data: DataModule) -> None:
+    def calibrate(self, data: DataModule, peers: Peers = ALONE) -> None:
         """Measure MSE_k, the mean over validation images of (A(t_{k-1}) u_0 + b(t_{k-1}) - mu)^2, if delta_mode needs it."""
         if self.delta_mode == "constant":
             return
@@ -178,7 +179,7 @@ class IHD(Method):
             t, s = (model.process.times[i].expand(len(u0)) for i in (k, k - 1))
             return model.process.mean(u0, s) - model.reverse_mean(u, t, s)
 
-        errors = self.measure_errors(data, self.calibration_images, gap)
+        errors = self.measure_errors(data, self.calibration_images, gap, peers)
         self.errors = errors if self.delta_mode == "spectral" else errors.mean((1, 2, 3), keepdim=True)
 
     # training -------------------------------------------------------------------------------------------------------

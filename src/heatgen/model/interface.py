@@ -11,6 +11,7 @@ from heatgen import check
 from heatgen.data.module import DataModule
 from heatgen.forward.process import ForwardProcess
 from heatgen.noise import Noise, SampleNoise, batches
+from heatgen.runtime.peers import ALONE, Peers
 from heatgen.sampler.interface import OnStep, Sampler
 
 BATCH = 128  # samples at a time in `measure_errors`, at most
@@ -145,27 +146,31 @@ class GenerativeModel(nn.Module):
 
     # what is measured on data ---------------------------------------------------------------------------------------
 
-    def calibrate(self, data: DataModule) -> None:
-        """Measure on held-out data what sampling needs to know; most methods need nothing."""
+    def calibrate(self, data: DataModule, peers: Peers = ALONE) -> None:
+        """Measure on held-out data what sampling needs to know, shared by these processes; most methods need nothing."""
 
-    def measure_errors(self, data: DataModule, images: int, gap: Callable[[Self, Tensor, Tensor, int], Tensor]) -> Tensor:
+    def measure_errors(
+        self, data: DataModule, images: int, gap: Callable[[Self, Tensor, Tensor, int], Tensor], peers: Peers = ALONE
+    ) -> Tensor:
         """The mean square of gap(model, u_0, u_k, k) over validation images, by level and coefficient.
 
         Args:
             data: whose validation images are degraded, anew at each level, by noise of their own.
             images: how many, at most.
             gap: what is to be small, (B, C, H, W), of the model with its map drawn.
+            peers: the processes that share the images; the answer is the same on all of them.
 
         Returns:
             (K + 1, C, H, W) float64, 0 at level 0.
         """
         n, process = min(images, len(data.images("val"))), self.process
         total = torch.zeros(process.num_levels + 1, *process.shape, dtype=torch.float64, device=process.times.device)
-        for indices in batches(range(n), min(BATCH, data.batch_size)):
-            u0 = data.get("val", indices).to(process.times.device)
-            rng = SampleNoise(indices, self.seed, "calibrate")
-            model = self.bound(rng)
-            for k in range(1, process.num_levels + 1):
-                u = model.process.perturb(u0, process.times[k].expand(len(u0)), rng.normal_like(u0))
-                total[k] += process.basis(gap(model, u0, u, k)).double().square().sum(0)
-        return total / n
+        with peers.together():
+            for indices in batches(peers.share(range(n)), min(BATCH, data.batch_size)):
+                u0 = data.get("val", indices).to(process.times.device)
+                rng = SampleNoise(indices, self.seed, "calibrate")
+                model = self.bound(rng)
+                for k in range(1, process.num_levels + 1):
+                    u = model.process.perturb(u0, process.times[k].expand(len(u0)), rng.normal_like(u0))
+                    total[k] += process.basis(gap(model, u0, u, k)).double().square().sum(0)
+        return peers.sum(total) / n

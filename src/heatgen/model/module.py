@@ -18,6 +18,7 @@ from heatgen.model.interface import GenerativeModel
 from heatgen.model.schedule import GroupOptions, renew, warmup_factor
 from heatgen.noise import SampleNoise, mix
 from heatgen.runtime import engine
+from heatgen.runtime.peers import ALONE, Peers
 from heatgen.sampler.interface import Sampler
 
 OptimizerFactory = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
@@ -36,6 +37,11 @@ def data_of(trainer: L.Trainer) -> DataModule:
     """The data of a training."""
     data: DataModule = trainer.datamodule  # type: ignore[attr-defined]  # set by `fit`, declared nowhere
     return data
+
+
+def peers_of(trainer: L.Trainer) -> Peers:
+    """The processes of a training."""
+    return Peers(trainer.global_rank, trainer.world_size, trainer.strategy.root_device)
 
 
 class Method(GenerativeModel, L.LightningModule):
@@ -102,11 +108,11 @@ class Method(GenerativeModel, L.LightningModule):
         low = level.long().clamp(max=process.num_levels - 1)
         return torch.lerp(process.times[low], process.times[low + 1], level - low)
 
-    def prepare(self, data: DataModule) -> None:
-        """Measure on training data what the loss needs to know, into buffers; most methods need nothing."""
+    def prepare(self, data: DataModule, peers: Peers = ALONE) -> None:
+        """Measure on training data, shared by these processes, what the loss needs to know; most methods need nothing."""
 
     def on_fit_start(self) -> None:
-        self.prepare(data_of(self.trainer))
+        self.prepare(data_of(self.trainer), peers_of(self.trainer))
 
     def build_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
         """The optimizer of these parameters. ConfigError where its options do not fit."""

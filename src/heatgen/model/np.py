@@ -22,6 +22,7 @@ from heatgen.model.tasks import PRIVILEGED_DIM, Task, clean_frames, make_task, o
 from heatgen.net.neural_process import NeuralProcess
 from heatgen.noise import Noise, SampleNoise
 from heatgen.regime.split import Regime, Split
+from heatgen.runtime.peers import ALONE, Peers
 from heatgen.sampler.interface import OnStep, Sampler
 
 COUNTED = ("auto", "all", "targets")
@@ -202,7 +203,7 @@ class NeuralProcessMethod(Method):
         levels = self.process.level(times.flatten()).round().long().reshape(times.shape)
         return privileged_features(clean_frames(self.process, others, levels, self.process.draw(rng), rng))
 
-    def prepare(self, data: DataModule) -> None:
+    def prepare(self, data: DataModule, peers: Peers = ALONE) -> None:
         """Keep the data, where the tasks are told of other fields. ConfigError where there is no other one."""
         if self.privileged == "shuffled":
             if len(data.images("train")) < 2:

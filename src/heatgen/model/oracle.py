@@ -17,6 +17,7 @@ from heatgen.oracle.gaussian import GaussianOracle
 from heatgen.oracle.law import law_of
 from heatgen.oracle.mixture import MixtureOracle
 from heatgen.runtime import ranks
+from heatgen.runtime.peers import ALONE, Peers
 
 log = logging.getLogger("heatgen")
 MEASURED = 1024  # validation samples that the spread of a mixture's posterior is measured on
@@ -37,7 +38,7 @@ class Oracle(DenoisingMethod):
     oracle: GaussianOracle | MixtureOracle | None = None
     white: float | None = None
 
-    def calibrate(self, data: DataModule) -> None:
+    def calibrate(self, data: DataModule, peers: Peers = ALONE) -> None:
         """Read the law of the data, which its samples are compared with."""
         if self.process.is_random:
             raise ConfigError(f"model=oracle has no closed form for forward={self.process.name}, which is drawn at random.")
@@ -52,7 +53,7 @@ class Oracle(DenoisingMethod):
         for note in law.notes if ranks.rank() == 0 else []:
             log.warning("Note: %s", note)
         if isinstance(self.oracle, MixtureOracle) and self.oracle.diagonal:
-            self.measure(data, MEASURED)
+            self.measure(data, MEASURED, peers)
 
     @property
     def exactly(self) -> GaussianOracle | MixtureOracle:
