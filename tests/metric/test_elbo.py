@@ -17,7 +17,7 @@ from heatgen.forward.heat import Heat
 from heatgen.forward.random_matrix import RandomMatrix
 from heatgen.forward.random_velocity import RandomVelocity
 from heatgen.forward.stochastic_heat import StochasticHeat
-from heatgen.metric.bound import balanced_levels, clustered_sum, gaussian_kl, gaussian_nll, level_errors, prior_kl
+from heatgen.metric.bound import balanced_levels, clustered_sum, gaussian_kl, gaussian_nll, level_errors, prior_kl, telling
 from heatgen.metric.context import EvalContext
 from heatgen.metric.elbo import ELBO
 from heatgen.model.ihd import IHD
@@ -148,6 +148,24 @@ def test_prior_kl_is_the_soft_minimum_over_training_images():
     assert torch.allclose(
         prior_kl(states, centres.flip(0), filled(SIGMA**2, 4, D), filled(DELTA, 1, D)), expected, rtol=1e-10
     )
+
+
+def test_coefficients_that_a_map_has_forgotten_are_left_out_of_the_prior_and_change_nothing():
+    process = Heat((3, 16, 16), num_levels=4, sigma=0.01, sigma_min=0.5, sigma_max=10.0)
+    images = torch.randint(0, 256, (40, 3, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    images[20:] = 255 * (images[20:] // 128)
+    wanted = byte_subject(lazy(process), images)
+    wanted.model.initial_std = lambda: coefficients(0.0125)
+    found = ELBO()._last(wanted, range(40))
+    t = process.times[-1:]
+    which = telling(process.gain(t).double().expand(1, 3, 16, 16).flatten(), filled(0.0125, 768))
+    assert 0 < which.sum() < 100 and telling(torch.zeros(5), torch.ones(5)).any()
+    dequantised = wanted.dequantised("test", range(40), torch.float32).double()
+    states, centres = (
+        process.basis(process.mean(u, t)).flatten(1) for u in (dequantised, wanted.data.get("train", range(40)).double())
+    )
+    expected = prior_kl(states, centres, filled(0.01**2), filled(0.0125))
+    assert torch.allclose(found, expected, rtol=0, atol=1e-8)
 
 
 def test_prior_kl_of_kernels_that_are_wider_along_some_coefficients():

@@ -5,6 +5,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,9 @@ from conftest import together
 from feature_toys import Values, ctx, faithful, flat
 
 from heatgen.check import ConfigError
+from heatgen.forward.heat import Heat
+from heatgen.metric import tiles
+from heatgen.metric.elbo import ELBO
 from heatgen.metric.fid import FID
 from heatgen.metric.inception_score import InceptionScore
 from heatgen.metric.kid import KID
@@ -133,6 +137,46 @@ def test_where_nothing_can_be_saved_the_number_stands(tmp_path, monkeypatch, cap
     with caplog.at_level("INFO", "heatgen"):
         assert KID()(measured(tmp_path, words="a")).values == whole
     assert "No space left on device" in caplog.text
+
+
+def levels(tmp_path, words=None):
+    """A context of bytes for the ELBO, whose training images are read in 40 tiles."""
+    output = measured(tmp_path, words=words)
+    process = Heat((1, 2, 3), num_levels=4, sigma=0.05, sigma_min=0.5, sigma_max=2.0)
+    std = torch.full((1, 1, 1, 1), 0.07, dtype=torch.float64)
+    output.model = SimpleNamespace(process=process, initial_std=lambda: std)
+    output.model.bound = lambda noise: output.model
+    return output
+
+
+def test_the_prior_of_an_elbo_goes_on_between_two_tiles_of_training_images(tmp_path, monkeypatch):
+    monkeypatch.setattr(tiles, "MOST", 1)
+    whole = ELBO()._last(levels(tmp_path), range(9))
+    at_once(monkeypatch)
+
+    def counted(tmp_path, stop=None):
+        wanted, reads = levels(tmp_path, "a"), []
+        get = wanted.data.get
+
+        def read(split, indices):
+            reads.append(split)
+            if reads.count("train") == stop:
+                os._exit(9)
+            return get(split, indices)
+
+        wanted.data.get = read
+        return wanted, reads
+
+    assert in_child(lambda: ELBO()._last(counted(tmp_path, 30)[0], range(9))) == 9
+    wanted, reads = counted(tmp_path)
+    assert torch.equal(ELBO()._last(wanted, range(9)), whole) and reads.count("train") == 40 - 29
+
+    def work(rank: int) -> None:
+        wanted = levels(tmp_path)
+        wanted.devices = devices_of(rank, 2)
+        assert torch.allclose(ELBO()._last(wanted, range(9)), whole, rtol=1e-12)
+
+    assert together(work, 2) == [0, 0]
 
 
 # several processes -------------------------------------------------------------------------------------------------------

@@ -7,6 +7,8 @@ from torch import Tensor
 
 from heatgen.noise import SampleNoise
 
+NEGLIGIBLE = 1e-9  # nats
+
 
 def gaussian_kl(gap: Tensor, variance: Tensor, std: Tensor) -> Tensor:
     """KL(N(m, diag v) || N(m', diag std^2)) in nats, (B,), from gap = (m - m')^2 by coefficient, (B, D).
@@ -25,8 +27,7 @@ def gaussian_nll(gap: Tensor, std: Tensor) -> Tensor:
 def prior_kl(states: Tensor, centres: Tensor, variance: Tensor, std: Tensor) -> Tensor:
     """L_K, (B,) nats: an upper bound of KL(q(u_K | u_0) || p), p the kernel density (1/N) sum_i N(centre_i, diag std^2).
 
-    ln N - logsumexp_i(-KL_i), the bound of appendix A.3 at its optimum. In float64, where the distances' product form loses
-    nothing that matters for images in [0, 1].
+    ln N - logsumexp_i(-KL_i), the bound of appendix A.3 at its optimum. In float64.
 
     Args:
         states: means of q, (B, D).
@@ -37,10 +38,33 @@ def prior_kl(states: Tensor, centres: Tensor, variance: Tensor, std: Tensor) -> 
     Source:
         Rissanen et al. 2023, appendix A.3.
     """
-    states, centres, std = states.double(), centres.double(), std.double()
-    gaps = torch.cdist(states / std, centres / std).square()  # (B, N)
-    widths = gaussian_kl(torch.zeros_like(states), variance, std)
-    return math.log(len(centres)) - torch.logsumexp(-(widths[:, None] + gaps / 2), dim=1)
+    x, y = states.double() / std.double(), centres.double() / std.double()
+    widths = gaussian_kl(torch.zeros_like(x), variance, std)
+    return widths + math.log(len(y)) - log_kernels(x, y)
+
+
+def log_kernels(x: Tensor, y: Tensor) -> Tensor:
+    """ln sum_i exp(-|x - y_i|^2 / 2) for each x (B, D), of y (N, D); (B,), in float64.
+
+    |x - y|^2 = |x|^2 + |y|^2 - 2 x.y, which loses nothing that matters for images in [0, 1].
+    """
+    exponents = torch.addmm(-y.square().sum(1) / 2, x, y.mT)
+    output: Tensor = torch.logsumexp(exponents, dim=1) - x.square().sum(1) / 2
+    return output
+
+
+def telling(gain: Tensor, std: Tensor) -> Tensor:
+    """Which coefficients, (D,) bool, tell u_K of two images in [0, 1] apart, for kernels of these widths; at least one.
+
+    |c(u) - c(v)|^2 <= D in an orthonormal basis, so the others together change no exponent of `log_kernels` by more than
+    D / 2 max gain^2 / std^2 < NEGLIGIBLE.
+
+    Args:
+        gain: the diagonal of A(t_K), (D,).
+        std: of the kernels, (D,).
+    """
+    ratio = (gain / std).square() * len(gain) / 2
+    return (ratio >= NEGLIGIBLE) | (ratio == ratio.max())
 
 
 def clustered_sum(values: Tensor, levels: Tensor, num_levels: int) -> tuple[Tensor, Tensor]:

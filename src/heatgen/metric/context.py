@@ -191,8 +191,8 @@ class EvalContext:
             what: is done, for the bar.
             pieces: how often work moves the bar.
             size: of a batch; None: batch_size.
-            key: what the rows depend on besides the settings of the evaluation and the samples' own numbers; None: also on n,
-                and which samples there are.
+            key: what the rows depend on besides the settings of the evaluation and the samples' own numbers; None: also on
+                n, and which samples there are.
         """
         mine, size = self.devices.share(indices), size or self.batch_size
         words = f"{what} {size} {into.depends} " + (f"{self.n} {list(indices)}" if key is None else key)

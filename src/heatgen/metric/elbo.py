@@ -7,6 +7,7 @@ prior p(u_K) = (1/N) sum_i N(A(t_K) u_0^i + b(t_K), prior_std^2) over the traini
 eqs. 5 to 10 and appendix A.3. Unlike the original code, the step 1 -> 0 is counted once (as L_0) and K -> K-1 is counted.
 """
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 
@@ -15,10 +16,19 @@ from torch import Tensor
 
 from heatgen import check
 from heatgen.check import ConfigError
-from heatgen.metric.bound import balanced_levels, clustered_sum, gaussian_kl, gaussian_nll, level_errors, prior_kl
+from heatgen.metric.bound import (
+    balanced_levels,
+    clustered_sum,
+    gaussian_kl,
+    gaussian_nll,
+    level_errors,
+    log_kernels,
+    telling,
+)
 from heatgen.metric.context import FIX, EvalContext
+from heatgen.metric.reduction import LogSums
 from heatgen.metric.result import Result, Series, Value, few_samples
-from heatgen.metric.tiles import rows_at_once, samples_at_once, tiles
+from heatgen.metric.tiles import PAIRS, samples_at_once, tiles
 from heatgen.metric.trivial import compare_with_trivial
 from heatgen.model.module import Method
 from heatgen.noise import SampleNoise, batches
@@ -143,44 +153,55 @@ class ELBO:
         return gaussian_nll(gap, delta)
 
     def _last(self, ctx: EvalContext, chosen: Sequence[int]) -> Tensor:
-        """L_K of each image, (n,): over tiles of training images, joined by their log-sum-exp; see `tiles`."""
+        """L_K of each image, (n,): over tiles of training images, which the processes share out; see `tiles`."""
         model, shape = ctx.trained("elbo"), ctx.data.spec.shape
-        parts = tiles(len(ctx.data.images("train")), shape)
-
-        def work(indices: Sequence[int], advance: Callable[[], object]) -> Tensor:
-            draws, states = self._states(ctx, indices)
-            last = []
-            for tile in parts:
-                u = ctx.data.get("train", tile).to(ctx.devices.device)
-                if draws is None:
-                    gap = self._prior(model, states, u)
-                else:  # the training images go through each image's own draw
-                    gap = torch.cat(
-                        [self._prior(model.bind(d[None]), x[None], u) for d, x in zip(draws, states, strict=True)]
-                    )
-                last.append(math.log(len(tile)) - gap)
-                advance()
-            return math.log(sum(map(len, parts))) - torch.logsumexp(torch.stack(last), dim=0)
-
+        total, dimensions = len(ctx.data.images("train")), math.prod(shape)
         draw = model.process.draw(self._map_rng(ctx, chosen[:1]))
-        size = samples_at_once(shape, 0 if draw is None else draw.numel())
-        return check.finite("rows of L_K", ctx.advancing(chosen, work, "L_K", len(parts), size), FIX, numbers=chosen)
+        std = model.initial_std().double().flatten(1).expand(1, dimensions)
+        which = torch.ones(dimensions, dtype=torch.bool, device=std.device)
+        if draw is None and model.process.is_diagonal and ctx.data.spec.bits is not None:
+            gain = model.process.gain(model.process.times[-1:]).double()
+            which = telling(gain.expand(1, *shape).flatten(), std[0])
+        size = samples_at_once(int(which.sum()) + (0 if draw is None else draw.numel()))
+        variance = model.process.std(model.process.times[-1:]).flatten(1) ** 2
+        last = gaussian_kl(std.new_zeros(1, dimensions), variance, std).cpu() + math.log(total)
+        sums = [self._log_sums(ctx, block, which, std[:, which], tiles(total, shape)) for block in batches(chosen, size)]
+        return check.finite("rows of L_K", last - torch.cat(sums), FIX, numbers=chosen)
 
-    def _states(self, ctx: EvalContext, indices: Sequence[int]) -> tuple[Tensor | None, Tensor]:
-        """The draws of the map for these images, None where it is not random, and their coefficients at level K, (B, D)."""
-        draws, states = [], []
-        for batch in batches(indices, ctx.batch_size):
+    def _log_sums(
+        self, ctx: EvalContext, block: Sequence[int], which: Tensor, std: Tensor, parts: Sequence[Sequence[int]]
+    ) -> Tensor:
+        """`log_kernels` of a block of images and all training images, (B,), by those coefficients that are `which`."""
+        model, rows = ctx.trained("elbo"), max(1, PAIRS // max(map(len, parts)))
+        states = functools.cache(lambda: self._states(ctx, block, which))
+
+        def work(places: Sequence[int], advance: Callable[[], object]) -> tuple[Tensor, None]:
+            draws, x = states()
+            u = ctx.data.get("train", parts[places[0]]).to(ctx.devices.device)
+
+            def against(model: Method, x: Tensor) -> Tensor:
+                y = torch.cat([coefficients(model, part)[:, which] for part in u.split(ctx.batch_size)]) / std
+                return torch.cat([log_kernels(part / std, y) for part in x.split(rows)])
+
+            if draws is None:
+                sums = against(model, x)
+            else:  # the training images go through each image's own draw
+                sums = torch.cat([against(model.bind(d[None]), c[None]) for d, c in zip(draws, x, strict=True)])
+            advance()
+            return sums[None].cpu(), None
+
+        kept = LogSums()
+        ctx.reduce(range(len(parts)), work, kept, "L_K", size=1)
+        return torch.logsumexp(ctx.devices.gather(kept.rows), dim=0)
+
+    def _states(self, ctx: EvalContext, indices: Sequence[int], which: Tensor) -> tuple[Tensor | None, Tensor]:
+        """The draws of the map for these images, None where it is not random, and their coefficients at level K, (B, d)."""
+        draws, states = [], torch.empty(len(indices), int(which.sum()), dtype=torch.float64, device=ctx.devices.device)
+        for batch, rows in zip(batches(indices, ctx.batch_size), states.split(ctx.batch_size), strict=True):
             drawn, model = ctx.trained("elbo").process.draw(self._map_rng(ctx, batch)), self._model(ctx, batch)
             draws += [] if drawn is None else [drawn]
-            states.append(coefficients(model, self._images(ctx, batch)))
-        return torch.cat(draws) if draws else None, torch.cat(states)
-
-    @staticmethod
-    def _prior(model: Method, states: Tensor, u: Tensor) -> Tensor:
-        """prior_kl of states (B, D) with training images u (N, C, H, W) alone, (B,)."""
-        std, variance = model.initial_std().flatten(1), model.process.std(model.process.times[-1:]).flatten(1) ** 2
-        centres, size = coefficients(model, u), rows_at_once(u.shape[1:])
-        return torch.cat([prior_kl(rows, centres, variance, std) for rows in states.split(size)])
+            rows.copy_(coefficients(model, self._images(ctx, batch))[:, which])
+        return torch.cat(draws) if draws else None, states
 
     def _result(self, ctx: EvalContext, first: Tensor, middle: Tensor, design: Tensor, last: Tensor) -> Result:
         num_terms = ctx.trained("elbo").process.num_levels - 1

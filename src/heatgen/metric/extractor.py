@@ -8,19 +8,18 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from heatgen.basis import exact
 from heatgen.check import ConfigError
 from heatgen.metric.classifier import Classifier, weights_file
+from heatgen.metric.resizing import resize
 from heatgen.metric.torchscript import Script, content_hash, features_of, load_script
 from heatgen.runtime.explain import UNUSABLE
 from heatgen.runtime.files import atomic_path
 
 FILE = "inception-2015-12-05.pt"
 SIZE = 299  # pixels of the side of what Inception sees
-TOGETHER = 16  # images that are resized at once, in float64
 
 
 class Extractor(Protocol):
@@ -92,22 +91,6 @@ def download(target: Path) -> None:
             raise OSError("the connection broke")
 
 
-def resize(images: Tensor) -> Tensor:
-    """Bytes (B, C, H, W) -> (B, C, 299, 299) float32 in [0, 255]: bicubic and antialiased as in Pillow, not rounded.
-
-    On the device of the images, with Pillow's own arithmetic: rows, then columns, summed in float64, each kept in float32.
-
-    Source: Parmar et al. 2022, as clean-fid does it image by image with Pillow.
-    """
-    output = torch.empty(*images.shape[:2], SIZE, SIZE, device=images.device)
-    for part, place in zip(images.split(TOGETHER), output.split(TOGETHER), strict=True):
-        x = part.float()
-        for size in ((x.shape[-2], SIZE), (SIZE, SIZE)):
-            x = F.interpolate(x.double(), size, mode="bicubic", align_corners=False, antialias=True).float()
-        place.copy_(x.clamp_(0, 255))
-    return output
-
-
 class Inception:
     """Features of images, bytes (B, C, H, W) -> (B, 2048) float32: clean-fid's resizing to 299x299, then Inception-v3.
 
@@ -137,7 +120,7 @@ class Inception:
         self.name = f"Inception-v3 ({path.name}, BLAKE2b {content_hash(path)}), clean-fid resizing"
 
     def __call__(self, images: Tensor) -> Tensor:
-        x = resize(images.to(self.device)).expand(-1, 3, -1, -1)
+        x = resize(images.to(self.device), SIZE).expand(-1, 3, -1, -1)
         return features_of(self.layers, (x - 128) / 128, self.path)
 
     @torch.no_grad()

@@ -80,7 +80,7 @@ class Memorisation:
             return torch.stack([torch.cat(own), distance, index.double()], dim=1)
 
         shape = ctx.data.spec.shape
-        size = samples_at_once(shape)
+        size = samples_at_once(math.prod(shape))
         own, close, index = ctx.each(range(n), compare, "nearest images", size=size).unbind(1)
         held = range(min(n, len(ctx.data.images(self.split))))
         others = ctx.each(

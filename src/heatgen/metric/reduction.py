@@ -117,6 +117,24 @@ class Rows(Reduction):
         return self
 
 
+class LogSums(Reduction):
+    """ln sum exp of rows (N, F), by column, float64."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows = torch.empty(0).double()  # (1, F), or none
+
+    def absorb(self, rows: Tensor, places: Sequence[int]) -> None:
+        self.rows = torch.logsumexp(torch.cat([self.rows, rows]) if len(self.rows) else rows, dim=0, keepdim=True)
+
+    def state(self) -> dict[str, Tensor]:
+        return super().state() | {"rows": self.rows}
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        super().load(state)
+        self.rows = state["rows"]
+
+
 class Moments(Reduction):
     """Mean and covariance of rows (N, F), in float64: their number, mean and scatter sum (x - mean)(x - mean)^T.
 

@@ -8,17 +8,15 @@ from collections.abc import Sequence
 
 from heatgen.noise import batches
 
-SAMPLES = 2**28  # bytes of the samples of a block, in float64
-TILE = 2**26  # bytes of the training images of a tile, in float64
+SAMPLES = 2**27  # bytes of the samples of a block, in float64
+TILE = 2**25  # bytes of the training images of a tile, in float64
 MOST = 4096  # training images of a tile, at most, and samples that they are compared with at once
+PAIRS = 2**21  # pairs of a sample and a training image that are compared at once
 
 
-def samples_at_once(shape: Sequence[int], more: int = 0) -> int:
-    """How many samples of shape (C, H, W) are compared with the training images while these are read once.
-
-    more: numbers that are held of each sample besides.
-    """
-    return max(1, SAMPLES // (8 * (math.prod(shape) + more)))
+def samples_at_once(numbers: int) -> int:
+    """How many samples, of so many numbers each, are compared with the training images while these are read once."""
+    return max(1, SAMPLES // (8 * numbers))
 
 
 def tiles(n: int, shape: Sequence[int]) -> list[Sequence[int]]:

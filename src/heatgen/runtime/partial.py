@@ -41,7 +41,7 @@ class Partial:
     Args:
         folder: of all such work; it is made when something is saved.
         asked: what was asked for, but for how many samples.
-        of: what it is asked of, such as weights: all else that the result depends on, so that no work goes on from another's.
+        of: what it is asked of, such as weights: all else that the result depends on, so that none goes on from another's.
     """
 
     def __init__(self, folder: Path, asked: str, of: str = ""):
