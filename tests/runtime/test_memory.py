@@ -13,6 +13,7 @@ from heatgen.data.grf import GRF
 from heatgen.data.hot_spots import HotSpotFields
 from heatgen.data.swiss_roll import SwissRoll
 from heatgen.forward.constant_velocity import ConstantVelocity
+from heatgen.runtime import engine
 from heatgen.runtime.explain import explain
 
 CLAIMS = {
@@ -63,7 +64,8 @@ def test_memory_errors_say_what_to_lower(error):
         (["model=ssm", "net=unet", "data.batch_size=5"], "cpu", "use a lower data.batch_size or a smaller network"),
     ],
 )  # fmt: skip
-def test_a_step_that_does_not_fit_says_what_to_use_in_its_place(words, device, use):
+def test_a_step_that_does_not_fit_says_what_to_use_in_its_place(words, device, use, monkeypatch):
+    monkeypatch.setattr(engine, "has_bf16", lambda device: True)
     strategy = SimpleNamespace(root_device=torch.device(device))
     trainer = SimpleNamespace(strategy=strategy, world_size=1, accumulate_grad_batches=1, precision="32-true")
     cfg = compose(*words)

@@ -34,7 +34,7 @@ class LoadOptions(TypedDict, total=False):
 class SampleOptions(LoadOptions, total=False):
     """How samples may be drawn; the keys of conf/sample.yaml."""
 
-    batch_size: int  # samples at a time
+    batch_size: int | str  # samples at a time; auto: as many as fit
     same_init: bool  # all samples start from one initial state
     share_noise: bool  # all samples share the noise of each step
 
@@ -79,6 +79,7 @@ def sample(
     Raises:
         ConfigError: an option does not exist or does not fit the run.
     """
+    from heatgen.app import batch
     from heatgen.app.draw import draw_samples, usual_n
 
     if isinstance(run, Run):
@@ -99,7 +100,10 @@ def sample(
         wanted = request(run, {"n": n, "seed": seed, **options})
         devices = DeviceRequest(device, precision="auto").open(own_precision(wanted.load))
         run = open_run(wanted.load, devices)
-    samples, _ = draw_samples(run.model, run.data, devices, wanted, wanted.n or usual_n(run.model.process.shape))
+    count = wanted.n or usual_n(run.model.process.shape)
+    size = batch.settle(wanted.batch_size, run.model, run.data, devices, count, seed, None)
+    with batch.explained(size, devices):
+        samples, _ = draw_samples(run.model, run.data, devices, wanted, count, size)
     return samples
 
 

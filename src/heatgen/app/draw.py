@@ -85,7 +85,7 @@ def folder_name(request: SampleRequest, delta: str) -> str:
 
 
 def draw_samples(
-    model: Method, data: DataModule, devices: Devices, request: SampleRequest, n: int, film: Film | None = None
+    model: Method, data: DataModule, devices: Devices, request: SampleRequest, n: int, size: int, film: Film | None = None
 ) -> tuple[Tensor, Tensor]:
     """Samples as a request says, drawn by all processes together.
 
@@ -95,6 +95,7 @@ def draw_samples(
         devices: the processes.
         request: how to sample.
         n: how many samples, or points of an interpolation.
+        size: of a batch, on which samples do not depend.
         film: sees the states on the way.
 
     Returns:
@@ -108,7 +109,7 @@ def draw_samples(
     else:
         states = random_states(model, data, devices.device, request.seed, request.same_init, request.share_noise)
     mine = devices.share(range(n))
-    parts = batches(mine, request.batch_size)
+    parts = batches(mine, size)
     samples, initial = (torch.empty(len(mine), *model.process.shape) for _ in range(2))  # on the CPU
     with devices.bar(len(parts) * model.process.num_levels, "sampling") as bar, devices.autocast():
 
@@ -117,9 +118,7 @@ def draw_samples(
                 film.record(k, u)
             bar.update()
 
-        for indices, place, origin in zip(
-            parts, samples.split(request.batch_size), initial.split(request.batch_size), strict=False
-        ):
+        for indices, place, origin in zip(parts, samples.split(size), initial.split(size), strict=False):
             bound, first, rng = states(indices)
             if film is not None:
                 film.begin()
@@ -132,18 +131,17 @@ def draw_samples(
     return devices.to_first(samples), devices.to_first(initial)
 
 
-def draw(model: Method, data: DataModule, devices: Devices, root: Path, request: SampleRequest) -> Path:
-    """Sample as a request says, in all processes; the first one writes into a folder under `root`.
+def draw(model: Method, data: DataModule, devices: Devices, root: Path, request: SampleRequest, n: int, size: int) -> Path:
+    """Sample n times as a request says, in all processes, `size` samples at a time; the first writes a folder under `root`.
 
     Returns:
         The folder: grid.png, the first 100 images or all points; initial.png, their states at level K; process.gif and
         process.mp4, the way back (of an interpolation: from one end to the other and back); samples.pt, {"samples",
         "initial": (n, C, H, W) float32, "settings"}.
     """
-    n = request.num_points if request.interpolate else request.n or usual_n(model.process.shape)
     check.memory("num_points" if request.interpolate else "n", n, 8 * math.prod(model.process.shape))
     film = Film(model.process.num_levels, n)
-    samples, initial = draw_samples(model, data, devices, request, n, film)
+    samples, initial = draw_samples(model, data, devices, request, n, size, film)
 
     folder = root / folder_name(request, model.noise_label())
     if devices.first:  # before anything else is made of them

@@ -44,6 +44,7 @@ def evaluate(cfg: DictConfig) -> None:
     where = devices_of(cfg)
     if launched("evaluate", where, request.folder):
         return
+    from heatgen.app import batch
     from heatgen.app.trainer import quiet_lightning
     from heatgen.metric.context import marked
     from heatgen.oracle.law import facts_of
@@ -67,7 +68,12 @@ def evaluate(cfg: DictConfig) -> None:
         ctx.partial = begun[-1]
         if devices.first:
             ctx.partial.tidy()
-        result = marked(metric(ctx), request.mode)
+        size = batch.settle(request.batch_size, ctx.model, ctx.data, devices, request.n, request.seed, ctx.partial)
+        ctx.batch_size = size
+        if load is not None:
+            compile_run(ctx.trained(request.mode), load, devices, request.n, size)
+        with batch.explained(size, devices):
+            result = marked(metric(ctx), request.mode)
         result.facts |= ({"sampler": label} if label else {}) | (moved(load) if load else {})
         result.facts |= facts_of(ctx.data)
         results.append(result)
@@ -112,12 +118,11 @@ def tell_loggers(load: LoadRequest, name: str, values: Mapping[str, float]) -> N
 
 
 def context_of_run(load: LoadRequest, request: EvaluateRequest, devices: "Devices") -> tuple["EvalContext", str | None]:
-    """A run to be measured, and the experiment that it says it belongs to."""
+    """A run to be measured, and the experiment that it says it belongs to; its batch size is settled later."""
     from heatgen.metric.context import EvalContext
 
     model, data, config = open_run(load, devices)
-    compile_run(model, load, devices, request.n, request.batch_size)
-    ctx = EvalContext(model, data, data_name(config), devices, request.n, request.batch_size, request.seed, model.process)
+    ctx = EvalContext(model, data, data_name(config), devices, request.n, 1, request.seed, model.process)
     return ctx, config.get("experiment_name")
 
 
@@ -132,4 +137,4 @@ def context_of_data(cfg: DictConfig, request: EvaluateRequest, devices: "Devices
         data.prepare_data()
     process = build_process(cfg.forward) if cfg.get("forward") is not None else None
     name = str(request.data_name)
-    return EvalContext(None, data, name, devices, request.n, request.batch_size, request.seed, process)
+    return EvalContext(None, data, name, devices, request.n, 1, request.seed, process)

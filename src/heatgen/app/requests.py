@@ -87,7 +87,7 @@ class SampleRequest:
     load: LoadRequest
     n: int | None = None  # None: as many as make a good picture
     seed: int = 0
-    batch_size: int = 128
+    batch_size: int | str = 128  # a number, or auto
     same_init: bool = False
     share_noise: bool = False
     interpolate: bool = False
@@ -95,7 +95,8 @@ class SampleRequest:
 
     def __post_init__(self) -> None:
         """ConfigError for a value that is out of range, or that nothing uses."""
-        for key in ("num_points", "batch_size", *(["n"] if self.n is not None else [])):
+        size_of(self.batch_size)
+        for key in ("num_points", *(["n"] if self.n is not None else [])):
             check.integer(key, getattr(self, key), minimum=1)
         for key in ("same_init", "share_noise", "interpolate"):
             check.boolean(key, getattr(self, key))
@@ -129,7 +130,7 @@ class EvaluateRequest:
     data_name: str | None  # of a data set alone
     n: int | None
     seed: int
-    batch_size: int
+    batch_size: int | str  # a number, or auto
     swept: str | None  # the key whose values are measured with one by one, delta or checkpoint
     loads: tuple[tuple[float | None, LoadRequest | None], ...]  # what is measured: the value (a checkpoint's step), the run
     parameter: tuple[str, Any] | None  # a key and its value, which stand beside the results
@@ -151,6 +152,9 @@ class EvaluateRequest:
         for key in ("delta", "delta_mode", "prior_std", "sampler") if alone else ():
             if cfg.get(key) is not None:
                 raise ConfigError(f"run=null has no model, which {key} is for; remove {key}=.")
+        for key in ("compile", "cuda_graphs") if alone else ():
+            if cfg[key] is True:
+                raise ConfigError(f"run=null has no model, which {key} is for; remove {key}=true.")
         if alone and cfg.checkpoint != "last":
             raise ConfigError("run=null has no model, which checkpoint is for; remove checkpoint=.")
         if cfg.picture is not None and Path(str(cfg.picture)).suffix not in (".png", ".jpg"):
@@ -165,7 +169,7 @@ class EvaluateRequest:
             data_name=name,
             n=cfg.n,
             seed=check.seed("seed", cfg.seed),
-            batch_size=check.integer("batch_size", cfg.batch_size, minimum=1),
+            batch_size=size_of(cfg.batch_size),
             swept=swept,
             loads=loads or ((None, load),),
             parameter=parameter_of(cfg),
@@ -208,6 +212,11 @@ class TrainRequest:
             trainer=plain(cfg.trainer),
             evaluate=None if wanted is None else tuple(map(str, wanted)),
         )
+
+
+def size_of(wanted: object) -> int | str:
+    """The key batch_size: a number, or auto. ConfigError for anything else."""
+    return "auto" if wanted == "auto" else check.integer("batch_size", wanted, minimum=1)
 
 
 def compile_of(cfg: DictConfig) -> bool | str:

@@ -19,13 +19,17 @@ def sample(cfg: DictConfig) -> None:
     run_dir, where = request.load.run_dir, devices_of(cfg)
     if launched("sample", where, run_dir):
         return
-    from heatgen.app.draw import draw
+    from heatgen.app import batch
+    from heatgen.app.draw import draw, usual_n
     from heatgen.app.trainer import quiet_lightning
 
     quiet_lightning()
     devices = where.open(own_precision(request.load))
     model, data, _ = open_run(request.load, devices)
-    compile_run(model, request.load, devices, request.n, request.batch_size)
-    folder = draw(model, data, devices, run_dir / "samples", request)
+    n = request.num_points if request.interpolate else request.n or usual_n(model.process.shape)
+    size = batch.settle(request.batch_size, model, data, devices, n, request.seed, None)
+    compile_run(model, request.load, devices, n, size)
+    with batch.explained(size, devices):
+        folder = draw(model, data, devices, run_dir / "samples", request, n, size)
     if devices.first:
         log.info("samples: %s", folder)

@@ -4,7 +4,7 @@ import lightning as L
 from omegaconf import DictConfig
 
 from heatgen.check import ConfigError
-from heatgen.runtime import explain
+from heatgen.runtime import engine, explain
 
 
 def too_large(error: BaseException, cfg: DictConfig, trainer: L.Trainer) -> ConfigError | None:
@@ -28,7 +28,7 @@ def too_large(error: BaseException, cfg: DictConfig, trainer: L.Trainer) -> Conf
     if cfg.net.get("checkpointing") is False and ".ssm." not in cfg.model._target_:
         ways.append("net.checkpointing=true")
     if device.type == "cuda" and str(trainer.precision).startswith("32"):
-        ways.append("trainer.precision=bf16-mixed")
+        ways.append(f"trainer.precision={engine.narrow(device)}")
     *others, last = [*ways, "a smaller network or data.shape"]
     use = f"{', '.join(others)} or {last}" if others else last
     place = "this machine" if device.type == "cpu" else str(device)

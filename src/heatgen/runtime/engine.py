@@ -91,8 +91,11 @@ def precision_for(net: nn.Module, device: torch.device) -> str:
     16 bits for a network that `is_wide`, others would lose digits and win nothing: bf16-mixed where the device has bfloat16;
     else 16-mixed on a GPU and 32-true on a CPU.
     """
-    if not is_wide(net):
-        return "32-true"
+    return narrow(device) if is_wide(net) else "32-true"
+
+
+def narrow(device: torch.device) -> str:
+    """The precision of 16 bits that a device has; 32-true where it has none."""
     if has_bf16(device):
         return "bf16-mixed"
     return "16-mixed" if device.type == "cuda" else "32-true"

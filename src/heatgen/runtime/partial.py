@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from heatgen.runtime.files import save_tensors
+from heatgen.runtime.files import read_small, save_tensors, write_text
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("heatgen")
 EVERY = 10.0  # seconds of work that a kill costs, or more where
 SHARE = 0.02  # of the time is more than saving may take
+NOTE = "batch_size.txt"
 WEEK = 7 * 24 * 3600.0  # seconds, after which what was left is removed
 
 
@@ -70,6 +71,18 @@ class Partial:
         self.reached[name] = end
         return Piece(self.folder / f"{name}-{process[0]}-{process[1]}", work, end, size)
 
+    @property
+    def batch_size(self) -> int:
+        """The batch size that it was begun with, where one was noted; else 0."""
+        with suppress(OSError, ValueError):
+            return int(read_small(self.folder / NOTE))
+        return 0
+
+    @batch_size.setter
+    def batch_size(self, size: int) -> None:
+        with suppress(OSError):  # then nothing can be saved either
+            write_text(self.folder / NOTE, f"{size}\n")
+
     def remove(self) -> None:
         """Remove all, where the result is written; but what reaches farther, as more samples were asked for before."""
         for place in self.folder.glob("*"):
@@ -77,6 +90,8 @@ class Partial:
             if reached is None or all(end_of(path) <= reached for path in place.glob("*-*.pt")):
                 shutil.rmtree(place, ignore_errors=True)
         with suppress(OSError):  # where something else is in them
+            if [*self.folder.glob("*")] == [self.folder / NOTE]:
+                (self.folder / NOTE).unlink()
             for place in (self.folder, self.folder.parent, self.root):
                 place.rmdir()
 
