@@ -121,6 +121,8 @@ def go_on(job: Job, state: Path, device: str, steps: int, seconds: float) -> dic
     if any(str(state / "digits") in word for word in words):
         digits(state / "digits")
     own = [f"trainer.accelerator={device}", f"trainer.max_steps={steps}", f"hydra.run.dir={folder}"]
+    if device == "cpu":
+        own.append("trainer.precision=auto")  # published settings have 16-mixed, which is for a GPU
     ended: int | str = 0
     if done_steps(folder) < steps:  # a signal ends it, which saves where it is; the same command goes on there
         ended = child(["train.py", *words, *NEVER, *own], log, min(seconds, SLICE) - ENDING)

@@ -1,11 +1,15 @@
 """What auto chooses on a device, and what a device is refused."""
 
 import functools
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from conftest import SMALL
 from omegaconf import OmegaConf
 from torch import nn
 
@@ -16,6 +20,7 @@ from heatgen.model.ssm import SSM
 from heatgen.net.mlp import MLP
 from heatgen.net.unet import UNet
 from heatgen.runtime import engine
+from heatgen.runtime.explain import explain
 from heatgen.runtime.launch import DeviceRequest
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -58,6 +63,16 @@ def test_bfloat16_on_a_gpu_without_it_is_refused_in_one_sentence(monkeypatch: py
     with pytest.raises(ConfigError, match=r"^trainer\.precision=bf16-mixed .* Tesla V100, .*use 16-mixed or auto\.$"):
         engine.check_precision("bf16-mixed", GPU)
     engine.check_precision("16-mixed", GPU)
+
+
+@pytest.mark.parametrize("command", [("train", *SMALL), ("sample", "trainer.accelerator=cpu")])
+def test_half_precision_on_a_cpu_is_refused_in_one_sentence(
+    command: tuple[str, ...], refused: Callable[..., str], small_run: Path, tmp_path: Path
+) -> None:
+    where = f"hydra.run.dir={tmp_path / 'run'}" if command[0] == "train" else f"run={small_run}"
+    expected = "Error: trainer.precision=16-mixed is for a GPU alone; use trainer.precision=auto, or 32-true."
+    assert refused(*command, where, "trainer.precision=16-mixed") == expected
+    assert not (tmp_path / "run").exists()
 
 
 def test_what_auto_chose_stands_in_the_run(small_run: Path) -> None:
@@ -187,3 +202,42 @@ def test_what_cannot_be_compiled_is_refused_in_one_sentence(
     assert "compile must be true, false or auto" in refused("sample", f"run={small_run}", "compile=maybe")
     with pytest.raises(ConfigError, match=r"^compile=true cannot act, as model=ssm takes .*; use compile=false\.$"):
         engine.compile_net(nn.Linear(1, 1), True, CPU, 1, SSM.not_compiled)
+
+
+def broken(graph: object, inputs: object) -> None:
+    """A backend of a compiler that fails."""
+    raise OSError(30, "Read-only file system", "/cache")
+
+
+def test_a_compiler_that_breaks_is_found_before_a_run_begins(
+    monkeypatch: pytest.MonkeyPatch, refused: Callable[..., str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(engine, "BACKEND", broken)
+    expected = "the compiler of PyTorch fails here ([Errno 30] Read-only file system: '/cache')"
+    said = refused("train", *SMALL, "compile=true", f"hydra.run.dir={tmp_path / 'run'}")
+    assert said == f"Error: compile=true cannot act, as {expected}; use compile=false."
+    assert not (tmp_path / "run").exists()
+    told: list[str] = []
+    monkeypatch.setattr(engine.log, "info", lambda text, *words: told.append(text % words))
+    monkeypatch.setattr(engine, "lacking", lambda _: engine.failing(CPU))
+    assert not engine.compile_net(nn.Linear(1, 1), "auto", GPU, engine.CALLS)
+    assert told == [f"compile=auto chose false, as {expected}"]
+
+
+def test_a_network_that_the_compiler_fails_on_ends_in_one_sentence() -> None:
+    net = nn.Linear(1, 1)
+    net.compile(backend=broken)
+    with pytest.raises(RuntimeError) as caught:
+        net(torch.zeros(1, 1))
+    sentence = explain(caught.value)
+    assert sentence is not None and sentence.startswith("The compiler of PyTorch fails on this network (")
+    assert sentence.endswith("; use compile=false.")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variable", ["CXX=/bin/false", "TORCHINDUCTOR_CACHE_DIR=/proc/none"])
+def test_a_real_compiler_that_breaks_is_found(variable: str) -> None:
+    code = "import torch; from heatgen.runtime import engine; print(engine.lacking(torch.device('cpu')))"
+    environment = os.environ | dict([variable.split("=")])
+    found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True).stdout
+    assert found.startswith("the compiler of PyTorch fails here (") and found.count("\n") == 1

@@ -19,7 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from heatgen import check
 from heatgen.basis import exact
 from heatgen.check import ConfigError
-from heatgen.runtime import ranks
+from heatgen.runtime import explain, ranks
 
 log = logging.getLogger("heatgen")
 LAYOUTS = ("auto", "contiguous", "channels_last")
@@ -116,7 +116,9 @@ def inherited_precision(own: str, device: torch.device) -> str:
 
 
 def check_precision(name: str, device: torch.device) -> None:
-    """ConfigError for bfloat16 on a GPU that does not have it; a note for a CPU, which imitates it slowly."""
+    """ConfigError for 16 bits that the device does not have; a note for bfloat16 on a CPU that imitates it slowly."""
+    if name == "16-mixed" and device.type == "cpu":
+        raise ConfigError("trainer.precision=16-mixed is for a GPU alone; use trainer.precision=auto, or 32-true.")
     if name != "bf16-mixed" or has_bf16(device):
         return
     if device.type == "cuda":
@@ -168,13 +170,17 @@ def compile_net(net: nn.Module, wanted: object, device: torch.device, calls: int
     Raises:
         ConfigError: it is wanted and cannot be.
     """
+    if wanted is False or (wanted == "auto" and (device.type != "cuda" or calls < CALLS or obstacle)):
+        return False
     obstacle = obstacle or lacking(device)
     if obstacle and wanted is True:
         raise ConfigError(f"compile=true cannot act, as {obstacle}; use compile=false.")
-    act = wanted is True or (wanted == "auto" and device.type == "cuda" and calls >= CALLS and not obstacle)
-    if act:
-        net.compile(backend=BACKEND)
-    return act
+    if obstacle:
+        if ranks.rank() == 0:
+            log.info("compile=auto chose false, as %s", obstacle)
+        return False
+    net.compile(backend=BACKEND)
+    return True
 
 
 def lacking(device: torch.device) -> str:
@@ -182,4 +188,13 @@ def lacking(device: torch.device) -> str:
     if device.type == "cuda" and importlib.util.find_spec("triton") is None:
         return "it needs Triton, which is not installed"
     compiler = os.environ.get("CXX", "g++")
-    return "" if shutil.which(compiler) else f"it needs a C++ compiler, and {compiler} is not found"
+    return failing(device) if shutil.which(compiler) else f"it needs a C++ compiler, and {compiler} is not found"
+
+
+def failing(device: torch.device) -> str:
+    """Why the compiler of PyTorch fails here, which a function of one line shows, as the end of a sentence; "": it works."""
+    try:
+        torch.compile(lambda x: x.sin() + 1, backend=BACKEND)(torch.ones(2, device=device))
+    except Exception as error:  # a compiler fails in any way
+        return f"the compiler of PyTorch fails here ({explain.briefly(error)})"
+    return ""

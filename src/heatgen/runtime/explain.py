@@ -43,12 +43,20 @@ def explain(error: BaseException) -> str | None:
             "failed to map segment|annot allocate memory", str(cause)
         ):  # ulimit -v
             return "The libraries of PyTorch do not fit into the memory that this process may have; allow it more."
+        if type(cause).__module__.startswith(("torch._inductor.", "torch._dynamo.")):
+            return f"The compiler of PyTorch fails on this network ({briefly(cause)}); use compile=false."
         if is_of_memory(cause):
             return (
                 f"There is not enough memory{more_of(cause)}; lower batch_size (of a training data.batch_size, for which "
                 "trainer.accumulate_grad_batches makes up), n, the size of the data or the width of the network."
             )
     return None
+
+
+def briefly(error: BaseException) -> str:
+    """The first line of what an error says, or, of a compiler, the one that it came of."""
+    inner = getattr(error, "inner_exception", error)  # as PyTorch calls it
+    return (str(inner).strip().splitlines() or [type(inner).__name__])[0].rstrip(".")
 
 
 def last_call(error: BaseException) -> str:
