@@ -26,7 +26,6 @@ from typing import Any
 import torch
 from torch.utils._mode_utils import no_dispatch
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
-from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
 
 Site = tuple[str, str, str]  # kind, operation, file:line
 
@@ -58,10 +57,11 @@ class Pretend(torch.Tensor):
     @staticmethod
     def __new__(cls, host: torch.Tensor) -> "Pretend":
         with no_dispatch():
-            reach = sum((size - 1) * stride for size, stride in zip(host.shape, host.stride(), strict=True))
             offset = host.storage_offset() if host.numel() else 0
-            memory = torch.empty(offset + 1 + reach if host.numel() else 0, dtype=host.dtype, device="meta")
-            meta = memory.as_strided(host.shape, host.stride(), offset)
+            meta = torch.empty_strided(host.shape, host.stride(), dtype=host.dtype, device="meta")
+            if offset:
+                memory = torch.empty(offset + len(meta.untyped_storage()) // host.itemsize, dtype=host.dtype, device="meta")
+                meta = memory.as_strided(host.shape, host.stride(), offset)
             # a meta tensor with the dispatch keys of CUDA: the autograd engine looks for no thread of a real GPU
             made = torch.Tensor._make_subclass(cls, meta, False, device_for_backend_keys=CUDA)
         made.host = host
@@ -133,7 +133,7 @@ class Gpu(TorchDispatchMode):
     def run(self, func: Any, args: Any, kwargs: Any) -> Any:
         """An operation: judged, counted, and computed on the CPU."""
         name = func._schema.name.split("::")[-1]
-        flat, spec = tree_flatten((args, kwargs))
+        flat = list(leaves((args, *kwargs.values())))
         ours = [x for x in flat if isinstance(x, Pretend)]
         asked = kwargs.get("device")
         asked = None if asked is None else torch.device(asked)
@@ -144,10 +144,10 @@ class Gpu(TorchDispatchMode):
         to_gpu = bool(ours) if asked is None else asked.type == "cuda"
         self.judge(func, name, args, kwargs, flat, to_gpu)
 
-        plain = [x.host if isinstance(x, Pretend) else x for x in flat]
-        args_here, kwargs_here = tree_unflatten(plain, spec)
+        args_here = swapped(args, Pretend, lambda x: x.host)
+        kwargs_here = {key: swapped(value, Pretend, lambda x: x.host) for key, value in kwargs.items()}
         if asked is not None:
-            kwargs_here = {**kwargs_here, "device": torch.device("cpu")}
+            kwargs_here["device"] = torch.device("cpu")
         kwargs_here.pop("pin_memory", None)
         if name == "_to_copy":
             kwargs_here["non_blocking"] = False
@@ -156,7 +156,7 @@ class Gpu(TorchDispatchMode):
             return args[0]
         if not to_gpu:
             return out
-        wrapped = tree_map_only(torch.Tensor, Pretend, out)
+        wrapped = swapped(out, torch.Tensor, Pretend)
         return wrapped if is_fresh(func, ours, out) else return_and_correct_aliasing(func, args, kwargs, wrapped)
 
     def judge(self, func: Any, name: str, args: Any, kwargs: Any, flat: list[Any], to_gpu: bool) -> None:
@@ -207,6 +207,24 @@ class Gpu(TorchDispatchMode):
     def refuse(self, func: Any, sentence: str) -> None:
         self.mismatches["mismatch", func.__name__, place()] += 1
         raise RuntimeError(f"{sentence} ({func} at {place()})")
+
+
+def leaves(values: Any) -> Iterator[Any]:
+    """What stands in nested lists and tuples."""
+    for value in values:
+        if isinstance(value, (list, tuple)):
+            yield from leaves(value)
+        else:
+            yield value
+
+
+def swapped(value: Any, kind: type, change: Any) -> Any:
+    """Nested lists and tuples with another thing in the place of each of a kind."""
+    if isinstance(value, kind):
+        return change(value)
+    if isinstance(value, (list, tuple)):
+        return type(value)(swapped(x, kind, change) for x in value)
+    return value
 
 
 def is_mixed(name: str) -> bool:

@@ -18,20 +18,21 @@ from .gpu import CUDA, Gpu
 
 MODES: dict[str, tuple[str, dict[str, Any]]] = {  # a mode: the model of `cases` that is measured, and options
     "calibration": ("np", {"contexts": [1], "targets": 1, "draws": 3}),
-    "elbo": ("ihd", {"levels": None}),
-    "fid": ("ihd", {}),
-    "flow_likelihood": ("diffusion", {"tolerance": 0.1}),
-    "forward": ("ihd", {"levels": 3, "images": 8}),
-    "inception_score": ("ihd", {"splits": 2}),
-    "kid": ("ihd", {"subsets": 2, "subset_size": 4}),
+    "elbo": ("ihd x0", {"levels": None}),
+    "fid": ("ihd x0", {}),
+    "flow_likelihood": ("diffusion scalar", {"tolerance": 0.1, "start": 1}),
+    "forward": ("ihd x0", {"levels": 3, "images": 8}),
+    "inception_score": ("ihd x0", {"splits": 2}),
+    "kid": ("ihd x0", {"subsets": 2, "subset_size": 4}),
     "likelihood": ("np", {"contexts": [1], "targets": 1, "draws": 3}),
-    "memorisation": ("ihd", {}),
+    "memorisation": ("ihd x0", {}),
     "physics": ("np", {"contexts": [1], "targets": 1, "draws": 3}),
-    "precision_recall": ("ihd", {"k": 1}),
-    "reconstruction": ("ihd", {"draws": 3, "inputs": ["process", "white"]}),
-    "score": ("diffusion", {"levels": 2}),
-    "suite": ("ihd", {}),
+    "precision_recall": ("ihd x0", {"k": 1}),
+    "reconstruction": ("ihd x0", {"draws": 3, "inputs": ["process", "white"]}),
+    "score": ("diffusion scalar", {"levels": 2}),
+    "suite": ("ihd x0", {}),
 }
+FEW = ("calibration", "flow_likelihood", "likelihood", "reconstruction")  # long for each sample
 OF_FEATURES = ("fid", "inception_score", "kid", "memorisation", "precision_recall", "suite")
 
 
@@ -65,14 +66,14 @@ def measure(gpu: Gpu, mode: str, folder: Path) -> cases.Waits:
     model.to(CUDA).eval()
     model.prepare(data)
     model.calibrate(data)
-    devices = Devices()
+    devices, n = Devices(), 2 if mode in FEW else 4
     devices.device = CUDA
     metric = instantiate(OmegaConf.merge(cases.node("mode", mode).metric, options), _convert_="all")
     before, made = gpu.waits(), features.make_extractor
     features.make_extractor = extractor
     try:
         with torch.no_grad():
-            result = metric(EvalContext(model, data, "tiny", devices, 8, 3, seed=0, process=model.process))
+            result = metric(EvalContext(model, data, "tiny", devices, n, 3, seed=0, process=model.process))
     finally:
         features.make_extractor = made
     assert all(isinstance(value.value, float) for value in result.numbers)

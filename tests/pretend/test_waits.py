@@ -1,4 +1,4 @@
-"""No step waits for the GPU: every model over its own map, ihd and diffusion over every map, and a whole training."""
+"""No step waits for the GPU: ihd and diffusion over every map, every metric, and a whole training."""
 
 from pathlib import Path
 
@@ -11,31 +11,6 @@ from pretend.trainer import on_pretend_gpu
 from heatgen.check import ConfigError
 
 pytestmark = pytest.mark.slow
-EXCEPT = {  # what a step may wait for: the place, and why
-    "oracle/gaussian.py": "model=oracle solves a system of all pixels where the map is not diagonal, once a time",
-    "oracle/mixture.py": "likewise, by a decomposition of the map's matrix",
-}
-EVERY_SAMPLER = ("diffusion scalar", "diffusion score", "smdp", "oracle", "oracle points")  # models that all are tried with
-
-
-def unexpected(waits: cases.Waits) -> dict[tuple[str, str, str], int]:
-    """The waits that no exception is made for."""
-    return {site: n for site, n in waits.items() if site[2].split(":")[0] not in EXCEPT}
-
-
-@pytest.mark.parametrize("name", cases.MODELS)
-def test_no_step_of_any_model_waits(name: str) -> None:
-    model, data = cases.make(cases.config(*cases.arguments(name)))
-    with Gpu() as gpu:
-        if model.trainable:
-            assert not unexpected(cases.train(gpu, model, data))
-        for sampler in cases.samplers(model) if name in EVERY_SAMPLER else [None]:
-            try:
-                other = model if sampler is None else cases.with_sampler(model, sampler)
-                assert not unexpected(cases.sample(gpu, other, data)), sampler
-            except ConfigError as refused:  # the map has no such steps, or the model draws no samples
-                assert sampler or name == "lupi_np_oracle", refused
-        assert not gpu.mismatches
 
 
 @pytest.mark.parametrize("model", ["ihd", "diffusion"])
@@ -47,8 +22,8 @@ def test_no_step_over_any_map_waits(chosen: str, model: str) -> None:
         assert model == "diffusion" and "hidden" in chosen
         return
     with Gpu() as gpu:
-        assert not unexpected(cases.train(gpu, method, data))
-        assert not unexpected(cases.sample(gpu, method, data)) and not gpu.mismatches
+        assert not cases.unexpected(cases.train(gpu, method, data))
+        assert not cases.unexpected(cases.sample(gpu, method, data)) and not gpu.mismatches
 
 
 def test_every_mode_has_a_model_that_it_measures_here() -> None:
