@@ -1,6 +1,7 @@
-"""A callback that counts what processes exchange in ordinary steps of a training; tests/app/test_distributed.py adds it."""
+"""Callbacks for tests/app/test_distributed.py: one counts what processes exchange, one sends a signal to one of them."""
 
 import json
+import os
 from pathlib import Path
 
 import lightning as L
@@ -23,3 +24,14 @@ class Collectives(L.Callback):
             counts = {event.key: event.count for event in self.profile.key_averages()}
             found = {key: n for key, n in counts.items() if key.startswith(("gloo:", "nccl:"))}
             self.path.with_name(f"{self.path.name}_{trainer.global_rank}.json").write_text(json.dumps(found))
+
+
+class Hit(L.Callback):
+    """Sends a signal to the process of a rank, within a step."""
+
+    def __init__(self, rank: int, step: int, number: int):
+        self.rank, self.step, self.number = rank, step, number
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: object) -> None:
+        if (trainer.global_rank, trainer.global_step) == (self.rank, self.step):
+            os.kill(os.getpid(), self.number)

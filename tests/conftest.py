@@ -20,7 +20,7 @@ from omegaconf import OmegaConf
 from tqdm import tqdm
 
 from heatgen.net.neural_process import NeuralProcess
-from heatgen.runtime import launch, ranks
+from heatgen.runtime import launch
 
 ROOT = Path(__file__).resolve().parents[1]
 os.environ["OMP_NUM_THREADS"] = "1"  # tensors of tests are small, and one thread gives the same bits in every process
@@ -96,8 +96,11 @@ def small_np(
     return instantiate(OmegaConf.create({"net": {**target, **nodes, **own}}).net, _partial_=True, _convert_="all")()
 
 
-def together(work: Callable[[int], None], world: int) -> list[int]:
-    """work(rank) in so many forks of this process, which know of each other as those of `launch` do; their exit codes."""
+def together(work: Callable[[int], object], world: int, met: bool = True) -> list[int]:
+    """work(rank) in so many forks of this process, which know of each other as those of torchrun do; their exit codes.
+
+    met: whether they have met when it begins, and meet again at its end.
+    """
     children = []
     with launch.free_port() as port:
         for rank in range(world):
@@ -105,18 +108,26 @@ def together(work: Callable[[int], None], world: int) -> list[int]:
             if not child:
                 code = 1
                 try:
-                    own = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "MASTER_PORT": port, ranks.OWN_CHILD: 1}
-                    os.environ.update({key: str(value) for key, value in own.items()} | {"MASTER_ADDR": "127.0.0.1"})
-                    dist.init_process_group("gloo", rank=rank, world_size=world)
-                    work(rank)
-                    dist.barrier()
-                    code = 0
+                    own = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "MASTER_PORT": port, "GROUP_RANK": 0}
+                    os.environ.update({key: str(value) for key, value in own.items()})
+                    os.environ.update({"MASTER_ADDR": "127.0.0.1", "TORCHELASTIC_RUN_ID": "tests"})
+                    if met:
+                        dist.init_process_group("gloo", rank=rank, world_size=world)
+                    code = int(work(rank) or 0)
+                    if met:
+                        dist.barrier()
                 except BaseException:
                     traceback.print_exc()
                     sys.stderr.flush()
                 os._exit(code)
             children.append(child)
         return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+
+
+def call_together(script: str, *arguments: str) -> list[int]:
+    """Run an entry point in two processes of a CPU; their exit codes."""
+    devices = ["trainer.accelerator=cpu", "trainer.devices=2"]
+    return together(lambda rank: call(script, *arguments, *devices), 2, met=False)
 
 
 def call(script: str, *arguments: str) -> int:

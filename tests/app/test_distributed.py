@@ -2,16 +2,22 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from collectives import FIRST, LAST
-from conftest import ROOT, SMALL, call
+from conftest import ROOT, SMALL, call, call_together
+from PIL import Image
+from torch import nn
 
 TWO = ["trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu"]
+
+EQUAL = 1e-6  # relative, of one checkpoint's samples and what is measured of it; training itself makes rounding grow
 
 ONE_TASK = {"SLURM_JOB_ID": "4711", "SLURM_JOB_NAME": "job", "SLURM_NTASKS": "1", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}
 
@@ -62,33 +68,52 @@ def test_two_processes_train_the_same_model_and_exchange_nothing_but_gradients(t
     assert newest(one)["values"]["val_loss"] == pytest.approx(newest(folder)["values"]["val_loss"], rel=1e-6)
     weights = [torch.load(f / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"] for f in (one, folder)]
     assert max((weights[0][k] - weights[1][k]).abs().max().item() for k in weights[0]) < 1e-5
-    assert (folder / "samples" / "step_000012.png").exists()
+    one_picture, two_pictures = (pixels(f / "samples" / "step_000012.png") for f in (one, folder))
+    assert (one_picture - two_pictures).abs().max() <= 1  # each drew two of its four images
 
 
-def test_two_processes_draw_the_same_samples_and_measure_the_same(own_run: Path) -> None:
+@pytest.mark.parametrize(("rank", "number"), [(0, signal.SIGTERM), (1, signal.SIGUSR1)])
+def test_a_signal_to_one_process_stops_both_behind_one_step_and_the_run_goes_on(
+    rank: int, number: int, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = f"hydra.run.dir={tmp_path / 'run'}"
+    words = [*SMALL, "callback.checkpoints.every=100", "trainer.val_check_interval=100", "callback.pictures.every=0", folder]
+    hit = f"+callback.hit={{_target_: collectives.Hit, rank: {rank}, step: 5, number: {int(number)}}}"
+    assert call_together("train", *words, hit) == [128 + number] * 2
+    checkpoint = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert checkpoint["global_step"] == 6  # the step behind the one that the signal came in
+    assert f"stopped by {number.name} at step 6; go on with" in capfd.readouterr().out
+    assert call_together("train", f"resume={tmp_path / 'run'}", "trust=true") == [0, 0]
+    assert newest(tmp_path / "run")["values"]["steps"] == 12
+
+
+def pixels(path: Path) -> torch.Tensor:
+    with Image.open(path) as image:
+        return torch.from_numpy(np.asarray(image).astype(int))
+
+
+def test_two_processes_draw_the_same_samples_of_a_run_and_measure_the_same(own_run: Path, tmp_path: Path) -> None:
+    def own(verb: str, devices: int, *words: str) -> bool:
+        return call(verb, *words) == 0 if devices == 1 else call_together(verb, *words) == [0, 0]
+
     samples = []
-    for verb, devices in ((call, []), (run, TWO)):
-        verb("sample", f"run={own_run}", "n=5", *devices)
+    for devices in (1, 2):
+        assert own("sample", devices, f"run={own_run}", "n=5")
         (path,) = own_run.glob("samples/*/samples.pt")
         samples.append(torch.load(path, weights_only=True)["samples"])
         path.unlink()
     assert samples[0].shape == (5, 1, 8, 8)
-    assert (samples[0] - samples[1]).abs().max() < 1e-5
+    # not the same bits: oneDNN multiplies the matrices of 2 and 3 samples in another order than those of 5
+    assert (samples[0] - samples[1]).abs().max() < EQUAL * samples[0].abs().max()
 
-    values = []
-    for verb, devices in ((call, []), (run, TWO)):
-        verb("evaluate", f"run={own_run}", "mode=elbo", "n=21", *devices)
-        values.append(newest(own_run)["values"])
-    assert values[0] == pytest.approx(values[1], rel=1e-5)
-
-
-@pytest.mark.skipif("HEATGEN_INCEPTION" not in os.environ, reason="needs the Inception file (HEATGEN_INCEPTION)")
-def test_two_processes_measure_the_same_fid(own_run: Path) -> None:
-    values = []
-    for verb, devices in ((call, []), (run, TWO)):
-        verb("evaluate", f"run={own_run}", "mode=fid", "n=9", "metric.reference_n=8", *devices)
-        values.append(newest(own_run)["values"]["fid"])
-    assert values[0] == pytest.approx(values[1], rel=1e-3)
+    features = tmp_path / "features.pt"
+    torch.jit.script(nn.Sequential(nn.Conv2d(1, 4, 3, stride=2), nn.ReLU(), nn.Flatten(), nn.Linear(36, 6))).save(features)
+    for mode in (["mode=elbo", "n=21"], ["mode=suite", "n=21", f"metric.extractor={features}"]):
+        values = []
+        for devices in (1, 2):
+            assert own("evaluate", devices, f"run={own_run}", *mode)
+            values.append(newest(own_run)["values"])
+        assert values[0] == pytest.approx(values[1], rel=EQUAL)
 
 
 @pytest.mark.skipif("HEATGEN_INCEPTION" not in os.environ, reason="needs the Inception file (HEATGEN_INCEPTION)")

@@ -1,7 +1,6 @@
 """callback=checkpoints: last.ckpt every so many steps and at the end, best.ckpt by the validation loss."""
 
 import math
-import signal
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -116,7 +115,7 @@ class Checkpoints(L.Callback):
         if stop or self.last_step % self.every == 0:
             self.save(trainer, pl_module, "last.ckpt")
         if stop:
-            raise signals.Stopped(signals.caught() or signal.SIGTERM)
+            raise signals.Stopped(stop)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         loss = trainer.callback_metrics.get("val/loss")

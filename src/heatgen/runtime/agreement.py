@@ -20,10 +20,10 @@ trainings = count()  # of this process, in the same order in all of them
 class Agreement:
     """Asked by every process behind every optimizer step whether to stop there; the answer is the same in all of them.
 
-    No step has a collective for it. A process that has a signal puts a step that nobody has passed into the store where all
-    have met, and each looks there, a round trip of some 0.1 ms. Behind step s that is s + 1 on a CPU: nobody ends step s + 1
-    without the gradients of this process. A GPU may be `AHEAD` steps behind its process, so there it is s + 1 + AHEAD, and
-    each process waits for the end of step s - AHEAD, while the steps since then keep the GPU busy.
+    No step has a collective for it. A process that has a signal puts it, and a step that nobody has passed, into the store
+    where all have met, and each looks there, a round trip of some 0.1 ms. Behind step s that is s + 1 on a CPU: nobody ends
+    step s + 1 without the gradients of this process. A GPU may be `AHEAD` steps behind its process, so there it is
+    s + 1 + AHEAD, and each process waits for the end of step s - AHEAD, while the steps since then keep the GPU busy.
 
     Args:
         device: of this process.
@@ -40,17 +40,21 @@ class Agreement:
         """Where the step stands in the store."""
         return f"{ranks.place()}/stop/{next(trainings)}"
 
-    def stops(self, step: int) -> bool:
-        """Whether all processes stop behind this step. ConfigError where the store has gone, and with it rank 0."""
+    def stops(self, step: int) -> int:
+        """The signal for which all processes stop behind this step; 0: they go on.
+
+        ConfigError where the store has gone, and with it rank 0.
+        """
         if self.world == 1:
-            return bool(signals.caught())
+            return signals.caught()
         ahead = self._keep_pace()
         try:
             store = ranks.store()
             if signals.caught() and not self.told:
                 self.told = True
-                store.compare_set(self.key, "", str(step + 1 + ahead))  # the first that says it is right
-            return bool(store.check([self.key])) and step >= int(store.get(self.key))
+                store.compare_set(self.key, "", f"{step + 1 + ahead} {signals.caught()}")  # the first that says it is right
+            last, number = map(int, store.get(self.key).split()) if store.check([self.key]) else (step + 1, 0)
+            return number if step >= last else 0
         except RuntimeError as error:
             raise ConfigError("The first process of this training has ended, and with it the others.") from error
 
