@@ -5,11 +5,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from feature_toys import ctx, flat, script
+import torch
+from feature_toys import Values, ctx, faithful, flat, script
 from torch import nn
 
-from heatgen.metric import feature_cache
+from heatgen.metric import feature_cache, row_file
+from heatgen.metric.features import FeatureMetric
 from heatgen.metric.fid import FID
+from heatgen.metric.kid import KID
+from heatgen.metric.precision_recall import PrecisionRecall
+from heatgen.metric.row_file import RowFile
+from heatgen.metric.suite import Suite
+from heatgen.runtime.partial import Partial
 
 TRAIN, TEST = flat([0, 30, 90, 120, 200, 255, 17]), flat([10, 20, 60, 250])
 
@@ -51,7 +58,8 @@ def zipped(path):
 )
 def test_a_file_that_is_not_whole_is_made_again(tmp_path, caplog, damage):
     first = measure(tmp_path)
-    (path,) = (tmp_path / "statistics").glob("fake_train_*.np?")
+    (path,) = (tmp_path / "statistics").glob("fake_train_*.npz")
+    path.with_suffix(".npy").unlink()
     whole = path.read_bytes()
     damage(path)
     with caplog.at_level(logging.INFO, "heatgen"):
@@ -76,3 +84,52 @@ def test_a_file_in_the_place_of_the_folder_costs_no_number_either(tmp_path):
     Path(tmp_path / "statistics").touch()
     result = measure(tmp_path)
     assert result.values["fid"] > 0 and any("cannot be kept" in note for note in result.notes)
+
+
+@pytest.mark.parametrize("metric", [lambda: KID(subsets=3, subset_size=3), lambda: PrecisionRecall(k=1), Suite])
+def test_features_that_another_metric_has_made_are_not_made_again(tmp_path, monkeypatch, metric):
+    seen: list[int] = []
+
+    class Counted(Values):
+        def __call__(self, images):
+            seen.append(len(images))
+            return super().__call__(images)
+
+    extractor, drawn = Counted(), []
+    monkeypatch.setattr(FeatureMetric, "make_extractor", lambda self, ctx: extractor)
+
+    def wanted(folder, n=9):
+        output = ctx(folder, n, faithful(lambda u: drawn.append(len(u)) or u**2), train=TRAIN, test=TEST)
+        output.partial = Partial(folder / "run" / "partial", f"{metric}{n}", samples="same")
+        return output
+
+    alone = metric()(wanted(tmp_path / "alone")).values
+    FID()(wanted(tmp_path))
+    seen.clear(), drawn.clear()
+    assert metric()(wanted(tmp_path)).values == alone and seen == [1] and not drawn  # the one to compare the file with
+    FID()(wanted(tmp_path, 6))  # fewer are the first of them
+    assert not drawn
+    (kept,) = (tmp_path / "run").rglob("*.npy")
+    kept.write_bytes(kept.read_bytes()[:-9])
+    assert metric()(wanted(tmp_path)).values == alone and sum(drawn) == 9
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_no_rows_are_kept_where_they_would_be_too_many_or_one_is_missing(tmp_path, monkeypatch):
+    rows = torch.arange(1.0, 13).reshape(4, 3)
+    file = RowFile(tmp_path / "a.npy", 4, world=2)
+    file.write(rows[::2], [0, 2])
+    file.write(rows[3:], [3])
+    file.close()
+    file.finish(3)  # the row at 1 was written elsewhere
+    assert not list(tmp_path.iterdir())
+    file = RowFile(tmp_path / "a.npy", 4)
+    file.write(rows[:2], range(2))
+    file.close()
+    RowFile(tmp_path / "a.npy", 4).write(rows[2:], range(2, 4))  # as behind a kill
+    file.finish(3)
+    assert np.array_equal(np.load(tmp_path / "a.npy"), rows.numpy())
+    monkeypatch.setattr(row_file, "LARGEST", 47)
+    file = RowFile(tmp_path / "b.npy", 4)
+    file.write(rows, range(4))
+    assert file.lost and not (tmp_path / "b.npy.part").exists()

@@ -92,8 +92,11 @@ def evaluate(cfg: DictConfig) -> None:
         partial.remove()
 
 
-def words_of(cfg: DictConfig, ctx: "EvalContext", load: LoadRequest | None) -> tuple[str, str]:
-    """What is asked for but for n, and of what: who agrees in both may go on where another was killed."""
+def words_of(cfg: DictConfig, ctx: "EvalContext", load: LoadRequest | None) -> tuple[str, str, str]:
+    """What is asked for but for n, of what, and the first without the metric.
+
+    Who agrees in the first two may go on where another was killed, and who agrees in the last two has the same samples.
+    """
     import torch
 
     own = {key: value for key, value in plain(cfg).items() if key not in BESIDE}
@@ -105,7 +108,8 @@ def words_of(cfg: DictConfig, ctx: "EvalContext", load: LoadRequest | None) -> t
     where = (ctx.devices.precision, ctx.devices.device.type, ctx.devices.world)
     versions = (__version__, torch.__version__)
     run = load and OmegaConf.to_yaml(read_config(load.run_dir, load.trust))
-    return repr((own, load, where)), repr((run, weights.hexdigest(), ctx.data.fingerprints(), versions))
+    of = repr((run, weights.hexdigest(), ctx.data.fingerprints(), versions))
+    return repr((own, load, where)), of, repr(({**own, "metric": None}, load, where))
 
 
 def tell_loggers(load: LoadRequest, name: str, values: Mapping[str, float]) -> None:

@@ -86,6 +86,7 @@ class EvalContext:
         key: str = "",
         what: str = "sampling",
         fix: str = "the samples are finite, so use another metric.extractor",
+        tell: Callable[[Tensor, Sequence[int]], None] = lambda rows, places: None,
     ) -> Kept:
         """finish(u_0) of n samples of the model, reduced batch by batch; each sample's noise depends on its index alone.
 
@@ -98,6 +99,7 @@ class EvalContext:
             key: what the rows depend on besides the settings of the evaluation, such as a file.
             what: is done, for the bar.
             fix: what to do where rows are not finite and samples are.
+            tell: is called with the rows of a batch and their samples, before they are counted.
 
         Raises:
             ConfigError: on every process, where a sample or what becomes of it is not finite.
@@ -112,7 +114,9 @@ class EvalContext:
             with self.devices.autocast():
                 u0 = begin.model.generate(begin.state, begin.rng, on_step)
             # those that are not finite are refused below
-            return finish(u0.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)), u0.flatten(1).isfinite().all(1)
+            rows = finish(u0.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0))
+            tell(rows, indices)
+            return rows, u0.flatten(1).isfinite().all(1)
 
         self.reduce(range(n), draw, into, what, model.process.num_levels, key=key)
         if (bad := self.marked(into, BAD_SAMPLE)).any():
@@ -202,7 +206,7 @@ class EvalContext:
             done = min(into.count * self.devices.world, len(indices))
             log.info("%s: goes on behind %d of %d.", what, done, len(indices))
         parts = batches(mine[into.count :], size)
-        with self.devices.bar(len(parts) * pieces, what) as bar, saved(piece):
+        with self.devices.bar(len(parts) * pieces, what) as bar, saved(piece, what if self.devices.first else ""):
             for part in parts:
                 rows, sound = work(part, bar.update)
                 into.add(rows, part, sound)
@@ -211,8 +215,8 @@ class EvalContext:
 
 
 @contextmanager
-def saved(piece: Piece | None) -> Iterator[None]:
-    """Work that is saved where a signal or a fault ends it, and at its end where it took long."""
+def saved(piece: Piece | None, what: str) -> Iterator[None]:
+    """Work that is saved where a signal or a fault ends it, and at its end where it took long; what: its name, or ""."""
     try:
         yield
     except ConfigError:  # it would be refused again
@@ -220,6 +224,8 @@ def saved(piece: Piece | None) -> Iterator[None]:
     except BaseException:
         if piece:
             piece.save()
+            if piece.at and what:
+                log.warning("%s: what is done is saved, and the same command goes on there.", what)
         raise
     if piece:
         piece.save_now_and_then()

@@ -181,7 +181,10 @@ class ELBO:
 
             def against(model: Method, x: Tensor) -> Tensor:
                 y = torch.cat([coefficients(model, part)[:, which] for part in u.split(ctx.batch_size)]) / std
-                return torch.cat([log_kernels(part / std, y) for part in x.split(rows)])
+                output = x.new_empty(len(x))  # at once: small pieces between large ones that are freed would keep their room
+                for part, place in zip(x.split(rows), output.split(rows), strict=True):
+                    place.copy_(log_kernels(part / std, y))
+                return output
 
             if draws is None:
                 sums = against(model, x)

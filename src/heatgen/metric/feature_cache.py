@@ -1,7 +1,7 @@
 """Features of data sets, kept in data_dir/statistics: made again where a file is not whole, only made where none can be.
 
-Metrics that hold features keep them as <name>.npy; of those that need moments alone, mode=fid, there is <name>.npz, unless
-the features are there, which are then read a block at a time.
+Features are kept as <name>.npy, from which they are read a block at a time; mode=fid also keeps <name>.npz, the moments, and
+where the features would be more than `row_file.LARGEST` these alone.
 """
 
 import hashlib
@@ -18,11 +18,11 @@ from heatgen.data.images import shuffled
 from heatgen.metric.context import EvalContext
 from heatgen.metric.extractor import Extractor
 from heatgen.metric.reduction import Moments, Reduction, Rows
+from heatgen.metric.row_file import BLOCK, OtherContent, RowFile, read_rows
 from heatgen.runtime.files import atomic_path
 
 log = logging.getLogger("heatgen")
 Kept = TypeVar("Kept", bound=Reduction)
-BLOCK = 4096  # features that are read at a time
 
 
 def check_sum(text: str) -> str:
@@ -40,28 +40,14 @@ def agrees(kept: Tensor, first: Tensor) -> bool:
     return kept.shape[1] == first.shape[1] and bool((kept[:1] - first).abs().max() <= 1e-3 * first.abs().max())
 
 
-class OtherContent(ValueError):
-    """A file that is whole and holds something else."""
-
-
 def blocks(path: Path, n: int, first: Callable[[], Tensor]) -> Iterator[Tensor]:
     """The features in a file, float32, (n, F) together. OtherContent where it holds others, and whatever NumPy raises."""
-    array = np.load(path, mmap_mode="r", allow_pickle=False)
-    whole = isinstance(array, np.ndarray) and array.dtype == np.float32 and array.ndim == 2 and len(array) == n
-    if not whole or not array.shape[1] or not array.flags.c_contiguous:
-        raise OtherContent("it holds something else")
-    if not agrees(torch.tensor(array[:1]), first()):
-        raise OtherContent("it holds features of something else")
-    width, offset = array.shape[1], array.offset
-    del array  # whose pages would count as memory
-    with path.open("rb") as file:
-        file.seek(offset)
-        for start in range(0, n, BLOCK):
-            count = min(BLOCK, n - start)
-            block = np.fromfile(file, np.float32, count * width).reshape(count, width)
-            if not np.isfinite(block).all():
-                raise OtherContent("it holds something else")
-            yield torch.from_numpy(block)
+    believed = False
+    for block in read_rows(path, n):
+        if not believed and not agrees(block[:1], first()):
+            raise OtherContent("it holds features of something else")
+        believed = True
+        yield block
 
 
 def read_moments(path: Path, n: int, first: Callable[[], Tensor]) -> Moments:
@@ -109,7 +95,7 @@ def read(stem: Path, n: int, into: Kept, first: Callable[[], Tensor]) -> Kept | 
 
 
 def write(stem: Path, features: Reduction, first: Tensor) -> str | None:
-    """Keep features, or their moments; a sentence where the file cannot be written."""
+    """Keep features that are held, or their moments; a sentence where the file cannot be written."""
     try:
         if isinstance(features, Rows):
             with atomic_path(stem.with_name(f"{stem.name}.npy")) as beside, beside.open("wb") as file:
@@ -153,17 +139,70 @@ def of_split(
         return extractor(images.pixels(chosen[:1]))
 
     found = read(stem, n, make(n), first) if ctx.devices.first else None
+    if found is not None and isinstance(found, Moments) and not stem.with_name(f"{name}.npz").is_file():
+        write(stem, found, first())
     if ctx.devices.gather(torch.tensor([found is not None])[: ctx.devices.first]).any():  # all go the same way
         return found or make(n), []
 
+    kept, what = make(n), f"features of {split}"
+    file = RowFile(stem.with_name(f"{name}.npy"), n, ctx.devices.world)
+    file.lost = not isinstance(kept, Moments)  # those that are held are written at once
+
     def work(places: Sequence[int], advance: Callable[[], object]) -> tuple[Tensor, None]:
         rows = extractor(images.pixels([chosen[i] for i in places]))
+        file.write(rows, places)
         advance()
         return rows, None
 
-    kept, what = make(n), f"features of {split}"
     ctx.reduce(range(n), work, kept, what, key=name)
-    ctx.refuse_rows(kept, what, no_cure(extractor), chosen)
+    file.close()
+    with file.gone_if_refused():
+        ctx.refuse_rows(kept, what, no_cure(extractor), chosen)
     kept.together(ctx.devices)
+    if ctx.devices.first:
+        file.finish(kept.width)
     failed = write(stem, kept, first()) if ctx.devices.first and n > 1 else None
     return kept, [failed] if failed else []
+
+
+def of_samples(
+    ctx: EvalContext, path: Path | None, n: int, into: Kept, make: Callable[[Callable[[Tensor, Sequence[int]], None]], Kept]
+) -> Kept:
+    """Features of samples, reduced: from the file that another metric has left, or made and kept there.
+
+    Args:
+        ctx: whose samples.
+        path: of the file; None: nothing is kept.
+        n: how many samples.
+        into: what takes them.
+        make: features into `into`, given what is to be told of rows and their places; `together` follows.
+
+    Returns:
+        What took them, as of `of_split`.
+    """
+    if path is None:
+        return make(lambda rows, places: None).together(ctx.devices)
+    whole = ctx.devices.first and path.is_file() and holds(path, n)
+    if ctx.devices.gather(torch.tensor([whole])[: ctx.devices.first]).any():
+        if ctx.devices.first:
+            log.info("sampling: the features of these samples are in %s.", path)
+            for start, block in enumerate(read_rows(path, n)):
+                into.add(block, range(start * BLOCK, start * BLOCK + len(block)))
+        return into
+    file = RowFile(path, n, ctx.devices.world)
+    with file.gone_if_refused():
+        kept = make(file.write)
+    file.close()
+    kept.together(ctx.devices)
+    if ctx.devices.first:
+        file.finish(kept.width)
+    return kept
+
+
+def holds(path: Path, n: int) -> bool:
+    """Whether a file has n features that are finite; a line in the log where it is not whole."""
+    try:
+        return sum(map(len, read_rows(path, n))) == n
+    except Exception as error:  # whatever its bytes make of NumPy
+        log.info("%s is not whole (%s); the samples are drawn again.", path, type(error).__name__)
+        return False

@@ -1,5 +1,6 @@
 """What FID and its relatives share: the features of samples and of a reference, reduced to what each of them needs."""
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import ClassVar, Generic, TypedDict, TypeVar
 
@@ -9,7 +10,7 @@ from heatgen import check
 from heatgen.check import ConfigError
 from heatgen.metric.context import EvalContext
 from heatgen.metric.extractor import Extractor, make_extractor
-from heatgen.metric.feature_cache import no_cure, of_split
+from heatgen.metric.feature_cache import no_cure, of_samples, of_split
 from heatgen.metric.reduction import Moments, Reduction
 from heatgen.metric.result import Result
 from heatgen.metric.statistics import moments_of_file
@@ -116,12 +117,17 @@ class FeatureMetric(Generic[Kept]):
     def of_samples(self, ctx: EvalContext, extractor: Extractor, n: int) -> Kept:
         """Features of n samples of the model. ConfigError where samples or features are not finite."""
 
-        def finish(u0: Tensor) -> Tensor:
-            return extractor(to_bytes(u0, self.truncate))
-
         key = f"{extractor.name} {self.truncate}"
-        kept = ctx.sample(n, finish, self.reduction(n, extractor), key, fix=no_cure(extractor))
-        return kept.together(ctx.devices)
+
+        def make(tell: Callable[[Tensor, Sequence[int]], None]) -> Kept:
+            def finish(u0: Tensor) -> Tensor:
+                return extractor(to_bytes(u0, self.truncate))
+
+            return ctx.sample(n, finish, into, key, fix=no_cure(extractor), tell=tell)
+
+        into = self.reduction(n, extractor)
+        path = None if ctx.partial is None else ctx.partial.beside(f"{key}.npy")
+        return of_samples(ctx, path, n, into, make)
 
     def facts(self, ctx: EvalContext, features: Kept, reference: Kept, extractor: Extractor) -> dict[str, object]:
         """What a reader must know of the numbers."""

@@ -11,7 +11,7 @@ from heatgen.noise import batches
 SAMPLES = 2**27  # bytes of the samples of a block, in float64
 TILE = 2**25  # bytes of the training images of a tile, in float64
 MOST = 4096  # training images of a tile, at most, and samples that they are compared with at once
-PAIRS = 2**21  # pairs of a sample and a training image that are compared at once
+PAIRS = 2**19  # pairs of a sample and a training image that are compared at once
 
 
 def samples_at_once(numbers: int) -> int:

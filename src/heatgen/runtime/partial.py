@@ -43,18 +43,26 @@ class Partial:
         folder: of all such work; it is made when something is saved.
         asked: what was asked for, but for how many samples.
         of: what it is asked of, such as weights: all else that the result depends on, so that none goes on from another's.
+        samples: what its samples depend on, of all that was asked for: other work with the same takes what is kept of them.
     """
 
-    def __init__(self, folder: Path, asked: str, of: str = ""):
+    def __init__(self, folder: Path, asked: str, of: str = "", samples: str | None = None):
         self.root, self.folder = folder, folder / checksum(asked) / checksum(of)
+        self.kept = folder.with_name("features") / checksum(asked if samples is None else samples) / checksum(of)
         self.reached: dict[str, int] = {}  # how many samples each piece is to have
 
     def tidy(self) -> None:
         """Remove what nobody goes on from: the same work on what is not so any more, and what was left for a week."""
-        for place in [*self.root.glob("*/*"), *self.root.glob("*")]:
-            old = time.time() - newest(place) > WEEK
-            if place != self.folder and place.is_dir() and (old or place.parent == self.folder.parent):
-                shutil.rmtree(place, ignore_errors=True)
+        for root, own in ((self.root, self.folder), (self.kept.parents[1], self.kept)):
+            for place in [*root.glob("*/*"), *root.glob("*")]:
+                if place in (own, own.parent) or not place.is_dir():
+                    continue
+                if place.parent == own.parent or time.time() - newest(place) > WEEK:
+                    shutil.rmtree(place, ignore_errors=True)
+
+    def beside(self, words: str) -> Path:
+        """A file for what is kept of the samples of this work; for a week, as others may want it."""
+        return self.kept / f"{checksum(words)}{Path(words).suffix}"
 
     def piece(self, work: Resumable, words: str, process: tuple[int, int], end: int, size: int) -> "Piece":
         """A piece, begun or gone on with.
