@@ -15,7 +15,7 @@ import torch
 from benchmarks import guard, original, suite
 from benchmarks.floors import FLOAT32, Floors, Work
 from benchmarks.gpu import __main__ as gpu_command
-from benchmarks.gpu import parts, queue
+from benchmarks.gpu import carry, parts
 from benchmarks.harness import Bench, Entry, Growth, Note, Row, as_json, exponent, interleave, of_json, row_of
 from benchmarks.report import cells, markdown
 from heatgen.check import ConfigError
@@ -128,17 +128,25 @@ def test_the_budget_is_of_the_ratios_that_are_measured() -> None:
 
 
 def test_a_queue_is_carried_in_pieces_and_a_lost_one_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(queue, "PIECE", 4096)
-    state, carry, other = tmp_path / "state", tmp_path / "carry", tmp_path / "other"
-    (state / "runs" / "a").mkdir(parents=True)
-    (state / "runs" / "a" / "last.ckpt").write_bytes(bytes(range(256)) * 50)
-    queue.pack(state, carry)
-    assert len(list(carry.glob("queue.0*"))) > 2
-    assert queue.unpack(carry, other)
-    assert (other / "runs" / "a" / "last.ckpt").read_bytes() == bytes(range(256)) * 50
-    (carry / "queue.001").unlink()
-    with pytest.raises(ConfigError, match="bring all its files"):
-        queue.unpack(carry, tmp_path / "third")
+    monkeypatch.setattr(carry, "PIECE", 4096)
+    state, files, other = tmp_path / "state", tmp_path / "carry", tmp_path / "other"
+    content = {"runs/a/last.ckpt": 50, "runs/b/last.ckpt": 1, "runs/b/metrics.csv": 1, "runs/note": 1, "runs/a/x.png": 1}
+    for name, times in content.items():
+        (state / name).parent.mkdir(parents=True, exist_ok=True)
+        (state / name).write_bytes(bytes(range(256)) * times)
+    carry.pack(state, files, lambda name: name == "b")
+    assert len(list(files.glob("queue.a0*"))) > 2 and carry.unpack(files, other)
+    there = {str(path.relative_to(other)): path.read_bytes() for path in other.rglob("*") if path.is_file()}
+    assert there == {name: (state / name).read_bytes() for name in ("runs/a/last.ckpt", "runs/b/metrics.csv", "runs/note")}
+    with monkeypatch.context() as killed, pytest.raises(KeyboardInterrupt):
+        killed.setattr(carry, "write_text", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        carry.pack(state, files, lambda name: False)
+    assert carry.unpack(files, tmp_path / "third")  # what was packed before
+    (files / "queue.a001").unlink()
+    with pytest.raises(ConfigError, match="bring them all"):
+        carry.unpack(files, tmp_path / "fourth")
+    carry.pack(state, files, lambda name: False)
+    assert carry.unpack(files, tmp_path / "fifth") and not list(files.glob("queue.a*"))
 
 
 @pytest.mark.slow
