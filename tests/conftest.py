@@ -25,6 +25,7 @@ from heatgen.runtime import launch
 ROOT = Path(__file__).resolve().parents[1]
 os.environ["OMP_NUM_THREADS"] = "1"  # tensors of tests are small, and one thread gives the same bits in every process
 torch.set_num_threads(1)
+torch.ones(1, requires_grad=True).sum().backward()  # counts devices once: forks have no autograd after a pretend GPU
 
 SMALL = [  # a network and a training that take seconds
     "data.recommended.unet.model_channels=8",

@@ -19,6 +19,7 @@ from PIL import Image
 from heatgen.app.api import load
 
 Refused = Callable[..., str]
+BRIEF = [*SMALL, "trainer.max_steps=2", "callback.pictures.every=0"]
 
 
 # help --------------------------------------------------------------------------------------------------------------------
@@ -61,7 +62,7 @@ assert "torch" not in sys.modules and "lightning" not in sys.modules
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("words", [["train", "--help"], ["evaluate", "--cfg", "job"], ["train", *SMALL]], ids=" ".join)
+@pytest.mark.parametrize("words", [["train", "--help"], ["evaluate", "--cfg", "job"], ["train", *BRIEF]], ids=len)
 def test_a_closed_pipe_costs_the_screen_only(words: list[str]) -> None:
     read, write = os.pipe()
     os.close(read)

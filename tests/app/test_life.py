@@ -17,6 +17,7 @@ from heatgen.app import sweep
 from heatgen.callback.pictures import Pictures
 from heatgen.check import ConfigError
 from heatgen.runtime import ranks
+from tests.soak.jobs import fork
 
 QUICK = [*SMALL, "trainer.max_steps=2", "callback.pictures.every=0"]
 LOCKED = "import sys, time; from pathlib import Path; from heatgen.runtime import claim\n"
@@ -101,9 +102,8 @@ def test_numbers_of_processes_are_numbers(refused, monkeypatch) -> None:
 
 @pytest.mark.slow
 def test_two_starts_in_one_instant_are_two_runs(tmp_path: Path) -> None:
-    command = [sys.executable, str(ROOT / "train.py"), *QUICK]
-    started = [subprocess.Popen([*command, f"seed={seed}"], stdout=subprocess.DEVNULL) for seed in range(2)]
-    assert [process.wait(timeout=200) for process in started] == [0, 0]
+    started = [fork(("train", *QUICK, f"seed={seed}"), tmp_path / f"{seed}.log") for seed in range(2)]
+    assert [job.wait(200) for job in started] == [0, 0]
     runs = sorted((tmp_path / "runs" / "ihd-heat-digits").iterdir())
     assert len(runs) == 2 and not same(*runs)
 
@@ -214,21 +214,22 @@ def test_a_shell_that_slurm_gave_is_one_process_which_starts_the_others(monkeypa
 @pytest.mark.slow
 @pytest.mark.parametrize("word", ["seed=0", "forward.sigma=-1"])
 def test_two_tasks_of_slurm_have_one_folder_or_one_refusal(tmp_path: Path, word: str) -> None:
-    command = [sys.executable, str(ROOT / "train.py"), *QUICK, "trainer.accelerator=cpu", "trainer.num_nodes=2", word]
+    command = ("train", *QUICK, "trainer.accelerator=cpu", "trainer.num_nodes=2", word)
     started = []
     port = {"MASTER_PORT": str(20000 + os.getpid() % 9000), "SLURM_JOB_NAME": "job"}
     for rank in range(2):
-        env = {**os.environ, **SLURM, **port, "SLURM_PROCID": str(rank), "SLURM_NODEID": str(rank)}
-        started.append(subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True))
-        time.sleep(3 * (1 - rank))
-    said = [process.communicate(timeout=200)[1] for process in started]
+        env = {**SLURM, **port, "SLURM_PROCID": str(rank), "SLURM_NODEID": str(rank)}
+        started.append(fork(command, tmp_path / f"{rank}.log", env))
+        time.sleep(2 * (1 - rank))
+    codes = [job.wait(200) for job in started]
+    said = [[line for line in job.output().splitlines() if "Error" in line] for job in started]
     found = [path.parent for path in (tmp_path / "runs").rglob("config.yaml")]
     if word == "seed=0":
-        assert [process.returncode for process in started] == [0, 0], said
+        assert codes == [0, 0], said
         assert found == list((tmp_path / "runs" / "ihd-heat-digits").iterdir())
     else:
-        assert [process.returncode for process in started] == [1, 1] and found == []
-        assert said == ["Error: forward.sigma must be a number of at least 0, not -1.\n"] * 2
+        assert codes == [1, 1] and found == []
+        assert said == [["Error: forward.sigma must be a number of at least 0, not -1."]] * 2
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ class Mine(ObservedProcess):
     def gain(self, t):
         return 1 - 0.5 * self.column(t)
 """
+FEW = [word for word in SMALL if not word.startswith("forward.")] + ["trainer.max_steps=2", "callback.pictures.every=0"]
 NODE = "_target_: my_package.Mine\nshape: ${data.shape}\nnum_levels: 5\n"
 
 
@@ -63,7 +64,7 @@ def heatgen(site: Path, folder: Path, *arguments: str, code: int = 0) -> tuple[s
 
 @pytest.mark.slow
 def test_a_wheel_trains_a_map_of_the_users_own_in_two_processes_and_measures_it(site: Path, folder: Path) -> None:
-    small = [word for word in SMALL if not word.startswith("forward.")] + ["trainer.max_steps=2", "trainer=ddp"]
+    small = [*FEW, "trainer=ddp"]
     measured = "evaluate=['mode=forward metric.levels=3 metric.images=50']"
     flags = ["--config-dir", "options", "--config-name", "mytrain"]
     out, _ = heatgen(site, folder, "train", *small, *flags, "forward=mine", "trainer.devices=2", measured)
@@ -94,7 +95,7 @@ def test_options_of_the_users_own_are_known_to_help_and_to_suggestions(site: Pat
 
 @pytest.mark.slow
 def test_a_sweep_runs_anywhere(site: Path, folder: Path) -> None:
-    small = [word for word in SMALL if not word.startswith("forward.")] + ["trainer.max_steps=2", "evaluate=[]"]
+    small = [*FEW, "evaluate=[]"]
     heatgen(site, folder, "train", "-m", "--config-dir", "options", "forward=mine,constant_velocity", *small)
     (sweep,) = (folder / "runs" / "sweeps").iterdir()
     assert [row["forward"] for row in json.loads((sweep / "comparison.json").read_text())] == ["mine", "constant_velocity"]

@@ -1,17 +1,15 @@
 """A training that is killed and resumed ends with the same bits as one that is not."""
 
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, SMALL, call
+from conftest import SMALL, call
 
 from heatgen.callback.pictures import Pictures
+from tests.soak.jobs import Job, fork
 
 
 def same_state(a: Path, b: Path) -> bool:
@@ -43,28 +41,31 @@ def test_a_training_that_breaks_at_any_step_ends_with_the_same_bits(
     assert same_state(small_run, folder)
 
 
-@pytest.mark.slow
-def test_a_training_that_is_killed_ends_with_the_same_bits(small_run: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "killed"
-    command = [sys.executable, str(ROOT / "train.py"), *SMALL, f"hydra.run.dir={folder}"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def saving(folder: Path, *words: str) -> Job:
+    """A training in a process of its own that has saved once."""
+    job = fork(("train", *SMALL, *words, f"hydra.run.dir={folder}"), folder.with_suffix(".log"))
     deadline = time.monotonic() + 120
     while not (folder / "checkpoints" / "last.ckpt").exists() and time.monotonic() < deadline:
         time.sleep(0.01)
-    process.kill()
-    assert process.wait() == -signal.SIGKILL
+    return job
+
+
+@pytest.mark.slow
+def test_a_training_that_is_killed_ends_with_the_same_bits(small_run: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "killed"
+    job = saving(folder)
+    job.send(signal.SIGKILL)
+    assert job.wait(60) == 128 + signal.SIGKILL
     assert call("train", f"resume={folder}") == 0
     assert same_state(small_run, folder)
 
 
 @pytest.mark.slow
-def test_a_resumed_training_can_be_longer_and_erases_no_metrics(tmp_path: Path) -> None:
-    folder = tmp_path / "run"
-    assert call("train", *SMALL, f"hydra.run.dir={folder}") == 0
-    before = (folder / "metrics.csv").read_text()
-    assert call("train", f"resume={folder}", "trainer.max_steps=16") == 0
-    assert (folder / "metrics.csv").read_text().startswith(before)
-    assert torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 16
+def test_a_resumed_training_can_be_longer_and_erases_no_metrics(own_run: Path) -> None:
+    before = (own_run / "metrics.csv").read_text()
+    assert call("train", f"resume={own_run}", "trainer.max_steps=16") == 0
+    assert (own_run / "metrics.csv").read_text().startswith(before)
+    assert torch.load(own_run / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 16
 
 
 @pytest.mark.slow
@@ -80,12 +81,8 @@ def test_gradients_that_are_added_up_resume_too(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_sigterm_saves_and_ends_with_its_own_exit_code(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    command = [sys.executable, str(ROOT / "train.py"), *SMALL, "trainer.max_steps=100000", f"hydra.run.dir={folder}"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while not (folder / "checkpoints" / "last.ckpt").exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
+    job = saving(folder, "trainer.max_steps=100000")
     step = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
-    os.kill(process.pid, signal.SIGTERM)
-    assert process.wait(timeout=60) == 128 + signal.SIGTERM
+    job.send(signal.SIGTERM)
+    assert job.wait(60) == 128 + signal.SIGTERM
     assert torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] >= step

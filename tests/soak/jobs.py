@@ -178,6 +178,7 @@ def redirect(log: Path, streams: Mapping[int, int | str | None]) -> None:
     nothing = os.open(os.devnull, os.O_RDONLY)
     for number, source in ((0, nothing), (1, output), (2, output)):
         os.dup2(source, number)
+    sys.stdout, sys.stderr = (os.fdopen(number, "w", closefd=False) for number in (1, 2))  # which pytest has replaced
     for number, name in streams.items():
         if name is None:
             os.close(number)
