@@ -1,11 +1,11 @@
-"""The peak memory of children: a training step by precision, and L_K against n, beside a child that only imports."""
+"""The peak memory of children: a training step by precision, FID and L_K against n, beside a child that only imports."""
 
 from collections.abc import Iterator
 
 from benchmarks.child import peak_of
 from benchmarks.harness import Bench, Entry, Growth, Row
 
-SECONDS = 100
+SECONDS = 400
 IMPORTS = "import torch; torch.set_num_threads(1); from benchmarks import ours"
 TRAINING = """
 device = torch.device("cpu")
@@ -13,11 +13,9 @@ model = ours.made(device, {words})
 step = ours.Training(model, ours.images({batch}, model.process.shape, device), "{precision}")
 step(), step()
 """
-LEVEL_K = """
-from heatgen.metric.bound import prior_kl
-one = torch.ones(1, 1, dtype=torch.float64)
-centres = torch.rand({n}, 784)
-prior_kl(torch.rand(64, 784, dtype=torch.float64), centres, 1e-4 * one, 0.0125 * one)
+EVALUATION = """
+from benchmarks import evaluations
+evaluations.{what}({n}, {train})
 """
 
 
@@ -40,10 +38,14 @@ def measure(bench: Bench) -> Iterator[Entry]:
             yield row(f"training step of ihd_mnist with 32 channels, batch {batch}", precision, peak, base)
             points.append((float(batch), peak - base))
         yield Growth("memory", f"training step, {precision}", "batch", tuple(points), "MiB")
-    points = []
-    for n in bench.sizes((5000, 10000), (100, 200)):
-        peak = peak_of(IMPORTS + LEVEL_K.format(n=n))
-        bench.step()
-        yield row(f"L_K, 64 images against {n}", "prior_kl", peak, base)
-        points.append((float(n), max(peak - base, 1.0)))
-    yield Growth("memory", "L_K beyond the imports", "training images", tuple(points), "MiB")
+    train = 200 if bench.quick else 50_000
+    for what, name in (("fid", "mode=fid of {n} samples beside {train} images"), ("level_k", "L_K of {n} against {train}")):
+        points = []
+        for n in bench.sizes((5000, 10000), (100, 200)):
+            peak = peak_of(IMPORTS + EVALUATION.format(what=what, n=n, train=train))
+            bench.step()
+            yield row(
+                f"{name.format(n=n, train=train)}, 32 x 32", "in tiles" if what == "level_k" else "moments", peak, base
+            )
+            points.append((float(n), max(peak - base, 1.0)))
+        yield Growth("memory", f"{what}, 32 x 32, beyond the imports", "n", tuple(points), "MiB")

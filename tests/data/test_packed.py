@@ -15,6 +15,7 @@ from conftest import SMALL, call
 from PIL import Image
 
 from heatgen.app import cli
+from heatgen.app.compose import compose
 from heatgen.check import ConfigError
 from heatgen.data import blocks, packed_file
 from heatgen.data.image_folder import ImageFolder
@@ -279,6 +280,14 @@ def test_a_file_that_is_there_or_being_written_or_breaks_off_is_left_alone(tmp_p
     assert out.read_bytes() == before
     assert pack(*words, "overwrite=true", "data.limit=3", monkeypatch=monkeypatch) == 0
     assert packed_file.read_header(out).sizes["train"] == 3 and len(list(tmp_path.iterdir())) == 2
+
+
+def test_results_of_two_packed_files_do_not_share_a_name(pair, tmp_path) -> None:
+    other = Path(shutil.copy(pair[1], tmp_path / "my faces (2).h5"))
+    for path, name in ((pair[1], "packed-packed"), (other, "packed-my_faces_2")):
+        config = compose("data=packed", f"data.path='{path}'")
+        assert config.data_name == name and config.name == f"ihd-heat-{name}"
+    assert compose("data=digits").data_name == "digits"
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from heatgen import check
 from heatgen.app.quoting import typed
+from heatgen.app.resolvers import data_name
 from heatgen.check import ConfigError
 from heatgen.runtime import directory
 from heatgen.runtime.files import absolute
@@ -159,7 +160,8 @@ class EvaluateRequest:
             raise ConfigError("run=null has no model, which checkpoint is for; remove checkpoint=.")
         if cfg.picture is not None and Path(str(cfg.picture)).suffix not in (".png", ".jpg"):
             raise ConfigError(f"picture={cfg.picture} must end in .png or .jpg.")
-        name = None if choices.get("data") is None else str(choices["data"])
+        chosen = choices.get("data")
+        name = None if chosen is None else data_name(chosen, OmegaConf.select(cfg, "data.path"))
         load = None if alone else LoadRequest.of(cfg)
         swept, loads = (None, ()) if load is None else points_of(cfg, load)
         return cls(

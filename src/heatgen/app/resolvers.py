@@ -1,4 +1,7 @@
-"""What conf/ can ask for in ${...}: the options of the groups, how heatgen is called, the shape of a packed file."""
+"""What conf/ can ask for in ${...}: options of groups, how heatgen is called, the shape and the name of a packed file."""
+
+import re
+from pathlib import Path
 
 from omegaconf import ListConfig, OmegaConf
 
@@ -14,6 +17,13 @@ def register() -> None:
     OmegaConf.register_new_resolver("heatgen.groups", describe_groups, replace=True)
     OmegaConf.register_new_resolver("heatgen.call", call, replace=True)
     OmegaConf.register_new_resolver("heatgen.packed_shape", packed_shape, replace=True)
+    OmegaConf.register_new_resolver("heatgen.data_name", data_name, replace=True)
+
+
+def data_name(option: object, path: object) -> str:
+    """What results, statistics and classifiers of the data are kept under: the option, and the stem of a packed file."""
+    stem = re.sub(r"[^A-Za-z0-9_.-]+", "_", Path(path).stem)[:60].strip("._-") if isinstance(path, str) else ""
+    return f"packed-{stem}" if option == "packed" and stem else str(option)
 
 
 def packed_shape(path: object) -> ListConfig:
