@@ -274,7 +274,24 @@ def test_a_file_of_other_moments_is_refused_before_anything_is_drawn(change, wor
 
 def test_files_that_are_none_and_metrics_that_need_more_than_moments_are_refused(tmp_path):
     (tmp_path / "text.npz").write_text("no array")
-    for name, words in (("text.npz", "cannot be read"), ("none.npz", "is not a file")):
+    np.save(tmp_path / "array.npy", np.ones(6))
+    os.rename(tmp_path / "array.npy", tmp_path / "array.npz")
+    np.savez(tmp_path / "kid.npz", feats=np.ones((40, 6)))
+    np.savez(tmp_path / "whole.npz", **moments(TRAIN))
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "whole.npz").read_bytes()[:-60])
+    flipped = bytearray((tmp_path / "whole.npz").read_bytes())
+    flipped[len(flipped) // 2] ^= 1
+    (tmp_path / "flipped.npz").write_bytes(flipped)
+    np.savez_compressed(tmp_path / "bomb.npz", mu=np.ones(6), sigma=np.zeros((600, 600)))
+    for name, words in (
+        ("text.npz", "cannot be read"),
+        ("none.npz", "is not a file"),
+        ("array.npz", "cannot be read"),
+        ("kid.npz", "has no mu"),
+        ("cut.npz", "cannot be read"),
+        ("flipped.npz", r"cannot be read \(Bad CRC-32"),
+        ("bomb.npz", r"sigma \[600, 600\], and values gives 6 features"),
+    ):
         with pytest.raises(ConfigError, match=words):
             FID(reference=str(tmp_path / name))(measured(tmp_path))
     with pytest.raises(ConfigError, match="has moments alone, enough for mode=fid only"):
