@@ -1,8 +1,8 @@
 """What the published settings cost: python -m benchmarks.cost [--results FILE ...] prints a table in Markdown.
 
 A step of a network that `python -m benchmarks --only steps` has timed takes that time, in the fastest precision and layout
-that was timed, for as many images as a step has. Of the others it is an estimate: the operations of their network (three passes
-for one of training, four with net.checkpointing), each as fast as those of the timed network that has nearly as many.
+that was timed, for as many images as a step has. Of the others it is an estimate: the operations of their network (three
+passes for one of training, four with net.checkpointing), each as fast as those of the timed network that has nearly as many.
 """
 
 import argparse

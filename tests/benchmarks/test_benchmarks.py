@@ -12,12 +12,13 @@ import pytest
 import scipy.fft
 import torch
 
-from benchmarks import guard, original, suite
+from benchmarks import cost, guard, original, suite
 from benchmarks.floors import FLOAT32, Floors, Work
 from benchmarks.gpu import __main__ as gpu_command
 from benchmarks.gpu import carry, parts
 from benchmarks.harness import Bench, Entry, Growth, Note, Row, as_json, exponent, interleave, of_json, row_of
 from benchmarks.report import cells, markdown
+from heatgen import compose
 from heatgen.check import ConfigError
 from heatgen.forward.heat import Heat
 from heatgen.net.unet import UNet
@@ -193,3 +194,27 @@ def test_a_part_that_cannot_even_begin_costs_no_other(tmp_path: Path, monkeypatc
     assert found["slow"]["ended"] == "its time was over" and "begun" in found["slow"]["said"]
     assert "IndexError" in found["slow"]["nothing to read"] and found["quick"]["steps"] == 3
     assert "## broken" in (tmp_path / "gpu.md").read_text()
+
+
+def test_a_setting_that_nobody_timed_costs_as_much_as_its_operations_say(tmp_path: Path) -> None:
+    row = {"kind": "row", "benchmark": "steps", "name": "small, batch 2, training", "value": 40.0, "other_value": 20.0}
+    quick = {**row, "value": 1.0, "other_value": 1.0}
+    for name, content in {
+        "cpu.json": [{"kind": "machine", "device": "X"}, row],
+        "gpu.json": [{"kind": "machine", "card": "Y"}, {"table": {"rows": [{"kind": "machine", "device": "X"}, row]}}],
+        "quick.json": [{"kind": "machine", "device": "X", "quick": True}, quick],
+        "cut.json": [{"kind": "machine", "card": "Y"}, {"table": {"ended": "its time was over"}}],
+    }.items():
+        (tmp_path / name).write_text(json.dumps(content))
+        expected = ("X", {"small": 0.01}) if name in ("cpu.json", "gpu.json") else None
+        assert cost.timed(tmp_path / name) == expected
+    wanted = [cost.Setting("small", 1000, 8, 1e9), cost.Setting("large", 86400, 100, 4e9)]
+    small, large = cost.rows(wanted, {"small": 0.01})
+    assert small[4:] == ["80 ms", "80 s", "measured"]
+    assert large[4:] == ["4 s", "4 days", "estimate, as fast as small"]
+
+
+@pytest.mark.slow
+def test_the_operations_of_a_published_network_are_counted_without_it() -> None:
+    assert cost.flops(compose("experiment=ihd_mnist")) == pytest.approx(43.1e9, rel=0.01)
+    assert cost.flops(compose("experiment=smdp_released")) > 0
