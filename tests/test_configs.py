@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import shipped
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -106,7 +107,7 @@ def test_every_pair_of_model_data_set_and_forward_map_is_built_or_refused_by_its
     for choices in covering(*map(options_of, groups)):
         model, _, forward = choices
         parts = chosen("model", model) | {
-            group: chosen(group, option)[group] for group, option in zip(groups, choices, strict=True) if group != "model"
+            group: shipped(group, option) for group, option in zip(groups, choices, strict=True) if group != "model"
         }
         cfg = small(OmegaConf.create(parts))
         try:
