@@ -20,7 +20,7 @@ from .gpu import Gpu
 
 def line(name: str, what: str, waits: Waits) -> None:
     """One line of the table."""
-    places = "; ".join(f"{n} x {kind} {place}" for (kind, _, place), n in waits.most_common())
+    places = "; ".join(f"{n} x {kind} {place.split()[0]}" for (kind, _, place), n in waits.most_common())
     print(f"{name:40s} {what:30s} {waits.total():5d}  {places}", flush=True)
 
 

@@ -3,7 +3,7 @@
     with Gpu() as gpu:
         model.to("cuda")  # .to, module.to and factories with device="cuda" give pretend tensors
         ...
-    gpu.waits()  # {(kind, operation, file:line): times} that the host would have stood still
+    gpu.waits()  # {(kind, operation, file:line function): times} that the host would have stood still
 
 Two devices in one operation are refused in PyTorch's own words, wherever a GPU refuses them: a CPU tensor of no dimensions
 may meet a GPU tensor in elementwise operations, and a CPU index may index a GPU tensor, which copies it; nothing else.
@@ -27,7 +27,7 @@ import torch
 from torch.utils._mode_utils import no_dispatch
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
 
-Site = tuple[str, str, str]  # kind, operation, file:line
+Site = tuple[str, str, str]  # kind, operation, file:line function
 
 CUDA = torch.device("cuda", 0)
 COPIES = ("_to_copy", "copy_", "copy")
@@ -254,15 +254,14 @@ def is_fresh(func: Any, ours: list[Pretend], out: Any) -> bool:
 
 
 def place() -> str:
-    """The innermost line that is neither PyTorch's nor of this file, as file:line."""
+    """The innermost line that is neither PyTorch's nor of this file, as file:line function."""
     frame = sys._getframe(1)
     while frame is not None:
         path = frame.f_code.co_filename
         if path != __file__ and "/torch/" not in path and not path.startswith("<") and not path.endswith("contextlib.py"):
-            for root in ("/heatgen/", "site-packages/"):
-                if root in path:
-                    return f"{path.split(root)[-1]}:{frame.f_lineno}"
-            return f"{os.path.basename(path)}:{frame.f_lineno}"
+            roots = [root for root in ("/heatgen/", "site-packages/") if root in path]
+            file = path.split(roots[0])[-1] if roots else os.path.basename(path)
+            return f"{file}:{frame.f_lineno} {frame.f_code.co_qualname}"
         frame = frame.f_back  # type: ignore[assignment]
     return "?"
 
