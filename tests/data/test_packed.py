@@ -167,6 +167,13 @@ def change(path: Path, name: str) -> None:
                 file["sums"][0, 0] ^= 1
             elif name == "no sums":
                 del file["sums"]
+            elif name == "classes":
+                file["labels/train"] = np.full(file.attrs["train"], np.nan)
+            elif name == "endless":  # it claims more than any machine holds
+                del file["images"]
+                file.attrs["train"] = 2**40
+                more = 2**40 + file.attrs["val"] + file.attrs["test"]
+                file.create_dataset("images", (more, *SHAPE), np.uint8, chunks=(1, *SHAPE))
 
 
 @pytest.mark.parametrize(
@@ -182,6 +189,8 @@ def change(path: Path, name: str) -> None:
         ("dtype", r"holds images of float32, not bytes \(uint8\); pack them again"),
         ("count", "holds images .* and says train 19, val 5, test 1; copy it again"),
         ("sums", r"is damaged \(its checksum differs\); copy it again"),
+        ("classes", "is damaged .*; copy it again"),
+        ("endless", "is damaged .*; copy it again"),
         ("no sums", "is damaged .*; copy it again"),
     ],
 )

@@ -225,13 +225,17 @@ def header_of(file: h5py.File, path: Path) -> Header:
     offset = images.id.get_offset()
     if offset is not None and offset + images.size > path.stat().st_size:
         raise ConfigError(f"{name} is cut short at {path.stat().st_size} bytes; {AGAIN}.")
+    damaged = ConfigError(f"{name} is damaged (its checksum differs); {AGAIN}.")
+    blocks = sum(-(-size // rows) for size in sizes.values())
+    if file["sums"].shape != (blocks, DIGEST) or blocks * DIGEST > path.stat().st_size:
+        raise damaged
     sums, labels = file["sums"][()], {}
-    for split in file.get("labels", ()):
-        labels[split] = torch.from_numpy(file["labels"][split][()].astype(np.int64))
-    blocks = sum(len(blocks_of(size, rows)) for size in sizes.values())
-    whole = sums.shape == (blocks, DIGEST) and all(len(own) == sizes.get(split) for split, own in labels.items())
+    for split, own in file.get("labels", {}).items():
+        if own.shape != (sizes.get(split),) or own.dtype.kind not in "iu":
+            raise damaged
+        labels[split] = torch.from_numpy(own[()].astype(np.int64))
     checksum = str(attrs["checksum"])
-    if not whole or whole_sum(shape, sizes, rows, sums, labels) != checksum:
-        raise ConfigError(f"{name} is damaged (its checksum differs); {AGAIN}.")
     source = json.loads(file["source"][()])
+    if version < 1 or not isinstance(source, dict) or whole_sum(shape, sizes, rows, sums, labels) != checksum:
+        raise damaged
     return Header(path, shape, sizes, rows, offset, sums, labels, checksum, source)
