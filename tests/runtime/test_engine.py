@@ -1,5 +1,6 @@
 """What auto chooses on a device, and what a device is refused."""
 
+import copy
 import functools
 import os
 import subprocess
@@ -131,12 +132,9 @@ def test_averages_that_were_laid_out_otherwise_are_laid_out_as_the_weights() -> 
     assert state["exp_avg"].is_contiguous() and torch.equal(state["exp_avg"], before)
 
 
-def test_optimizers_are_fused_on_a_gpu_unless_they_are_told() -> None:
+def test_optimizers_are_fused_unless_they_are_told_or_weights_are_complex() -> None:
     class Made(torch.optim.SGD):
         _step_supports_amp_scaling = True
-
-    class OnGPU(nn.Parameter):
-        is_cuda = True
 
     given: list[dict[str, object]] = []
 
@@ -144,12 +142,32 @@ def test_optimizers_are_fused_on_a_gpu_unless_they_are_told() -> None:
         given.append({"foreach": foreach, "fused": fused})
         return Made(weights)
 
-    weights = [OnGPU(torch.zeros(2))]
+    weights, waves = [nn.Parameter(torch.zeros(2))], [nn.Parameter(torch.zeros(2, dtype=torch.complex64))]
     assert not engine.build_optimizer(functools.partial(adam), weights)._step_supports_amp_scaling  # type: ignore[attr-defined]
     engine.build_optimizer(functools.partial(adam, foreach=True), weights)
-    engine.build_optimizer(functools.partial(adam), [nn.Parameter(torch.zeros(2))])
+    engine.build_optimizer(functools.partial(adam), waves)
     assert [options["fused"] for options in given] == [True, None, None]
     engine.build_optimizer(lambda weights: Made(weights), weights)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_a_fused_optimizer_is_the_plain_one_and_takes_on_its_state(layout: torch.memory_format) -> None:
+    torch.manual_seed(0)
+    weights = [torch.randn(4, 4, 3, 3), torch.randn(5)]
+    plain, other = ([nn.Parameter(w.to(memory_format=layout) if w.dim() == 4 else w.clone()) for w in weights] for _ in "ab")
+    adam, fused = torch.optim.Adam(plain, lr=0.1), engine.build_optimizer(functools.partial(torch.optim.Adam, lr=0.1), other)
+    assert fused.param_groups[0]["fused"]
+    for step in range(6):
+        for mine, its in zip(plain, other, strict=True):
+            for weight in (mine, its):
+                (weight**2 * torch.arange(weight.numel()).view(weight.shape)).sum().backward()
+        for optimizer in (adam, fused):
+            optimizer.step()
+            optimizer.zero_grad()
+        torch.testing.assert_close(plain, other)
+        if step == 2:  # as when a run of before is resumed
+            fused.load_state_dict(copy.deepcopy(adam.state_dict()))
+            engine.settle(fused)
 
 
 # compilation ---------------------------------------------------------------------------------------------------------------

@@ -197,7 +197,7 @@ def compile_run(model: "Method", request: LoadRequest, devices: "Devices", n: in
         return
     batches = -(-(n or 0) // (batch_size * devices.world))
     calls = batches * model.process.num_levels
-    engine.compile_net(model.net, request.compile, devices.device, calls, model.not_compiled)
+    engine.compile_net(model.net, request.compile, devices.device, calls, model.not_compiled, frozen=True)
 
 
 def open_run(request: LoadRequest, devices: "Devices") -> Run:

@@ -129,14 +129,14 @@ def check_precision(name: str, device: torch.device) -> None:
 
 
 def build_optimizer(factory: Callable[..., torch.optim.Optimizer], parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-    """What a factory makes of weights; on a GPU fused (one kernel for all of them), where it can be and is not told.
+    """What a factory makes of weights; fused (one pass over each, or over all on a GPU), where it can be and is not told.
 
     Its gradients come unscaled and clipped, as those of any other: fused optimizers offer to do that themselves.
     """
     known = inspect.signature(getattr(factory, "func", factory)).parameters
     asked = any(getattr(factory, "keywords", {}).get(key) is not None for key in ("fused", "foreach", "differentiable"))
-    on_gpu = all(weight.is_cuda and weight.is_floating_point() for weight in parameters)
-    if "fused" not in known or asked or not on_gpu:
+    real = all(weight.is_floating_point() for weight in parameters)
+    if "fused" not in known or asked or not real:
         return factory(parameters)
     optimizer = factory(parameters, fused=True)
     optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
@@ -157,7 +157,9 @@ def settle(optimizer: torch.optim.Optimizer) -> None:
                     state[key] = value.to(weight.device if group.get("fused") or group.get("capturable") else "cpu")
 
 
-def compile_net(net: nn.Module, wanted: object, device: torch.device, calls: int, obstacle: str = "") -> bool:
+def compile_net(
+    net: nn.Module, wanted: object, device: torch.device, calls: int, obstacle: str = "", frozen: bool = False
+) -> bool:
     """Compile a network in place, so that a checkpoint has the same names; whether it was.
 
     Args:
@@ -166,6 +168,7 @@ def compile_net(net: nn.Module, wanted: object, device: torch.device, calls: int
         device: where it is called.
         calls: how often, about.
         obstacle: why this network cannot be compiled, if so.
+        frozen: whether its weights stay as they are: on a CPU they are then packed once, as its convolutions want them.
 
     Raises:
         ConfigError: it is wanted and cannot be.
@@ -179,7 +182,7 @@ def compile_net(net: nn.Module, wanted: object, device: torch.device, calls: int
         if ranks.rank() == 0:
             log.info("compile=auto chose false, as %s", obstacle)
         return False
-    net.compile(backend=BACKEND)
+    net.compile(backend=BACKEND, options={"freezing": True} if frozen and device.type == "cpu" else None)
     return True
 
 
