@@ -59,6 +59,7 @@ def moments_of_file(path: Path, width: int, name: str) -> tuple[Tensor, Tensor]:
 
 def shape_of(file: NpzFile, key: str) -> tuple[int, ...]:
     """The shape that an array of a file claims, which its bytes may not bear out; ValueError for none, or for objects."""
+    assert file.zip is not None  # until it is closed
     with file.zip.open(f"{key}.npy") as member:
         version = np.lib.format.read_magic(member)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
