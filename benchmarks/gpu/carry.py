@@ -41,8 +41,8 @@ def pack(state: Path, carry: Path, done: Callable[[str], bool]) -> None:
     before = listed(carry)
     kind = "b" if before and before["names"][0].startswith("queue.a") else "a"
     names = [f"queue.{kind}{i:03}" for i in range(-(-len(content) // PIECE))]
-    for i, name in enumerate(names):
-        with atomic_path(carry / name) as beside:
+    for i, piece in enumerate(names):
+        with atomic_path(carry / piece) as beside:
             beside.write_bytes(content[i * PIECE : (i + 1) * PIECE])
     write_text(carry / LIST, json.dumps({"names": names, "checksum": checksum(content)}))
     for old in carry.glob("queue.[ab][0-9]*"):

@@ -31,7 +31,7 @@ def capture_calls(net: nn.Module, device: torch.device, obstacle: str = "") -> N
     obstacle = obstacle or ("" if device.type == "cuda" else "it needs a CUDA GPU")
     if obstacle:
         raise cannot(obstacle)
-    net.forward = Graphed(net)  # type: ignore[method-assign,assignment]
+    net.forward = Graphed(net)
 
 
 def cannot(reason: str) -> ConfigError:
