@@ -16,7 +16,7 @@ from heatgen.metric.pictures import likelihood as pictures
 from heatgen.metric.result import Result, Value
 from heatgen.model.objectives import effective_sample_size, marginal
 from heatgen.model.tasks import Task
-from heatgen.noise import SampleNoise, batches
+from heatgen.noise import SampleNoise
 from heatgen.oracle.trajectory import Trajectory, noise_ceiling
 
 KINDS = ("joint", "frame", "pixel")
@@ -93,7 +93,6 @@ class Likelihood(TaskMetric):
                 gap = Value.mean("gap", (columns["exact_frame"] - columns["frame"]) * size, "nats/frame")
                 result.add(for_context(gap, num_context))
                 self._refer(result, num_context, columns, noise_ceiling(model.noise_std), size)
-        result.add(*self._bounds(ctx, chosen))
         first, middle = ending(rows[0][0]), ending(self.middle(model))
         wanted = [f"frame{first}", f"frame{middle}", f"gap{middle}", f"rmse{middle}"]
         result.headline = tuple(name for name in dict.fromkeys(wanted) if name in result.values)
@@ -121,7 +120,7 @@ class Likelihood(TaskMetric):
         most = [Value(f"{kind}{end}", ceiling) for kind in KINDS]
         result.refer("noise ceiling", *most, Value.mean(f"gap{end}", (exact - ceiling) * size))
 
-    def _bounds(self, ctx: EvalContext, chosen: Sequence[int]) -> list[Value]:
+    def besides(self, ctx: EvalContext, chosen: Sequence[int]) -> list[Value]:
         """The objective of a latent model on training and held-out fields, in the regime of training, nats a dimension.
 
         Its posterior sees the targets; bound_privileged: and the privileged facts too, as in training.
@@ -133,17 +132,21 @@ class Likelihood(TaskMetric):
         for split in ("train", "test"):
             indices = [i for i in chosen if i < len(ctx.data.images(split))]
             for privileged in (False, True)[: 1 + has_facts]:
-                losses = []
-                for part in batches(indices, TASKS):
-                    u0 = ctx.data.get(split, part).to(ctx.devices.device)
-                    batch: Batch = {"u0": u0, "index": torch.tensor(part), "key": torch.tensor(part), "first": part[0]}
-                    loss = model.train(privileged).loss(batch, SampleNoise(part, ctx.seed, "bound", split))
-                    losses.append(loss.double())
-                model.eval()
-                bound = -torch.cat(losses).mean().item() if losses else math.nan
                 name, label = ("bound_privileged", "bound with facts") if privileged else ("bound", "bound")
-                found.append(Value(f"{name}_{split}", bound, unit="nats/dim", label=f"{label}, {split}"))
+                label = f"{label}, {split}"
+                work = functools.partial(self._losses, ctx, split, privileged)
+                losses = ctx.each(indices, work, label, known=[], size=TASKS)
+                bound = -losses.mean().item() if len(losses) else math.nan
+                found.append(Value(f"{name}_{split}", bound, unit="nats/dim", label=label))
         return found
+
+    def _losses(self, ctx: EvalContext, split: str, privileged: bool, part: Sequence[int]) -> Tensor:
+        """The loss of some tasks, as in a training where the posterior is told of the facts, (B, 1)."""
+        u0 = ctx.data.get(split, part).to(ctx.devices.device)
+        batch: Batch = {"u0": u0, "index": torch.tensor(part), "key": torch.tensor(part), "first": part[0]}
+        loss = self.model(ctx).train(privileged).loss(batch, SampleNoise(part, ctx.seed, "bound", split))
+        self.model(ctx).eval()
+        return loss.double()[:, None]
 
     def _frames(self, ctx: EvalContext, oracle: Trajectory | None, indices: Sequence[int]) -> Image.Image:
         """Target, mean and deviation of one task at all its target times, and the exact ones where there are."""

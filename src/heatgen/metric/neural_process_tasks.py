@@ -86,12 +86,18 @@ class TaskMetric:
         for num_context in self.num_contexts(model):
             what = mode if num_context is None else f"{mode}, {num_context} context frames"
             rows.append((num_context, ctx.each(chosen, functools.partial(self._batch, ctx, oracle, num_context), what)))
+        more = self.besides(ctx, chosen)
         if ctx.devices.first:
             result.facts = self._facts(ctx, len(chosen))
             abscissa = [math.nan if num_context is None else float(num_context) for num_context, _ in rows]
             result.curves = [Series("num_context", abscissa, label="context frames")]
             self.report(ctx, oracle, rows, chosen, result)
+            result.add(*more)
         return result
+
+    def besides(self, ctx: EvalContext, chosen: Sequence[int]) -> list[Value]:
+        """What else is measured of the tasks, by all processes together; nothing."""
+        return []
 
     def _check_frames(self, model: NeuralProcessMethod) -> None:
         """ConfigError where metric.contexts and metric.targets together are more frames than there are."""
