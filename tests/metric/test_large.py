@@ -22,7 +22,7 @@ from heatgen.metric.inception_score import InceptionScore
 from heatgen.metric.kid import KID
 from heatgen.metric.memorisation import Memorisation
 from heatgen.metric.reduction import Moments, Rows
-from heatgen.runtime import partial
+from heatgen.runtime import partial, signals
 from heatgen.runtime.devices import Devices
 from heatgen.runtime.partial import Partial
 
@@ -125,6 +125,23 @@ def test_what_was_saved_is_for_the_same_evaluation_alone_and_a_file_that_is_not_
             broken.write_bytes(broken.read_bytes()[:-200])
         assert KID()(measured(tmp_path, drawn, words)).values == whole
         assert sum(drawn) == N - more
+
+
+def test_a_signal_is_told_that_the_same_command_goes_on(tmp_path, monkeypatch):
+    at_once(monkeypatch)
+    advised: list[str] = []
+    monkeypatch.setattr(signals, "advise", advised.append)
+
+    class Ended(BaseException):
+        pass
+
+    def end(status):
+        raise Ended
+
+    monkeypatch.setattr(os, "_exit", end)
+    with pytest.raises(Ended):
+        FID()(measured(tmp_path, [], "a", 3))
+    assert advised == ["the same command goes on behind what is saved"]
 
 
 def test_where_nothing_can_be_saved_the_number_stands(tmp_path, monkeypatch, caplog):

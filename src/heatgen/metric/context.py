@@ -19,6 +19,7 @@ from heatgen.metric.result import Result
 from heatgen.model.module import Method
 from heatgen.model.prior import start
 from heatgen.noise import SampleNoise, batches
+from heatgen.runtime import signals
 from heatgen.runtime.devices import Devices
 from heatgen.runtime.partial import Partial, Piece
 
@@ -206,7 +207,7 @@ class EvalContext:
             done = min(into.count * self.devices.world, len(indices))
             log.info("%s: goes on behind %d of %d.", what, done, len(indices))
         parts = batches(mine[into.count :], size)
-        with self.devices.bar(len(parts) * pieces, what) as bar, saved(piece, what if self.devices.first else ""):
+        with self.devices.bar(len(parts) * pieces, what) as bar, saved(piece):
             for part in parts:
                 rows, sound = work(part, bar.update)
                 into.add(rows, part, sound)
@@ -215,8 +216,8 @@ class EvalContext:
 
 
 @contextmanager
-def saved(piece: Piece | None, what: str) -> Iterator[None]:
-    """Work that is saved where a signal or a fault ends it, and at its end where it took long; what: its name, or ""."""
+def saved(piece: Piece | None) -> Iterator[None]:
+    """Work that is saved where a signal or a fault ends it, and at its end where it took long."""
     try:
         yield
     except ConfigError:  # it would be refused again
@@ -224,8 +225,8 @@ def saved(piece: Piece | None, what: str) -> Iterator[None]:
     except BaseException:
         if piece:
             piece.save()
-            if piece.at and what:
-                log.warning("%s: what is done is saved, and the same command goes on there.", what)
+            if piece.at:
+                signals.advise("the same command goes on behind what is saved")
         raise
     if piece:
         piece.save_now_and_then()

@@ -158,11 +158,11 @@ class ELBO:
         total, dimensions = len(ctx.data.images("train")), math.prod(shape)
         draw = model.process.draw(self._map_rng(ctx, chosen[:1]))
         std = model.initial_std().double().flatten(1).expand(1, dimensions)
-        which = torch.ones(dimensions, dtype=torch.bool, device=std.device)
+        which = torch.arange(dimensions, device=std.device)
         if draw is None and model.process.is_diagonal and ctx.data.spec.bits is not None:
             gain = model.process.gain(model.process.times[-1:]).double()
-            which = telling(gain.expand(1, *shape).flatten(), std[0])
-        size = samples_at_once(int(which.sum()) + (0 if draw is None else draw.numel()))
+            which = telling(gain.expand(1, *shape).flatten(), std[0]).nonzero()[:, 0]
+        size = samples_at_once(len(which) + (0 if draw is None else draw.numel()))
         variance = model.process.std(model.process.times[-1:]).flatten(1) ** 2
         last = gaussian_kl(std.new_zeros(1, dimensions), variance, std).cpu() + math.log(total)
         sums = [self._log_sums(ctx, block, which, std[:, which], tiles(total, shape)) for block in batches(chosen, size)]
@@ -199,7 +199,7 @@ class ELBO:
 
     def _states(self, ctx: EvalContext, indices: Sequence[int], which: Tensor) -> tuple[Tensor | None, Tensor]:
         """The draws of the map for these images, None where it is not random, and their coefficients at level K, (B, d)."""
-        draws, states = [], torch.empty(len(indices), int(which.sum()), dtype=torch.float64, device=ctx.devices.device)
+        draws, states = [], torch.empty(len(indices), len(which), dtype=torch.float64, device=ctx.devices.device)
         for batch, rows in zip(batches(indices, ctx.batch_size), states.split(ctx.batch_size), strict=True):
             drawn, model = ctx.trained("elbo").process.draw(self._map_rng(ctx, batch)), self._model(ctx, batch)
             draws += [] if drawn is None else [drawn]
