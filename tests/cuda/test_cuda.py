@@ -15,12 +15,14 @@ from conftest import FORWARDS, ROOT, shipped_map
 from torch import Tensor
 
 from benchmarks import ours
+from heatgen.app import batch
 from heatgen.app.build import build
 from heatgen.app.compose import compose
 from heatgen.metric.flow import flow_field, integrate
 from heatgen.model.module import Method
 from heatgen.noise import SampleNoise
 from heatgen.runtime import engine, graphs
+from heatgen.runtime.devices import Devices
 
 DEVICE = torch.device(os.environ.get("HEATGEN_CUDA_TESTS", "cuda"))
 THERE = DEVICE.type == "cpu" or torch.cuda.is_available()
@@ -192,10 +194,23 @@ def test_a_captured_network_is_the_eager_one_for_every_shape_and_weights_that_ch
     graphed = copy.deepcopy(plain)
     graphs.capture_calls(graphed.net, DEVICE)
     with exact(), torch.autocast("cuda", torch.bfloat16, enabled=dtype == torch.bfloat16), torch.no_grad():
-        for turn, batch in enumerate((4, 4, 3, 5, 4)):  # the third size is called as it is
-            u, names = ours.images(batch, plain.process.shape, DEVICE), torch.arange(batch, device=DEVICE)
+        for turn, size in enumerate((4, 4, 3, 5, 4)):  # the third size is called as it is
+            u, names = ours.images(size, plain.process.shape, DEVICE), torch.arange(size, device=DEVICE)
             expected, found = (one.generate(u, SampleNoise(names, turn, "sample")) for one in (plain, graphed))
             assert near(found, expected, tolerance)
             for p, q in zip(plain.net.parameters(), graphed.net.parameters(), strict=True):
                 q.copy_(p.mul_(0.9))  # in place, as when other weights are loaded
     assert len(graphed.net.forward.known) == graphs.MOST  # type: ignore[union-attr]
+
+
+@pytest.mark.skipif(DEVICE.type != "cuda", reason="a CPU has a fixed batch")
+def test_the_memory_of_a_large_batch_is_that_which_two_small_ones_promise() -> None:
+    model, data = build(compose("data=digits", *TINY))
+    ours.fill(model.net.parameters())
+    model.to(DEVICE).eval()
+    devices, (first, second) = Devices("gpu"), batch.PROBES
+    batch.used(model, data, devices, 0, first)
+    low, high, found = (batch.used(model, data, devices, 0, size) for size in (first, second, 1024))
+    assert 0.5 < found / (low + (high - low) * (1024 - first) / (second - first)) < 2
+    size = batch.settle("auto", model, data, devices, 10**6, 0, None)
+    assert size >= 1024 and batch.used(model, data, devices, 0, size) < torch.cuda.mem_get_info(DEVICE)[0]
