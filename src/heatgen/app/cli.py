@@ -3,11 +3,12 @@
 What takes long to import is imported where signals and mistakes are explained.
 """
 
+import contextlib
 import functools
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from heatgen import __version__
 from heatgen.check import ConfigError, did_you_mean
@@ -20,6 +21,13 @@ VERBS = {
     "evaluate": "measure a run, or a data set",
     "pack": "write the images of a data set into one file",
 }
+SWEEPING = (
+    "experiment",
+    "hparams_search",
+    "hydra",
+    "-c",
+    "--config",
+)  # words that may set hydra.mode
 
 
 def main() -> None:
@@ -71,10 +79,25 @@ def start(verb: str) -> None:
         raise ConfigError("--experimental-rerun is not of heatgen; go on with a training by resume=RUN.")
     task = getattr(importlib.import_module(f"heatgen.app.{verb}"), verb)
     try:
-        hydra.main(version_base="1.3", config_path=str(CONF), config_name=verb)(task)()
+        with composed_once(sys.argv[1:]):
+            hydra.main(version_base="1.3", config_path=str(CONF), config_name=verb)(task)()
     finally:
         children.end_workers()
         folders.give_up()
+
+
+@contextlib.contextmanager
+def composed_once(words: Sequence[str]) -> Iterator[None]:
+    """Within it Hydra composes a config once, not first to see whether it asks for a sweep, where no word may make it."""
+    from hydra._internal.hydra import Hydra
+
+    ours = Hydra.get_mode
+    if not any(word.lstrip("+").startswith(SWEEPING) for word in words):
+        Hydra.get_mode = lambda *_, **__: None  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        Hydra.get_mode = ours  # type: ignore[method-assign]
 
 
 def mistake(verb: str, error: BaseException) -> str | None:
