@@ -4,12 +4,11 @@ import copy
 from collections.abc import Iterator
 
 from benchmarks import ours
-from benchmarks.cases.steps import LEVELS, PRECISIONS, step_of
+from benchmarks.cases.steps import LEVELS, step_of
 from benchmarks.compiler import why_none
 from benchmarks.harness import Bench, Entry, Note
 
 SECONDS = 1  # on a CPU, where it is left out but with --full
-PLAIN = "bfloat16"
 
 
 def measure(bench: Bench) -> Iterator[Entry]:
@@ -22,7 +21,8 @@ def measure(bench: Bench) -> Iterator[Entry]:
     u = ours.images(128 if bench.on_gpu else 2, model.process.shape, bench.device)
     compiled = copy.deepcopy(model)
     compiled.net.compile()
+    plain, precision = list(ours.precisions(bench.device).items())[-1]
     for training in (False, True):
-        ways = {name: step_of(own, u, training, PRECISIONS[PLAIN]) for name, own in ((PLAIN, model), ("compiled", compiled))}
+        ways = {name: step_of(own, u, training, precision) for name, own in ((plain, model), ("compiled", compiled))}
         name = f"ihd_mnist, batch {len(u)}, {'training' if training else f'{LEVELS} sampling steps'}"
-        yield from bench.compare("compiled", name, {**ways}, PLAIN)
+        yield from bench.compare("compiled", name, {**ways}, plain)

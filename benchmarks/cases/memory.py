@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from benchmarks import ours
 from benchmarks.child import peak_of
 from benchmarks.harness import Bench, Entry, Growth, Row
 
@@ -19,10 +20,10 @@ evaluations.{what}({n}, {train})
 """
 
 
-def row(name: str, ours: str, peak: float, base: float) -> Row:
+def row(name: str, mine: str, peak: float, base: float) -> Row:
     """How much a child takes; the ratio is that of the bare import over it."""
     ratio = base / peak
-    return Row("memory", name, ours, "imports alone", peak, base, ratio, ratio, ratio, 1, "MiB")
+    return Row("memory", name, mine, "imports alone", peak, base, ratio, ratio, ratio, 1, "MiB")
 
 
 def measure(bench: Bench) -> Iterator[Entry]:
@@ -30,7 +31,7 @@ def measure(bench: Bench) -> Iterator[Entry]:
     base = peak_of(IMPORTS)
     bench.step()
     tiny = '"experiment=ihd_mnist", *ours.TINY' if bench.quick else '"experiment=ihd_mnist", "net.model_channels=32"'
-    for precision in ("32-true", "bf16-mixed"):
+    for precision in ours.precisions(bench.device).values():
         points = []
         for batch in bench.sizes((4, 16), (1,)):
             peak = peak_of(IMPORTS + TRAINING.format(words=tiny, batch=batch, precision=precision))

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from benchmarks import ours
-from benchmarks.harness import Bench, Entry, Function, Row
+from benchmarks.harness import Bench, Entry, Function, Note, Row
 from benchmarks.original import Blur, Sampling, Training, UNet
 from heatgen.forward.heat import Heat
 from heatgen.runtime import engine
@@ -39,8 +39,9 @@ def pairs(bench: Bench, channels: int, batch: int, training: bool = True) -> dic
     model = ours.made(bench.device, *our_words(channels))
     assert sum(p.numel() for p in net.parameters()) == sum(p.numel() for p in model.net.parameters())
     steps: dict[str, Step] = {}
-    for name, precision in (("heatgen, float32", "32-true"), ("heatgen, bfloat16", "bf16-mixed")):
-        steps[name] = ours.Training(model, u, precision) if training else ours.Sampling(model, u, LEVELS, precision)
+    for name, precision in ours.precisions(bench.device).items():
+        step = ours.Training(model, u, precision) if training else ours.Sampling(model, u, LEVELS, precision)
+        steps[f"heatgen, {name}"] = step
     steps[OTHER] = Training(net, blur, u) if training else Sampling(net, u, LEVELS)
     return steps
 
@@ -66,6 +67,8 @@ def blurs(bench: Bench, batch: int) -> list[Row]:
 def measure(bench: Bench) -> Iterator[Entry]:
     """The blurs alone, then training and sampling steps of both widths."""
     batch = 2 if bench.quick else BATCH
+    if not engine.has_bf16(bench.device):
+        yield Note("original", "bfloat16", "this device has none, and PyTorch imitates it 20 times slower")
     yield from blurs(bench, batch)
     for channels in bench.sizes(CHANNELS, (8,)):
         for what, training in (("training", True), ("sampling", False)):

@@ -14,7 +14,6 @@ from heatgen.net.unet import UNet
 SECONDS = 110
 PLAIN = "float32, contiguous"
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels last": torch.channels_last}
-PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed"}
 BATCHES = {"ihd_mnist": (2, 128), "ihd_cifar10": (1, 128), "ihd_ffhq128": (1, 32)}  # on a CPU, on a GPU
 SLOW = {"ihd_ffhq128": "a step of one image takes a minute on a CPU: --full measures it"}
 LEVELS = 2  # of sampling
@@ -42,10 +41,11 @@ def measure_net(bench: Bench, experiment: str) -> Iterator[Entry]:
     batch = 2 if bench.quick else BATCHES[experiment][bench.on_gpu]
     u = ours.images(batch, model.process.shape, bench.device)
     models = {layout: laid_out(model, layout) for layout in LAYOUTS}
+    precisions = ours.precisions(bench.device)
     for training in (True, False):
         steps: dict[str, Step] = {
             f"{name}, {layout}": step_of(models[layout], u, training, precision)
-            for name, precision in PRECISIONS.items()
+            for name, precision in precisions.items()
             for layout in LAYOUTS
         }
         name = f"{experiment}, batch {batch}, {'training' if training else f'{LEVELS} sampling steps'}"
