@@ -99,8 +99,6 @@ def training_command(way: Way, seconds: float, name: str, words: Sequence[str]) 
     every = ["trainer.val_check_interval=200", "callback.checkpoints.every=1000", "callback.pictures.every=1000"]
     own = [f"trainer.accelerator={way.accelerator}", f"hydra.run.dir={way.folder / name}", "trainer.max_steps=1000000"]
     own.append("compile=false")  # which takes most of two minutes
-    if way.device == "cpu":
-        own.append("trainer.precision=auto")  # published settings have 16-mixed, which is for a GPU
     return [sys.executable, "train.py", *words, *every, *own, time, *(TINY if way.tiny else ())]
 
 

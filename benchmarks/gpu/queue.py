@@ -135,8 +135,6 @@ class Queue:
         if done_steps(folder) < steps:  # a signal ends it, which saves where it is; the same command goes on there
             small = (*job.tiny, "callback.checkpoints.every=10") if self.tiny else ()
             own = [on, f"trainer.max_steps={steps}", f"hydra.run.dir={folder}"]
-            if self.device == "cpu":
-                own.append("trainer.precision=auto")  # published settings have 16-mixed, which is for a GPU
             ended = self.child(["train.py", *words, *USUAL, *small, *own], log)
         known: dict[str, object] = {"steps": done_steps(folder), "of": steps, "ended": ended}
         if done_steps(folder) < steps:
