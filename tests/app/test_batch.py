@@ -70,7 +70,7 @@ def test_work_that_goes_on_keeps_its_batch(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_a_batch_that_does_not_fit_names_its_key_and_what_fits_does(
-    refused: Callable[..., str], small_run: Path, monkeypatch: pytest.MonkeyPatch
+    refused: Callable[..., str], own_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from heatgen.net.unet import UNet
 
@@ -83,10 +83,10 @@ def test_a_batch_that_does_not_fit_names_its_key_and_what_fits_does(
 
     monkeypatch.setattr(UNet, "forward", forward)
     expected = "Error: batch_size=4 does not fit into the memory of this machine, which has no room for 2.00 GiB more; "
-    assert refused("sample", f"run={small_run}", "n=4", "batch_size=4") == expected + "use batch_size=2 or a smaller n."
-    assert refused("evaluate", f"run={small_run}", "mode=elbo", "n=4", "batch_size=4").startswith(expected)
-    assert call("sample", f"run={small_run}", "n=4", "batch_size=2") == 0
-    assert "batch_size must be" in refused("sample", f"run={small_run}", "batch_size=most")
+    assert refused("sample", f"run={own_run}", "n=4", "batch_size=4") == expected + "use batch_size=2 or a smaller n."
+    assert refused("evaluate", f"run={own_run}", "mode=elbo", "n=4", "batch_size=4").startswith(expected)
+    assert call("sample", f"run={own_run}", "n=4", "batch_size=2") == 0
+    assert "batch_size must be" in refused("sample", f"run={own_run}", "batch_size=most")
 
 
 @pytest.mark.parametrize(

@@ -119,7 +119,7 @@ def test_a_signal_ends_the_training_after_the_step_with_last_saved_once(trainer,
 
 def test_a_signal_to_another_process_ends_this_one_too(trainer, handlers):
     callback = Checkpoints(every=100)
-    callback.agreement = SimpleNamespace(stops=lambda step: step == 1)
+    callback.agreement = SimpleNamespace(stops=lambda step: signal.SIGTERM if step == 1 else 0)
     with pytest.raises(signals.Stopped) as stop:
         trainer.train(callback, 5)
     assert trainer.global_step == 1 and trainer.saved == {"last.ckpt": [1]} and stop.value.code == 128 + signal.SIGTERM
