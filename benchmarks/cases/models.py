@@ -1,5 +1,6 @@
 """Training steps of the other methods: smdp by the length of its window, neural processes, heat_cnp."""
 
+import functools
 import statistics
 from collections.abc import Iterator
 
@@ -28,6 +29,7 @@ def windows(bench: Bench) -> Iterator[Entry]:
         words = (*RECONSTRUCTION, "experiment/reconstruction=smdp", f"model.window_start={window}", *CONSTANT)
         training = step(bench, 16, *words)
         assert isinstance(training.model, Rollout)
+        vars(training.model)["window"] = functools.partial(int, window)  # without a trainer, it has windows of one step
         u, t = training.u0, training.model.process.times[1:2].expand(len(training.u0))
         net, parameters, inputs = training.model, training.parameters, getattr(training.model, "inputs", 1)
 
