@@ -107,12 +107,12 @@ def main() -> None:
     parser.add_argument("--results", nargs="+", type=Path, help="files of results; default: those that there are")
     options = parser.parse_args(sys.argv[1:])
     paths = options.results or [path for path in map(ROOT.joinpath, RESULTS) if path.is_file()]
-    found = [known for path in paths if (known := timed(path))]
+    found = dict(known for path in paths if (known := timed(path)))  # of one machine, the last
     if not found:
         names = ", ".join(map(str, paths)) or " and ".join(RESULTS)
         raise ConfigError(f"No time of a training step is in {names}; run python -m benchmarks --only steps.")
     wanted = settings()
-    for device, seconds in found:
+    for device, seconds in found.items():
         print(f"One {device}:\n", *markdown_table(HEADINGS, rows(wanted, seconds)), "", sep="\n")
 
 

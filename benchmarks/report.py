@@ -129,7 +129,7 @@ def draw(entries: Mapping[str, Sequence[Entry]], path: Path, title: str) -> None
         label = f"{growth.name}, {growth.variable}: {growth.fit[0]:.2f}"
         right.loglog([a / x[0] for a in x], [b / y[0] for b in y], marker="o", label=label)
     right.set(xlabel="size, relative to the smallest", ylabel="time or memory, likewise", title="growth, with its exponent")
-    right.legend(fontsize=6)
+    right.legend(fontsize=6, loc="upper center", bbox_to_anchor=(0.5, -0.06))
     figure.suptitle(title)
     with atomic_path(path) as beside:
         figure.savefig(beside, dpi=110, format="png")
