@@ -247,7 +247,7 @@ def test_a_sweep_of_joblibs_ends_at_once_and_says_each_mistake_once(tmp_path: Pa
     command = [sys.executable, str(ROOT / "train.py"), *words, "forward.sigma=-1,2.0"]
     done = subprocess.run([*command], capture_output=True, text=True, timeout=200)
     said = done.stdout + done.stderr
-    assert done.returncode == 1 and said.count("Error") == 1 and "Traceback" not in said, said
+    assert done.returncode == 1 and said.count("Error: ") == 1 and "Traceback" not in said, said
     assert "trained 2 steps" in said and said.count("failed: forward.sigma must be a number of at least 0") == 1
 
 
