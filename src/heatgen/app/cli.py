@@ -21,13 +21,7 @@ VERBS = {
     "evaluate": "measure a run, or a data set",
     "pack": "write the images of a data set into one file",
 }
-SWEEPING = (
-    "experiment",
-    "hparams_search",
-    "hydra",
-    "-c",
-    "--config",
-)  # words that may set hydra.mode
+SWEEPING = ("experiment", "hparams_search", "hydra", "-c", "--config")  # what begins words that may set hydra.mode
 
 
 def main() -> None:
