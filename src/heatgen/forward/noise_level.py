@@ -1,0 +1,40 @@
+"""The noise level of a diagonal map, one number a time, and the time at which it has a given one."""
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from heatgen.check import ConfigError
+
+if TYPE_CHECKING:
+    from heatgen.forward.process import ForwardProcess
+
+HALVINGS = 60  # of the interval of times, which leaves less than float64 resolves
+
+
+def noise_to_signal(process: "ForwardProcess", t: Tensor) -> Tensor:
+    """rms(L(t)) / rms(A(t)) over the coefficients, the sigma of Karras et al. 2022; inf where A = 0; (B,) float64."""
+    gain, std = (part(t.double()).double().square().flatten(1).mean(1) for part in (process.gain, process.std))
+    return (std / gain).sqrt()
+
+
+def time_at(process: "ForwardProcess", ratio: Tensor, key: str) -> Tensor:
+    """The times of these noise-to-signal ratios, held to the range of the map, by bisection; (N,) float64.
+
+    Args:
+        process: the map.
+        ratio: (N,).
+        key: what asked for it, such as sampler.spacing=rho, for the message.
+
+    Raises:
+        ConfigError: the ratio does not rise from level to level, or is not known between levels.
+    """
+    if not process.is_diagonal or (noise_to_signal(process, process.times).diff() <= 0).any():
+        raise ConfigError(f"{key} needs noise that grows with every level, which forward={process.name} does not have.")
+    low, high = process.times[:1].expand(len(ratio)), process.times[-1:].expand(len(ratio))
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        below = noise_to_signal(process, middle) < ratio.to(middle)
+        low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+    return high
