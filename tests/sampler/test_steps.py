@@ -9,11 +9,14 @@ from gaussian_toys import exact_model, normal
 from torch.testing import assert_close
 
 from heatgen.check import ConfigError
+from heatgen.forward.constant_velocity import ConstantVelocity
 from heatgen.noise import SampleNoise
 from heatgen.sampler.ancestral import ancestral
+from heatgen.sampler.cold import cold
 from heatgen.sampler.exact import exact
 from heatgen.sampler.heun import heun
 from heatgen.sampler.interface import ExactModel, members_of, protocol_of, suitable
+from heatgen.sampler.momentum import momentum
 from heatgen.sampler.ode import ode
 from heatgen.sampler.predictor_corrector import predictor_corrector
 from heatgen.sampler.sde import sde
@@ -22,6 +25,7 @@ from heatgen.sampler.steps import draw, steps
 K = 8
 MODEL = exact_model()
 LEVELS = MODEL.process.times
+ALIKE = exact_model(ConstantVelocity((1, 8, 8), K, sigma=0.2))  # the same noise at every level, as cold needs it
 SAMPLERS = [getattr(importlib.import_module(f"heatgen.sampler.{name}"), name) for name in suitable(MODEL)]
 IDS = [sampler.__name__ for sampler in SAMPLERS]
 every_sampler = pytest.mark.parametrize("sampler", SAMPLERS, ids=IDS)
@@ -30,6 +34,12 @@ SUBDIVIDED = [heun, ode, sde]
 
 def fields(n=3, dtype=torch.float64):
     return torch.randn(n, 1, 8, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64).to(dtype)
+
+
+def suited(sampler):
+    """A model that a sampler takes, and its levels."""
+    model = ALIKE if sampler is cold else MODEL
+    return model, model.process.times
 
 
 class Counted:
@@ -88,12 +98,12 @@ def test_white_noise_comes_from_the_generator_or_else_from_torch():
 
 @every_sampler
 def test_every_level_is_shown_once_from_above_and_the_last_one_returned(sampler):
-    u, shown = fields(), []
+    (model, levels), u, shown = suited(sampler), fields(), []
     before = u.clone()
-    out = sampler(MODEL, u, LEVELS, normal(2), lambda k, state: shown.append((k, state)))
+    out = sampler(model, u, levels, normal(2), lambda k, state: shown.append((k, state)))
     assert [k for k, _ in shown] == ([0] if protocol_of(sampler) is ExactModel else list(range(K - 1, -1, -1)))
     assert torch.equal(shown[-1][1], out) and torch.equal(u, before)
-    assert torch.equal(out, sampler(MODEL, u, LEVELS, normal(2)))
+    assert torch.equal(out, sampler(model, u, levels, normal(2)))
 
 
 @pytest.mark.parametrize("sampler", SUBDIVIDED, ids=[sampler.__name__ for sampler in SUBDIVIDED])
@@ -106,8 +116,9 @@ def test_substeps_are_steps_of_a_finer_grid_and_not_shown(sampler):
 
 @every_sampler
 def test_the_precision_of_the_state_is_kept(sampler):
+    model, levels = suited(sampler)
     for dtype in (torch.float32, torch.float64):
-        assert sampler(MODEL, fields(dtype=dtype), LEVELS, normal(2)).dtype == dtype
+        assert sampler(model, fields(dtype=dtype), levels, normal(2)).dtype == dtype
 
 
 # noise -------------------------------------------------------------------------------------------------------------------
@@ -118,10 +129,12 @@ def test_the_precision_of_the_state_is_kept(sampler):
     [
         (ancestral, {}, K),  # the exact model has noise at the end
         (ancestral, {"stochastic": False}, 0),
+        (cold, {}, 0),
         (exact, {}, 2),
         (exact, {"answer": "mean"}, 0),
         (exact, {"answer": "flow"}, 0),
         (heun, {}, 0),
+        (momentum, {}, K - 1),
         (ode, {}, 0),
         (predictor_corrector, {"corrections": 2}, K + 2 * (K - 1)),
         (sde, {}, K - 1),
@@ -130,20 +143,20 @@ def test_the_precision_of_the_state_is_kept(sampler):
     ids=lambda value: getattr(value, "__name__", None),
 )
 def test_noise_is_drawn_for_every_step_that_has_some_and_not_for_the_last_step_of_the_equation(sampler, options, draws):
-    noise = Counted()
-    sampler(MODEL, fields(), LEVELS, noise, **options)
+    (model, levels), noise = suited(sampler), Counted()
+    sampler(model, fields(), levels, noise, **options)
     assert noise.draws == draws
 
 
 @every_sampler
 def test_a_sample_does_not_depend_on_its_batch(sampler):
-    u = fields(6)
-    whole = sampler(MODEL, u, LEVELS, SampleNoise(range(6), 0, "test"))
-    parts = [sampler(MODEL, u[part], LEVELS, SampleNoise(part, 0, "test")) for part in ([0, 1], [2], [3, 4, 5])]
+    (model, levels), u = suited(sampler), fields(6)
+    whole = sampler(model, u, levels, SampleNoise(range(6), 0, "test"))
+    parts = [sampler(model, u[part], levels, SampleNoise(part, 0, "test")) for part in ([0, 1], [2], [3, 4, 5])]
     assert_close(torch.cat(parts), whole, atol=1e-9, rtol=0)
-    other = sampler(MODEL, u, LEVELS, SampleNoise(range(6), 1, "test"))
+    other = sampler(model, u, levels, SampleNoise(range(6), 1, "test"))
     counted = Counted()
-    sampler(MODEL, u, LEVELS, counted)
+    sampler(model, u, levels, counted)
     assert torch.equal(other, whole) == (counted.draws == 0)
 
 
@@ -152,6 +165,7 @@ def test_a_sample_does_not_depend_on_its_batch(sampler):
 
 @every_sampler
 def test_a_sampler_asks_a_model_for_what_its_protocol_says_and_nothing_more(sampler):
-    model = Spied(MODEL)
-    sampler(model, fields(), LEVELS, normal(2))
+    exact, levels = suited(sampler)
+    model = Spied(exact)
+    sampler(model, fields(), levels, normal(2))
     assert model.asked - {"process"} <= set(members_of(protocol_of(sampler)))

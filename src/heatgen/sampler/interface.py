@@ -24,6 +24,11 @@ OnStep = Callable[[int, Tensor], None]  # on_step(k, u_k), called with every sta
 class Process(Protocol):
     """The forward process u_t = A(t) u_0 + b(t) + L(t) eps, as far as samplers use it."""
 
+    @property
+    def name(self) -> str:
+        """What a config calls the map."""
+        ...
+
     def column(self, t: Tensor) -> Tensor:
         """t of shape (B,) as (B, 1, 1, 1)."""
         ...
