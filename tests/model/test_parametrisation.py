@@ -14,7 +14,7 @@ from heatgen.forward.levels import uniform
 from heatgen.forward.polynomial import Polynomial
 from heatgen.forward.process import TYPICAL_STD, ObservedProcess
 from heatgen.forward.random_velocity import RandomVelocity
-from heatgen.model.ihd import IHD, untrained_errors
+from heatgen.model.ihd import IHD, has_one_ratio, untrained_errors
 from heatgen.noise import SampleNoise
 from heatgen.sampler.ancestral import ancestral
 
@@ -35,6 +35,7 @@ CHOSEN = {  # of 8 x 8 images in 100 levels, for maps of each kind
     "random_basis_heat": "residual",
     "random_matrix": "x0",  # neighbouring levels have nothing in common
     "random_product": "x0",
+    "student_t": "x0",
     "variance_exploding": "x0",  # noise of up to 80 times the image
 }
 
@@ -65,11 +66,8 @@ def levels(k, eps=None, velocity=None):
     """Noise that draws the levels k, then eps, and velocities where the map is random."""
     zeros = lambda u: torch.zeros_like(u) if eps is None else eps  # noqa: E731
     uniform = lambda *shape: torch.full((len(k), *shape), 0.5) if velocity is None else velocity  # noqa: E731
-    return SimpleNamespace(integers=lambda low, high: k, normal_like=zeros, uniform=uniform)
-
-
-def has_ratio(process):
-    return not process.is_random and process.is_scalar
+    ones = lambda *shape: torch.ones(len(k), *shape)  # noqa: E731
+    return SimpleNamespace(integers=lambda low, high: k, normal_like=zeros, uniform=uniform, normal=ones)
 
 
 # the errors of a network that says 0 -------------------------------------------------------------------------------------
@@ -79,7 +77,7 @@ def has_ratio(process):
 def test_the_errors_before_training_are_those_of_white_images(forward):
     n, process = 1500, shipped_map(forward, SHAPE, K)
     expected = untrained_errors(process)
-    assert set(expected) == {"residual", "x0"} | ({"ratio"} if has_ratio(process) else set())
+    assert set(expected) == {"residual", "x0"} | ({"ratio"} if has_one_ratio(process) else set())
     for name in expected:
         model = make(process, parametrisation=name)
         means, variances = [], []
@@ -158,7 +156,7 @@ def test_a_hidden_map_refuses_what_would_use_it(wanted):
 
 def test_a_map_without_one_number_refuses_the_ratio():
     for process in (shipped_map(forward, SHAPE, K) for forward in FORWARDS):
-        if not has_ratio(process):
+        if not has_one_ratio(process):
             with pytest.raises(ConfigError, match=rf"model\.parametrisation=ratio .*forward={process.name}"):
                 make(process, parametrisation="ratio")
 

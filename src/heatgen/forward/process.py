@@ -79,7 +79,8 @@ class ForwardProcess(nn.Module):
     # what a map can do ------------------------------------------------------------------------------------------------
 
     is_diagonal: bool = True  # whether A and L are diagonal in `basis`, and so known between the levels too
-    is_random: bool = False  # whether A(t) is drawn at random
+    is_random: bool = False  # whether A(t) or L(t) is drawn at random
+    random_noise_only: bool = False  # whether all that is drawn, and hidden, is one factor of L for each sample
     withholds_cond: bool = False  # whether it is, and the network is not given what was drawn
 
     @property

@@ -90,6 +90,8 @@ class ELBO:
         if model is None or not isinstance(model, ReverseModel):
             raise ConfigError("mode=elbo needs a run whose model has Gaussian reverse steps, such as model=ihd.")
         times = model.process.times
+        if model.process.random_noise_only:
+            raise ConfigError(f"mode=elbo needs Gaussian noise, which forward={model.process.name} has not; use mode=fid.")
         if model.process.withholds_cond:
             raise ConfigError("mode=elbo needs forward.conditional=true: without T, q is a mixture and has no closed KL.")
         if not (model.process.std(times[1:]) > 0).all():

@@ -124,7 +124,7 @@ class Reconstruction:
         t = process.times[-1:].expand(len(u0))
         clean = process.mean(u0, t)
         eps = rng(f"reconstruct {'white' if white else 'input'}").normal_like(u0)
-        u = process.perturb(u0, t, eps) if white is None else clean + white * eps
+        u = process.perturb(u0, t, model.sized(eps)) if white is None else clean + white * eps
         with ctx.devices.autocast():
             draws = self._draws(model, u, [rng("reconstruct", i) for i in range(self.draws[word])])
         mean, several = draws.mean(0), len(draws) > 1

@@ -15,7 +15,7 @@ from heatgen.model.interface import rms
 from heatgen.model.module import MethodSettings, OptimizerFactory
 from heatgen.noise import SampleNoise, batches
 from heatgen.runtime.peers import ALONE, Peers
-from heatgen.sampler.interface import Sampler, members_of, protocol_of
+from heatgen.sampler.interface import Sampler, function_of, members_of, protocol_of
 
 PREDICTION_TYPES = ("auto", "preconditioned", "x0", "eps", "score")
 VARIANCES = ("measured", "small")
@@ -53,6 +53,7 @@ class Diffusion(DenoisingMethod):
     Source: Vincent 2011; Song et al. 2021, eq. 7; Karras et al. 2022, section 5, with operators for numbers.
     """
 
+    takes_random_noise = True
     mean: Tensor
     spectrum: Tensor
 
@@ -85,7 +86,7 @@ class Diffusion(DenoisingMethod):
         process = self.process
         if wanted == "auto":
             wanted = self.chosen["prediction_type"] = "preconditioned" if process.is_diagonal else "x0"
-        if process.withholds_cond and (wanted != "score" or self.scale_input):
+        if process.withholds_cond and not process.random_noise_only and (wanted != "score" or self.scale_input):
             raise ConfigError("model=diffusion uses T, which forward.conditional=false hides; use model=ihd.")
         if wanted == "preconditioned" and not process.is_diagonal:
             raise ConfigError(
@@ -110,11 +111,18 @@ class Diffusion(DenoisingMethod):
     def _loses_u0(self) -> bool:
         """Whether some level of the map keeps next to nothing of some coefficient of u_0, so that A(t)^-1 is not known."""
         process = self.process
-        return not process.is_diagonal or process.is_random or bool(process.gain(process.times).abs().min() < LOST)
+        if not process.is_diagonal or (process.is_random and not process.random_noise_only):
+            return True
+        return bool(process.gain(process.times).abs().min() < LOST)
 
     def _check_sampler(self, sampler: Sampler) -> None:
-        """ConfigError where it needs more than a score and there is no more."""
+        """ConfigError where it needs more than a score and there is no more, or Gaussian noise and there is none."""
         needs = members_of(protocol_of(sampler) or object)
+        name = function_of(sampler).__name__
+        if self.process.random_noise_only and (name == "momentum" or not {"score", "reverse_noise"}.isdisjoint(needs)):
+            raise ConfigError(
+                f"sampler={name} takes Gaussian steps, which are wrong for forward={self.process.name}; use sampler=heun."
+            )
         if self.score_only and not {"denoise", "reverse_mean"}.isdisjoint(needs):
             raise ConfigError(self.refusal)
 
@@ -217,7 +225,7 @@ class Diffusion(DenoisingMethod):
         """|F(u_t) - F*|^2 a pixel, (B,)."""
         u0, model = batch["u0"], self.bound(rng)
         t = self.times_for(rng).to(model.process.times)
-        eps = rng.normal_like(u0)
+        eps = model.sized(rng.normal_like(u0))
         u = model.process.perturb(u0, t, eps)
         return (model._output(u, t) - model._target(u0, u, eps, t).to(u)).square().flatten(1).mean(1)
 

@@ -28,7 +28,7 @@ def untrained_errors(process: ForwardProcess) -> dict[str, float]:
     tau^2 |A(s)|_F^2; ratio r^2 |L(t)|_F^2 with r = A(s) / A(t), and tau^2 |A(s)|_F^2 where A(t) = 0; it is left out where
     A(t) is not one number, or drawn at random: it may come near 0 anywhere.
     """
-    has_ratio = not process.is_random and process.is_scalar
+    has_ratio = has_one_ratio(process)
     dimensions, total = math.prod(process.shape), {"residual": 0.0, "ratio": 0.0, "x0": 0.0}
     for t, s in zip(process.times[1:].split(1), process.times[:-1].split(1), strict=True):
         noise = process.std(t).double().square().mean().item() * dimensions
@@ -42,6 +42,11 @@ def untrained_errors(process: ForwardProcess) -> dict[str, float]:
     if not has_ratio:
         del total["ratio"]
     return {name: error / process.num_levels for name, error in total.items()}
+
+
+def has_one_ratio(process: ForwardProcess) -> bool:
+    """Whether A(s) / A(t) is one number that is known."""
+    return process.is_scalar and (not process.is_random or process.random_noise_only)
 
 
 def safe_ratio(process: ForwardProcess, t: Tensor, s: Tensor) -> Tensor:
@@ -73,6 +78,8 @@ class IHD(Method):
     Source: Rissanen et al. 2023, eqs. 9 and 10, Algorithms 1 and 2.
     """
 
+    takes_random_noise = True
+
     def __init__(
         self,
         process: ForwardProcess,
@@ -99,15 +106,16 @@ class IHD(Method):
         self.errors: Tensor | None = None  # MSE of level k by coefficient, (K + 1, 1 or C, 1 or H, 1 or W)
 
     def _choose(self, wanted: str) -> str:
-        if self.process.withholds_cond and wanted in ("ratio", "x0"):
+        hides = self.process.withholds_cond and not self.process.random_noise_only  # of what A(t) is
+        if hides and wanted in ("ratio", "x0"):
             raise ConfigError(f"model.parametrisation={wanted} uses T, which forward.conditional=false hides; use residual.")
-        if wanted == "ratio" and (self.process.is_random or not self.process.is_scalar):
+        if wanted == "ratio" and not has_one_ratio(self.process):
             raise ConfigError(
                 f"model.parametrisation=ratio needs a map with one number for A(t); forward={self.process.name} has none."
             )
         if wanted != "auto":
             return wanted
-        errors = {"residual": 0.0} if self.process.withholds_cond else untrained_errors(self.process)
+        errors = {"residual": 0.0} if hides else untrained_errors(self.process)
         wanted = min(errors, key=lambda name: errors[name])
         self.chosen["parametrisation"] = wanted
         return wanted
@@ -189,5 +197,5 @@ class IHD(Method):
         u0, model = batch["u0"], self.bound(rng)
         k = rng.integers(1, self.top_level).to(u0.device)
         t, s = self.process.times[k], self.process.times[k - 1]
-        u = model.process.perturb(u0, t, rng.normal_like(u0))
+        u = model.process.perturb(u0, t, model.sized(rng.normal_like(u0)))
         return (model.process.mean(u0, s) - model._mean(u, t, s)).square().flatten(1).sum(1)

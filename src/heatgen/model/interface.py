@@ -42,7 +42,9 @@ class GenerativeModel(nn.Module):
     trainable = True  # whether there is anything to train
     uses_sampler = True  # whether `generate` calls the sampler
     has_markov_forward = False  # whether reverse steps undo a Markov process, or noises of levels are independent given u_0
+    takes_random_noise = False  # whether a map may hide the size of its noise (`random_noise_only`)
     not_compiled = ""  # why its network cannot be compiled, as the end of a sentence
+    noise_size: Tensor | None = None  # of each sample, (B, 1), where the map draws and hides it (`random_noise_only`)
     noise_last_step = False  # whether the reverse step to t = 0 draws noise too, of `reverse_std`
 
     def network(self, x: Tensor, t: Tensor, s: Tensor | None = None) -> Tensor:
@@ -66,19 +68,27 @@ class GenerativeModel(nn.Module):
     def bind(self, draws: Tensor | None) -> Self:
         """This model with these random numbers of its map, (B, ...); itself where they are None.
 
-        A shallow copy with a table of submodules of its own: all weights are shared, only the map differs.
+        A shallow copy with a table of submodules of its own: all weights are shared, only the map differs. The hidden size of
+        the noise (`random_noise_only`) is kept beside the map, so that whatever reads its `std` does not know it.
         """
         if draws is None:
             return self
         bound = copy.copy(self)
         bound._modules = dict(self._modules)
-        bound.process = self.process.bind(draws)
+        if self.process.random_noise_only:
+            bound.noise_size = draws
+        else:
+            bound.process = self.process.bind(draws)
         return bound
+
+    def sized(self, eps: Tensor) -> Tensor:
+        """White noise, (B, C, H, W), times the hidden size of each sample's noise, where the map has one."""
+        return eps if self.noise_size is None else eps * self.process.column(self.noise_size).to(eps)
 
     def initial_state(self, u0: Tensor, rng: Noise) -> Tensor:
         """A draw of the prior around training images u0, (B, C, H, W): A(t_K) u_0 + b(t_K) + initial_std eps."""
         state = self.process.mean(u0, self.process.times[-1:].expand(len(u0)))
-        return state + self.process.scale_coefficients(rng.normal_like(state), self.initial_std())
+        return state + self.process.scale_coefficients(self.sized(rng.normal_like(state)), self.initial_std())
 
     def initial_std(self) -> Tensor:
         """The noise of initial states over the coefficients, (1, ...): prior_std, or the map's own at level K."""
@@ -93,7 +103,7 @@ class GenerativeModel(nn.Module):
 
     def reverse_noise(self, eps: Tensor, t: Tensor, s: Tensor) -> Tensor:
         """The noise of the reverse step from t to s, from white noise eps, (B, C, H, W)."""
-        return self.process.scale_coefficients(eps, self.reverse_std(t, s))
+        return self.process.scale_coefficients(self.sized(eps), self.reverse_std(t, s))
 
     def noise_estimate(self, u: Tensor, t: Tensor, u0: Tensor) -> Tensor:
         """eps = L(t)^-1 (u - A(t) u_0 - b(t)), (B, C, H, W); 0 where L is."""
@@ -171,6 +181,6 @@ class GenerativeModel(nn.Module):
                 rng = SampleNoise(indices, self.seed, "calibrate")
                 model = self.bound(rng)
                 for k in range(1, process.num_levels + 1):
-                    u = model.process.perturb(u0, process.times[k].expand(len(u0)), rng.normal_like(u0))
+                    u = model.process.perturb(u0, process.times[k].expand(len(u0)), model.sized(rng.normal_like(u0)))
                     total[k] += process.basis(gap(model, u0, u, k)).double().square().sum(0)
         return peers.sum(total) / n

@@ -88,6 +88,9 @@ class Method(GenerativeModel, L.LightningModule):
         self.group_options: list[GroupOptions] = []  # of the optimizer's groups, as the config has them
         self.chosen: dict[str, str] = {}  # config key -> what the method chose where the config says auto
         self.check_net()
+        if process.random_noise_only and not self.takes_random_noise:
+            pair = f"model={check.option_name(self)} cannot use forward={process.name}"
+            raise ConfigError(f"{pair}, whose noise has a hidden size; use model=diffusion.")
 
     def check_net(self) -> None:
         """ConfigError unless the network can be called as `network` does."""
