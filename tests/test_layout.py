@@ -30,7 +30,7 @@ ALLOWED = {  # the big packages that a room may import; none is allowed where it
     "runtime": {"lightning"},
     "data": {"lightning", "torchvision", "sklearn"},
     "oracle": {"scipy"},
-    "model": {"lightning"},
+    "model": {"lightning", "scipy"},
     "callback": {"lightning"},
     "logger": {"lightning", "wandb"},
     "metric": {"cleanfid", "matplotlib", "scipy"},

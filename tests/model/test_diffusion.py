@@ -477,4 +477,9 @@ def test_a_training_can_be_sampled_by_any_sampler_that_suits_it(tmp_path, refuse
         assert drawn[sampler].shape == (2, 1, 8, 8) and drawn[sampler].isfinite().all()
     assert not torch.isclose(drawn["heun"], drawn["ancestral"]).all()
     sentence = refused("sample", f"run={folder}", "n=2", "sampler=exact", "trainer.accelerator=cpu")
-    assert "sampler=exact" in sentence and "model=diffusion" in sentence and "use sampler=ancestral or " in sentence and " or heun" in sentence
+    assert (
+        "sampler=exact" in sentence
+        and "model=diffusion" in sentence
+        and "use sampler=ancestral or " in sentence
+        and " or heun" in sentence
+    )

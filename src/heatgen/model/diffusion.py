@@ -10,39 +10,50 @@ from heatgen.check import ConfigError
 from heatgen.data.module import DataModule
 from heatgen.data.stream import Batch
 from heatgen.forward.process import ForwardProcess
+from heatgen.model.coupling import COUPLINGS, transported
 from heatgen.model.denoiser import DenoisingMethod
 from heatgen.model.interface import rms
+from heatgen.model.loss_weight import WEIGHTS, check_weight, root
 from heatgen.model.module import MethodSettings, OptimizerFactory
+from heatgen.model.prediction_type import PREDICTION_TYPES, Velocity, choose, loses_u0, velocity
+from heatgen.model.time_density import DENSITIES, TimeDensity
 from heatgen.noise import SampleNoise, batches
 from heatgen.runtime.peers import ALONE, Peers
 from heatgen.sampler.interface import Sampler, function_of, members_of, protocol_of
 
-PREDICTION_TYPES = ("auto", "preconditioned", "x0", "eps", "score")
 VARIANCES = ("measured", "small")
 MEASURED = 10_000  # training images at most that the spectrum is measured on
+MEASURE = ("edm", "whitened")  # the weights that depend on the spectrum
 TINY = 1e-10  # the least variance of a coefficient, in units of the mean one
-LOST = 1e-6  # the least gain that A^-1 is taken of
 
 
 class Diffusion(DenoisingMethod):
     """E[u_0 | u_t] or the score learned at every t, from u_t = A u_0 + b + L eps with t continuous; steps derived from it.
 
-    The loss of a sample is |F - F*|^2 a pixel, F what the network gives and F* what `prediction_type` asks for:
+    The loss of a sample is w |F - F*|^2 a pixel, F what the network gives and F* what `prediction_type` asks for:
 
         preconditioned    u_0 = m + (A S / v) c + L sqrt(S / v) F(c / sqrt(v)),    c = u_t - b - A m, v = A^2 S + L^2,
 
     by coefficient, whose F* has unit variance; m, S: the mean and variance of each coefficient of training images;
 
         x0    F* = u_0,        eps    F* = eps,        score    F* = -sigma L^-1 eps = sigma * score,    sigma = rms(L),
+        velocity    F* = (A' u_0 + b' + L' eps) / n(t), n: its size (`heatgen.model.prediction_type.velocity`),
 
-    whose networks see u / rms(u_t), or u itself with scale_input=false. The minimiser of score is that of
+    whose networks see u / rms(u_t), or u itself with scale_input=false. w is 1 for weight=prediction, else what makes it a
+    weight (`heatgen.model.loss_weight.root`) of |v - u_0|^2, v the estimate. The minimiser of score is that of
     sigma^2 / D |s(u_t, t) - grad log p_t(u_t)|^2; its `score` is F / sigma, and where the map loses part of u_0 that is all
     there is: neither `denoise` nor reverse steps, so sampler=ode or sde.
 
     Args:
         prediction_type: auto: preconditioned where the map is diagonal, else x0.
         preconditioning: coefficient: m and S by coefficient; scalar: of all of them together.
-        scale_input: whether networks of x0, eps and score see states of unit size.
+        scale_input: whether networks of x0, eps, score and velocity see states of unit size.
+        time_density: of training: uniform (levels) | lognormal | logit_normal (`heatgen.model.time_density`).
+        density_mean, density_std: of the latter two; None: their own.
+        weight: prediction | edm | velocity | soft | min_snr | whitened.
+        norm: l2 | l1: |w^(1/2) (F - F*)|, not squared.
+        coupling: independent | ot: noises and images of a process's batch are paired by optimal transport, which changes the
+            marginals. The probability flow (sampler=heun) leads to the data nonetheless, steps with noise do not.
         reverse_variance: of reverse steps: measured, with the error of the estimate by coefficient; small, without.
         calibration_images: validation images that this error is measured on.
         settings: see `Method`.
@@ -68,52 +79,34 @@ class Diffusion(DenoisingMethod):
         scale_input: bool = True,
         reverse_variance: str = "measured",
         calibration_images: int = 256,
+        time_density: str = "uniform",
+        density_mean: float | None = None,
+        density_std: float | None = None,
+        weight: str = "prediction",
+        norm: str = "l2",
+        coupling: str = "independent",
         **settings: Unpack[MethodSettings],
     ):
         super().__init__(process, net, sampler, optimizer, **settings)
         self.scale_input = check.boolean("model.scale_input", scale_input)
-        self.prediction_type = self._choose(check.choice("model.prediction_type", prediction_type, PREDICTION_TYPES))
-        self.score_only = self.prediction_type == "score" and self._loses_u0()
+        wanted = check.choice("model.prediction_type", prediction_type, PREDICTION_TYPES)
+        self.prediction_type = choose(process, wanted, self.scale_input)
+        if wanted == "auto":
+            self.chosen["prediction_type"] = self.prediction_type
+        self.score_only = self.prediction_type == "score" and loses_u0(process)
         if sampler is not None:
             self._check_sampler(sampler)
         self.preconditioning = check.choice("model.preconditioning", preconditioning, ("coefficient", "scalar"))
         self.reverse_variance = check.choice("model.reverse_variance", reverse_variance, VARIANCES)
         self.calibration_images = check.integer("model.calibration_images", calibration_images, minimum=2)
+        self.norm = check.choice("model.norm", norm, ("l2", "l1"))
+        self.coupling = check.choice("model.coupling", coupling, COUPLINGS)
+        self.weight = check.choice("model.weight", weight, WEIGHTS)
+        check_weight(self.weight, process, self.score_only)
+        density = check.choice("model.time_density", time_density, list(DENSITIES)), density_mean, density_std
+        self.density = None if density == ("uniform", None, None) else TimeDensity(process, *density)
         for name in ("mean", "spectrum"):
             self.register_buffer(name, torch.full(process.shape, float(name == "spectrum"), dtype=torch.float64))
-
-    def _choose(self, wanted: str) -> str:
-        process = self.process
-        if wanted == "auto":
-            wanted = self.chosen["prediction_type"] = "preconditioned" if process.is_diagonal else "x0"
-        if process.withholds_cond and not process.random_noise_only and (wanted != "score" or self.scale_input):
-            raise ConfigError("model=diffusion uses T, which forward.conditional=false hides; use model=ihd.")
-        if wanted == "preconditioned" and not process.is_diagonal:
-            raise ConfigError(
-                f"model.prediction_type=preconditioned needs a diagonal map; forward={process.name} is not: use x0."
-            )
-        if wanted == "preconditioned" and not self.scale_input:
-            raise ConfigError(
-                "model.scale_input=false needs model.prediction_type=x0, eps or score; choose one, or remove it."
-            )
-        if wanted == "eps" and self._loses_u0():
-            raise ConfigError(
-                f"model.prediction_type=eps divides by A(t), which forward={process.name} may lose; use preconditioned or "
-                "x0."
-            )
-        if wanted == "score" and not (process.std(process.times[1:]) > 0).all():
-            raise ConfigError(
-                f"model.prediction_type=score needs noise at each level of forward={process.name}; raise forward.sigma (or "
-                "forward.g)."
-            )
-        return wanted
-
-    def _loses_u0(self) -> bool:
-        """Whether some level of the map keeps next to nothing of some coefficient of u_0, so that A(t)^-1 is not known."""
-        process = self.process
-        if not process.is_diagonal or (process.is_random and not process.random_noise_only):
-            return True
-        return bool(process.gain(process.times).abs().min() < LOST)
 
     def _check_sampler(self, sampler: Sampler) -> None:
         """ConfigError where it needs more than a score and there is no more, or Gaussian noise and there is none."""
@@ -137,7 +130,12 @@ class Diffusion(DenoisingMethod):
     @torch.no_grad()
     def prepare(self, data: DataModule, peers: Peers = ALONE) -> None:
         """Measure mean and variance of each coefficient of training images, in the map's basis, if they are used."""
-        if self.prediction_type != "preconditioned" and not self.scale_input:
+        if self.coupling == "ot" and data.batch_size < 2 * peers.world:
+            raise ConfigError(
+                f"model.coupling=ot pairs images with noises, and data.batch_size={data.batch_size} gives each of "
+                f"{peers.world} processes one image; use {2 * peers.world} or more, or model.coupling=independent."
+            )
+        if self.prediction_type in ("x0", "eps", "score") and not self.scale_input and self.weight not in MEASURE:
             return
         n = min(MEASURED, len(data.images("train")))
         total = torch.zeros(2, *self.process.shape, dtype=torch.float64, device=self.mean.device)
@@ -194,6 +192,9 @@ class Diffusion(DenoisingMethod):
             (mean, _), basis = self._prior(), process.basis
             known = gain * spectrum / variance * self._centred(u, t)
             return basis.inverse(mean + known + std * (spectrum / variance).sqrt() * basis(output.double())).to(u)
+        if self.prediction_type == "velocity":
+            basis = process.basis
+            return basis.inverse(self._velocity(t).solve(basis(u.double()), basis(output.double()))).to(u)
         eps = output if self.prediction_type == "eps" else -process.scale_coefficients(output, std / rms(std))
         noiseless = process.basis((u - process.scale_coefficients(eps, std)).double()) - process.offset(t)
         return process.basis.inverse(noiseless / gain).to(u)
@@ -221,17 +222,44 @@ class Diffusion(DenoisingMethod):
 
     # training -----------------------------------------------------------------------------------------------------------
 
+    def times_for(self, rng: SampleNoise) -> Tensor:
+        """A time for each sample, (B,), of the time density."""
+        return super().times_for(rng) if self.density is None else self.density.draw(rng)
+
     def loss(self, batch: Batch, rng: SampleNoise) -> Tensor:
-        """|F(u_t) - F*|^2 a pixel, (B,)."""
+        """w |F(u_t) - F*|^2 a pixel, or w^(1/2) |F - F*|, (B,)."""
         u0, model = batch["u0"], self.bound(rng)
         t = self.times_for(rng).to(model.process.times)
-        eps = model.sized(rng.normal_like(u0))
+        eps = rng.normal_like(u0)
+        eps = model.sized(transported(u0, eps) if self.coupling == "ot" else eps)
         u = model.process.perturb(u0, t, eps)
-        return (model._output(u, t) - model._target(u0, u, eps, t).to(u)).square().flatten(1).mean(1)
+        gap = model._output(u, t) - model._target(u0, u, eps, t).to(u)
+        if self.weight != "prediction":
+            gap = model.process.scale_coefficients(
+                gap, model._slope(t) * root(self.weight, model.process, t, self._prior()[1])
+            )
+        return (gap.square() if self.norm == "l2" else gap.abs()).flatten(1).mean(1)
+
+    def _velocity(self, t: Tensor) -> Velocity:
+        return velocity(self.process, t, self.spectrum + self.mean**2)
+
+    def _slope(self, t: Tensor) -> Tensor:
+        """|dv / dF| by coefficient, v the estimate of u_0 that F gives."""
+        if self.prediction_type == "velocity":
+            return self._velocity(t).slope()
+        gain, std, variance, spectrum = self._coefficients(t)
+        if self.prediction_type == "preconditioned":
+            return std * (spectrum / variance).sqrt()
+        if self.prediction_type == "x0":
+            return torch.ones_like(gain)
+        return (std / gain if self.prediction_type == "eps" else std**2 / (gain * rms(std))).abs()
 
     def _target(self, u0: Tensor, u: Tensor, eps: Tensor, t: Tensor) -> Tensor:
         if self.prediction_type in ("x0", "eps"):
             return u0 if self.prediction_type == "x0" else eps
+        if self.prediction_type == "velocity":
+            basis = self.process.basis
+            return basis.inverse(self._velocity(t).target(basis(u0.double()), basis(eps.double())))
         if self.prediction_type == "score":
             std = self.process.std(t)
             return -self.process.scale_coefficients(eps, rms(std) / std)
