@@ -15,7 +15,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from heatgen import check
 from heatgen.app import resolvers
 from heatgen.app.initial import freeze
-from heatgen.app.requests import FILES, file_path, plain
+from heatgen.app.requests import FILES, GRID, file_path, plain
 from heatgen.check import ConfigError
 from heatgen.runtime import ranks
 
@@ -141,6 +141,7 @@ def build_process(node: DictConfig) -> "ForwardProcess":
 
 def build_sampler(node: DictConfig) -> "Sampler":
     """The sampler of a config's node `sampler` with its options, to be called with (model, u_K, times, ...)."""
+    node = OmegaConf.create({"sampler": {key: node[key] for key in node if key not in GRID}}).sampler  # with its place
     check_options(node)
     sampler: Sampler = hydra.utils.instantiate(node, _partial_=True, _convert_="all")
     return sampler
@@ -176,11 +177,16 @@ def build(cfg: DictConfig) -> tuple["Method", "DataModule"]:
     optimizer = None if cfg.get("optimizer") is None else build_optimizer(cfg.optimizer)
     model: Method = instantiate(cfg.model, process=process, net=instantiate(cfg.net), sampler=sampler, optimizer=optimizer)
     if model.uses_sampler:
-        from heatgen.sampler.interface import check_pair
+        from heatgen.model.grid import Grid
+        from heatgen.sampler.interface import ExactModel, check_pair, protocol_of
 
         if sampler is None:
             raise ConfigError(f"{cfg.model._target_} draws with a sampler; choose one with sampler=NAME.")
         check_pair(sampler, model)
+        model.grid = Grid(**{key: value for key, value in plain(cfg.sampler).items() if key in GRID and value is not None})
+        if protocol_of(sampler) is ExactModel and model.grid != Grid():
+            raise ConfigError("This sampler draws u_0 at once, so sampler.steps, spacing and rho do nothing; remove them.")
+        model.sampling_times()  # what it cannot visit is refused now
     freeze(model)
     if model.trainable and not any(weights.requires_grad for weights in model.parameters()):
         raise ConfigError(f"{cfg.model._target_} has no weights to train with {cfg.net._target_}; choose another net=.")

@@ -11,7 +11,7 @@ from heatgen import check
 from heatgen.app.build import build
 from heatgen.app.options import options_of
 from heatgen.app.quoting import escaped, typed
-from heatgen.app.requests import LoadRequest
+from heatgen.app.requests import GRID, LoadRequest
 from heatgen.app.trust import ROOMS, check_config
 from heatgen.check import ConfigError
 from heatgen.runtime import directory
@@ -125,7 +125,15 @@ def changed(cfg: DictConfig, request: LoadRequest) -> DictConfig:
     for key, value in wanted.items():
         OmegaConf.update(cfg, f"model.{key}", value, force_add=True)
     if request.sampler is not None:
-        OmegaConf.update(cfg, "sampler", request.sampler.node, force_add=True, merge=False)
+        node, new = request.sampler.node, "_target_" in request.sampler.node
+        if not new and cfg.get("sampler") is None:
+            raise ConfigError(
+                f"The model of {request.run_dir.name} draws without a sampler; remove sampler.{next(iter(node))}=."
+            )
+        usual = (
+            {} if new or node.get("spacing", "rho") == "rho" else {"rho": GRID["rho"]}
+        )  # the run's own is for spacing=rho
+        OmegaConf.update(cfg, "sampler", usual | node, force_add=True, merge=not new)
     for key, value in request.data.items():
         if key not in cfg.data:
             raise ConfigError(f"data.{key} is not a setting of {cfg.data._target_}, the run's data; remove it.")
@@ -196,7 +204,7 @@ def compile_run(model: "Method", request: LoadRequest, devices: "Devices", n: in
         graphs.capture_calls(model.net, devices.device, model.not_compiled)
         return
     batches = -(-(n or 0) // (batch_size * devices.world))
-    calls = batches * model.process.num_levels
+    calls = batches * model.num_steps
     engine.compile_net(model.net, request.compile, devices.device, calls, model.not_compiled, frozen=True)
 
 

@@ -17,30 +17,35 @@ from heatgen.runtime.files import absolute
 
 Options = dict[str, Any]  # the options of one node of a config, as plain data; what they are is for their owner to check
 FILES = ("path", "data_dir", "num_workers", "cache_limit")  # options of data that say how its files are read, not which
+GRID: Options = {"steps": None, "spacing": "level", "rho": 7.0}  # what of a sampler says at which times it acts, as of Grid
 GIVEN_BY_RUN = ("data", "forward")  # groups of evaluate that are for run=null alone
 
 
 @dataclass(frozen=True)
 class SamplerRequest:
-    """A sampler in place of the run's own: its node of the config, as plain data."""
+    """A sampler in place of the run's own, or other times for that: its node of the config, as plain data."""
 
     node: Options
 
     @classmethod
-    def of(cls, node: object) -> "SamplerRequest":
-        """That of a config's node `sampler`. ConfigError where it names none."""
-        if not isinstance(node, DictConfig) or not isinstance(node.get("_target_"), str):
+    def of(cls, node: object) -> "SamplerRequest | None":
+        """That of a config's node `sampler`; None where it says nothing. ConfigError for options without their sampler."""
+        given = plain(node) if isinstance(node, DictConfig) else {} if node is None else {"": node}
+        told = {key: value for key, value in given.items() if value is not None or key not in GRID}
+        if not isinstance(told.get("_target_"), str) and not told.keys() <= GRID.keys():
             raise ConfigError("sampler has options and no name; choose sampler=NAME too, or remove them.")
-        return cls(plain(node))
+        return cls(told) if told else None
 
     def words(self) -> list[str]:
-        """Its name, and key=value for each option that is not the default."""
+        """Its name, and key=value for each option that is not the default, nor a list to be measured one by one."""
         from heatgen.app.build import locate
 
-        function = locate(self.node["_target_"])
-        defaults = {name: parameter.default for name, parameter in inspect.signature(function).parameters.items()}
-        changed = {key: value for key, value in self.node.items() if key != "_target_" and value != defaults.get(key)}
-        return [function.__name__, *(f"{key}={value}" for key, value in changed.items())]
+        function = locate(self.node["_target_"]) if "_target_" in self.node else None
+        parameters = inspect.signature(function).parameters.items() if function else ()
+        defaults = (GRID if function else {}) | {name: parameter.default for name, parameter in parameters}
+        items = [(key, value) for key, value in self.node.items() if key != "_target_" and not isinstance(value, list)]
+        changed = [f"{key}={value}" for key, value in items if value != defaults.get(key)]
+        return [*([function.__name__] if function else []), *changed]
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,7 @@ class LoadRequest:
     def of(cls, cfg: DictConfig) -> "LoadRequest":
         """That of a config of sample or evaluate."""
         check.choice("weights", cfg.weights, ("ema", "raw"))
-        sampler = None if cfg.get("sampler") is None else SamplerRequest.of(cfg.sampler)
+        sampler = SamplerRequest.of(cfg.get("sampler"))
         delta = None if OmegaConf.is_list(cfg.delta) else cfg.delta
         if not isinstance(cfg.run, (str, int, float)):
             raise ConfigError(f"run={cfg.run} is no run; give its folder, or run=latest.")
@@ -78,7 +83,7 @@ class LoadRequest:
     @property
     def label(self) -> str | None:
         """The sampler that replaces the run's own, with its options, as words; None: the run's own."""
-        return None if self.sampler is None else " ".join(self.sampler.words())
+        return None if self.sampler is None else " ".join(self.sampler.words()) or None
 
 
 @dataclass(frozen=True)
@@ -151,7 +156,7 @@ class EvaluateRequest:
                 "A run has its own data and forward; remove data= and forward=, or measure them with run=null."
             )
         for key in ("delta", "delta_mode", "prior_std", "sampler") if alone else ():
-            if cfg.get(key) is not None:
+            if (SamplerRequest.of(cfg.get(key)) if key == "sampler" else cfg.get(key)) is not None:
                 raise ConfigError(f"run=null has no model, which {key} is for; remove {key}=.")
         for key in ("compile", "cuda_graphs") if alone else ():
             if cfg[key] is True:
@@ -232,19 +237,27 @@ def compile_of(cfg: DictConfig) -> bool | str:
 
 
 def points_of(cfg: DictConfig, load: LoadRequest) -> tuple[str | None, tuple[tuple[float, LoadRequest], ...]]:
-    """The key of evaluate that is a list, delta or checkpoint, and the run with each of its values; None for neither."""
-    deltas, names = (list(cfg[key]) if OmegaConf.is_list(cfg[key]) else None for key in ("delta", "checkpoint"))
+    """The key of evaluate that is a list, and the run with each of its values; None where none is."""
+    keys = ("delta", "checkpoint", "sampler.steps")
+    lists = {key: list(value) for key in keys if OmegaConf.is_list(value := OmegaConf.select(cfg, key))}
     if cfg.checkpoint == "all":
-        names = directory.snapshots(load.run_dir)
-        if not names:
+        lists["checkpoint"] = directory.snapshots(load.run_dir)
+        if not lists["checkpoint"]:
             raise ConfigError(f"{load.run_dir} has no numbered checkpoints; train with callback.checkpoints.keep_every=N.")
-    if deltas is not None and names is not None:
-        raise ConfigError("delta and checkpoint are both lists; give one value of one of them.")
+    if len(lists) > 1:
+        raise ConfigError(f"{' and '.join(lists)} are both lists; give one value of one of them.")
+    deltas, names, steps = map(lists.get, keys)
     if deltas is not None:
         if not deltas or not all(isinstance(delta, (int, float)) for delta in deltas):
             raise ConfigError(f"delta={deltas} must be a list of numbers, such as [0.01,0.0125].")
         values = [check.number("delta", delta, minimum=0) for delta in deltas]
         return "delta", tuple((value, replace(load, delta=value)) for value in values)
+    if steps is not None:
+        if not steps:
+            raise ConfigError("sampler.steps=[] must be a list of whole numbers, such as [5,10,20].")
+        assert load.sampler is not None
+        requests = {n: load.sampler.node | {"steps": n} for n in sorted(check.integers("sampler.steps", steps, minimum=1))}
+        return "sampler.steps", tuple((n, replace(load, sampler=SamplerRequest(node))) for n, node in requests.items())
     if names is None:
         return None, ()
     if not names:

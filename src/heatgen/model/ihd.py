@@ -123,7 +123,9 @@ class IHD(Method):
     # the reverse step -----------------------------------------------------------------------------------------------
 
     def _mean(self, u: Tensor, t: Tensor, s: Tensor) -> Tensor:
-        process, output = self.process, self.network(u, t, s)
+        process = self.process
+        skips = self.parametrisation == "x0" and process.is_random  # and the network knows the ends of single levels alone
+        output = self.network(u, t, process.times[process.level(t).round().long() - 1] if skips else s)
         if self.parametrisation == "x0":
             return process.mean(output, s)
         if self.parametrisation == "ratio":
@@ -136,28 +138,27 @@ class IHD(Method):
         single = ((self.process.level(t) - self.process.level(s)) - 1).abs() < 1e-6
         check.refuse(~single, lambda: sentence)
 
-    def reverse_mean(self, u: Tensor, t: Tensor, s: Tensor) -> Tensor:
-        """mu: the mean of u_s given u_t = u, (B, C, H, W), for times t > s, (B,).
-
-        ConfigError where s is not the level next to t, unless parametrisation=x0: the others learn single steps only.
-        """
+    def check_steps(self, t: Tensor, s: Tensor) -> None:
+        """ConfigError where s is not the level next to t, unless parametrisation=x0: the others learn single steps only."""
         if self.parametrisation != "x0":
             takes = f"model.parametrisation={self.parametrisation} takes single levels"
             self._refuse_skips(t, s, f"{takes}; use x0 to skip some.")
+        if self.delta_mode != "constant":
+            self._refuse_skips(t, s, f"model.delta_mode={self.delta_mode} takes single levels; use constant to skip some.")
+
+    def reverse_mean(self, u: Tensor, t: Tensor, s: Tensor) -> Tensor:
+        """mu: the mean of u_s given u_t = u, (B, C, H, W), for times t > s, (B,). ConfigError as of `check_steps`."""
+        self.check_steps(t, s)
         return self._mean(u, t, s)
 
     def reverse_std(self, t: Tensor, s: Tensor) -> Tensor:
-        """delta of the step from t to s over the coefficients, broadcastable to (B, C, H, W), float64.
-
-        ConfigError where delta_mode measures single levels and s is not the next one.
-        """
+        """delta of the step from t to s over the coefficients, broadcastable to (B, C, H, W), float64."""
         if self.delta is not None:
             return torch.full_like(self.process.column(s).double(), self.delta)
         sigma = self.process.std(torch.maximum(s, self.process.times[1])).double()
         if self.delta_mode == "constant":
             return DELTA_RATIO * sigma
         assert self.errors is not None, "call calibrate(data) first"
-        self._refuse_skips(t, s, f"model.delta_mode={self.delta_mode} takes single levels; use constant to skip some.")
         return (sigma**2 + self.errors[self.process.level(t).round().long()]).sqrt()
 
     def initial_std(self) -> Tensor:

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from heatgen import check
 from heatgen.data.module import DataModule
 from heatgen.forward.process import ForwardProcess
+from heatgen.model.calls import Calls
+from heatgen.model.grid import Grid
 from heatgen.noise import Noise, SampleNoise, batches
 from heatgen.runtime.peers import ALONE, Peers
 from heatgen.sampler.interface import OnStep, Sampler
@@ -46,6 +48,12 @@ class GenerativeModel(nn.Module):
     not_compiled = ""  # why its network cannot be compiled, as the end of a sentence
     noise_size: Tensor | None = None  # of each sample, (B, 1), where the map draws and hides it (`random_noise_only`)
     noise_last_step = False  # whether the reverse step to t = 0 draws noise too, of `reverse_std`
+    any_time: bool = False  # whether it is defined at times between levels too
+    grid = Grid()  # the times that the sampler visits
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = Calls()
 
     def network(self, x: Tensor, t: Tensor, s: Tensor | None = None) -> Tensor:
         """The output of the network, net(x, level(t), cond), like x.
@@ -55,6 +63,7 @@ class GenerativeModel(nn.Module):
             t: times, (B,), which it sees as levels 0 .. K.
             s: where a step from t ends, which `cond` may depend on; None: at t.
         """
+        self.calls.all += len(x)
         cond = self.process.cond(t, t if s is None else s)
         output: Tensor = self.net(x, self.process.level(t).to(x), None if cond is None else cond.to(x))
         return output.to(x)
@@ -141,6 +150,21 @@ class GenerativeModel(nn.Module):
         """This model for states at level K that carry white noise of this deviation, where it can make use of that."""
         return self
 
+    def check_steps(self, t: Tensor, s: Tensor) -> None:
+        """ConfigError where the model has no step from a time t to the time s below it, (B,) each."""
+
+    def sampling_times(self) -> Tensor:
+        """The times of `grid`, (N + 1,). ConfigError where the model or its map is not defined there."""
+        times = self.grid.times(self.process, self.any_time, check.option_name(self))
+        if times is not self.process.times:
+            self.check_steps(times[1:], times[:-1])
+        return times
+
+    @property
+    def num_steps(self) -> int:
+        """N, the steps that a sampler takes."""
+        return len(self.sampling_times()) - 1
+
     @torch.no_grad()
     def generate(self, u_last: Tensor, rng: Noise, on_step: OnStep | None = None) -> Tensor:
         """Samples of u_0.
@@ -148,11 +172,11 @@ class GenerativeModel(nn.Module):
         Args:
             u_last: states at level K, (B, C, H, W).
             rng: where the noise of the steps comes from.
-            on_step: called with (k, u_k) for every state on the way, k = K-1 .. 0.
+            on_step: called with (k, u) for every state on the way, at the k-th of `sampling_times`, k = N-1 .. 0.
         """
         assert self.sampler is not None, "a method without a sampler writes its own generate"
-        with check.deferred():
-            return self.sampler(self, u_last, self.process.times, rng=rng, on_step=on_step)
+        with self.calls.sampling(len(u_last)), check.deferred():
+            return self.sampler(self, u_last, self.sampling_times(), rng=rng, on_step=on_step)
 
     # what is measured on data ---------------------------------------------------------------------------------------
 

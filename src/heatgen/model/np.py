@@ -151,6 +151,7 @@ class NeuralProcessMethod(Method):
         """
         target_times = self.tau(task.target.times if times is None else times)
         context = self._context(task.context, task)
+        self.calls.all += len(target_times)
         known = self.net.represent(context, target_times, self._given_privileged(task))
         return Prediction(*self.net.decode(known, self._draw(known, draws, rng), target_times, context.cond))
 
@@ -253,7 +254,8 @@ class NeuralProcessMethod(Method):
         cond = self.process.cond(times[:, 0], times[:, 1])
         context = Frames.of(times[:, :1], u_last[:, None])
         task = Task(context, Frames.of(times[:, 1:], u_last[:, None]), u_last[:, None], u_last.new_zeros(b, 2, 3), cond=cond)
-        prediction = self.predict(task, 1, rng)
+        with self.calls.sampling(b):
+            prediction = self.predict(task, 1, rng)
         std = (prediction.own.square() - self.noise_std**2).clamp(min=0).sqrt()
         u0 = dataclasses.replace(prediction, own=std).sample(rng)[0, :, 0].to(u_last)
         if on_step is not None:

@@ -69,6 +69,7 @@ class Oracle(DenoisingMethod):
 
     def denoise(self, u: Tensor, t: Tensor) -> Tensor:
         """E[u_0 | u_t = u], (B, C, H, W)."""
+        self.calls.all += len(u)
         return self.exactly.posterior_mean(u, t)
 
     def denoise_variance(self, t: Tensor) -> Tensor | None:
@@ -88,6 +89,7 @@ class Oracle(DenoisingMethod):
 
     def score(self, u: Tensor, t: Tensor) -> Tensor:
         """The gradient of log p_t(u), (B, C, H, W)."""
+        self.calls.all += len(u)
         return self.exactly.score(u, t)
 
     def exact(self, u: Tensor, t: Tensor, answer: str, rng: Noise | None) -> Tensor:
@@ -99,6 +101,7 @@ class Oracle(DenoisingMethod):
             answer: "sample", a draw of the posterior; "mean"; or "flow", the end of the probability flow.
             rng: of the draw; None: a stream of the model's own for each row.
         """
+        self.calls.all += len(u)
         if answer == "mean":
             return self.exactly.posterior_mean(u, t, self.white)
         if answer == "flow":

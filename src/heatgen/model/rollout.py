@@ -103,6 +103,11 @@ class Rollout(Method):
                 f"model={name} needs a map with noise in every step; forward={self.process.name} has none: {fix}."
             )
 
+    def check_steps(self, t: Tensor, s: Tensor) -> None:
+        """ConfigError for all that `sampler.steps` may ask for, as steps of other lengths are not learned."""
+        K, name = self.process.num_levels, check.option_name(self)
+        raise ConfigError(f"model={name} learns steps of one level, so sampler.steps must be K = {K}, or null.")
+
     def window(self) -> int:
         """S, the steps of a window at this moment of the training."""
         if not self.training or self._trainer is None:

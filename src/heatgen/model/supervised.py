@@ -92,7 +92,7 @@ class Supervised(Method):
     @torch.no_grad()
     def generate(self, u_last: Tensor, rng: Noise, on_step: OnStep | None = None) -> Tensor:
         """The prediction from states u_last at level K, (B, C, H, W), which on_step(0, u_0) sees too."""
-        with masks_from(self.net, rng):
+        with self.calls.sampling(len(u_last)), masks_from(self.net, rng):
             u0 = self.predict(u_last)
         if on_step is not None:
             on_step(0, u0)

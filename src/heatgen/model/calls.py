@@ -1,0 +1,31 @@
+"""What samples cost: how often a network, or exact answers in its place, are called."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass
+class Calls:
+    """The calls of a model, each times the samples in it: all of them, and those for samples that were drawn.
+
+    The copies of a model that `bind` makes share it.
+    """
+
+    all: int = 0
+    drawing: int = 0
+    samples: int = 0  # that were drawn
+    seconds: float = 0.0  # which that took
+
+    @contextmanager
+    def sampling(self, samples: int) -> Iterator[None]:
+        """Within it so many samples are drawn; where that fails, they do not count."""
+        before, start = self.all, time.monotonic()
+        yield
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        self.drawing, self.samples = self.drawing + self.all - before, self.samples + samples
+        self.seconds += time.monotonic() - start
