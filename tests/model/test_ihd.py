@@ -6,20 +6,27 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from scipy import stats
 from torch.testing import assert_close
 
 from heatgen.check import ConfigError
 from heatgen.forward.constant_velocity import ConstantVelocity
 from heatgen.forward.heat import Heat
-from heatgen.model.ihd import IHD
+from heatgen.forward.random_product import RandomProduct
+from heatgen.forward.random_velocity import RandomVelocity
+from heatgen.forward.variance_exploding import VarianceExploding
+from heatgen.model.ihd import IHD, untrained_errors
 from heatgen.model.schedule import warmup_factor
 from heatgen.net.unet import UNet
 from heatgen.noise import SampleNoise
 from heatgen.sampler.ancestral import ancestral
+from heatgen.sampler.cold import cold
 
 SHAPE = (2, 6, 5)
 K = 6
 SIGMA = 0.1
+HIDDEN = RandomVelocity(SHAPE, K, conditional=False)
+CONTINUOUS = {"levels": "continuous"}
 FADE = ConstantVelocity(SHAPE, num_levels=1)
 
 
@@ -186,6 +193,85 @@ def test_a_wrong_value_is_refused_by_key_and_fix():
         ("model.warmup_steps", {"warmup_steps": 0.5}),
         ("seed", {"seed": "abc"}),
         ("model.train_top_level=false.*forward.num_levels", {"train_top_level": False, "process": FADE}),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            make(**settings)
+
+
+# noisy targets: pure deblurring ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("parametrisation", ["residual", "x0", "direct"])
+@pytest.mark.parametrize("forward", [heat(), VarianceExploding(SHAPE, K)])
+def test_a_noisy_target_has_the_noise_of_the_input_but_in_the_last_step(parametrisation, forward):
+    k, u0, eps = torch.arange(1, K + 1), images(K), images(K, seed=1) - 0.5
+    t, s = forward.times[k], forward.times[k - 1]
+    u, target = forward.perturb(u0, t, eps), forward.perturb(u0, s, eps)
+    assert torch.equal(target[0], forward.mean(u0, s)[0])  # L(0) = 0: this step denoises
+
+    def net(x, k, cond):
+        assert torch.equal(x, u)
+        return {"residual": target - u, "x0": u0, "direct": target}[parametrisation]
+
+    losses = make(net, forward, parametrisation=parametrisation, target="noisy").loss({"u0": u0}, fixed(k, eps))
+    assert_close(losses, torch.zeros(K, dtype=torch.float64), atol=1e-20, rtol=0)
+
+
+@pytest.mark.parametrize("parametrisation", ["residual", "ratio", "x0"])
+def test_the_errors_of_an_untrained_net_with_noisy_targets_are_those_of_white_images(parametrisation):
+    silent, total = (lambda u, k, cond: torch.zeros_like(u)), 0.0
+    for forward in (Heat(SHAPE, K, 0.3), VarianceExploding(SHAPE, K), ConstantVelocity(SHAPE, K, 0.3)):
+        if parametrisation not in (expected := untrained_errors(forward, noisy=True)):
+            continue
+        model, n = make(silent, forward, parametrisation=parametrisation, target="noisy"), 4000
+        k, rng = torch.arange(n) % K + 1, torch.Generator().manual_seed(3)
+        u0, eps = (torch.randn(n, *SHAPE, generator=rng, dtype=torch.float64) for _ in range(2))
+        losses = model.loss({"u0": 0.25 * u0}, fixed(k, eps))
+        assert abs(losses.mean() - expected[parametrisation]) < 4 * losses.std() / n**0.5
+        total += expected[parametrisation]
+    assert total > 0 and make(process=heat(), target="noisy").parametrisation == "residual"
+
+
+def test_sampling_with_noisy_targets_adds_no_noise_and_is_cold_diffusion_but_for_its_last_step():
+    model, u, states = make(parametrisation="x0", target="noisy"), images(2), []
+    end = model.generate(u, SampleNoise(range(2), 0), lambda k, u: states.append(u))
+    assert torch.equal(end, model.generate(u, SampleNoise(range(2), 1)))
+    model.denoise, others = (lambda u, t: curved(u, model.process.level(t))), []
+    cold(model, u, model.process.times, on_step=lambda k, u: others.append(u))
+    assert_close(torch.stack(states[:-1]), torch.stack(others[:-1]), atol=1e-12, rtol=0)
+    assert_close(end, curved(states[-2], torch.ones(2)), atol=1e-7, rtol=0)
+    assert model.noise_label() == "0" and model.initial_std() == SIGMA
+    assert make(target="noisy", delta=0.3).reverse_std(*between(torch.tensor([2]))) == 0.3
+
+
+# continuous levels -------------------------------------------------------------------------------------------------------
+
+
+def test_continuous_levels_are_uniform_with_targets_one_level_below(monkeypatch):
+    n, model, seen = 4000, make(levels="continuous", train_top_level=False), []
+    assert model.chosen == {"parametrisation": "x0"}
+    monkeypatch.setattr(model, "_mean", lambda u, t, s: seen.append((t, s)) or u)
+    model.loss({"u0": images(1).expand(n, *SHAPE)}, SampleNoise(range(n), 0))
+    above, below = (model.process.level(t) for t in seen[0])
+    assert stats.kstest(above.numpy(), stats.uniform(0, K - 1).cdf).pvalue > 1e-3 and above.min() > 0
+    assert_close(below, (above - 1).clamp(min=0), atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize("skip", [1, 3])
+def test_the_noise_of_a_longer_step_is_that_of_the_level_where_it_ends(skip):
+    model = make(parametrisation="x0", process=VarianceExploding(SHAPE, K))
+    t, s = model.process.times[[5]], model.process.times[[5 - skip]]
+    assert_close(model.reverse_std(t, s), 1.25 * model.process.std(s), atol=0, rtol=1e-12)
+
+
+def test_what_the_new_options_forbid_is_refused_by_key_and_fix():
+    for words, settings in (
+        ("model.target must be one of clean, noisy", {"target": "noise"}),
+        ("model.levels must be one of discrete, continuous", {"levels": 3}),
+        ("model.levels=.*x0.*not model.parametrisation=direct.*use discrete", CONTINUOUS | {"parametrisation": "direct"}),
+        ("model.levels=.*diagonal.*not forward=random_product", CONTINUOUS | {"process": RandomProduct(SHAPE, K)}),
+        ("model.levels=.*not forward=random_velocity", CONTINUOUS | {"process": HIDDEN}),
+        ("model.target=noisy.*model.delta_mode=spectral.*use constant", {"target": "noisy", "delta_mode": "spectral"}),
     ):
         with pytest.raises(ConfigError, match=words):
             make(**settings)

@@ -123,6 +123,11 @@ class ForwardProcess(nn.Module):
         low, high = self.times[above - 1], self.times[above]
         return above - 1 + (t.to(self.times) - low) / (high - low)
 
+    def time_of(self, level: Tensor) -> Tensor:
+        """The time at a level of [0, K], linear between levels, the inverse of `level`; (B,) float64."""
+        low = level.long().clamp(max=self.num_levels - 1)
+        return torch.lerp(self.times[low], self.times[low + 1], level.to(self.times) - low)
+
     def mean(self, u0: Tensor, t: Tensor) -> Tensor:
         """The noise-free state A(t) u_0 + b(t)."""
         return self._in_basis(u0, lambda c: self.gain(t).to(c) * c + self.offset(t).to(c))

@@ -67,9 +67,7 @@ class Grid:
                 raise ConfigError(f"sampler.steps={steps} must be at most K = {last}, as {whose} is of its levels alone.")
             return process.times[(2 * i * last + steps) // (2 * steps)]
         if self.spacing == "level":
-            level = i.double() * last / steps
-            low = level.long().clamp(max=last - 1)
-            times = torch.lerp(process.times[low], process.times[low + 1], level - low)
+            times = process.time_of(i.double() * last / steps)
         else:
             times = process.times[-1] * (i.double() / steps) if self.spacing == "uniform" else self._by_ratio(process)
         if not (times.float().diff() > 0).all():
@@ -78,7 +76,7 @@ class Grid:
 
     def _by_ratio(self, process: ForwardProcess) -> Tensor:
         steps, own = self.steps or process.num_levels, process.times
-        if process.is_random:
+        if process.is_random and not process.random_noise_only:
             raise ConfigError(f"sampler.spacing=rho needs one noise for all, and forward={process.name} is drawn at random.")
         low, high = noise_to_signal(process, own[[1, -1]]).clamp(max=LARGEST) ** (1 / self.rho)
         ratios = torch.lerp(high, low, torch.linspace(0, 1, steps, dtype=low.dtype, device=low.device)) ** self.rho

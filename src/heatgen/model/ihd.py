@@ -11,34 +11,41 @@ from heatgen.check import ConfigError
 from heatgen.data.module import DataModule
 from heatgen.data.stream import Batch
 from heatgen.forward.process import TYPICAL_STD, ForwardProcess
+from heatgen.model.interface import inverse
 from heatgen.model.module import Method, MethodSettings, OptimizerFactory
 from heatgen.noise import SampleNoise
 from heatgen.runtime.peers import ALONE, Peers
 from heatgen.sampler.interface import Sampler
 
 PARAMETRISATIONS = ("auto", "residual", "ratio", "x0", "direct")
+TARGETS, LEVELS = ("clean", "noisy"), ("discrete", "continuous")
 DELTA_MODES = ("constant", "per_step", "spectral")
 DELTA_RATIO = 1.25  # delta over the forward's noise, the paper's best for both FID and pictures
 
 
-def untrained_errors(process: ForwardProcess) -> dict[str, float]:
+def untrained_errors(process: ForwardProcess, noisy: bool = False) -> dict[str, float]:
     """By parametrisation: the expected |target - mu|^2 of a network that gives 0, for white images, mean over the levels.
 
     With images of standard deviation tau: residual tau^2 |A(s) - A(t)|_F^2 + |b(s) - b(t)|^2 + |L(t)|_F^2; x0
     tau^2 |A(s)|_F^2; ratio r^2 |L(t)|_F^2 with r = A(s) / A(t), and tau^2 |A(s)|_F^2 where A(t) = 0; it is left out where
-    A(t) is not one number, or drawn at random: it may come near 0 anywhere.
+    A(t) is not one number, or drawn at random: it may come near 0 anywhere. With noisy targets the noise that is left is
+    L(t) - L(s), of ratio r L(t) - L(s) (and L(s) where A(t) = 0), and what x0 lacks is A(s) - L(s) L(t)^-1 A(t).
     """
     has_ratio = has_one_ratio(process)
     dimensions, total = math.prod(process.shape), {"residual": 0.0, "ratio": 0.0, "x0": 0.0}
     for t, s in zip(process.times[1:].split(1), process.times[:-1].split(1), strict=True):
-        noise = process.std(t).double().square().mean().item() * dimensions
-        shift = (process.offset(s) - process.offset(t)).double().square().mean().item() * dimensions
+        std, kept = process.std(t).double(), process.std(s).double() * noisy
+
+        def size(noise: Tensor) -> float:
+            return noise.square().mean().item() * dimensions
+
         signal = (TYPICAL_STD * process.frobenius(s)) ** 2
-        total["residual"] += (TYPICAL_STD * process.frobenius(t, s)) ** 2 + shift + noise
-        total["x0"] += signal
+        shift = size((process.offset(s) - process.offset(t)).double())
+        total["residual"] += (TYPICAL_STD * process.frobenius(t, s)) ** 2 + shift + size(std - kept)
+        total["x0"] += (TYPICAL_STD * unseen(process, t, s)) ** 2 if kept.any() else signal
         if has_ratio:
             ratio = safe_ratio(process, t, s).item()
-            total["ratio"] += ratio**2 * noise if ratio else signal
+            total["ratio"] += size(ratio * std - kept) + (0.0 if ratio else signal)
     if not has_ratio:
         del total["ratio"]
     return {name: error / process.num_levels for name, error in total.items()}
@@ -55,18 +62,35 @@ def safe_ratio(process: ForwardProcess, t: Tensor, s: Tensor) -> Tensor:
     return torch.where(after == 0, torch.zeros_like(after), before / after)
 
 
+def unseen(process: ForwardProcess, t: Tensor, s: Tensor) -> float:
+    """The Frobenius norm of A(s) - L(s) L(t)^-1 A(t): what u_t does not say of u_s with the same noise."""
+    if not process.is_diagonal:  # whose noise is the same at all levels but 0
+        return process.frobenius(s, t)
+    rest = process.gain(s) - process.std(s) * inverse(process.std(t)) * process.gain(t)
+    return float(rest.double().expand(1, *process.shape).norm())
+
+
 class IHD(Method):
     """p(u_{k-1} | u_k) = N(mu(u_k, k), delta^2), trained on the next less-degraded, noise-free state.
 
     Loss of a sample: sum over pixels of (A(t_{k-1}) u_0 + b(t_{k-1}) - mu(u_k, k))^2, k uniform on 1 .. K.
 
+    With target=noisy the target has the noise of the input, A(s) u_0 + b(s) + L(s) eps with the eps of u_t, so that where L
+    is constant the network only deblurs. Sampling adds no noise: that of u_K stays in the picture down to level 1. As
+    L(0) = 0, the target of the last step is u_0: this step alone denoises, and its network sees one noise, L(t_1).
+
     Args:
         parametrisation: residual mu = u_k + f(u_k, k); ratio mu = b_{k-1} + A_{k-1} / A_k (u_k - b_k) + f, where A is one
             number; x0 mu = A(t_{k-1}) f + b(t_{k-1}); direct mu = f; auto takes that of the first three whose untrained
-            network is nearest to the target (`untrained_errors`), residual where `cond` of a random map is withheld.
+            network is nearest to the target (`untrained_errors`), residual where `cond` of a random map is withheld. With
+            target=noisy, x0 also has L(s) eps in mu, eps the noise of u_k that f leaves (a step of DDIM).
+        target: clean or noisy.
+        levels: discrete, k = 1 .. K; continuous, uniform on (0, K], with s one level below t, and not below 0: then
+            `sampler.steps` may be any number, as the network saw all times. It needs x0 (which auto then takes) and a
+            diagonal map. Networks see levels of the trained map, however many steps there are.
         train_top_level: false draws k from 1 .. K-1, as the original code does (its first sampling step is then untrained).
         delta: the noise of each reverse step with delta_mode=constant, in units of a pixel; None: 1.25 times the map's noise
-            at level k-1 (at least level 1).
+            where the step ends, however long it is (at least that of level 1), and none with target=noisy.
         delta_mode: constant; per_step, delta_k^2 = sigma^2 + MSE_k / D; spectral, the same for each coefficient of the map's
             basis. The errors MSE_k are measured by `calibrate`.
         calibration_images: validation images that it measures them on.
@@ -87,6 +111,8 @@ class IHD(Method):
         sampler: Sampler | None,
         optimizer: OptimizerFactory | None,
         parametrisation: str = "auto",
+        target: str = "clean",
+        levels: str = "discrete",
         train_top_level: bool = True,
         delta: float | None = None,
         delta_mode: str = "constant",
@@ -94,6 +120,8 @@ class IHD(Method):
         **settings: Unpack[MethodSettings],
     ):
         super().__init__(process, net, sampler, optimizer, **settings)
+        self.noisy = check.choice("model.target", target, TARGETS) == "noisy"
+        self.any_time = check.choice("model.levels", levels, LEVELS) == "continuous"
         self.parametrisation = self._choose(check.choice("model.parametrisation", parametrisation, PARAMETRISATIONS))
         self.top_level = self.process.num_levels - (0 if check.boolean("model.train_top_level", train_top_level) else 1)
         if self.top_level < 1:
@@ -102,6 +130,8 @@ class IHD(Method):
         self.delta_mode = check.choice("model.delta_mode", delta_mode, DELTA_MODES)
         if self.delta is not None and delta_mode != "constant":
             raise ConfigError(f"model.delta_mode={delta_mode} finds its own delta; remove delta, or use constant.")
+        if self.noisy and delta_mode != "constant":
+            raise ConfigError(f"model.target=noisy adds no noise, so model.delta_mode={delta_mode} has none; use constant.")
         self.calibration_images = check.integer("model.calibration_images", calibration_images, minimum=1)
         self.errors: Tensor | None = None  # MSE of level k by coefficient, (K + 1, 1 or C, 1 or H, 1 or W)
 
@@ -113,10 +143,16 @@ class IHD(Method):
             raise ConfigError(
                 f"model.parametrisation=ratio needs a map with one number for A(t); forward={self.process.name} has none."
             )
+        unsuited = hides or not self.process.is_diagonal
+        if self.any_time and (unsuited or wanted not in ("auto", "x0")):
+            other = f"forward={self.process.name}" if unsuited else f"model.parametrisation={wanted}"
+            raise ConfigError(
+                f"model.levels=continuous needs x0 and a diagonal map that is known, not {other}; use discrete."
+            )
         if wanted != "auto":
             return wanted
-        errors = {"residual": 0.0} if hides else untrained_errors(self.process)
-        wanted = min(errors, key=lambda name: errors[name])
+        errors = {"residual": 0.0} if hides else untrained_errors(self.process, self.noisy)
+        wanted = "x0" if self.any_time else min(errors, key=lambda name: errors[name])
         self.chosen["parametrisation"] = wanted
         return wanted
 
@@ -125,9 +161,12 @@ class IHD(Method):
     def _mean(self, u: Tensor, t: Tensor, s: Tensor) -> Tensor:
         process = self.process
         skips = self.parametrisation == "x0" and process.is_random  # and the network knows the ends of single levels alone
-        output = self.network(u, t, process.times[process.level(t).round().long() - 1] if skips else s)
+        output = self.network(u, t, process.time_of((process.level(t) - 1).clamp(min=0)) if skips else s)
         if self.parametrisation == "x0":
-            return process.mean(output, s)
+            state = process.mean(output, s)
+            if not self.noisy:
+                return state
+            return state + process.scale_coefficients(self.noise_estimate(u, t, output), process.std(s))
         if self.parametrisation == "ratio":
             ratio, start, end = safe_ratio(process, t, s).to(u), process.offset(t).to(u), process.offset(s).to(u)
             return end + ratio * (u - start) + output
@@ -153,8 +192,8 @@ class IHD(Method):
 
     def reverse_std(self, t: Tensor, s: Tensor) -> Tensor:
         """delta of the step from t to s over the coefficients, broadcastable to (B, C, H, W), float64."""
-        if self.delta is not None:
-            return torch.full_like(self.process.column(s).double(), self.delta)
+        if self.delta is not None or self.noisy:
+            return torch.full_like(self.process.column(s).double(), self.delta or 0.0)
         sigma = self.process.std(torch.maximum(s, self.process.times[1])).double()
         if self.delta_mode == "constant":
             return DELTA_RATIO * sigma
@@ -162,8 +201,11 @@ class IHD(Method):
         return (sigma**2 + self.errors[self.process.level(t).round().long()]).sqrt()
 
     def initial_std(self) -> Tensor:
-        """prior_std where given; else, with delta_mode=constant, delta or 1.25 times the forward's noise at level K."""
-        if self.prior_std is not None or self.delta_mode != "constant":
+        """prior_std where given; else, with delta_mode=constant, delta or 1.25 times the forward's noise at level K.
+
+        With target=noisy the forward's own noise: what the network saw.
+        """
+        if self.prior_std is not None or self.delta_mode != "constant" or self.noisy:
             return super().initial_std()
         last = self.process.times[-1:]
         if self.delta is not None:
@@ -194,9 +236,19 @@ class IHD(Method):
     # training -------------------------------------------------------------------------------------------------------
 
     def loss(self, batch: Batch, rng: SampleNoise) -> Tensor:
-        """sum over pixels of (A(t_{k-1}) u_0 + b(t_{k-1}) - mu(u_k, k))^2, (B,)."""
+        """sum over pixels of (A(t_{k-1}) u_0 + b(t_{k-1}) - mu(u_k, k))^2, (B,); with target=noisy of L(t_{k-1}) eps too."""
         u0, model = batch["u0"], self.bound(rng)
-        k = rng.integers(1, self.top_level).to(u0.device)
-        t, s = self.process.times[k], self.process.times[k - 1]
-        u = model.process.perturb(u0, t, model.sized(rng.normal_like(u0)))
-        return (model.process.mean(u0, s) - model._mean(u, t, s)).square().flatten(1).sum(1)
+        t, s = self._step(rng, u0.device)
+        eps = model.sized(rng.normal_like(u0))
+        u, target = model.process.perturb(u0, t, eps), model.process.mean(u0, s)
+        if self.noisy:
+            target = target + model.process.scale_coefficients(eps, model.process.std(s))
+        return (target - model._mean(u, t, s)).square().flatten(1).sum(1)
+
+    def _step(self, rng: SampleNoise, device: torch.device) -> tuple[Tensor, Tensor]:
+        """The times t > s of a step for each sample, (B,) each."""
+        if not self.any_time:
+            k = rng.integers(1, self.top_level).to(device)
+            return self.process.times[k], self.process.times[k - 1]
+        level = self.top_level * (1 - rng.uniform(1, dtype=torch.float64, device=device)[:, 0])
+        return self.process.time_of(level), self.process.time_of((level - 1).clamp(min=0))

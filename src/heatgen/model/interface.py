@@ -77,8 +77,8 @@ class GenerativeModel(nn.Module):
     def bind(self, draws: Tensor | None) -> Self:
         """This model with these random numbers of its map, (B, ...); itself where they are None.
 
-        A shallow copy with a table of submodules of its own: all weights are shared, only the map differs. The hidden size of
-        the noise (`random_noise_only`) is kept beside the map, so that whatever reads its `std` does not know it.
+        A shallow copy with a table of submodules of its own: all weights are shared, only the map differs. A hidden size of
+        noise (`random_noise_only`) is kept beside the map, so that whatever reads its `std` does not know it.
         """
         if draws is None:
             return self
