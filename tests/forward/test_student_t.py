@@ -11,6 +11,7 @@ from heatgen.check import ConfigError
 from heatgen.forward.student_t import StudentT
 from heatgen.forward.variance_exploding import VarianceExploding
 from heatgen.model.diffusion import Diffusion
+from heatgen.model.grid import Grid
 from heatgen.model.ihd import IHD
 from heatgen.model.prior import start
 from heatgen.model.ssm import SSM
@@ -82,6 +83,7 @@ def test_the_flow_with_the_exact_mean_ends_in_the_data_in_their_proportions():
     data = SimpleNamespace(
         prior_images=lambda indices, seed: TwoPoints.points[(torch.tensor(indices) % 4 > 0).long()].float()
     )
+    model.grid = Grid(50, "rho")  # the one of EDM, which is PFGM++'s too: it does not know the sizes
     begin = start(model, data, range(n), 0, "cpu")
     radius = begin.state.double().flatten(1).square().mean(1).sqrt() / 20
     assert stats.kstest(radius.numpy() ** 2, stats.f(N, 3).cdf).pvalue > 1e-3  # the prior is Student-t too

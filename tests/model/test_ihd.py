@@ -15,6 +15,7 @@ from heatgen.forward.heat import Heat
 from heatgen.forward.random_product import RandomProduct
 from heatgen.forward.random_velocity import RandomVelocity
 from heatgen.forward.variance_exploding import VarianceExploding
+from heatgen.model.grid import Grid
 from heatgen.model.ihd import IHD, untrained_errors
 from heatgen.model.schedule import warmup_factor
 from heatgen.net.unet import UNet
@@ -249,12 +250,34 @@ def test_sampling_with_noisy_targets_adds_no_noise_and_is_cold_diffusion_but_for
 
 def test_continuous_levels_are_uniform_with_targets_one_level_below(monkeypatch):
     n, model, seen = 4000, make(levels="continuous", train_top_level=False), []
-    assert model.chosen == {"parametrisation": "x0"}
+    assert model.chosen == {"parametrisation": "x0"} and model.any_time and not make(parametrisation="x0").any_time
     monkeypatch.setattr(model, "_mean", lambda u, t, s: seen.append((t, s)) or u)
     model.loss({"u0": images(1).expand(n, *SHAPE)}, SampleNoise(range(n), 0))
     above, below = (model.process.level(t) for t in seen[0])
     assert stats.kstest(above.numpy(), stats.uniform(0, K - 1).cdf).pvalue > 1e-3 and above.min() > 0
     assert_close(below, (above - 1).clamp(min=0), atol=1e-9, rtol=0)
+
+
+def test_any_number_of_steps_of_a_perfect_net_with_continuous_levels_ends_in_the_image():
+    u0, seen = images(2), []
+    model = make(lambda u, k, cond: seen.append(k) or u0, levels="continuous")
+    for steps in (1, 4, 17):
+        model.grid, _ = Grid(steps), seen.clear()
+        assert_close(model.generate(images(2, seed=1), SampleNoise(range(2), 0)), u0, atol=1e-12, rtol=0)
+        expected = K * torch.arange(steps, 0, -1, dtype=torch.float64) / steps  # levels of the trained map, for any steps
+        assert_close(torch.stack(seen)[:, 0].double(), expected, atol=1e-5, rtol=0)
+
+
+def test_discrete_levels_are_skipped_and_never_divided():
+    u0, seen = images(2), []
+    model = make(lambda u, k, cond: seen.append(k[0].item()) or u0, parametrisation="x0")
+    model.grid = Grid(4)
+    model.generate(images(2, seed=1), SampleNoise(range(2), 0))
+    assert seen == [6, 5, 3, 2]
+    wrong = {Grid(K + 1): "sampler.steps=7 must be at most K = 6", Grid(4, "uniform"): "sampler.spacing=uniform needs"}
+    for model.grid, words in wrong.items():
+        with pytest.raises(ConfigError, match=words):
+            model.sampling_times()
 
 
 @pytest.mark.parametrize("skip", [1, 3])

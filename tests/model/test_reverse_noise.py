@@ -233,7 +233,7 @@ def test_measured_noise_is_that_of_single_levels(mode):
         model.reverse_std(*single(process, 2))
     model.calibrate(gaussian_data(process, 4))
     with pytest.raises(ConfigError, match=f"model.delta_mode={mode}.*use constant"):
-        model.reverse_std(process.times[[4]], process.times[[2]])
+        model.check_steps(process.times[[4]], process.times[[2]])
     assert make(process, parametrisation="x0").reverse_std(process.times[[4]], process.times[[2]]).item() == 1.25 * SIGMA
 
 
