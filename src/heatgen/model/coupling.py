@@ -10,14 +10,10 @@ COUPLINGS = ("independent", "ot")
 
 
 def transported(u0: Tensor, eps: Tensor) -> Tensor:
-    """The noises eps of a batch in the order that makes sum_i |u_0i - eps_i|^2 least: exact optimal transport.
+    """The noises eps of images u_0, (B, C, H, W) both, in the order of least sum |u_0 - eps|^2: exact optimal transport.
 
-    The order is that of data in [-1, 1] too, as |u_0|^2 and |eps|^2 do not change with it. The pairs depend on all of the
-    batch that a process has. The assignment is solved on the CPU, in a time that grows as B^3.
-
-    Args:
-        u0: images, (B, C, H, W).
-        eps: their noises, (B, C, H, W).
+    Data in [-1, 1] have the same order. The pairs depend on all of the batch that a process has; they are found on the CPU,
+    in a time that grows as B^3.
 
     Source: Tong et al. 2024, algorithm 3; Pooladian et al. 2023.
     """

@@ -15,7 +15,7 @@ from heatgen.model.denoiser import DenoisingMethod
 from heatgen.model.interface import rms
 from heatgen.model.loss_weight import WEIGHTS, check_weight, root
 from heatgen.model.module import MethodSettings, OptimizerFactory
-from heatgen.model.prediction_type import PREDICTION_TYPES, Velocity, choose, loses_u0, velocity
+from heatgen.model.prediction_type import Velocity, choose, loses_u0
 from heatgen.model.time_density import DENSITIES, TimeDensity
 from heatgen.noise import SampleNoise, batches
 from heatgen.runtime.peers import ALONE, Peers
@@ -23,7 +23,6 @@ from heatgen.sampler.interface import Sampler, function_of, members_of, protocol
 
 VARIANCES = ("measured", "small")
 MEASURED = 10_000  # training images at most that the spectrum is measured on
-MEASURE = ("edm", "whitened")  # the weights that depend on the spectrum
 TINY = 1e-10  # the least variance of a coefficient, in units of the mean one
 
 
@@ -37,7 +36,7 @@ class Diffusion(DenoisingMethod):
     by coefficient, whose F* has unit variance; m, S: the mean and variance of each coefficient of training images;
 
         x0    F* = u_0,        eps    F* = eps,        score    F* = -sigma L^-1 eps = sigma * score,    sigma = rms(L),
-        velocity    F* = (A' u_0 + b' + L' eps) / n(t), n: its size (`heatgen.model.prediction_type.velocity`),
+        velocity    F* = (A' u_0 + b' + L' eps) / n(t), n: its size (`heatgen.model.prediction_type.Velocity`),
 
     whose networks see u / rms(u_t), or u itself with scale_input=false. w is 1 for weight=prediction, else what makes it a
     weight (`heatgen.model.loss_weight.root`) of |v - u_0|^2, v the estimate. The minimiser of score is that of
@@ -48,8 +47,7 @@ class Diffusion(DenoisingMethod):
         prediction_type: auto: preconditioned where the map is diagonal, else x0.
         preconditioning: coefficient: m and S by coefficient; scalar: of all of them together.
         scale_input: whether networks of x0, eps, score and velocity see states of unit size.
-        time_density: of training: uniform (levels) | lognormal | logit_normal (`heatgen.model.time_density`).
-        density_mean, density_std: of the latter two; None: their own.
+        time_density, density_mean, density_std: how often each time is trained (`heatgen.model.time_density`).
         weight: prediction | edm | velocity | soft | min_snr | whitened.
         norm: l2 | l1: |w^(1/2) (F - F*)|, not squared.
         coupling: independent | ot: noises and images of a process's batch are paired by optimal transport, which changes the
@@ -89,9 +87,8 @@ class Diffusion(DenoisingMethod):
     ):
         super().__init__(process, net, sampler, optimizer, **settings)
         self.scale_input = check.boolean("model.scale_input", scale_input)
-        wanted = check.choice("model.prediction_type", prediction_type, PREDICTION_TYPES)
-        self.prediction_type = choose(process, wanted, self.scale_input)
-        if wanted == "auto":
+        self.prediction_type = choose(process, prediction_type, self.scale_input)
+        if prediction_type == "auto":
             self.chosen["prediction_type"] = self.prediction_type
         self.score_only = self.prediction_type == "score" and loses_u0(process)
         if sampler is not None:
@@ -130,12 +127,9 @@ class Diffusion(DenoisingMethod):
     @torch.no_grad()
     def prepare(self, data: DataModule, peers: Peers = ALONE) -> None:
         """Measure mean and variance of each coefficient of training images, in the map's basis, if they are used."""
-        if self.coupling == "ot" and data.batch_size < 2 * peers.world:
-            raise ConfigError(
-                f"model.coupling=ot pairs images with noises, and data.batch_size={data.batch_size} gives each of "
-                f"{peers.world} processes one image; use {2 * peers.world} or more, or model.coupling=independent."
-            )
-        if self.prediction_type in ("x0", "eps", "score") and not self.scale_input and self.weight not in MEASURE:
+        if self.coupling == "ot" and data.batch_size < (least := 2 * peers.world):
+            raise ConfigError(f"model.coupling=ot pairs two images a process or more; raise data.batch_size to {least}.")
+        if self.prediction_type in ("x0", "eps", "score") and not self.scale_input and self.weight == "prediction":
             return
         n = min(MEASURED, len(data.images("train")))
         total = torch.zeros(2, *self.process.shape, dtype=torch.float64, device=self.mean.device)
@@ -193,8 +187,7 @@ class Diffusion(DenoisingMethod):
             known = gain * spectrum / variance * self._centred(u, t)
             return basis.inverse(mean + known + std * (spectrum / variance).sqrt() * basis(output.double())).to(u)
         if self.prediction_type == "velocity":
-            basis = process.basis
-            return basis.inverse(self._velocity(t).solve(basis(u.double()), basis(output.double()))).to(u)
+            return self._velocity(t).solve(u, output).to(u)
         eps = output if self.prediction_type == "eps" else -process.scale_coefficients(output, std / rms(std))
         noiseless = process.basis((u - process.scale_coefficients(eps, std)).double()) - process.offset(t)
         return process.basis.inverse(noiseless / gain).to(u)
@@ -235,13 +228,12 @@ class Diffusion(DenoisingMethod):
         u = model.process.perturb(u0, t, eps)
         gap = model._output(u, t) - model._target(u0, u, eps, t).to(u)
         if self.weight != "prediction":
-            gap = model.process.scale_coefficients(
-                gap, model._slope(t) * root(self.weight, model.process, t, self._prior()[1])
-            )
+            factor = model._slope(t) * root(self.weight, model.process, t, self._prior()[1])
+            gap = model.process.scale_coefficients(gap, factor)
         return (gap.square() if self.norm == "l2" else gap.abs()).flatten(1).mean(1)
 
     def _velocity(self, t: Tensor) -> Velocity:
-        return velocity(self.process, t, self.spectrum + self.mean**2)
+        return Velocity(self.process, t, self.spectrum + self.mean**2)
 
     def _slope(self, t: Tensor) -> Tensor:
         """|dv / dF| by coefficient, v the estimate of u_0 that F gives."""
@@ -258,8 +250,7 @@ class Diffusion(DenoisingMethod):
         if self.prediction_type in ("x0", "eps"):
             return u0 if self.prediction_type == "x0" else eps
         if self.prediction_type == "velocity":
-            basis = self.process.basis
-            return basis.inverse(self._velocity(t).target(basis(u0.double()), basis(eps.double())))
+            return self._velocity(t).target(u0, eps)
         if self.prediction_type == "score":
             std = self.process.std(t)
             return -self.process.scale_coefficients(eps, rms(std) / std)

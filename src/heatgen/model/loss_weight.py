@@ -5,11 +5,11 @@ from torch import Tensor
 
 from heatgen.check import ConfigError
 from heatgen.forward.process import ForwardProcess, derivative
+from heatgen.model.prediction_type import AT_ONCE
 
 WEIGHTS = ("prediction", "edm", "velocity", "soft", "min_snr", "whitened")
 HELD = 0.05  # the share of K below which weight=velocity is held
 MOST_SNR = 5.0  # of weight=min_snr, of data in [-1, 1]
-AT_ONCE = 16  # levels that are looked at together
 
 
 def root(weight: str, process: ForwardProcess, t: Tensor, spectrum: Tensor) -> Tensor:
@@ -51,8 +51,10 @@ def check_weight(weight: str, process: ForwardProcess, score_only: bool) -> None
             f"{asked} is of errors of u_0, which prediction_type=score does not know of forward={name}; use x0."
         )
     one = torch.ones(process.shape, dtype=torch.float64, device=process.times.device)
-    parts = [root(weight, process, t, one) for t in process.times[1:].split(AT_ONCE)]
-    if not all(part.isfinite().all() for part in parts):
+    largest = torch.zeros_like(one)
+    for t in process.times[1:].split(AT_ONCE):
+        largest = torch.maximum(largest, root(weight, process, t, one).amax(0))
+    if not largest.isfinite().all():
         raise ConfigError(f"{asked} needs noise at each level of forward={name}; raise forward.sigma, or use prediction.")
-    if (torch.stack([part.amax(0) for part in parts]).amax(0) == 0).any():
+    if (largest == 0).any():
         raise ConfigError(f"{asked} leaves out what forward={name} never changes; use another weight.")

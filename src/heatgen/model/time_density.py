@@ -14,21 +14,20 @@ from heatgen.noise import SampleNoise
 DENSITIES = {"uniform": (0.0, 0.0), "lognormal": (-1.2 - math.log(2), 1.2), "logit_normal": (0.0, 1.0)}  # mean, deviation
 FIRST = 2.0**-40  # of the time of level 1: below it no time is drawn
 KNOTS, WIDEST = 513, 6.4  # of the table of times, evenly spaced in standard deviations
-AT_ONCE = 2**22  # coefficients that the table is made of together
+AT_ONCE = 8  # of them that are solved for together
 RARE = 1e-6  # the least share of a density that lies within the map
 
 
 class TimeDensity:
     """Times with x(t) normal on the range of the map: x = ln sigma (lognormal), sigma = rms(L) / rms(A); x = logit(t / t_K).
 
+    ConfigError where the map is known at its levels alone, or its sigma does not rise, or has next to none of the density.
+
     Args:
         process: the map.
         kind: lognormal | logit_normal.
         mean, std: of x; None: of lognormal -1.2 - ln 2 and 1.2, those of Karras et al. 2022 for data in [0, 1], not [-1, 1];
             of logit_normal 0 and 1, those of Esser et al. 2024 (of Li and He 2025 0.8 and 0.8, on this clock).
-
-    Raises:
-        ConfigError: the map is known at its levels alone, or its sigma does not rise, or has next to none of the density.
     """
 
     def __init__(self, process: ForwardProcess, kind: str, mean: float | None, std: float | None):
@@ -61,7 +60,7 @@ class TimeDensity:
         share = self.high - (self.high - self.low) * rng.uniform(1, dtype=torch.float64)[:, 0].to(times)
         z = torch.special.ndtri(share).clamp(-WIDEST, WIDEST)
         if self.kind == "logit_normal":
-            return times[-1] * (self.mean + self.std * z).sigmoid()
+            return torch.sigmoid(self.mean + self.std * z) * times[-1]
         first, last = self.ends.clamp(-WIDEST, WIDEST).tolist()
         if self.table is None or self.table.device != times.device:
             self.table = self._tabulate(first, last)
@@ -72,5 +71,5 @@ class TimeDensity:
     def _tabulate(self, first: float, last: float) -> Tensor:
         """ln t, all but linear between evenly spaced z, so that a training step solves nothing."""
         z = torch.linspace(first, last, KNOTS, dtype=torch.float64, device=self.process.times.device)
-        parts = (self.mean + self.std * z).exp().split(max(1, AT_ONCE // math.prod(self.process.shape)))
+        parts = (self.mean + self.std * z).exp().split(AT_ONCE)
         return torch.cat([time_at(self.process, part, self.key) for part in parts]).log()
