@@ -14,7 +14,7 @@ from heatgen.noise import SampleNoise
 DENSITIES = {"uniform": (0.0, 0.0), "lognormal": (-1.2 - math.log(2), 1.2), "logit_normal": (0.0, 1.0)}  # mean, deviation
 FIRST = 2.0**-40  # of the time of level 1: below it no time is drawn
 KNOTS, WIDEST = 513, 6.4  # of the table of times, evenly spaced in standard deviations
-AT_ONCE = 8  # of them that are solved for together
+AT_ONCE = 32  # of them that are solved for together
 RARE = 1e-6  # the least share of a density that lies within the map
 
 
