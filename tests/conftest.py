@@ -54,9 +54,23 @@ FORWARDS = sorted(path.stem for path in (ROOT / "conf" / "forward").glob("[!_]*.
 
 
 def shipped(group: str, name: str) -> Any:
-    """conf/<group>/<name>.yaml on top of its bases."""
+    """conf/<group>/<name>.yaml on top of its bases, with the parts that it chooses."""
+    parts: dict[str, str | None] = {}
+    node = without_parts(group, name, parts)
+    chosen = {part: shipped(f"{group}/{part}", option) for part, option in parts.items() if option is not None}
+    return OmegaConf.merge(chosen, node)
+
+
+def without_parts(group: str, name: str, parts: dict[str, str | None]) -> Any:
+    """The values of a config and of its bases; the parts that they choose go into `parts`, those of the last choice."""
     node = OmegaConf.load(ROOT / "conf" / group / f"{name}.yaml")
-    return OmegaConf.merge(*(shipped(group, base) for base in node.pop("defaults", [])), node)
+    bases = []
+    for entry in node.pop("defaults", []):
+        if isinstance(entry, str):
+            bases += [] if entry == "_self_" else [without_parts(group, entry, parts)]
+        else:
+            parts |= {str(part).removeprefix("override "): option for part, option in entry.items()}
+    return OmegaConf.merge(*bases, node)
 
 
 def shipped_map(name: str, shape: tuple[int, ...], num_levels: int, **options: Any) -> Any:

@@ -85,12 +85,19 @@ def targets(config: Any) -> list[str]:
 
 
 def wrong_names(path: Path) -> list[str]:
-    """What a config instantiates that does not stand in the file of its own name, or in its room where it is nested."""
+    """What a config instantiates that does not stand in the file of its own name, or in its room where it is nested.
+
+    The options of a part, such as conf/forward/colour/two_band.yaml, may be the classes of one file, colour.TwoBand.
+    """
     config, group = OmegaConf.load(path), path.relative_to(CONF).parts[0]
     room = ROOMS.get(group, group)
     found = [target for target in targets(config) if target.startswith("heatgen.")]
+    parts = path.relative_to(CONF).with_suffix("").parts[1:]
+    name = path.stem.title().replace("_", "")
+    if len(parts) > 1 and found in ([".".join(("heatgen", room, *parts[:-1], name))], [f"heatgen.{parts[0]}.{name}"]):
+        return []
     wrong = [target for target in found if not target.startswith(f"heatgen.{room}.")]
-    file = ".".join(("heatgen", room, *path.relative_to(CONF).with_suffix("").parts[1:]))
+    file = ".".join(("heatgen", room, *parts))
     if found and not path.stem.startswith("_") and not found[0].startswith(f"{file}."):
         inherits = any(isinstance(entry, str) and entry != "_self_" for entry in config.get("defaults", []))
         wrong += [] if inherits else found[:1]

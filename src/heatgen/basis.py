@@ -43,11 +43,21 @@ def exact(device: torch.device) -> Iterator[None]:
 
 
 class Basis(nn.Module):
-    """An orthonormal change of basis; `forward` analyses a field, `inverse` synthesises it again."""
+    """An orthonormal change of basis; `forward` analyses a field, `inverse` synthesises it again.
+
+    Args:
+        eigenvalues: minus the Laplacian of each coefficient, (H, W) float64 in 1/pixel^2; None: the basis has no waves.
+    """
+
+    eigenvalues: Tensor | None
 
     if TYPE_CHECKING:  # nn.Module's own is untyped
 
         def __call__(self, u: Tensor) -> Tensor: ...
+
+    def __init__(self, eigenvalues: Tensor | None = None):
+        super().__init__()
+        self.register_buffer("eigenvalues", eigenvalues, persistent=False)
 
     def forward(self, u: Tensor) -> Tensor:
         """Coefficients of the field u, (B, C, H, W) -> (B, C, H, W)."""
@@ -59,7 +69,10 @@ class Basis(nn.Module):
 
 
 class Pixel(Basis):
-    """The field itself: c = u."""
+    """The field itself: c = u, of any size."""
+
+    def __init__(self, height: int | None = None, width: int | None = None):
+        super().__init__()
 
     def forward(self, u: Tensor) -> Tensor:
         return u
@@ -108,13 +121,14 @@ class Separable(Basis):
         rows: R, (H, H), orthogonal.
         columns: S, (W, W), orthogonal.
         persistent: whether they must be kept in the checkpoint.
+        eigenvalues: see `Basis`.
     """
 
     rows: Tensor
     columns: Tensor
 
-    def __init__(self, rows: Tensor, columns: Tensor, persistent: bool = False):
-        super().__init__()
+    def __init__(self, rows: Tensor, columns: Tensor, persistent: bool = False, eigenvalues: Tensor | None = None):
+        super().__init__(eigenvalues)
         self.register_buffer("rows", rows.double(), persistent=persistent)
         self.register_buffer("columns", columns.double(), persistent=persistent)
 
@@ -137,7 +151,8 @@ class Cosine(Separable):
     """
 
     def __init__(self, height: int, width: int):
-        super().__init__(cosine_matrix(height), cosine_matrix(width))
+        waves = neumann_eigenvalues(height, width)
+        super().__init__(cosine_matrix(height), cosine_matrix(width), eigenvalues=waves)
 
 
 class Fourier(Basis):
@@ -149,13 +164,10 @@ class Fourier(Basis):
     Source: Bracewell, The Hartley Transform (1986).
     """
 
-    eigenvalues: Tensor
-
     def __init__(self, height: int, width: int):
-        super().__init__()
         y = torch.fft.fftfreq(height, dtype=torch.float64)[:, None]
         x = torch.fft.fftfreq(width, dtype=torch.float64)[None, :]
-        self.register_buffer("eigenvalues", 4 * math.pi**2 * (y**2 + x**2), persistent=False)
+        super().__init__(4 * math.pi**2 * (y**2 + x**2))
 
     def forward(self, u: Tensor) -> Tensor:
         u = upcast(u)

@@ -164,8 +164,11 @@ def build_optimizer(node: DictConfig) -> "Callable[..., torch.optim.Optimizer]":
     return factory
 
 
-def build(cfg: DictConfig) -> tuple["Method", "DataModule"]:
-    """The model and the data of a training config, wired together and checked; what the model chose goes into `cfg`."""
+def build(cfg: DictConfig, prepare: bool = False) -> tuple["Method", "DataModule"]:
+    """The model and the data of a training config, wired together and checked; what the model chose goes into `cfg`.
+
+    prepare: whether the forward process measures what it needs on the data, which otherwise a checkpoint brings.
+    """
     data, process = build_data(cfg.data), build_process(cfg.forward)
     for group in ("forward", "net"):
         if cfg[group].get("shape") is not None and check.shape(f"{group}.shape", cfg[group].shape) != data.spec.shape:
@@ -173,6 +176,8 @@ def build(cfg: DictConfig) -> tuple["Method", "DataModule"]:
     if "inputs" in cfg.net and cfg.net.inputs != (inputs := cfg.model.get("inputs", 1)):
         way = "set model.inputs alone" if "inputs" in cfg.model else "remove it"
         raise ConfigError(f"net.inputs={cfg.net.inputs} is not the number of fields that the model gives, {inputs}; {way}.")
+    if prepare:
+        process.prepare(data)
     sampler = None if cfg.get("sampler") is None else build_sampler(cfg.sampler)
     optimizer = None if cfg.get("optimizer") is None else build_optimizer(cfg.optimizer)
     model: Method = instantiate(cfg.model, process=process, net=instantiate(cfg.net), sampler=sampler, optimizer=optimizer)

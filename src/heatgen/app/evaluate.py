@@ -140,5 +140,7 @@ def context_of_data(cfg: DictConfig, request: EvaluateRequest, devices: "Devices
     with devices.fabric.rank_zero_first():
         data.prepare_data()
     process = build_process(cfg.forward) if cfg.get("forward") is not None else None
+    if process is not None:
+        process.prepare(data)
     name = str(request.data_name)
     return EvalContext(None, data, name, devices, request.n, 1, request.seed, process)

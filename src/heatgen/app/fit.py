@@ -92,7 +92,7 @@ def prepared(cfg: DictConfig, request: TrainRequest, note: str) -> Training:
         raise ConfigError(f"{checkpoint} is no file; remove it, and the run starts again.")
     L.seed_everything(request.seed, verbose=False)
     refuse_unused(cfg)
-    model, data = build(cfg)
+    model, data = build(cfg, prepare=checkpoint is None)
     refuse_blind_net(cfg, model)
     refuse_optimizer(cfg.get("optimizer"), model)
     options = request.trainer | {"precision": decide_precision(cfg, model.net)}

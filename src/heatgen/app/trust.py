@@ -13,8 +13,9 @@ from heatgen.check import ConfigError
 
 log = logging.getLogger("heatgen")
 ROOMS = {  # a node of a run's config -> the rooms whose classes it may name
-    **{name: (name,) for name in ("data", "forward", "net", "sampler", "regime", "callback", "logger")},
+    **{name: (name,) for name in ("data", "net", "sampler", "regime", "callback", "logger")},
     "model": ("model", "regime"),
+    "forward": ("forward", "basis"),
 }
 FUNCTIONS = ("sampler", "logger")  # rooms whose options are functions too
 DOTTED = re.compile(r"[A-Za-z]\w*(\.[A-Za-z]\w*)+", re.ASCII)
@@ -79,7 +80,7 @@ def is_option(group: str, target: object) -> bool:
         return False
     home = str(getattr(found, "__module__", ""))
     if isinstance(found, type):
-        return home.startswith(f"{room}.")
+        return f"{home}.".startswith(f"{room}.")
     return group in FUNCTIONS and callable(found) and home == module
 
 

@@ -7,8 +7,8 @@ sigma of diffusion models), and `offset(t)` where b is not 0. Everything else is
 """
 
 import copy
-from collections.abc import Callable
-from typing import Self
+from collections.abc import Callable, Sequence, Sized
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,13 @@ def derivative(function: Callable[[Tensor], Tensor], t: Tensor) -> tuple[Tensor,
 def shared(t: Tensor) -> Tensor:
     """Times, (B,), as (1,) where they are made as one for all, `time.expand(B)`: which is known without a look at them."""
     return t[:1] if t.stride(0) == 0 else t
+
+
+class TrainingData(Protocol):
+    """What a map may ask of the data that a model of it is trained on (`heatgen.data.module.DataModule`)."""
+
+    def images(self, split: str) -> Sized: ...
+    def get(self, split: str, indices: Sequence[int]) -> Tensor: ...
 
 
 class ForwardProcess(nn.Module):
@@ -71,6 +78,9 @@ class ForwardProcess(nn.Module):
     def offset(self, t: Tensor) -> Tensor:
         """The coefficients of b(t); 0 unless a map overrides it."""
         return torch.zeros_like(self.column(t))
+
+    def prepare(self, data: TrainingData) -> None:
+        """Measure on training data what the map needs to know, into persistent buffers; before there is a model of it."""
 
     def is_semigroup(self, s: Tensor) -> bool | Tensor:
         """Whether A(t) A(s)^-1 = A(t - s), which then holds even where both gains underflow; (B, 1, 1, 1) if by s."""

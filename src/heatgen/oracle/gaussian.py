@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from heatgen import check
-from heatgen.basis import Basis, Cosine, Fourier, Pixel
+from heatgen.basis import Basis, Cosine, Fourier
 from heatgen.check import ConfigError
 from heatgen.data.module import DataSpec
 from heatgen.forward.process import ForwardProcess, shared
@@ -240,10 +240,10 @@ class GaussianOracle:
 
 
 def is_diagonal_in(basis: Basis, process: ForwardProcess) -> bool:
-    """Whether A of the process is diagonal in `basis` (Cosine, Fourier or Pixel): it is its own, or A is a number."""
+    """Whether A of the process is diagonal in `basis` (Cosine, Fourier or Pixel): it is its own kind, or A is a number."""
     if not process.is_diagonal:
         return False
-    return type(process.basis) is type(basis) or (isinstance(process.basis, Pixel) and process.is_scalar)
+    return type(process.basis) is type(basis) or process.is_scalar
 
 
 def divide(numerator: Tensor, denominator: Tensor) -> Tensor:
