@@ -148,13 +148,13 @@ def is_whole_mp4(path: Path) -> bool:
 
 
 class Film:
-    """Collects states on the way back, of the first `tiles` samples and about `length` of the K steps.
+    """Collects states on the way back, of the first `tiles` samples and about `length` of the N steps.
 
     It shows at most 36 images, or 4096 points. Call `begin` before each batch and give `record` to the sampler as on_step.
     """
 
-    def __init__(self, num_levels: int, tiles: int = 36, length: int = 50):
-        self.every = max(1, math.ceil(num_levels / length))
+    def __init__(self, num_steps: int, tiles: int = 36, length: int = 50):
+        self.every = max(1, math.ceil(num_steps / length))
         self.tiles = tiles
         self.batches: list[list[Tensor]] = []
 

@@ -9,6 +9,7 @@ from torch import nn
 from heatgen.data.images import Pixels
 from heatgen.data.module import DataModule
 from heatgen.metric.context import EvalContext
+from heatgen.model.calls import Calls
 from heatgen.runtime.devices import Devices
 
 CPU = torch.device("cpu")
@@ -38,8 +39,10 @@ def faithful(way_back):
     """A model whose initial states are the training images themselves, way_back(u) its samples."""
     toy = SimpleNamespace(
         process=SimpleNamespace(num_levels=1),
+        num_steps=1,
         initial_state=lambda u0, noise: u0,
-        generate=lambda u, noise, on_step: way_back(u),
+        generate=lambda u, noise, on_step=None: way_back(u),
+        calls=Calls(),
         noise_label=lambda: "0.25",
     )
     toy.bound = lambda noise: toy

@@ -354,7 +354,8 @@ def test_images_from_the_command_line(own_run, capsys):
     assert call("evaluate", *words, "trainer.accelerator=cpu") == 0
     (path,) = (own_run / "evaluation").glob("reconstruction_*.json")
     content = json.loads(path.read_text())
-    assert content["headline"] == [*HEADLINE, *(f"{name}_white" for name in HEADLINE[:3])]
+    assert content["headline"] == [*HEADLINE, *(f"{name}_white" for name in HEADLINE[:3]), "nfe"]
+    assert content["values"]["nfe"] == 5  # of each draw
     assert content["facts"]["input"] == "process and white 0.01" and content["series"] == {}
     assert all(math.isfinite(content["values"][key]) for key in content["headline"])
     names = {file.name.removeprefix(f"{path.stem}_") for file in path.parent.glob(f"{path.stem}_*.png")}

@@ -420,7 +420,8 @@ def test_from_the_command_line(tmp_path, capsys):
     assert call("evaluate", *words) == 0
     (path,) = (tmp_path / "runs" / "a" / "evaluation").glob("score_*.json")
     content = json.loads(path.read_text())
-    assert content["headline"] == ["score_error"] and content["values"]["score_error"] < 1e-20
+    assert content["headline"] == ["score_error", "nfe"] and content["values"]["score_error"] < 1e-20
+    assert content["values"]["nfe"] == 6
     names = {file.name.removeprefix(f"{path.stem}_") for file in path.parent.glob(f"{path.stem}_*.png")}
     assert names == {"score.png", "levels.png", "densities.png"}
     assert "KS, largest over levels" in capsys.readouterr().out

@@ -111,7 +111,7 @@ def draw_samples(
     mine = devices.share(range(n))
     parts = batches(mine, size)
     samples, initial = (torch.empty(len(mine), *model.process.shape) for _ in range(2))  # on the CPU
-    with devices.bar(len(parts) * model.process.num_levels, "sampling") as bar, devices.autocast():
+    with devices.bar(len(parts) * model.num_steps, "sampling") as bar, devices.autocast():
 
         def on_step(k: int, u: Tensor) -> None:
             if film is not None:
@@ -140,13 +140,13 @@ def draw(model: Method, data: DataModule, devices: Devices, root: Path, request:
         "initial": (n, C, H, W) float32, "settings"}.
     """
     check.memory("num_points" if request.interpolate else "n", n, 8 * math.prod(model.process.shape))
-    film = Film(model.process.num_levels, n)
+    film = Film(model.num_steps, n)
     samples, initial = draw_samples(model, data, devices, request, n, size, film)
 
     folder = root / folder_name(request, model.noise_label())
     if devices.first:  # before anything else is made of them
         folder.mkdir(parents=True, exist_ok=True)
-        settings = request.facts() | {"n": n}
+        settings = request.facts() | {"n": n, **vars(model.grid), "nfe": model.calls.nfe}
         save_tensors(folder / "samples.pt", {"samples": samples, "initial": initial, "settings": settings})
         write_text(folder / "settings.json", json.dumps(settings, indent=2) + "\n")
     states = devices.to_first(film.states(torch.empty(0, *model.process.shape)))[: film.tiles]  # (n, frames, C, H, W)

@@ -1,6 +1,7 @@
 """Measure a run, or a data set alone; see conf/evaluate.yaml."""
 
 import hashlib
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from heatgen.app.build import build_data, build_process, instantiate, locate, op
 from heatgen.app.job import choices, devices_of, launched, refuse_unread, task_wrapper
 from heatgen.app.load import compile_run, data_name, moved, open_run, own_precision, read_config
 from heatgen.app.recorded import log_result, step_of
-from heatgen.app.requests import FILES, EvaluateRequest, LoadRequest, plain
+from heatgen.app.requests import FILES, GRID, EvaluateRequest, LoadRequest, plain
 from heatgen.check import ConfigError
 from heatgen.runtime import directory
 
@@ -24,6 +25,7 @@ BESIDE = (
     "run",
     "delta",
     "checkpoint",
+    "sampler",
     "trainer",
     "runs_dir",
     "experiment_name",
@@ -57,8 +59,12 @@ def evaluate(cfg: DictConfig) -> None:
         )
     quiet_lightning()
     metric = instantiate(cfg.metric)
+    told = request.load.sampler.node if request.load and request.load.sampler else {}
+    idle = not getattr(metric, "draws_samples", True) or getattr(metric, "source", "model") != "model"
+    if unused := [key for key in GRID if idle and told.get(key) not in (None, GRID[key])]:
+        raise ConfigError(f"mode={request.mode} draws no samples, so sampler.{unused[0]} does nothing; remove it.")
     devices = where.open(own_precision(request.load)) if request.load else where.open()
-    label, results, begun = request.load and request.load.label, [], []
+    label, results, begun, seconds = request.load and request.load.label, [], [], []
     for value, load in request.loads:
         if load is None:
             ctx, experiment = context_of_data(cfg, request, devices), cfg.experiment_name
@@ -73,10 +79,11 @@ def evaluate(cfg: DictConfig) -> None:
         if load is not None:
             compile_run(ctx.trained(request.mode), load, devices, request.n, size)
         with batch.explained(size, devices):
-            result = marked(metric(ctx), request.mode)
-        result.facts |= ({"sampler": label} if label else {}) | (moved(load) if load else {})
+            result = marked(ctx.with_nfe(metric(ctx)), request.mode)
+        result.facts |= ({"sampler": load.label} if load and load.label else {}) | (moved(load) if load else {})
         result.facts |= facts_of(ctx.data)
         results.append(result)
+        seconds.append(ctx.model.calls.seconds / max(ctx.model.calls.samples, 1) if ctx.model else math.nan)
         if devices.first:
             name = str(request.experiment_name or experiment or "default")
             swept = request.parameter if request.swept is None else (request.swept, value)
@@ -87,7 +94,7 @@ def evaluate(cfg: DictConfig) -> None:
                 tell_loggers(load, " ".join(words), result.values)
     if devices.first and request.swept is not None and len(results) > 1:
         values = [value for value, _ in request.loads if value is not None]
-        report_sweep(request.swept, values, results, request.mode, request.folder)
+        report_sweep(request.swept, values, results, request.mode, request.folder, seconds)
     for partial in begun if devices.first else ():
         partial.remove()
 

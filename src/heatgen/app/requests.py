@@ -256,7 +256,10 @@ def points_of(cfg: DictConfig, load: LoadRequest) -> tuple[str | None, tuple[tup
         if not steps:
             raise ConfigError("sampler.steps=[] must be a list of whole numbers, such as [5,10,20].")
         assert load.sampler is not None
-        requests = {n: load.sampler.node | {"steps": n} for n in sorted(check.integers("sampler.steps", steps, minimum=1))}
+        requests = {
+            n: load.sampler.node | {"steps": n}
+            for n in sorted(check.integers("sampler.steps", steps, minimum=1), reverse=True)
+        }
         return "sampler.steps", tuple((n, replace(load, sampler=SamplerRequest(node))) for n, node in requests.items())
     if names is None:
         return None, ()

@@ -32,4 +32,5 @@ def sample(cfg: DictConfig) -> None:
     with batch.explained(size, devices):
         folder = draw(model, data, devices, run_dir / "samples", request, n, size)
     if devices.first:
+        log.info("NFE: %s calls of the network, or of exact answers, a sample", model.calls.nfe)
         log.info("samples: %s", folder)

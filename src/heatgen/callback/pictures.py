@@ -74,7 +74,7 @@ class Pictures(L.Callback):
 
     def sample(self, trainer: L.Trainer, model: Method, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
         """These samples, (B, C, H, W), and the states on the way to the first of them, (at most B, frames, C, H, W)."""
-        film, samples = Film(model.process.num_levels, tiles=self.n), torch.empty(0, *model.process.shape)
+        film, samples = Film(model.num_steps, tiles=self.n), torch.empty(0, *model.process.shape)
         if indices:
             begin = start(model, data_of(trainer), indices, self.seed, model.device, key="pictures")
             film.begin()

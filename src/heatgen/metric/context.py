@@ -15,7 +15,8 @@ from heatgen.check import ConfigError
 from heatgen.data.module import DataModule
 from heatgen.forward.process import ForwardProcess
 from heatgen.metric.reduction import BAD_ROW, BAD_SAMPLE, Reduction, Rows
-from heatgen.metric.result import Result
+from heatgen.metric.result import Result, Value
+from heatgen.model.calls import Calls
 from heatgen.model.module import Method
 from heatgen.model.prior import start
 from heatgen.noise import SampleNoise, batches
@@ -53,6 +54,7 @@ class EvalContext:
     seed: int
     process: ForwardProcess | None = None
     partial: Partial | None = None
+    drawn: bool = False  # whether samples have been drawn by this process
 
     def trained(self, mode: str) -> Method:
         """The model. ConfigError where there is none."""
@@ -115,15 +117,34 @@ class EvalContext:
             with self.devices.autocast():
                 u0 = begin.model.generate(begin.state, begin.rng, on_step)
             # those that are not finite are refused below
+            self.drawn = True
             rows = finish(u0.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0))
             tell(rows, indices)
             return rows, u0.flatten(1).isfinite().all(1)
 
-        self.reduce(range(n), draw, into, what, model.process.num_levels, key=key)
+        self.reduce(range(n), draw, into, what, model.num_steps, key=key)
+        self.count_calls()
         if (bad := self.marked(into, BAD_SAMPLE)).any():
             check.finite("samples", torch.where(bad, torch.nan, 0.0), model.divergence())
         self.refuse_rows(into, what, fix)
         return into
+
+    def count_calls(self) -> None:
+        """Draw a sample, whose calls count, where all were drawn elsewhere: before, for another metric, or by others."""
+        if not self.drawn:
+            begin = start(self.trained("sampling"), self.data, [0], self.seed, self.devices.device)
+            with self.devices.autocast():
+                begin.model.generate(begin.state, begin.rng)
+            begin.model.calls.seconds = math.nan
+
+    def with_nfe(self, result: Result) -> Result:
+        """A result with the calls of the network, or of exact answers, a sample, where any process has drawn one."""
+        calls = Calls() if self.model is None else self.model.calls
+        counts = self.devices.gather(torch.tensor([[calls.drawing, calls.samples]])).sum(0).tolist()
+        if nfe := Calls(0, *counts).nfe:
+            result.headline = (*result.headlines, "nfe")
+            result.add(Value("nfe", nfe, label="NFE"))
+        return result
 
     def marked(self, kept: Reduction, bit: int) -> Tensor:
         """Which rows of all processes have a mark, in order, on each of them, (N,)."""

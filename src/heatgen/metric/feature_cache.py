@@ -188,6 +188,7 @@ def of_samples(
             log.info("sampling: the features of these samples are in %s.", path)
             for start, block in enumerate(read_rows(path, n)):
                 into.add(block, range(start * BLOCK, start * BLOCK + len(block)))
+        ctx.count_calls()
         return into
     file = RowFile(path, n, ctx.devices.world)
     with file.gone_if_refused():

@@ -31,7 +31,8 @@ KNOWN = "data=grf, gaussian_mixture, point and two_points"
 class Score:
     """|L (s - s*)|^2 of a score s against the exact s*, and samples on the way back against the law of u_t.
 
-    At `levels` levels k, the middle ones of as many equal parts of 1 .. K (all levels where K is no more), and at 1 and K:
+    At `levels` levels k, the middle ones of as many equal parts of 1 .. K (all levels where K is no more), and at 1 and K,
+    of the times that the sampler visits (`sampler.steps`):
     score error: E |L(t) (s(u, t) - s*(u, t))|^2 / D with u drawn from the forward process at t_k, that is sigma^2
     |s - s*|^2 a pixel; relative: over E |L s*|^2 / D. Their values are means over the middle
     levels, for all of 1 .. K; the standard errors are over points, each of which visits every level.
@@ -56,7 +57,7 @@ class Score:
     @torch.no_grad()
     def __call__(self, ctx: EvalContext) -> Result:
         model, data = ctx.trained("score"), ctx.data
-        process = model.process
+        process, times = model.process, model.sampling_times()
         if process.is_random:
             raise ConfigError(
                 f"mode=score needs one law at each level, and forward={process.name} is drawn at random for each sample; "
@@ -64,7 +65,7 @@ class Score:
             )
         total = len(data.images(self.split))
         n = check.integer("n", total if ctx.n is None else ctx.n, minimum=2)
-        levels = self.looked_at(process.num_levels)
+        levels = self.looked_at(model.num_steps)
         order = SampleNoise([0], ctx.seed, "score").permutation(total)[0]
         chosen, points = (order[:count].sort().values.tolist() for count in (n, POINTS))
         result = Result(headline=(), notes=few_samples(n, "states"), over="points")
@@ -80,10 +81,10 @@ class Score:
         result.facts = {
             "n": n,
             "split": f"{ctx.data_name} {self.split}",
-            "levels": f"{len(levels)} of {process.num_levels}, and 0",
+            "levels": f"{len(levels)} of {model.num_steps}, and 0",
             "delta": model.noise_label(),
         }
-        result.curves = [Series("t", [process.times[k].item() for k in (0, *levels)])]
+        result.curves = [Series("t", [times[k].item() for k in (0, *levels)])]
         if why or oracle is None:
             result.notes.append(f"no score error: {why}.")
         else:
@@ -124,7 +125,7 @@ class Score:
     def _no_error(ctx: EvalContext, oracle: Oracle | None, levels: Sequence[int], chosen: Sequence[int]) -> str:
         """Why there is no score error, "" where there is one."""
         model, process = ctx.trained("score"), ctx.trained("score").process
-        silent = [k for k in levels if not process.std(process.times[k : k + 1]).any()]
+        silent = [k for k in levels if not process.std(model.sampling_times()[k : k + 1]).any()]
         if oracle is None:
             return f"the score of data={ctx.data_name} has no closed form ({KNOWN} have one)"
         if not isinstance(model, ScoreModel):
@@ -141,12 +142,12 @@ class Score:
         """The errors of the score, as values and series, with their picture."""
         model, data, devices = ctx.trained("score"), ctx.data, ctx.devices
         assert isinstance(model, ScoreModel)
-        process = model.process
+        process, times = model.process, model.sampling_times()
 
         def work(indices: Sequence[int], advance: Callable[[], object]) -> Tensor:
             u0, rows = data.get(self.split, indices).to(devices.device), []
             for k in levels:
-                t = process.times[k].expand(len(u0))
+                t = times[k].expand(len(u0))
                 u = process.perturb(u0, t, SampleNoise(indices, ctx.seed, "score", k).normal_like(u0))
                 exact, std = oracle.score(u, t).double(), process.std(t)
                 with devices.autocast():
@@ -162,7 +163,7 @@ class Score:
         if not devices.first:
             return
         errors, exact = squares.mean(0)
-        middle = [levels.index(k) for k in self.middle(process.num_levels)]
+        middle = [levels.index(k) for k in self.middle(model.num_steps)]
         relative = errors / exact  # of means: its error is that of the mean of (error - relative * exact) / E exact
 
         def add(name: str, label: str, by_level: Tensor, rows: Tensor) -> None:
@@ -180,7 +181,7 @@ class Score:
                 return torch.cat([model.score(*part) for part in zip(u.split(1024), t.split(1024), strict=True)])
 
         u0 = data.get(self.split, chosen).to(devices.device)
-        result.pictures["score"] = pictures.score(process, oracle, learned, u0, levels, result.series)
+        result.pictures["score"] = pictures.score(process, oracle, learned, u0, times, levels, result.series)
 
     # the way back ---------------------------------------------------------------------------------------------------
 
@@ -188,7 +189,7 @@ class Score:
         self, ctx: EvalContext, reference: Reference, levels: Sequence[int], n: int
     ) -> tuple[dict[int, Tensor], list[int]]:
         """level -> coefficients of n states, and in one or two dimensions the states themselves behind; levels not seen."""
-        model, times = ctx.trained("score"), ctx.trained("score").process.times
+        model, times = ctx.trained("score"), ctx.trained("score").sampling_times()
         recorded: set[int] = set()
         plain = reference.size <= 2
 
@@ -206,12 +207,12 @@ class Score:
 
             begin = start(model, ctx.data, indices, ctx.seed, ctx.devices.device)
             with ctx.devices.autocast():
-                record(model.process.num_levels, begin.state)
+                record(model.num_steps, begin.state)
                 record(0, begin.model.generate(begin.state, begin.rng, step))
             recorded.update(found)
             return torch.stack([found.get(k, torch.full_like(found[0], math.nan)) for k in levels], dim=1)
 
-        rows = ctx.advancing(range(n), draw, "sampling", model.process.num_levels)
+        rows = ctx.advancing(range(n), draw, "sampling", model.num_steps)
         if not recorded:  # all batches were done by a process that died
             draw([0], lambda: None)
         check.finite("samples", rows[:, [i for i, k in enumerate(levels) if k in recorded]], model.divergence())
@@ -221,16 +222,12 @@ class Score:
         self, ctx: EvalContext, reference: Reference, levels: Sequence[int], chosen: list[int], n: int, result: Result
     ) -> None:
         """The laws of the states beside those of the forward process, as values and series, with their pictures."""
-        process, levels = ctx.trained("score").process, [0, *levels]
+        times, levels = ctx.trained("score").sampling_times(), [0, *levels]
         states, unseen = self._states(ctx, reference, levels, n)
         if not ctx.devices.first:
             return
         width = len(reference.kept)
-        found = {
-            k: distances.compare(states[k][:, :width], *reference.law(process.times[k : k + 1]))
-            for k in levels
-            if k in states
-        }
+        found = {k: distances.compare(states[k][:, :width], *reference.law(times[k : k + 1])) for k in levels if k in states}
         rows = [found[k].summary() if k in found else dict.fromkeys(distances.SUMMARY, math.nan) for k in levels]
         if reference.points:
             for row in rows:
@@ -245,9 +242,9 @@ class Score:
         )
         if unseen:
             result.notes.append(f"the way back says nothing of {len(unseen)} levels between K and 0: no laws there.")
-        u0 = ctx.data.get(self.split, chosen).to(process.times.device)
+        u0 = ctx.data.get(self.split, chosen).to(times.device)
         result.pictures["levels"] = pictures.levels(result.series, reference.exact_ks(n))
-        result.pictures["densities"] = pictures.densities(reference, u0, states, SHOWN, ctx.seed)
+        result.pictures["densities"] = pictures.densities(reference, u0, states, times, SHOWN, ctx.seed)
 
     @staticmethod
     def _add_values(result: Result, end: distances.Distances, last: float, n: int) -> None:

@@ -20,6 +20,11 @@ class Calls:
     samples: int = 0  # that were drawn
     seconds: float = 0.0  # which that took
 
+    @property
+    def nfe(self) -> float | None:
+        """Calls a sample; None where none was drawn."""
+        return self.drawing / self.samples if self.samples else None
+
     @contextmanager
     def sampling(self, samples: int) -> Iterator[None]:
         """Within it so many samples are drawn; where that fails, they do not count."""

@@ -179,11 +179,13 @@ class IHD(Method):
 
     def check_steps(self, t: Tensor, s: Tensor) -> None:
         """ConfigError where s is not the level next to t, unless parametrisation=x0: the others learn single steps only."""
-        if self.parametrisation != "x0":
-            takes = f"model.parametrisation={self.parametrisation} takes single levels"
-            self._refuse_skips(t, s, f"{takes}; use x0 to skip some.")
-        if self.delta_mode != "constant":
-            self._refuse_skips(t, s, f"model.delta_mode={self.delta_mode} takes single levels; use constant to skip some.")
+        for key, value, fix in (
+            ("parametrisation", self.parametrisation, "x0"),
+            ("delta_mode", self.delta_mode, "constant"),
+        ):
+            takes = f"model.{key}={value} takes single levels, so sampler.steps must be K"
+            if value != fix:
+                self._refuse_skips(t, s, f"{takes}; use {fix} to skip some.")
 
     def reverse_mean(self, u: Tensor, t: Tensor, s: Tensor) -> Tensor:
         """mu: the mean of u_s given u_t = u, (B, C, H, W), for times t > s, (B,). ConfigError as of `check_steps`."""

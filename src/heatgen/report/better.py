@@ -13,7 +13,7 @@ WAYS = {  # a pattern of names of values -> what is better; the first that fits 
     r"information_last": "lower is better (above log2 of the number of training images, samples may be copies)",
     r"val_loss": "lower is better (between rows of one model alone)",
     r"(fid|kid|crps|energy_score|\w*mse\w*|rmse|spectral_error\w*|nll\w*|l_(first|middle|last)\w*|gap)": LOWER,
-    r"(score_error\w*|ks\w*|w1\w*|\w*_gap\w*|identity_error|seconds)": LOWER,
+    r"(score_error\w*|ks\w*|w1\w*|\w*_gap\w*|identity_error|seconds|nfe)": LOWER,
     r"(precision|recall|inception_score|frame|joint|pixel|bound\w*|effective_draws|factorised)": HIGHER,
     r"\w+": NEITHER,
 }
