@@ -145,7 +145,7 @@ def test_every_sampler_takes_it(tmp_path):
     folder = tmp_path / "runs" / "own"
     assert train(folder) == 0
     drawn = {}
-    for sampler in ("exact", "ancestral", "heun", "momentum", "ode", "predictor_corrector", "sde"):
+    for sampler in ("exact", "ancestral", "heun", "momentum", "multistep", "ode", "predictor_corrector", "sde"):
         assert call("sample", f"run={folder}", "n=2", CPU, f"sampler={sampler}") == 0
         drawn[sampler] = torch.load(folder / "samples" / f"delta_own_seed_0_{sampler}" / "samples.pt", weights_only=True)
         assert drawn[sampler]["samples"].shape == (2, *SHAPE) and drawn[sampler]["samples"].isfinite().all()

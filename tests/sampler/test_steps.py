@@ -17,6 +17,7 @@ from heatgen.sampler.exact import exact
 from heatgen.sampler.heun import heun
 from heatgen.sampler.interface import ExactModel, members_of, protocol_of, suitable
 from heatgen.sampler.momentum import momentum
+from heatgen.sampler.multistep import multistep
 from heatgen.sampler.ode import ode
 from heatgen.sampler.predictor_corrector import predictor_corrector
 from heatgen.sampler.sde import sde
@@ -135,6 +136,7 @@ def test_the_precision_of_the_state_is_kept(sampler):
         (exact, {"answer": "flow"}, 0),
         (heun, {}, 0),
         (momentum, {}, K - 1),
+        (multistep, {}, 0),
         (ode, {}, 0),
         (predictor_corrector, {"corrections": 2}, K + 2 * (K - 1)),
         (sde, {}, K - 1),

@@ -33,6 +33,10 @@ class Process(Protocol):
         """t of shape (B,) as (B, 1, 1, 1)."""
         ...
 
+    def level(self, t: Tensor) -> Tensor:
+        """The level 0 .. K at time t, linear between levels, (B,) float64."""
+        ...
+
     def mean(self, u0: Tensor, t: Tensor) -> Tensor:
         """A(t) u_0 + b(t), (B, C, H, W)."""
         ...

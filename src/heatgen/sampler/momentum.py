@@ -21,9 +21,9 @@ def momentum(
 ) -> Tensor:
     """u_0 from u_K by u_s = A(s) v + b(s) + r (u_t - A(t) v - b(t)) + q z, v = denoise(u_t, t), r = L(s)^2 / L(t)^2.
 
-    The part of the noise that stays is r by coefficient, whatever A does: q^2 = L(s)^2 (1 - r), so that u_s has
-    the noise L(s), or q^2 = L(t)^2 - L(s)^2, a step of the reverse equation. Where L is the same at both ends, r = 1 and q = 0.
-    The last step returns v. It is of first order: the variance that samples lack falls with the number of levels.
+    The part of the noise that stays is r by coefficient, whatever A does: q^2 = L(s)^2 (1 - r), so that u_s has the noise
+    L(s), or q^2 = L(t)^2 - L(s)^2, a step of the reverse equation. Where L is the same at both ends, r = 1 and q = 0. The
+    last step returns v. It is of first order: the variance that samples lack falls with the number of levels.
 
     Args:
         model: its estimate of u_0 is taken.
