@@ -148,7 +148,7 @@ def test_any_sampler_suits_some_model_and_is_refused_by_name_for_the_others() ->
         ]
         assert any(c.uses_sampler for c in suited), name
         other = next(c for c in classes.values() if c not in suited)
-        with pytest.raises(ConfigError, match=f"sampler={name} needs "):
+        with pytest.raises(ConfigError, match=f"sampler={sampler.__name__} needs "):
             check_pair(sampler, other.__new__(other))
 
 
