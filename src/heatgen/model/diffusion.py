@@ -129,6 +129,7 @@ class Diffusion(DenoisingMethod):
         """Measure mean and variance of each coefficient of training images, in the map's basis, if they are used."""
         if self.coupling == "ot" and data.batch_size < (least := 2 * peers.world):
             raise ConfigError(f"model.coupling=ot pairs two images a process or more; raise data.batch_size to {least}.")
+        self.times_for(SampleNoise([0], "prepare"))  # a table of times is made before the first step
         if self.prediction_type in ("x0", "eps", "score") and not self.scale_input and self.weight == "prediction":
             return
         n = min(MEASURED, len(data.images("train")))

@@ -78,7 +78,7 @@ class Grid:
         steps, own = self.steps or process.num_levels, process.times
         if process.is_random and not process.random_noise_only:
             raise ConfigError(f"sampler.spacing=rho needs one noise for all, and forward={process.name} is drawn at random.")
-        low, high = noise_to_signal(process, own[[1, -1]]).clamp(max=LARGEST) ** (1 / self.rho)
+        low, high = noise_to_signal(process, torch.stack([own[1], own[-1]])).clamp(max=LARGEST) ** (1 / self.rho)
         ratios = torch.lerp(high, low, torch.linspace(0, 1, steps, dtype=low.dtype, device=low.device)) ** self.rho
         inner = time_at(process, ratios[1:-1].flip(0), "sampler.spacing=rho")
         return torch.cat([own[:1], own[1:2], inner, own[-1:]] if steps > 1 else [own[:1], own[-1:]])
