@@ -20,7 +20,8 @@ METHODS = {  # what gives a field from a field and a time
     "noise": lambda process, u, t: noise(process, u, t),
     "perturb": lambda process, u, t: process.perturb(u, t),
 }
-VARIANTS = {  # of a shipped map: other options that change what is computed
+VARIANTS = {  # of a shipped map: other options that change what is computed, or that suit the shape
+    "relay": {"basis": {"size": 3}},
     "neumann_heat:drawn": {"diffusivity": [0.01, 0.1]},
     "neumann_heat:spectral": {"solver": "dct_spectral"},
     "neumann_heat:steps": {"solver": "ftcs", "steps": 70},  # no wave changes sign, so that there are steps between any times
@@ -46,7 +47,7 @@ def noise(process, eps, t):
 
 
 built = functools.cache(make)  # maps are pure, so that tests may share them
-MAPS = [*FORWARDS, *VARIANTS]
+MAPS = list(dict.fromkeys([*FORWARDS, *VARIANTS]))
 DIAGONAL = [name for name in MAPS if built(name).is_diagonal]
 
 
@@ -134,9 +135,9 @@ def test_nothing_has_happened_at_time_0(process):
 
 def test_level_0_is_the_clean_image_and_the_others_are_not_where_the_map_moves_it(process):
     u0, states = fields(1), process.mean(fields(1).expand(8, *SHAPE), process.times)
-    moved = (states - u0).flatten(1).norm(dim=1) > 1e-4
+    moved = (states - u0).flatten(1).norm(dim=1) > 1e-7
     changes = [
-        process.frobenius(t, process.times[:1]) > 1e-4 or bool(process.offset(t).any()) for t in process.times.split(1)
+        process.frobenius(t, process.times[:1]) > 1e-7 or bool(process.offset(t).any()) for t in process.times.split(1)
     ]
     assert moved.tolist() == changes
     assert not moved[0]
@@ -293,14 +294,10 @@ def test_an_item_does_not_depend_on_its_batch(process):
 
 def test_rectangular_fields_keep_their_shape(diagonal):
     u, s, t = fields(), inner_time(diagonal), inner_time(diagonal) * 1.01
-    states = [
-        diagonal.mean(u, t),
-        noise(diagonal, u, t),
-        diagonal.perturb(u, t),
-        diagonal.step(u, s, t),
-        diagonal.drift(u, t),
-    ]
-    assert [state.shape for state in states] == [u.shape] * 5
+    states = [diagonal.mean(u, t), noise(diagonal, u, t), diagonal.perturb(u, t), diagonal.drift(u, t)]
+    if invertible(diagonal, s):
+        states.append(diagonal.step(u, s, t))
+    assert {state.shape for state in states} == {u.shape}
 
 
 def test_every_level_keeps_the_shape_of_rectangular_fields(process):
@@ -431,20 +428,23 @@ def test_no_step_starts_where_the_image_cannot_be_recovered(diagonal):
 
 def test_times_may_be_one_number_expanded_over_the_batch(diagonal):
     u, s, t = fields(), inner_time(diagonal, 1), inner_time(diagonal, 1) * 1.01
-    for method, times in [("mean", (t,)), ("increment", (s, t)), ("drift", (s,))]:
+    for method, times in [("mean", (t,)), *([("increment", (s, t)), ("drift", (s,))] if invertible(diagonal, s) else [])]:
         expanded = getattr(diagonal, method)(u, *[time.expand(3) for time in times])
         assert torch.equal(expanded, getattr(diagonal, method)(u, *[time.repeat(3) for time in times]))
-    assert_close(diagonal.diffusion(s.expand(3)), diagonal.diffusion(s.repeat(3)), atol=0, rtol=0)
+    assert_close(diagonal.diffusion(s.expand(3)), diagonal.diffusion(s.repeat(3)), atol=0, rtol=0, equal_nan=True)
 
 
 def test_increments_tend_to_the_drift_and_steps_to_the_diffusion(diagonal):
     u, t = fields(), inner_time(diagonal)
-    h = 1e-6 * diagonal.times[-1]
+    if not invertible(diagonal, t):
+        assert not diagonal.rate(t).isfinite().all()
+        return
+    h = 1e-6 * t
     drift = diagonal.drift(u, t)
-    assert_close(diagonal.increment(u, t, t + h) / h, drift, atol=1e-3, rtol=1e-3)
+    assert_close(diagonal.increment(u, t, t + h) / diagonal.column(h), drift, atol=1e-3, rtol=1e-3)
     zero, white = torch.zeros_like(u), diagonal.basis.inverse(torch.ones_like(u))
     spread = diagonal.basis(diagonal.step(u, t, t + h, white) - diagonal.step(u, t, t + h, zero))
-    assert_close(spread**2 / h, (diagonal.diffusion(t) ** 2).expand_as(u).to(u), atol=1e-4, rtol=1e-3)
+    assert_close(spread**2 / diagonal.column(h), (diagonal.diffusion(t) ** 2).expand_as(u).to(u), atol=1e-4, rtol=1e-3)
 
 
 def test_the_state_dict_carries_everything_that_was_drawn(request, process):

@@ -79,9 +79,12 @@ class Noise(Blur):
 
     ratio: float = option(1.0, check.number, minimum=0)
 
-    def width(self, t: Tensor, process: "Composed") -> Tensor:
+    def attach(self, process: "Composed") -> None:
+        super().attach(process)
         if getattr(process.noise_scale, "of", "") == "gain":
             raise ConfigError("forward/blur=noise follows the noise, so forward.noise_scale.of must be scale.")
+
+    def width(self, t: Tensor, process: "Composed") -> Tensor:
         return self.ratio * process.noise_scale(t, process)
 
 
