@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from heatgen import check
 from heatgen.basis import Basis, Pixel, exact, upcast
 from heatgen.check import ConfigError
-from heatgen.forward import validation
+from heatgen.forward import noise_level, validation
 from heatgen.noise import SampleNoise
 
 TYPICAL_STD = 0.25  # of a pixel of an image in [0, 1]; used to judge whether level K destroys anything, not in the law
@@ -137,6 +137,14 @@ class ForwardProcess(nn.Module):
         """The time at a level of [0, K], linear between levels, the inverse of `level`; (B,) float64."""
         low = level.long().clamp(max=self.num_levels - 1)
         return torch.lerp(self.times[low], self.times[low + 1], level.to(self.times) - low)
+
+    def noise_to_signal(self, t: Tensor) -> Tensor:
+        """See `noise_level.noise_to_signal`."""
+        return noise_level.noise_to_signal(self, t)
+
+    def time_at(self, ratio: Tensor, key: str) -> Tensor:
+        """The times of these noise-to-signal ratios: see `noise_level.time_at`."""
+        return noise_level.time_at(self, ratio, key)
 
     def mean(self, u0: Tensor, t: Tensor) -> Tensor:
         """The noise-free state A(t) u_0 + b(t)."""

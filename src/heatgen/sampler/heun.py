@@ -1,12 +1,15 @@
 """sampler=heun: the probability flow of a denoiser, by Heun's second-order steps."""
 
+import torch
 from torch import Tensor
 
 from heatgen import check
 from heatgen.check import ConfigError
 from heatgen.noise import Noise
-from heatgen.sampler.interface import Denoiser, OnStep
-from heatgen.sampler.steps import steps
+from heatgen.sampler.interface import Denoiser, OnStep, Process
+from heatgen.sampler.steps import draw, steps
+
+MOST_CHURN = 2**0.5 - 1  # of sigma in one step
 
 
 def heun(
@@ -17,6 +20,10 @@ def heun(
     on_step: OnStep | None = None,
     substeps: int = 1,
     order: int = 2,
+    churn: float = 0.0,
+    churn_min: float = 0.0,
+    churn_max: float | None = None,
+    churn_noise: float = 1.0,
 ) -> Tensor:
     """u_0 from u_K along du = dA v + db + dL eps with v = denoise(u, t), eps = L^-1 (u - A v - b).
 
@@ -24,27 +31,43 @@ def heun(
     L = 0 and eps is unknown: where that step is as long as the others it is of first order, so end with short ones
     (forward.spacing=quadratic). No mode is stiff in this form. It needs no step of the map, so it takes any.
 
+    With churn each step begins with one forward, to the time where the map's noise-to-signal ratio sigma is
+    1 + min(churn / N, sqrt 2 - 1) times as large, N the number of steps; not beyond level K.
+
     Args:
         model: its estimate of u_0 is taken.
         u: states u_K at the last of the times, (B, C, H, W).
         times: (K + 1,) ascending, on the map's clock.
-        rng: not used: the flow has no noise.
+        rng: where the noise of churn comes from; None: torch's own generator. The flow has none.
         on_step: called with (k, u_k) for k = K-1 .. 0.
         substeps: equal steps from one level to the next.
         order: 2 (Heun) or 1 (DDIM).
+        churn: S_churn, at least 0.
+        churn_min: S_tmin, the least sigma of a step that begins so.
+        churn_max: S_tmax, the largest; None: any.
+        churn_noise: S_noise, in units of the noise of the map's own step.
 
     Returns:
         u_0, (B, C, H, W).
 
     Raises:
-        ConfigError: substeps or order are out of range.
+        ConfigError: an option is out of range, or churn is wanted of a map that has no noisy steps.
 
-    Source: Song et al. 2021 (DDIM), eq. 12; Karras et al. 2022, Algorithm 1, with operators for numbers.
+    Source: Song et al. 2021 (DDIM), eq. 12; Karras et al. 2022, Algorithms 1 and 2, with operators for numbers.
     """
     process = model.process
     if check.integer("sampler.order", order, minimum=1) > 2:
         raise ConfigError(f"sampler.order must be 2 (Heun) or 1 (DDIM), not {order}.")
-    for k, t, s in steps(times, substeps, len(u)):
+    churn = check.number("sampler.churn", churn, minimum=0)
+    least, most = check_band(churn_min, churn_max)
+    churn_noise = check.number("sampler.churn_noise", churn_noise, minimum=0)
+    way = list(steps(times, substeps, len(u)))
+    starts = raised(process, torch.stack([t[0] for _, t, _ in way]), churn, least, most) if churn else [None] * len(way)
+    for (k, t, s), start in zip(way, starts, strict=True):
+        if start is not None:
+            start = start.expand(len(u))
+            noise = process.scale_coefficients(draw(u, rng), churn_noise * process.step_std(t, start))
+            u, t = (u + process.increment(u, t, start) + noise).to(u), start
         x0_pred = model.denoise(u, t)
         eps = model.noise_estimate(u, t, x0_pred)
         change = process.std(s) - process.std(t)
@@ -59,3 +82,19 @@ def heun(
         if k is not None and on_step is not None:
             on_step(k, u)
     return u
+
+
+def check_band(least: float, most: float | None) -> tuple[float, float]:
+    """The least and the largest sigma that churn acts at. ConfigError where they are out of range."""
+    least = check.number("sampler.churn_min", least, minimum=0)
+    return least, float("inf") if most is None else check.number("sampler.churn_max", most, minimum=least)
+
+
+def raised(process: Process, t: Tensor, churn: float, least: float, most: float) -> list[Tensor | None]:
+    """The times up to which the steps that begin at times t, (N,), go forward first; None for those that do not."""
+    if process.is_random or not process.is_markov:
+        raise ConfigError(f"sampler.churn needs a map with noisy steps, which forward={process.name} lacks; use 0.")
+    sigma = process.noise_to_signal(t)
+    up = process.time_at(sigma * (1 + min(churn / len(t), MOST_CHURN)), "sampler.churn")
+    acts = ((sigma >= least) & (sigma <= most) & (up > t)).tolist()
+    return [time if act else None for time, act in zip(up, acts, strict=True)]

@@ -29,6 +29,16 @@ class Process(Protocol):
         """What a config calls the map."""
         ...
 
+    @property
+    def is_random(self) -> bool:
+        """Whether A(t) is drawn at random."""
+        ...
+
+    @property
+    def is_markov(self) -> bool:
+        """Whether there is a noisy step from each level to the next."""
+        ...
+
     def column(self, t: Tensor) -> Tensor:
         """t of shape (B,) as (B, 1, 1, 1)."""
         ...
@@ -47,6 +57,18 @@ class Process(Protocol):
 
     def scale_coefficients(self, eps: Tensor, std: Tensor) -> Tensor:
         """eps with each coefficient multiplied by `std`."""
+        ...
+
+    def noise_to_signal(self, t: Tensor) -> Tensor:
+        """rms(L(t)) / rms(A(t)), (B,) float64."""
+        ...
+
+    def time_at(self, ratio: Tensor, key: str) -> Tensor:
+        """The times of these ratios, (B,) float64; ConfigError, which names `key`, where they do not rise with t."""
+        ...
+
+    def increment(self, u: Tensor, s: Tensor, t: Tensor) -> Tensor:
+        """The mean change of u_s = u until t, (B, C, H, W)."""
         ...
 
     def step_std(self, s: Tensor, t: Tensor) -> Tensor:
