@@ -1,15 +1,19 @@
 """model=diffusion: the velocity, densities of time, weights, norms and couplings, against closed forms and SciPy."""
 
 import math
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from conftest import call
 from gaussian_toys import gaussian
 from scipy import stats
 from scipy.optimize import linear_sum_assignment
 from torch.testing import assert_close
 
+from heatgen.app.api import load
+from heatgen.app.compose import compose
 from heatgen.check import ConfigError
 from heatgen.forward.blurring import Blurring
 from heatgen.forward.heat import Heat
@@ -32,6 +36,7 @@ from heatgen.runtime.peers import Peers
 from heatgen.sampler.ancestral import ancestral
 from heatgen.sampler.heun import heun
 
+CONF = Path(__file__).resolve().parents[2] / "conf" / "model"
 SHAPE, K = (2, 4, 6), 5
 
 
@@ -344,3 +349,45 @@ def test_one_image_has_no_choice_of_noise():
     for size, peers, least in ((1, Peers(), 2), (3, Peers(0, 2), 4)):
         with pytest.raises(ConfigError, match=rf"coupling=ot.*data\.batch_size to {least}"):
             model.prepare(SimpleNamespace(batch_size=size), peers)
+
+
+# presets, from the command line ------------------------------------------------------------------------------------------
+
+
+PRESETS = {  # their map and sampler, and what they set
+    "flow_matching": ("flow", "heun", {"prediction_type": "velocity"}),
+    "edm": ("edm", "heun", {"prediction_type": "preconditioned", "time_density": "lognormal"}),
+    "ddpm": ("variance_preserving", "ancestral", {"prediction_type": "eps", "reverse_variance": "small"}),
+    "soft": ("blurring", "momentum", {"prediction_type": "x0", "weight": "soft"}),
+    "cold": ("heat", "cold", {"prediction_type": "x0", "norm": "l1"}),
+}
+TINY = [
+    *("data.recommended.unet.model_channels=4", "data.recommended.unet.norm_groups=2", "data.recommended.num_levels=20"),
+    *("trainer.accelerator=cpu", "trainer.max_steps=3", "callback.pictures.every=0", "model.warmup_steps=0"),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_trains_and_samples_with_its_own_map_and_sampler(name, tmp_path):
+    folder, (forward, sampler, options) = tmp_path / "runs" / name, PRESETS[name]
+    assert call("train", f"model={name}", "data=digits", *TINY, f"hydra.run.dir={folder}") == 0
+    model, _, cfg = load(folder)
+    assert model.process.name == forward and model.sampler.func.__name__ == sampler
+    assert {key: cfg.model[key] for key in options} == options
+    assert call("sample", f"run={folder}", "n=2", "trainer.accelerator=cpu") == 0
+    samples = torch.load(next(folder.glob("samples/*/samples.pt")), weights_only=True)["samples"]
+    assert samples.isfinite().all()
+    if name == "edm":
+        assert model.num_steps == 18 and not torch.equal(model.sampling_times(), model.process.times)
+    if name == "flow_matching":
+        assert_close(model.sampling_times(), model.process.times, atol=1e-14, rtol=0)
+        assert model.sampler.keywords["order"] == 1
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_is_short_and_a_map_or_sampler_of_the_command_line_wins(name):
+    assert len((CONF / f"{name}.yaml").read_text().splitlines()) <= 15
+    cfg = compose(f"model={name}", "forward=blurring", "sampler=ode", "data=digits")
+    assert cfg.forward._target_.endswith("Blurring") and cfg.sampler._target_.endswith("ode.ode")
+    assert dict(PRESETS[name][2]).items() <= dict(cfg.model).items()
