@@ -67,15 +67,20 @@ def test_a_second_metric_of_the_same_samples_counts_the_calls_too(run, tmp_path)
 
 def test_a_run_keeps_its_own_steps_but_for_what_is_given(run):
     assert heatgen.load(run, "cpu").model.num_steps == 5
-    model = heatgen.load(run, "cpu", sampler="heun", steps=7, spacing="uniform").model
+    model = heatgen.load(run, "cpu", sampler="heun", **{"sampler.steps": 7, "sampler.spacing": "uniform"}).model
     assert model.num_steps == 7 and model.grid.spacing == "uniform"
 
 
 @pytest.mark.parametrize(
     ("verb", "words", "sentence"),
     [
-        ("evaluate", ["mode=fid", "sampler.steps=[5,x]"], "sampler.steps must be a whole number of at least 1, not 'x'"),
-        ("evaluate", ["mode=fid", "sampler.steps=[]"], "sampler.steps=[] must be a list of whole numbers"),
+        (
+            "evaluate",
+            ["mode=fid", "sampler.steps=[5,x]"],
+            "sampler.steps=[5, 'x'] must be a list of numbers, such as [5,10,20]",
+        ),
+        ("evaluate", ["mode=fid", "sampler.steps=[]"], "sampler.steps=[] must be a list of numbers, such as [5,10,20]"),
+        ("evaluate", ["mode=fid", "sampler.steps=[5,2.5]"], "sampler.steps must be a whole number of at least 1, not 2.5"),
         ("evaluate", ["mode=fid", "sampler.steps=[5]", "delta=[0.1]"], "delta and sampler.steps are both lists"),
         ("evaluate", ["mode=elbo", "sampler.steps=3"], "mode=elbo draws no samples, so sampler.steps does nothing"),
         ("evaluate", ["mode=fid", "metric.source=test", "sampler.spacing=rho"], "so sampler.spacing does nothing"),

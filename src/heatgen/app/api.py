@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypedDict, Unpack
 from heatgen.app.compose import compose
 from heatgen.app.load import Run, open_run, own_precision, precision_of
 from heatgen.app.quoting import quoted
-from heatgen.app.requests import GRID, LoadRequest, SampleRequest
+from heatgen.app.requests import LoadRequest, SampleRequest
 from heatgen.check import ConfigError
 from heatgen.runtime.launch import DeviceRequest
 
@@ -27,9 +27,6 @@ class LoadOptions(TypedDict, total=False):
     delta_mode: str  # constant | per_step | spectral
     prior_std: float  # noise on the initial states
     sampler: str  # another way back than the run's own
-    steps: int  # of the sampler; with spacing and rho, its keys of the same names
-    spacing: str
-    rho: float
     trust: bool  # whether its config may name any code, as that of a package of your own
     data: Mapping[str, str | int]  # where the files of its data are now, such as {"path": "/new/place"}
 
@@ -114,11 +111,7 @@ def request(run: str | Path, options: Mapping[str, object]) -> SampleRequest:
     """What `heatgen sample run=RUN KEY=VALUE...` asks for."""
     flat: dict[str, object] = {"run": str(run)}
     for key, value in options.items():
-        flat |= (
-            {f"{key}.{name}": one for name, one in value.items()}
-            if isinstance(value, Mapping)
-            else {f"sampler.{key}" if key in GRID else key: value}
-        )
+        flat |= {f"{key}.{name}": one for name, one in value.items()} if isinstance(value, Mapping) else {key: value}
     words = [
         f"{key}={quoted(value) if isinstance(value, str) else json.dumps(value)}"
         for key, value in flat.items()

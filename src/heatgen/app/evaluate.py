@@ -1,7 +1,6 @@
 """Measure a run, or a data set alone; see conf/evaluate.yaml."""
 
 import hashlib
-import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from heatgen.metric.context import EvalContext
     from heatgen.runtime.devices import Devices
 
+IDLE = ("calibration", "elbo", "flow_likelihood", "forward", "likelihood", "physics")  # modes that draw no samples
 BESIDE = (
     "run",
     "delta",
@@ -49,6 +49,7 @@ def evaluate(cfg: DictConfig) -> None:
     from heatgen.app import batch
     from heatgen.app.trainer import quiet_lightning
     from heatgen.metric.context import marked
+    from heatgen.metric.result import Value
     from heatgen.oracle.law import facts_of
     from heatgen.report.table import report, report_sweep
     from heatgen.runtime.partial import Partial
@@ -60,11 +61,11 @@ def evaluate(cfg: DictConfig) -> None:
     quiet_lightning()
     metric = instantiate(cfg.metric)
     told = request.load.sampler.node if request.load and request.load.sampler else {}
-    idle = not getattr(metric, "draws_samples", True) or getattr(metric, "source", "model") != "model"
+    idle = request.mode in IDLE or getattr(metric, "source", "model") != "model"
     if unused := [key for key in GRID if idle and told.get(key) not in (None, GRID[key])]:
         raise ConfigError(f"mode={request.mode} draws no samples, so sampler.{unused[0]} does nothing; remove it.")
     devices = where.open(own_precision(request.load)) if request.load else where.open()
-    label, results, begun, seconds = request.load and request.load.label, [], [], []
+    label, results, begun = request.load and request.load.label, [], []
     for value, load in request.loads:
         if load is None:
             ctx, experiment = context_of_data(cfg, request, devices), cfg.experiment_name
@@ -83,7 +84,6 @@ def evaluate(cfg: DictConfig) -> None:
         result.facts |= ({"sampler": load.label} if load and load.label else {}) | (moved(load) if load else {})
         result.facts |= facts_of(ctx.data)
         results.append(result)
-        seconds.append(ctx.model.calls.seconds / max(ctx.model.calls.samples, 1) if ctx.model else math.nan)
         if devices.first:
             name = str(request.experiment_name or experiment or "default")
             swept = request.parameter if request.swept is None else (request.swept, value)
@@ -92,9 +92,14 @@ def evaluate(cfg: DictConfig) -> None:
             if load is not None:
                 words = [request.mode, *([str(variant)] if variant else []), *(["=".join(map(str, swept))] if swept else [])]
                 tell_loggers(load, " ".join(words), result.values)
+        if request.swept == "sampler.steps" and "nfe" in result.values:
+            result.headline = (*result.headlines, "seconds")
+            calls = ctx.trained(request.mode).calls
+            result.add(Value("seconds", calls.seconds / calls.samples, unit="s", label="time a sample"))
     if devices.first and request.swept is not None and len(results) > 1:
         values = [value for value, _ in request.loads if value is not None]
-        report_sweep(request.swept, values, results, request.mode, request.folder, seconds)
+        up = -1 if request.swept == "sampler.steps" else 1  # the largest was the first
+        report_sweep(request.swept, values[::up], results[::up], request.mode, request.folder)
     for partial in begun if devices.first else ():
         partial.remove()
 

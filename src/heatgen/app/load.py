@@ -126,14 +126,8 @@ def changed(cfg: DictConfig, request: LoadRequest) -> DictConfig:
         OmegaConf.update(cfg, f"model.{key}", value, force_add=True)
     if request.sampler is not None:
         node, new = request.sampler.node, "_target_" in request.sampler.node
-        if not new and cfg.get("sampler") is None:
-            raise ConfigError(
-                f"The model of {request.run_dir.name} draws without a sampler; remove sampler.{next(iter(node))}=."
-            )
-        usual = (
-            {} if new or node.get("spacing", "rho") == "rho" else {"rho": GRID["rho"]}
-        )  # the run's own is for spacing=rho
-        OmegaConf.update(cfg, "sampler", usual | node, force_add=True, merge=not new)
+        node = {"rho": GRID["rho"]} | node if "spacing" in node else node  # the run's own is of its own spacing
+        OmegaConf.update(cfg, "sampler", node, force_add=True, merge=not new)
     for key, value in request.data.items():
         if key not in cfg.data:
             raise ConfigError(f"data.{key} is not a setting of {cfg.data._target_}, the run's data; remove it.")

@@ -246,21 +246,18 @@ def points_of(cfg: DictConfig, load: LoadRequest) -> tuple[str | None, tuple[tup
             raise ConfigError(f"{load.run_dir} has no numbered checkpoints; train with callback.checkpoints.keep_every=N.")
     if len(lists) > 1:
         raise ConfigError(f"{' and '.join(lists)} are both lists; give one value of one of them.")
-    deltas, names, steps = map(lists.get, keys)
+    for key, example in (("delta", "[0.01,0.0125]"), ("sampler.steps", "[5,10,20]")):
+        values = lists.get(key)
+        if values is not None and not (values and all(isinstance(value, (int, float)) for value in values)):
+            raise ConfigError(f"{key}={values} must be a list of numbers, such as {example}.")
+    deltas, names, counts = map(lists.get, keys)
     if deltas is not None:
-        if not deltas or not all(isinstance(delta, (int, float)) for delta in deltas):
-            raise ConfigError(f"delta={deltas} must be a list of numbers, such as [0.01,0.0125].")
         values = [check.number("delta", delta, minimum=0) for delta in deltas]
         return "delta", tuple((value, replace(load, delta=value)) for value in values)
-    if steps is not None:
-        if not steps:
-            raise ConfigError("sampler.steps=[] must be a list of whole numbers, such as [5,10,20].")
-        assert load.sampler is not None
-        requests = {
-            n: load.sampler.node | {"steps": n}
-            for n in sorted(check.integers("sampler.steps", steps, minimum=1), reverse=True)
-        }
-        return "sampler.steps", tuple((n, replace(load, sampler=SamplerRequest(node))) for n, node in requests.items())
+    if counts is not None:
+        node = load.sampler.node if load.sampler else {}
+        counts = sorted(set(check.integers("sampler.steps", counts, minimum=1)), reverse=True)  # the least likely first
+        return "sampler.steps", tuple((n, replace(load, sampler=SamplerRequest(node | {"steps": n}))) for n in counts)
     if names is None:
         return None, ()
     if not names:

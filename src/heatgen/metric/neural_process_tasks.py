@@ -44,8 +44,6 @@ class TaskMetric:
 
     answer = "answer"  # what is missing where there is no oracle
 
-    draws_samples = False
-
     def __init__(self, split: str = "test", contexts: Sequence[int] = (1, 3, 5), targets: int = 10, draws: int = 64):
         self.split = check.choice("metric.split", split, ("train", "val", "test"))
         self.contexts = check.integers("metric.contexts", contexts, minimum=0)

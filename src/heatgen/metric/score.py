@@ -23,7 +23,6 @@ from heatgen.sampler.interface import ScoreModel
 
 Oracle = GaussianOracle | MixtureOracle
 POINTS = 2000  # of a split, that stand for a law that is not known
-SHOWN = 5  # times in the picture of densities
 ROUNDING = 1e-6  # a deviation at t = 0 below so much of that at t_K is none
 KNOWN = "data=grf, gaussian_mixture, point and two_points"
 
@@ -181,7 +180,7 @@ class Score:
                 return torch.cat([model.score(*part) for part in zip(u.split(1024), t.split(1024), strict=True)])
 
         u0 = data.get(self.split, chosen).to(devices.device)
-        result.pictures["score"] = pictures.score(process, oracle, learned, u0, times, levels, result.series)
+        result.pictures["score"] = pictures.score(process, oracle, learned, u0, {k: times[k] for k in levels}, result.series)
 
     # the way back ---------------------------------------------------------------------------------------------------
 
@@ -244,7 +243,7 @@ class Score:
             result.notes.append(f"the way back says nothing of {len(unseen)} levels between K and 0: no laws there.")
         u0 = ctx.data.get(self.split, chosen).to(times.device)
         result.pictures["levels"] = pictures.levels(result.series, reference.exact_ks(n))
-        result.pictures["densities"] = pictures.densities(reference, u0, states, times, SHOWN, ctx.seed)
+        result.pictures["densities"] = pictures.densities(reference, u0, states, times, ctx.seed)
 
     @staticmethod
     def _add_values(result: Result, end: distances.Distances, last: float, n: int) -> None:

@@ -10,15 +10,12 @@ import torch
 
 @dataclass
 class Calls:
-    """The calls of a model, each times the samples in it: all of them, and those for samples that were drawn.
-
-    The copies of a model that `bind` makes share it.
-    """
+    """The calls of a model, each times the samples in it; shared by the copies of it that `bind` makes."""
 
     all: int = 0
-    drawing: int = 0
-    samples: int = 0  # that were drawn
-    seconds: float = 0.0  # which that took
+    drawing: int = 0  # of these, for samples that were drawn
+    samples: int = 0
+    seconds: float = 0.0  # that they took
 
     @property
     def nfe(self) -> float | None:

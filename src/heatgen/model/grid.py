@@ -23,7 +23,7 @@ class Grid:
 
     Args:
         steps: N; None: K.
-        spacing: see above.
+        spacing: level, uniform or rho.
         rho: of spacing=rho.
 
     Raises:
@@ -46,39 +46,31 @@ class Grid:
     def times(self, process: ForwardProcess, any_time: bool, model: str = "") -> Tensor:
         """Its times for a map, (N + 1,) float64, strictly ascending from 0 to t_K; the map's own where they are its levels.
 
-        Args:
-            process: the map.
-            any_time: whether the model is defined between the levels.
-            model: its name, for messages.
-
-        Raises:
-            ConfigError: the map or the model has no such times, or some of them coincide.
+        ConfigError where the map, or a model that is not of `any_time`, has no such times, or some of them coincide.
         """
-        last, key = process.num_levels, f"sampler.spacing={self.spacing}"
+        last, key, own = process.num_levels, f"sampler.spacing={self.spacing}", process.times
         steps = self.steps or last
-        i = torch.arange(steps + 1, device=process.times.device)
+        i = torch.arange(steps + 1, device=own.device)
         if self.spacing == "level" and steps == last:
-            return process.times
+            return own
         if not (any_time and process.is_diagonal):
             whose = f"forward={process.name}" if any_time else f"model={model}"
             if self.spacing != "level":
                 raise ConfigError(f"{key} needs times between the levels, and {whose} has none; use sampler.spacing=level.")
             if steps > last:
                 raise ConfigError(f"sampler.steps={steps} must be at most K = {last}, as {whose} is of its levels alone.")
-            return process.times[(2 * i * last + steps) // (2 * steps)]
+            return own[(2 * i * last + steps) // (2 * steps)]
         if self.spacing == "level":
             times = process.time_of(i.double() * last / steps)
+        elif self.spacing == "uniform":
+            times = own[-1] * (i.double() / steps)
+        elif process.is_random and not process.random_noise_only:
+            raise ConfigError(f"{key} needs one noise for all, and forward={process.name} is drawn at random.")
         else:
-            times = process.times[-1] * (i.double() / steps) if self.spacing == "uniform" else self._by_ratio(process)
+            low, high = noise_to_signal(process, torch.stack([own[1], own[-1]])).clamp(max=LARGEST) ** (1 / self.rho)
+            ratios = torch.lerp(low, high, i[:steps].double() / max(steps - 1, 1)) ** self.rho
+            inner = time_at(process, ratios[1:-1], key)
+            times = torch.cat([own[:1], own[1:2], inner, own[-1:]] if steps > 1 else [own[:1], own[-1:]])
         if not (times.float().diff() > 0).all():
             raise ConfigError(f"sampler.steps={steps} {key} gives times that coincide in float32; use fewer sampler.steps.")
         return times
-
-    def _by_ratio(self, process: ForwardProcess) -> Tensor:
-        steps, own = self.steps or process.num_levels, process.times
-        if process.is_random and not process.random_noise_only:
-            raise ConfigError(f"sampler.spacing=rho needs one noise for all, and forward={process.name} is drawn at random.")
-        low, high = noise_to_signal(process, torch.stack([own[1], own[-1]])).clamp(max=LARGEST) ** (1 / self.rho)
-        ratios = torch.lerp(high, low, torch.linspace(0, 1, steps, dtype=low.dtype, device=low.device)) ** self.rho
-        inner = time_at(process, ratios[1:-1].flip(0), "sampler.spacing=rho")
-        return torch.cat([own[:1], own[1:2], inner, own[-1:]] if steps > 1 else [own[:1], own[-1:]])

@@ -1,5 +1,6 @@
 """model=ihd: inverse heat dissipation, learning one step back along any forward map."""
 
+import functools
 import math
 from typing import Self, Unpack
 
@@ -172,20 +173,13 @@ class IHD(Method):
             return end + ratio * (u - start) + output
         return u + output if self.parametrisation == "residual" else output
 
-    def _refuse_skips(self, t: Tensor, s: Tensor, sentence: str) -> None:
-        """ConfigError with this sentence unless every s is the level next to t."""
-        single = ((self.process.level(t) - self.process.level(s)) - 1).abs() < 1e-6
-        check.refuse(~single, lambda: sentence)
-
     def check_steps(self, t: Tensor, s: Tensor) -> None:
         """ConfigError where s is not the level next to t, unless parametrisation=x0: the others learn single steps only."""
-        for key, value, fix in (
-            ("parametrisation", self.parametrisation, "x0"),
-            ("delta_mode", self.delta_mode, "constant"),
-        ):
-            takes = f"model.{key}={value} takes single levels, so sampler.steps must be K"
-            if value != fix:
-                self._refuse_skips(t, s, f"{takes}; use {fix} to skip some.")
+        for key, fix in (("parametrisation", "x0"), ("delta_mode", "constant")):
+            if getattr(self, key) != fix:
+                takes = f"model.{key}={getattr(self, key)} takes single levels, so sampler.steps must be K"
+                skips = ((self.process.level(t) - self.process.level(s)) - 1).abs() >= 1e-6
+                check.refuse(skips, functools.partial("{}; use {} to skip some.".format, takes, fix))
 
     def reverse_mean(self, u: Tensor, t: Tensor, s: Tensor) -> Tensor:
         """mu: the mean of u_s given u_t = u, (B, C, H, W), for times t > s, (B,). ConfigError as of `check_steps`."""

@@ -148,8 +148,8 @@ def table_of_series(curves: Sequence[Series]) -> Table:
     return table
 
 
-def draw_series(curves: Sequence[Series], path: Path, title: str, log: bool = False) -> None:
-    """A figure of every series against the first one (log: on a log axis), each on a log scale where it spans many orders."""
+def draw_series(curves: Sequence[Series], path: Path, title: str) -> None:
+    """A figure of every series against the first one: a panel each, on a log scale where it spans many orders."""
     plt = plots()
     x, *others = curves
     columns = min(3, len(others))
@@ -161,7 +161,7 @@ def draw_series(curves: Sequence[Series], path: Path, title: str, log: bool = Fa
         finite = [value for value in y.values if math.isfinite(value)]
         if finite and min(finite) > 0 and max(finite) > 1000 * min(finite):
             panel.set_yscale("log")
-        if log:
+        if x.name == "nfe":
             panel.set(xscale="log", xticks=x.values, xticklabels=[f"{value:g}" for value in x.values])
             panel.minorticks_off()
     for panel in list(axes.flat)[len(others) :]:
@@ -172,33 +172,21 @@ def draw_series(curves: Sequence[Series], path: Path, title: str, log: bool = Fa
     plt.close(figure)
 
 
-def report_sweep(
-    parameter: str,
-    values: Sequence[float],
-    results: Sequence[Result],
-    mode: str,
-    run_dir: Path,
-    seconds: Sequence[float] = (),
-) -> Path:
+def report_sweep(parameter: str, values: Sequence[float], results: Sequence[Result], mode: str, run_dir: Path) -> Path:
     """The headline values of results at several values of a parameter: a table, a figure and JSON in evaluation/.
 
-    Of sampler.steps, with the seconds that a sample took, against the calls of the network.
+    The figure has sampler.steps as calls of the network, on a log axis.
     """
-    steps = parameter == "sampler.steps"
-    order = sorted(range(len(values)), key=values.__getitem__)
-    first, results = {value.name: value for value in results[0].numbers}, [results[i] for i in order]
-    curves = [Series("parameter", [values[i] for i in order], label=parameter)]
+    first = {value.name: value for value in results[0].numbers}
+    curves = [Series("parameter", list(values), label=parameter)]
     for name in results[0].headlines:
         points = [result.values.get(name, math.nan) for result in results]
         curves.append(Series(name, points, first[name].unit, first[name].label))
-    if steps:
-        curves.append(Series("seconds", [seconds[i] for i in order], "s", "time a sample"))
-    series = {parameter: curves[0].values} | {curve.name: curve.values for curve in curves[1:]}
+    series = {parameter: list(values)} | {curve.name: curve.values for curve in curves[1:]}
     content = {"mode": mode, "parameter": parameter, "series": series}
     path = directory.write_result(run_dir, f"{mode}_{parameter.split('.')[-1]}", content)
-    x = next((curve for curve in curves if steps and curve.name == "nfe"), curves[0])
-    drawn = [x, *(curve for curve in curves[1:] if curve.name != "nfe")]
-    draw_series(drawn, path.with_suffix(".png"), mode, log=steps)
+    x = next((curve for curve in curves if parameter == "sampler.steps" and curve.name == "nfe"), curves[0])
+    draw_series([x, *(curve for curve in curves[1:] if curve.name != "nfe")], path.with_suffix(".png"), mode)
     console = Console(width=None if sys.stdout.isatty() else 160)
     console.print(table_of_series(curves))
     console.print(f"written: {path} and .png", highlight=False, markup=False, soft_wrap=True)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 LINE, ARROWS, PLANE = 201, 15, 80  # places of a grid: in one dimension; arrows a side, and colours a side, in two
+SHOWN = 5  # times in the picture of densities
 BINS = 40  # squares a side in a histogram of the plane
 LONGEST = 3.0  # of an arrow, in units of 1 / sigma
 VISIBLE = 8.0  # how far ln p may fall below its largest value where a difference is shown
@@ -32,8 +33,7 @@ def score(
     oracle: Exact,
     learned: Answer,
     u0: Tensor,
-    times: Tensor,
-    levels: Sequence[int],
+    levels: Mapping[int, Tensor],
     series: Mapping[str, Sequence[float]],
 ) -> Image.Image:
     """sigma(t) times the exact score, the learned one and their difference; in three dimensions and more the error by t.
@@ -44,7 +44,7 @@ def score(
     if size == 1:
         return score_line(process, oracle, learned, u0)
     if size == 2:
-        return score_plane(process, oracle, learned, u0, times, levels)
+        return score_plane(process, oracle, learned, u0, levels)
     figure, panel = plots().subplots(figsize=(5.2, 3.8), layout="constrained")
     error_curve(panel, series)
     return as_image(figure)
@@ -55,15 +55,15 @@ def sigma(process: ForwardProcess, t: Tensor) -> Tensor:
     return process.std(t).double().square().mean((1, 2, 3), keepdim=True).sqrt()
 
 
-def forward_draws(process: ForwardProcess, u0: Tensor, times: Tensor, k: int, seed: int = 0) -> Tensor:
-    """u of each point at the k-th of these times, with noise by its number, like u0."""
+def forward_draws(process: ForwardProcess, u0: Tensor, time: Tensor, k: int, seed: int = 0) -> Tensor:
+    """u of each point at the k-th time, with noise by its number, like u0."""
     rng = SampleNoise(range(len(u0)), seed, "score picture", k)
-    return process.perturb(u0, times[k].expand(len(u0)), rng.normal_like(u0))
+    return process.perturb(u0, time.expand(len(u0)), rng.normal_like(u0))
 
 
 def score_line(process: ForwardProcess, oracle: Exact, learned: Answer, u0: Tensor) -> Image.Image:
     """Colours over (x, t): exact, learned, difference; dashed, the quantiles between which 99.8 % of the states are."""
-    last, count = forward_draws(process, u0, process.times, process.num_levels).double(), process.num_levels
+    last, count = forward_draws(process, u0, process.times[-1], process.num_levels).double(), process.num_levels
     chosen = sorted({round(1 + i * (count - 1) / 99) for i in range(100)})
     times = process.times[chosen]
     x = torch.linspace(-REACH, REACH, LINE).to(last) * last.std() + last.mean()
@@ -90,13 +90,13 @@ def score_line(process: ForwardProcess, oracle: Exact, learned: Answer, u0: Tens
 
 
 def score_plane(
-    process: ForwardProcess, oracle: Exact, learned: Answer, u0: Tensor, times: Tensor, levels: Sequence[int]
+    process: ForwardProcess, oracle: Exact, learned: Answer, u0: Tensor, levels: Mapping[int, Tensor]
 ) -> Image.Image:
     """At four levels: the exact and the learned score as arrows over the exact density, and the size of the difference."""
-    chosen = [levels[round(i * (len(levels) - 1) / 3)] for i in range(4)]
+    chosen = [list(levels)[round(i * (len(levels) - 1) / 3)] for i in range(4)]
     figure, axes = plots().subplots(3, 4, figsize=(12.5, 9.0), layout="constrained", squeeze=False)
     for k, column in zip(chosen, axes.T, strict=True):
-        time, box = times[k], extent(forward_draws(process, u0, times, k))
+        time, box = levels[k], extent(forward_draws(process, u0, levels[k], k))
         scale = sigma(process, time[None]).item()
 
         def scores(u: Tensor, time: Tensor = time, scale: float = scale) -> list[Tensor]:
@@ -178,18 +178,16 @@ def levels(series: Mapping[str, Sequence[float]], exact_ks: float) -> Image.Imag
     return as_image(figure)
 
 
-def densities(
-    reference: Reference, u0: Tensor, states: Mapping[int, Tensor], times: Tensor, shown: int, seed: int
-) -> Image.Image:
+def densities(reference: Reference, u0: Tensor, states: Mapping[int, Tensor], times: Tensor, seed: int) -> Image.Image:
     """Forward draws (top) and states on the way back (bottom) at the same times, t = 0 on the left.
 
     In two dimensions the states themselves; else one coefficient, the one with the largest deviation at t = 0.
-    reference: the law of the coefficients; u0: clean points; states: level -> (n, d), coefficients first; times: of
-    the levels.
+    reference: the law of the coefficients; u0: clean points; states: level -> (n, d), coefficients first.
+    times: of levels 0, 1, ...
     """
     process, known = reference.oracle.process, sorted(states)
-    chosen = sorted({known[round(i * (len(known) - 1) / (shown - 1))] for i in range(shown)})
-    draws = {k: forward_draws(process, u0, times, k, seed) for k in chosen}
+    chosen = sorted({known[round(i * (len(known) - 1) / (SHOWN - 1))] for i in range(SHOWN)})
+    draws = {k: forward_draws(process, u0, times[k], k, seed) for k in chosen}
     figure, axes = plots().subplots(
         2, len(chosen), figsize=(2.7 * len(chosen), 5.6), layout="constrained", squeeze=False, sharex="col"
     )
