@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import call
+from conftest import FORWARDS, call, shipped_map
 from gaussian_toys import gaussian
 from scipy import stats
 from scipy.optimize import linear_sum_assignment
@@ -116,6 +116,25 @@ def test_u0_and_the_noise_follow_from_the_velocity_at_all_times(name):
     model.net = lambda x, k, cond: target
     assert_close(model.denoise(u, t), u0, atol=1e-5, rtol=0)
     assert_close(model.noise_estimate(u, t, model.denoise(u, t)), eps, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", FORWARDS)
+def test_a_shipped_map_gives_u0_back_from_its_velocity_or_refuses_it_by_name(name):
+    shape, fields = (1, 8, 8), torch.rand(64, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    process = shipped_map(name, shape, 10)
+    process.prepare(SimpleNamespace(images=lambda split: fields, get=lambda split, chosen: fields[list(chosen)]))
+    try:
+        model = Diffusion(process, wiggle, None, None, prediction_type="velocity")
+    except ConfigError as error:
+        assert f"forward={name}" in str(error) and "x0" in str(error)
+        assert name not in ("flow", "edm", "variance_preserving", "equal_snr", "blue_noise", "warm", "blurring")
+        return
+    t = many_times(process)
+    u0, eps = fields[: len(t)].double(), torch.randn(len(t), *shape, generator=torch.Generator().manual_seed(1)).double()
+    u = process.perturb(u0, t, eps)
+    target = model._target(u0, u, eps, t)
+    model.net = lambda x, k, cond: target
+    assert_close(model.denoise(u, t), u0, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("name", ["flow", "drift", "blurring"])
@@ -358,7 +377,7 @@ PRESETS = {  # their map and sampler, and what they set
     "flow_matching": ("flow", "heun", {"prediction_type": "velocity"}),
     "edm": ("edm", "heun", {"prediction_type": "preconditioned", "time_density": "lognormal"}),
     "ddpm": ("variance_preserving", "ancestral", {"prediction_type": "eps", "reverse_variance": "small"}),
-    "soft": ("blurring", "momentum", {"prediction_type": "x0", "weight": "soft"}),
+    "soft": ("warm", "momentum", {"prediction_type": "x0", "weight": "soft"}),
     "cold": ("heat", "cold", {"prediction_type": "x0", "norm": "l1"}),
 }
 TINY = [
