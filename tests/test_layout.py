@@ -33,7 +33,7 @@ ALLOWED = {  # the big packages that a room may import; none is allowed where it
     "model": {"lightning", "scipy"},
     "callback": {"lightning"},
     "logger": {"lightning", "wandb"},
-    "metric": {"cleanfid", "matplotlib", "scipy"},
+    "metric": {"cleanfid", "matplotlib", "scipy", "sklearn"},
     "report": {"matplotlib"},
     "app": {"hydra", "omegaconf", "lightning"},
 }

@@ -7,7 +7,9 @@ import torch
 from scipy import stats
 from torch.testing import assert_close
 
+from heatgen.basis import Pixel
 from heatgen.check import ConfigError
+from heatgen.forward.noise_scale import Exploding
 from heatgen.forward.student_t import StudentT
 from heatgen.forward.variance_exploding import VarianceExploding
 from heatgen.model.diffusion import Diffusion
@@ -29,8 +31,9 @@ def silent(u, k, cond=None):
     return torch.zeros_like(u)
 
 
-def make(degrees=3, levels=20, largest=10.0, shape=SHAPE):
-    return StudentT(shape, levels, 0.01, largest, degrees)
+def make(degrees=3, levels=20, largest=10.0):
+    noise = Exploding(sigma_min=0.01, sigma_max=largest)
+    return StudentT(degrees, shape=SHAPE, num_levels=levels, noise_scale=noise, basis=Pixel, name="student_t")
 
 
 @pytest.mark.parametrize("degrees", [1, 3, 200])

@@ -30,6 +30,7 @@ MODES: dict[str, tuple[str, dict[str, Any]]] = {  # a mode: the model of `cases`
     "precision_recall": ("ihd x0", {"k": 1}),
     "reconstruction": ("ihd x0", {"draws": 3, "inputs": ["process", "white"]}),
     "score": ("diffusion scalar", {"levels": 2}),
+    "spectrum": ("ihd x0", {"folds": 2}),
     "suite": ("ihd x0", {}),
 }
 FEW = ("calibration", "flow_likelihood", "likelihood", "reconstruction")  # long for each sample

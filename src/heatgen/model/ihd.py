@@ -29,8 +29,8 @@ def untrained_errors(process: ForwardProcess, noisy: bool = False) -> dict[str, 
 
     With images of standard deviation tau: residual tau^2 |A(s) - A(t)|_F^2 + |b(s) - b(t)|^2 + |L(t)|_F^2; x0
     tau^2 |A(s)|_F^2; ratio r^2 |L(t)|_F^2 with r = A(s) / A(t), and tau^2 |A(s)|_F^2 where A(t) = 0; it is left out where
-    A(t) is not one number, or drawn at random: it may come near 0 anywhere. With noisy targets the noise that is left is
-    L(t) - L(s), of ratio r L(t) - L(s) (and L(s) where A(t) = 0), and what x0 lacks is A(s) - L(s) L(t)^-1 A(t).
+    A(t) is not one number, or drawn at random: it may come near 0 anywhere. With noisy targets L(t) - L(s) stands for L(t),
+    r L(t) - L(s) for r L(t) and A(s) - L(s) L(t)^-1 A(t) for A(s) of x0.
     """
     has_ratio = has_one_ratio(process)
     dimensions, total = math.prod(process.shape), {"residual": 0.0, "ratio": 0.0, "x0": 0.0}
@@ -43,7 +43,11 @@ def untrained_errors(process: ForwardProcess, noisy: bool = False) -> dict[str, 
         signal = (TYPICAL_STD * process.frobenius(s)) ** 2
         shift = size((process.offset(s) - process.offset(t)).double())
         total["residual"] += (TYPICAL_STD * process.frobenius(t, s)) ** 2 + shift + size(std - kept)
-        total["x0"] += (TYPICAL_STD * unseen(process, t, s)) ** 2 if kept.any() else signal
+        lacking = process.frobenius(s, t if kept.any() else None)  # where noises are the same at all levels but 0
+        if process.is_diagonal:
+            rest = process.gain(s) - kept * inverse(std) * process.gain(t)
+            lacking = float(rest.double().expand(1, *process.shape).norm())
+        total["x0"] += (TYPICAL_STD * lacking) ** 2
         if has_ratio:
             ratio = safe_ratio(process, t, s).item()
             total["ratio"] += size(ratio * std - kept) + (0.0 if ratio else signal)
@@ -63,14 +67,6 @@ def safe_ratio(process: ForwardProcess, t: Tensor, s: Tensor) -> Tensor:
     return torch.where(after == 0, torch.zeros_like(after), before / after)
 
 
-def unseen(process: ForwardProcess, t: Tensor, s: Tensor) -> float:
-    """The Frobenius norm of A(s) - L(s) L(t)^-1 A(t): what u_t does not say of u_s with the same noise."""
-    if not process.is_diagonal:  # whose noise is the same at all levels but 0
-        return process.frobenius(s, t)
-    rest = process.gain(s) - process.std(s) * inverse(process.std(t)) * process.gain(t)
-    return float(rest.double().expand(1, *process.shape).norm())
-
-
 class IHD(Method):
     """p(u_{k-1} | u_k) = N(mu(u_k, k), delta^2), trained on the next less-degraded, noise-free state.
 
@@ -83,12 +79,10 @@ class IHD(Method):
     Args:
         parametrisation: residual mu = u_k + f(u_k, k); ratio mu = b_{k-1} + A_{k-1} / A_k (u_k - b_k) + f, where A is one
             number; x0 mu = A(t_{k-1}) f + b(t_{k-1}); direct mu = f; auto takes that of the first three whose untrained
-            network is nearest to the target (`untrained_errors`), residual where `cond` of a random map is withheld. With
-            target=noisy, x0 also has L(s) eps in mu, eps the noise of u_k that f leaves (a step of DDIM).
-        target: clean or noisy.
-        levels: discrete, k = 1 .. K; continuous, uniform on (0, K], with s one level below t, and not below 0: then
-            `sampler.steps` may be any number, as the network saw all times. It needs x0 (which auto then takes) and a
-            diagonal map. Networks see levels of the trained map, however many steps there are.
+            network is nearest to the target (`untrained_errors`), residual where `cond` of a random map is withheld.
+        target: clean or noisy; noisy x0 has L(s) eps in mu too, eps the noise of u_k that f leaves (a step of DDIM).
+        levels: discrete, k = 1 .. K; continuous, uniform on (0, K], s one level below, at least 0, with x0 (as auto) and a
+            diagonal map: `sampler.steps` may be any number. Networks see levels of the trained map.
         train_top_level: false draws k from 1 .. K-1, as the original code does (its first sampling step is then untrained).
         delta: the noise of each reverse step with delta_mode=constant, in units of a pixel; None: 1.25 times the map's noise
             where the step ends, however long it is (at least that of level 1), and none with target=noisy.
@@ -147,9 +141,7 @@ class IHD(Method):
         unsuited = hides or not self.process.is_diagonal
         if self.any_time and (unsuited or wanted not in ("auto", "x0")):
             other = f"forward={self.process.name}" if unsuited else f"model.parametrisation={wanted}"
-            raise ConfigError(
-                f"model.levels=continuous needs x0 and a diagonal map that is known, not {other}; use discrete."
-            )
+            raise ConfigError(f"model.levels=continuous needs x0 and a known diagonal map, not {other}; use discrete.")
         if wanted != "auto":
             return wanted
         errors = {"residual": 0.0} if hides else untrained_errors(self.process, self.noisy)
@@ -197,10 +189,7 @@ class IHD(Method):
         return (sigma**2 + self.errors[self.process.level(t).round().long()]).sqrt()
 
     def initial_std(self) -> Tensor:
-        """prior_std where given; else, with delta_mode=constant, delta or 1.25 times the forward's noise at level K.
-
-        With target=noisy the forward's own noise: what the network saw.
-        """
+        """prior_std where given; else, with constant delta_mode and clean targets, delta or 1.25 times the noise at K."""
         if self.prior_std is not None or self.delta_mode != "constant" or self.noisy:
             return super().initial_std()
         last = self.process.times[-1:]

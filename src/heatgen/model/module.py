@@ -107,9 +107,7 @@ class Method(GenerativeModel, L.LightningModule):
         process = self.process
         if not process.is_diagonal:
             return process.times[rng.integers(1, process.num_levels).to(process.times.device)]
-        level = process.num_levels * (1 - rng.uniform(1))[:, 0].to(process.times)
-        low = level.long().clamp(max=process.num_levels - 1)
-        return torch.lerp(process.times[low], process.times[low + 1], level - low)
+        return process.time_of(process.num_levels * (1 - rng.uniform(1))[:, 0].to(process.times))
 
     def prepare(self, data: DataModule, peers: Peers = ALONE) -> None:
         """Measure on training data, shared by these processes, what the loss needs to know; most methods need nothing."""

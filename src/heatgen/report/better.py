@@ -11,6 +11,7 @@ WAYS = {  # a pattern of names of values -> what is better; the first that fits 
     r"nearest_over_held_out": "best at 1 (less: copies of training images)",
     r"closer_than_held_out|nearest_is_own": "lower is better (more: copies of training images)",
     r"information_last": "lower is better (above log2 of the number of training images, samples may be copies)",
+    r"classifier_(accuracy|auc)": "best at 0.5 (more: a classifier tells samples from data)",
     r"val_loss": "lower is better (between rows of one model alone)",
     r"(fid|kid|crps|energy_score|\w*mse\w*|rmse|spectral_error\w*|nll\w*|l_(first|middle|last)\w*|gap)": LOWER,
     r"(score_error\w*|ks\w*|w1\w*|\w*_gap\w*|identity_error|seconds|nfe)": LOWER,
