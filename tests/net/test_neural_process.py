@@ -292,7 +292,7 @@ def test_the_deviation_has_one_floor():
         ({"encoder": "patch", "path": "deterministic"}, ["PatchEncoder", "MeanAggregator", "another net/encoder"]),
         ({"aggregator": "transformer"}, ["FlatEncoder gives vectors", "TransformerAggregator takes tokens of patches"]),
         ({**TOKENS, "path": "both"}, ["PatchEncoder", "net.latent=null"]),
-        ({**TOKENS, "patch": 3}, ["net.encoder.patch = 3", "net.encoder.patch=2"]),
+        ({**TOKENS, "patch": 3}, ["net.encoder.patch=3 must divide", "use net.encoder.patch=2"]),
         ({**TOKENS, "layers": 0}, ["net.aggregator.layers"]),
         ({**HEAT, "masked": True}, ["FrameEncoder reads whole frames", "net.masked=false"]),
         ({"path": "deterministic", "deterministic": False}, ["net.latent=null", "net.deterministic=true"]),

@@ -5,6 +5,7 @@ import torch
 
 from heatgen.check import ConfigError
 from heatgen.net.bayesian_unet import BayesianUNet
+from heatgen.net.dit import DiT
 from heatgen.net.encoder_decoder import EncoderDecoder
 from heatgen.net.fno import FNO
 from heatgen.net.mlp import MLP
@@ -17,6 +18,8 @@ NETS = {
     "encoder_decoder": lambda inputs: EncoderDecoder(SHAPE, channels=4, blocks=2, inputs=inputs),
     "fno": lambda inputs: FNO(SHAPE, modes=2, width=4, inputs=inputs),
     "bayesian_unet": lambda inputs: BayesianUNet(SHAPE, channels=(4, 4), inputs=inputs),
+    "dit": lambda inputs: DiT(SHAPE, 2, 8, 2, 2, inputs=inputs),
+    "patches": lambda inputs: UNet(SHAPE, 8, (1, 2), 1, (), 0.0, 4, inputs=inputs, patch=2),
     "mlp": lambda inputs: MLP(SHAPE, width=8, depth=2, embedding=8, inputs=inputs),
 }
 

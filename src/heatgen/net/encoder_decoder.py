@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from heatgen import check
 from heatgen.check import ConfigError
+from heatgen.net.layers import in_patches
 from heatgen.net.unet import CONDITIONS, zero
 
 SLOPE = 0.01  # of the leaky ReLU below 0
@@ -86,11 +88,12 @@ class EncoderDecoder(nn.Module):
         time: bool = True,
         num_levels: int = 100,
         conditional: bool = False,
+        patch: int = 1,
     ):
         """Make the layers.
 
         Args:
-            shape: (C, H, W), any H and W from 2.
+            shape: (C, H, W), any H and W from 2 (with patch from 2 p).
             inputs: fields of that shape stacked along the channels of x.
             channels: the width.
             blocks: n.
@@ -99,12 +102,14 @@ class EncoderDecoder(nn.Module):
             time: whether it sees t / num_levels, as a constant channel.
             num_levels: K.
             conditional: whether it sees `cond`, as constant channels.
+            patch: p, which divides H and W: the network works on fields p times smaller, whose channels are the pixels of
+                patches of p x p.
 
         Raises:
             ConfigError: an option is out of range.
         """
         super().__init__()
-        shape = check.shape("data.shape", shape)
+        self.patch, shape = in_patches(check.shape("data.shape", shape), patch)
         width = check.integer("net.channels", channels, minimum=1)
         blocks = check.layers("net.blocks", blocks, minimum=2)
         size = check.integer("net.kernel_size", kernel_size, minimum=1)
@@ -139,6 +144,7 @@ class EncoderDecoder(nn.Module):
         Returns:
             (B, C, H, W).
         """
+        x = F.pixel_unshuffle(x, self.patch) if self.patch > 1 else x
         h = self.in_conv(self.constants(x, t, cond))
         kept = h
         for i, block in enumerate(self.encoder, 1):
@@ -149,4 +155,4 @@ class EncoderDecoder(nn.Module):
             h = h + kept if i == self.skip else h
             h = block(h) if i == len(self.decoder) else h + block(h)
         output: Tensor = self.out_conv(h)
-        return output
+        return F.pixel_shuffle(output, self.patch) if self.patch > 1 else output

@@ -1,9 +1,13 @@
-"""Small layers that the parts of neural processes share."""
+"""Small layers that networks share."""
 
 import itertools
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+
+from heatgen import check
+from heatgen.check import ConfigError
 
 
 def mlp(*widths: int) -> nn.Sequential:
@@ -28,3 +32,18 @@ def places(like: Tensor) -> Tensor:
     """Row and column of the centre of every cell of maps `like`, (..., H, W), between 0 and 1: (H, W, 2)."""
     rows, columns = ((torch.arange(size, dtype=like.dtype, device=like.device) + 0.5) / size for size in like.shape[-2:])
     return torch.stack(torch.meshgrid(rows, columns, indexing="ij"), dim=-1)
+
+
+def patch_side(key: str, shape: Sequence[int], patch: int) -> int:
+    """The side of square patches that tile fields (C, H, W). ConfigError, which names `key`, where they do not."""
+    side, (height, width) = check.integer(key, patch, minimum=1), shape[-2:]
+    if height % side or width % side:
+        best = next(size for size in range(min(side, height, width), 0, -1) if not (height % size or width % size))
+        raise ConfigError(f"{key}={side} must divide both sides of fields of {height} x {width} pixels; use {key}={best}.")
+    return side
+
+
+def in_patches(shape: Sequence[int], patch: int) -> tuple[int, tuple[int, ...]]:
+    """net.patch = p, and the shape (C p^2, H / p, W / p) of fields (C, H, W) whose patches of p x p pixels are channels."""
+    side = patch_side("net.patch", shape, patch)
+    return side, (shape[0] * side**2, shape[1] // side, shape[2] // side)

@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from heatgen import check
 from heatgen.check import ConfigError
+from heatgen.net.layers import in_patches
 from heatgen.runtime import engine
 
 EMBEDDING_FACTOR = 4  # the width of the level's embedding, in units of the U-Net's channels
@@ -114,6 +115,7 @@ class UNet(nn.Module):
         memory_format: str = "auto",
         inputs: int = 1,
         checkpointing: bool = False,
+        patch: int = 1,
     ):
         """Make the layers.
 
@@ -131,6 +133,8 @@ class UNet(nn.Module):
             inputs: fields of that shape stacked along the channels of x.
             checkpointing: for the backward pass keep what goes into each residual block alone, and compute the rest again:
                 less memory, the same gradients, about a third more time.
+            patch: p, which divides H and W: the network works on fields p times smaller, whose channels are the pixels of
+                patches of p x p.
 
         Raises:
             ConfigError: an option is out of range, or sizes do not fit.
@@ -143,6 +147,7 @@ class UNet(nn.Module):
         widths = [width * m for m in check.shape("net.multipliers", multipliers)]
         check_widths(width, widths, groups, attention_levels)
         embedding = EMBEDDING_FACTOR * width
+        self.patch, inner = in_patches(shape, patch)
         circular = check.choice("net.padding", padding, PADDINGS) == "circular"
         mode: Literal["zeros", "circular"] = "circular" if circular else "zeros"
         conv = functools.partial(nn.Conv2d, kernel_size=3, padding=1, padding_mode=mode)
@@ -159,7 +164,7 @@ class UNet(nn.Module):
             self.cond_embed = nn.Sequential(
                 nn.Linear(CONDITIONS, embedding), nn.SiLU(), zero(nn.Linear(embedding, embedding))
             )
-        self.in_conv = conv(check.integer("net.inputs", inputs, minimum=1) * shape[0], width)
+        self.in_conv = conv(check.integer("net.inputs", inputs, minimum=1) * inner[0], width)
         self.down = nn.ModuleList()
         channels, skips = width, [width]
         for level in range(len(widths)):
@@ -183,7 +188,7 @@ class UNet(nn.Module):
                 channels = widths[level]
             if level > 0:
                 self.up.append(conv(channels, channels))
-        last = zero(conv(width, shape[0]))
+        last = zero(conv(width, inner[0]))
         self.out_conv = nn.Sequential(GroupNorm(groups, channels), nn.SiLU(), last)
         self.checkpointing = check.boolean("net.checkpointing", checkpointing)
         self.memory_format = engine.memory_format(memory_format)
@@ -204,6 +209,7 @@ class UNet(nn.Module):
         if self.cond_embed is not None:
             assert cond is not None, "a conditional network needs cond"
             embedding = embedding + self.cond_embed(cond)
+        x = F.pixel_unshuffle(x, self.patch) if self.patch > 1 else x
         h = self.in_conv(x.contiguous(memory_format=self.memory_format))
         skips = [h]
         for layer in self.down:
@@ -217,7 +223,7 @@ class UNet(nn.Module):
             else:  # up to the size of the next skip, which need not be twice this one
                 h = layer(F.interpolate(h, size=skips[-1].shape[-2:], mode="nearest"))
         output: Tensor = self.out_conv(h).contiguous()
-        return output
+        return F.pixel_shuffle(output, self.patch) if self.patch > 1 else output
 
     def staged(self, stage: nn.Module, *inputs: Tensor) -> Tensor:
         """A stage of these inputs, whose activations are not kept where they are to be computed again.

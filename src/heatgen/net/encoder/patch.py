@@ -6,8 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from heatgen import check
-from heatgen.check import ConfigError
-from heatgen.net.layers import mlp, places
+from heatgen.net.layers import mlp, patch_side, places
 from heatgen.net.layout import Layout
 
 
@@ -35,16 +34,8 @@ class PatchEncoder(nn.Module):
         """
         super().__init__()
         hidden = check.integer("net.encoder.hidden", hidden, minimum=1)
-        patch = check.integer("net.encoder.patch", patch, minimum=1)
-        height, columns = shape[-2:]
-        if height % patch or columns % patch:
-            best = next(size for size in range(patch, 0, -1) if not (height % size or columns % size))
-            raise ConfigError(
-                f"net.encoder.patch = {patch} must divide both sides of frames of {height} x {columns} pixels; use "
-                f"net.encoder.patch={best}."
-            )
-        self.patch = patch
-        self.layers = mlp(shape[0] * patch**2 + features + 2, hidden, hidden, width)
+        self.patch = patch_side("net.encoder.patch", shape, patch)
+        self.layers = mlp(shape[0] * self.patch**2 + features + 2, hidden, hidden, width)
 
     def forward(self, y: Tensor, features: Tensor) -> Tensor:
         """Encode frames by themselves.
