@@ -87,14 +87,14 @@ def targets(config: Any) -> list[str]:
 def wrong_names(path: Path) -> list[str]:
     """What a config instantiates that does not stand in the file of its own name, or in its room where it is nested.
 
-    The options of a part, such as conf/forward/colour/two_band.yaml, may be the classes of one file, colour.TwoBand.
+    The options of a part, such as conf/forward/colour/two_band.yaml, may be functions or classes of one file.
     """
     config, group = OmegaConf.load(path), path.relative_to(CONF).parts[0]
     room = ROOMS.get(group, group)
     found = [target for target in targets(config) if target.startswith("heatgen.")]
     parts = path.relative_to(CONF).with_suffix("").parts[1:]
-    name = path.stem.title().replace("_", "")
-    if len(parts) > 1 and found in ([".".join(("heatgen", room, *parts[:-1], name))], [f"heatgen.{parts[0]}.{name}"]):
+    names, files = (path.stem, path.stem.title().replace("_", "")), (".".join((room, *parts[:-1])), parts[0])
+    if len(parts) > 1 and found in [[f"heatgen.{file}.{name}"] for file in files for name in names]:
         return []
     wrong = [target for target in found if not target.startswith(f"heatgen.{room}.")]
     file = ".".join(("heatgen", room, *parts))

@@ -11,6 +11,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch.testing import assert_close
 
+from heatgen.app.build import check_options
 from heatgen.basis import Cosine, Pixel
 from heatgen.check import ConfigError
 from heatgen.data.module import DataSpec
@@ -117,10 +118,10 @@ def test_flow_goes_straight_from_the_image_to_the_noise():
 @pytest.mark.parametrize("a", [0.0, 0.5])
 def test_the_velocity_of_heat_dissipation_flow_matching_has_its_factor(a):
     process, t = make("hdfm", scale={"dissipation": a}), torch.cat([torch.zeros(1).double(), TIMES])
-    blurred = ((1 - process.column(t)) ** (a * process.eigenvalues)).expand(6, 1, 8, 12)
+    blurred = ((1 - process.column(t)) ** (a * process.basis.eigenvalues)).expand(6, 1, 8, 12)
     gain, slope = (x.expand_as(blurred) for x in derivative(process.gain, t))
     assert_close(gain, (1 - process.column(t)) * blurred, atol=1e-15, rtol=1e-12)
-    assert_close(slope, -(1 + a * process.eigenvalues) * blurred, atol=1e-14, rtol=1e-12)
+    assert_close(slope, -(1 + a * process.basis.eigenvalues) * blurred, atol=1e-14, rtol=1e-12)
 
 
 def test_blur_of_variance_1_is_the_papers_chain_of_steps():
@@ -128,11 +129,11 @@ def test_blur_of_variance_1_is_the_papers_chain_of_steps():
     gain, std = process.gain(process.times), process.std(process.times)
     assert_close(gain**2 + std**2, torch.ones_like(gain), atol=1e-14, rtol=0)
     f = (0.15 / 0.4) ** 2 * (k / 1000) ** 4  # quartic, of a kernel of 0.4 pixels
-    log_d = -process.eigenvalues * 0.4**2 / 2
+    log_d = -process.basis.eigenvalues * 0.4**2 / 2
     beta = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
     chain = ((1 - beta).log().cumsum(0) / 2)[:, None, None] + f.cumsum(0)[:, None, None] * log_d
     assert_close(gain[1:, 0].log()[[99, 499, 999]], chain[[99, 499, 999]], rtol=0.05, atol=0.01)
-    assert process.is_markov
+    assert make("blur_vp").is_markov
 
 
 def test_warm_without_blur_is_edm_and_with_it_is_heat_of_a_width_that_follows_the_noise():
@@ -140,7 +141,7 @@ def test_warm_without_blur_is_edm_and_with_it_is_heat_of_a_width_that_follows_th
     assert torch.equal(cold.times, edm.times) and torch.equal(cold.std(edm.times), edm.std(edm.times))
     assert (cold.gain(edm.times) == 1).all()
     t = edm.times[:6]
-    assert_close(warm.gain(t), (-warm.eigenvalues * 9 * warm.column(t)).exp(), atol=1e-14, rtol=1e-12)
+    assert_close(warm.gain(t), (-warm.basis.eigenvalues * 9 * warm.column(t)).exp(), atol=1e-14, rtol=1e-12)
 
 
 def test_relay_has_lognormal_noise_and_blurs_within_blocks():
@@ -196,11 +197,11 @@ def test_noise_of_a_power_has_a_radial_spectrum_of_twice_its_slope_and_is_white_
 def test_noise_in_two_bands_and_of_a_matern_field():
     bands = make("spectral_noise", parts={"colour": "two_band"}, colour={"gamma_low": 2.0, "gamma_high": 0.5})
     weights = bands.std(TIMES[-1:])[0, 0]
-    low = bands.eigenvalues.sqrt() <= 0.5 * bands.eigenvalues.sqrt().max()
+    low = bands.basis.eigenvalues.sqrt() <= 0.5 * bands.basis.eigenvalues.sqrt().max()
     assert_close(weights[low], weights[low][:1].expand(int(low.sum())))
     assert (weights[low].mean() / weights[~low].mean()).item() == pytest.approx(4)
     matern = make("spectral_noise", (1, 256, 256), parts={"colour": "matern"}, colour={"length": 12.0})
-    correlation = torch.fft.ifft2(matern.colour.weights**2).real[0]
+    correlation = torch.fft.ifft2(matern.std(TIMES[-1:])[0, 0] ** 2).real[0]
     distance = torch.arange(1, 40)
     assert_close(correlation[distance] / correlation[0], (-distance.double() / 12).exp(), atol=0.03, rtol=0)
 
@@ -209,18 +210,18 @@ def test_blue_noise_is_white_far_from_the_data_and_rises_with_the_wave_number_ne
     process = make("blue_noise")
     weights = process.std(TIMES) / make("flow").std(TIMES)
     assert_close(weights[-1], torch.ones_like(weights[-1]), atol=1e-12, rtol=0)
-    waves = process.eigenvalues.sqrt()
+    waves = process.basis.eigenvalues.sqrt()
     slope = weights[0, 0] / waves
     assert slope[waves > 0].std() / slope[waves > 0].mean() < 0.02
     gamma = (torch.sigmoid(3 * TIMES / 0.2) - 0.5) / (torch.sigmoid(torch.tensor(3 / 0.2)) - 0.5)
-    b = process.colour.weights
+    b = make("blue_noise", colour={"tau": 1e3}).std(1e-9 * TIMES[:1])[0, 0] / (1e-9 * TIMES[0])
     assert_close(weights[2, 0], gamma[2] + (1 - gamma[2]) * b, atol=1e-6, rtol=0)
     assert process.is_markov
 
 
 def test_equal_snr_keeps_the_spectrum_of_the_data_at_every_time():
     """Falck et al. 2025: with S the data's spectrum, Var u_t = S, and E[u_0 | u_t] = a u_t, of variance S s^2."""
-    spectrum = 0.1 / (1 + make("equal_snr", (1, 8, 8)).eigenvalues)[None]
+    spectrum = 0.1 / (1 + make("equal_snr", (1, 8, 8)).basis.eigenvalues)[None]
     process = make("equal_snr", (1, 8, 8))
     eps = torch.randn(4000, 1, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     process.prepare(Fields(process.basis.inverse(spectrum.sqrt() * eps)))
@@ -326,7 +327,7 @@ REFUSED = {  # a preset, other parts, options -> what the sentence says
     ("variance_preserving", "", "scale.schedule=cosin"): r"^forward\.scale\.schedule must be one of .*did you mean cosine",
     ("variance_preserving", "", "noise_scale.factor=0"): r"^forward\.noise_scale\.factor must be",
     ("variance_preserving", "", "noise_scale.of=both"): r"^forward\.noise_scale\.of must be one of scale, gain",
-    ("variance_preserving", "scale=", ""): r"^forward\.noise_scale=preserving needs a scale; choose forward/scale",
+    ("variance_preserving", "scale=", ""): r"^forward/noise_scale=preserving needs a scale; choose forward/scale",
     ("warm", "noise_scale=preserving,scale=flow", "noise_scale.of=gain"): r"^forward/blur=noise follows the noise",
     ("warm", "", "blur.ratio=-1"): r"^forward\.blur\.ratio must be",
     ("blur_vp", "", "blur.d_min=2"): r"^forward\.blur\.d_min must be",
@@ -339,7 +340,7 @@ REFUSED = {  # a preset, other parts, options -> what the sentence says
     ("flow", "basis=haar", "basis.levels=3"): r"^forward\.basis\.levels=3 needs sides that are multiples of 8, not 8 x 12",
     ("flow", "basis=random", "basis.seed=-1"): r"^forward\.basis\.seed must be",
     ("hdfm", "", "scale.dissipation=-1"): r"^forward\.scale\.dissipation must be",
-    ("edm", "", "noise_scale.sigma_max=0.001"): r"^forward\.noise_scale\.sigma_max must be greater than sigma_min = 0\.001",
+    ("edm", "", "levels.sigma_max=0.001"): r"^forward\.levels\.sigma_max must be greater than sigma_min = 0\.001",
     ("edm", "", "num_levels=1"): r"^forward\.num_levels must be a whole number of at least 2",
     ("flow", "", "num_levels=0"): r"^forward\.num_levels must be",
     ("flow", "", "name=../x"): r"^forward\.name must be a name",
@@ -356,10 +357,11 @@ def test_what_does_not_go_together_is_refused_in_one_sentence(case):
 
 
 def test_a_part_that_is_no_part_and_images_that_are_all_the_same_are_refused():
-    with pytest.raises(
-        ConfigError, match=r"^forward\.colour is a part with options of its own, not 'pink'; choose forward/col"
-    ):
-        make("flow", colour="pink")
+    node = OmegaConf.create(
+        {"forward": OmegaConf.merge(shipped("forward", "flow"), {"colour": "pink", "shape": SHAPE, "num_levels": 3})}
+    )
+    with pytest.raises(ConfigError, match=r"^forward\.colour is a part with options of its own, not 'pink'"):
+        check_options(node)
     with pytest.raises(ConfigError, match=r"^forward=equal_snr needs training images that differ"):
         make("equal_snr").prepare(Fields(torch.full((5, *SHAPE), 0.25)))
 

@@ -17,7 +17,7 @@ ROOMS = {  # a node of a run's config -> the rooms whose classes it may name
     "model": ("model", "regime"),
     "forward": ("forward", "basis"),
 }
-FUNCTIONS = ("sampler", "logger")  # rooms whose options are functions too
+FUNCTIONS = ("sampler", "logger", "forward")  # rooms whose options are functions too
 DOTTED = re.compile(r"[A-Za-z]\w*(\.[A-Za-z]\w*)+", re.ASCII)
 
 

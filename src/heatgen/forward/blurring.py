@@ -1,15 +1,17 @@
 """forward=blurring: blur and variance-preserving noise together, as in blurring diffusion models."""
 
+import functools
+
 from heatgen import check
 from heatgen.basis import Cosine
-from heatgen.forward.blur import Sine
+from heatgen.forward.blur import sine
 from heatgen.forward.composed import Composed
-from heatgen.forward.noise_scale import Preserving
-from heatgen.forward.scale import LogSnr
+from heatgen.forward.noise_scale import preserving
+from heatgen.forward.scale import log_snr
 
 
 class Blurring(Composed):
-    """u_t = a(t) d(t) u_0 + s(t) eps in the cosine basis, a^2 + s^2 = 1: `Composed` of LogSnr, Sine and Preserving.
+    """u_t = a(t) d(t) u_0 + s(t) eps in the cosine basis, a^2 + s^2 = 1: scale=log_snr, blur=sine, noise_scale=preserving.
 
     Exactly u_0 at t = 0, where the published formula has a little noise already.
 
@@ -32,8 +34,9 @@ class Blurring(Composed):
         d_min: float = 0.001,
         log_snr_max: float = 10.0,
     ):
-        check.number("forward.sigma_max", sigma_max, minimum=0)
-        check.number("forward.d_min", d_min, minimum=0, maximum=1)
-        check.number("forward.log_snr_max", log_snr_max, above=0)
-        parts = LogSnr(log_snr_max), Sine(d_min, sigma_max)
-        super().__init__(shape, Preserving(), Cosine, num_levels, *parts, name="blurring")
+        sigma_max = check.number("forward.sigma_max", sigma_max, minimum=0)
+        d_min = check.number("forward.d_min", d_min, minimum=0, maximum=1)
+        log_snr_max = check.number("forward.log_snr_max", log_snr_max, above=0)
+        scale = functools.partial(log_snr, log_snr_max=log_snr_max)
+        blur = functools.partial(sine, sigma_max=sigma_max, d_min=d_min)
+        super().__init__(shape, preserving, Cosine, num_levels, scale, blur, name="blurring")
