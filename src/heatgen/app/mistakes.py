@@ -13,7 +13,7 @@ from hydra.errors import HydraException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 
-from heatgen.app.options import CONF, SearchPath, groups_of, holds, known_keys, options_of, unknown_option
+from heatgen.app.options import CONF, SearchPath, groups_of, holds, known_keys, options_beside, options_of, unknown_option
 from heatgen.app.quoting import typed, unreadable
 from heatgen.app.requests import GIVEN_BY_RUN, own_of_the_run
 from heatgen.check import did_you_mean
@@ -97,8 +97,8 @@ def diagnose(
     if foreign is not None and verb != "train":
         return f"{foreign} is nothing that pack uses; remove {foreign}=." if verb == "pack" else own_of_the_run(foreign)
     for override in chosen:
-        options = options_of(override.key_or_group, loader)
         for name in [name for value in values_of(override) for name in options_in(value)]:
+            options = options_beside(override.key_or_group, name, loader)
             if name not in options:
                 return unknown_option(override.key_or_group, name, options)
     try:

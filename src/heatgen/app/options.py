@@ -69,6 +69,13 @@ def options_of(group: str, loader: ConfigLoader | None = None) -> list[str]:
     return sorted(name for name in found if not name.startswith("_"))
 
 
+def options_beside(group: str, choice: str | None, loader: ConfigLoader) -> list[str]:
+    """The options of a group, or of the folder of it that a choice such as paper/edm names."""
+    folder = str(choice).rpartition("/")[0]
+    inside = options_of(f"{group}/{folder}", loader) if folder else []
+    return [f"{folder}/{name}" for name in inside] or options_of(group, loader)
+
+
 def groups_of(verb: str, loader: ConfigLoader | None = None) -> list[str]:
     """The config groups that conf/<verb>.yaml chooses from, in the order of its defaults."""
     primary = OmegaConf.load(CONF / f"{verb}.yaml")
@@ -89,7 +96,7 @@ def check_choices(choices: Mapping[str, str | None]) -> None:
     loader = SearchPath.current().loader()
     for key, choice in choices.items():
         group = key.split("@")[0]
-        options = options_of(group, loader)
+        options = options_beside(group, choice, loader)
         if options and choice not in (None, "null", *options):
             raise ConfigError(unknown_option(group, str(choice), options))
 
