@@ -93,7 +93,7 @@ def evaluate(cfg: DictConfig) -> None:
                 words = [request.mode, *([str(variant)] if variant else []), *(["=".join(map(str, swept))] if swept else [])]
                 tell_loggers(load, " ".join(words), result.values)
         if request.swept == "sampler.steps" and "nfe" in result.values:
-            result.headline = (*result.headlines, "seconds")
+            result.headline = (*(result.values if len(result.values) < 10 else result.headlines), "seconds")
             calls = ctx.trained(request.mode).calls
             result.add(Value("seconds", calls.seconds / calls.samples, unit="s", label="time a sample"))
     if devices.first and request.swept is not None and len(results) > 1:
