@@ -34,7 +34,9 @@ from heatgen.noise import SampleNoise
 from heatgen.oracle.gaussian import GaussianOracle
 from heatgen.runtime.peers import Peers
 from heatgen.sampler.ancestral import ancestral
+from heatgen.sampler.cold import cold
 from heatgen.sampler.heun import heun
+from heatgen.sampler.momentum import momentum
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "model"
 SHAPE, K = (2, 4, 6), 5
@@ -322,7 +324,8 @@ def test_optimal_transport_permutes_the_noises_to_the_optimum_of_scipy():
 
 def test_a_coupled_loss_takes_the_noises_of_its_own_keys_in_that_order():
     u0, seen = normal(8), []
-    model = make(Flow(), lambda x, k, cond: seen.append(x) or x, coupling="ot", prediction_type="x0", scale_input=False)
+    settings = {"coupling": "ot", "prediction_type": "x0", "scale_input": False}
+    model = make(Flow(), lambda x, k, cond: seen.append(x) or x, sampler=heun, **settings)
     losses = [model.loss({"u0": u0}, SampleNoise(range(8), 3)) for _ in range(2)]
     rng = SampleNoise(range(8), 3)
     t = model.times_for(rng)
@@ -356,15 +359,23 @@ def test_what_a_map_forbids_is_one_sentence_that_names_both():
         (silent, {"weight": "edm"}, "weight=edm needs noise.*forward=heat"),
         (heat, {"weight": "soft", "prediction_type": "score"}, "weight=soft.*score.*forward=heat.*use x0"),
         (heat, {"weight": "soff"}, "did you mean soft"),
+        (
+            Flow(),
+            {"coupling": "ot", "sampler": ancestral},
+            "sampler=ancestral takes Gaussian.*coupling=ot; use sampler=heun",
+        ),
+        (Flow(), {"coupling": "ot", "sampler": momentum}, "sampler=momentum takes Gaussian.*coupling=ot"),
+        (Flow(), {"sampler": cold}, "sampler=cold leaves the noise.*forward=test_targets"),
         (heat, {"norm": "l3"}, "model.norm"),
         (heat, {"coupling": "optimal"}, "model.coupling"),
     ):
         with pytest.raises(ConfigError, match=words):
-            make(process, sampler=None, **settings)
+            make(process, **{"sampler": None, **settings})
+    make(heat, sampler=cold)
 
 
 def test_one_image_has_no_choice_of_noise():
-    model = make(Flow(), coupling="ot")
+    model = make(Flow(), sampler=None, coupling="ot")
     for size, peers, least in ((1, Peers(), 2), (3, Peers(0, 2), 4)):
         with pytest.raises(ConfigError, match=rf"coupling=ot.*data\.batch_size to {least}"):
             model.prepare(SimpleNamespace(batch_size=size), peers)

@@ -48,8 +48,7 @@ class Diffusion(DenoisingMethod):
         preconditioning: coefficient: m and S by coefficient; scalar: of all of them together.
         scale_input: whether networks of x0, eps, score and velocity see states of unit size.
         time_density, density_mean, density_std: how often each time is trained (`heatgen.model.time_density`).
-        weight: prediction | edm | velocity | soft | min_snr | whitened.
-        norm: l2 | l1: |w^(1/2) (F - F*)|, not squared.
+        weight, norm: prediction | edm | velocity | soft | min_snr | whitened; l2 | l1: |w^(1/2) (F - F*)| in its place.
         coupling: independent | ot: noises and images of a process's batch are paired by optimal transport, which changes the
             marginals. The probability flow (sampler=heun) leads to the data nonetheless, steps with noise do not.
         reverse_variance: of reverse steps: measured, with the error of the estimate by coefficient; small, without.
@@ -91,13 +90,13 @@ class Diffusion(DenoisingMethod):
         if prediction_type == "auto":
             self.chosen["prediction_type"] = self.prediction_type
         self.score_only = self.prediction_type == "score" and loses_u0(process)
+        self.coupling = check.choice("model.coupling", coupling, COUPLINGS)
         if sampler is not None:
             self._check_sampler(sampler)
         self.preconditioning = check.choice("model.preconditioning", preconditioning, ("coefficient", "scalar"))
         self.reverse_variance = check.choice("model.reverse_variance", reverse_variance, VARIANCES)
         self.calibration_images = check.integer("model.calibration_images", calibration_images, minimum=2)
         self.norm = check.choice("model.norm", norm, ("l2", "l1"))
-        self.coupling = check.choice("model.coupling", coupling, COUPLINGS)
         self.weight = check.choice("model.weight", weight, WEIGHTS)
         check_weight(self.weight, process, self.score_only)
         density = check.choice("model.time_density", time_density, list(DENSITIES)), density_mean, density_std
@@ -106,13 +105,15 @@ class Diffusion(DenoisingMethod):
             self.register_buffer(name, torch.full(process.shape, float(name == "spectrum"), dtype=torch.float64))
 
     def _check_sampler(self, sampler: Sampler) -> None:
-        """ConfigError where it needs more than a score and there is no more, or Gaussian noise and there is none."""
+        """ConfigError where it needs what there is not: more than a score, or noise that is Gaussian, or always the same."""
         needs = members_of(protocol_of(sampler) or object)
-        name = function_of(sampler).__name__
-        if self.process.random_noise_only and (name == "momentum" or not {"score", "reverse_noise"}.isdisjoint(needs)):
-            raise ConfigError(
-                f"sampler={name} takes Gaussian steps, which are wrong for forward={self.process.name}; use sampler=heun."
-            )
+        name, process = function_of(sampler).__name__, self.process
+        noise_steps = name == "momentum" or not {"score", "reverse_noise"}.isdisjoint(needs)
+        if noise_steps and (process.random_noise_only or self.coupling == "ot"):
+            cause = f"forward={process.name}" if process.random_noise_only else "model.coupling=ot"
+            raise ConfigError(f"sampler={name} takes Gaussian steps, which are wrong for {cause}; use sampler=heun.")
+        if name == "cold" and not torch.allclose(noise := process.std(process.times[1:]), noise[:1]):
+            raise ConfigError(f"sampler=cold leaves the noise as it is, and that of forward={process.name} grows; use heun.")
         if self.score_only and not {"denoise", "reverse_mean"}.isdisjoint(needs):
             raise ConfigError(self.refusal)
 
@@ -188,7 +189,7 @@ class Diffusion(DenoisingMethod):
             known = gain * spectrum / variance * self._centred(u, t)
             return basis.inverse(mean + known + std * (spectrum / variance).sqrt() * basis(output.double())).to(u)
         if self.prediction_type == "velocity":
-            return self._velocity(t).solve(u, output).to(u)
+            return Velocity(process, t, self.spectrum + self.mean**2).solve(u, output).to(u)
         eps = output if self.prediction_type == "eps" else -process.scale_coefficients(output, std / rms(std))
         noiseless = process.basis((u - process.scale_coefficients(eps, std)).double()) - process.offset(t)
         return process.basis.inverse(noiseless / gain).to(u)
@@ -233,13 +234,10 @@ class Diffusion(DenoisingMethod):
             gap = model.process.scale_coefficients(gap, factor)
         return (gap.square() if self.norm == "l2" else gap.abs()).flatten(1).mean(1)
 
-    def _velocity(self, t: Tensor) -> Velocity:
-        return Velocity(self.process, t, self.spectrum + self.mean**2)
-
     def _slope(self, t: Tensor) -> Tensor:
         """|dv / dF| by coefficient, v the estimate of u_0 that F gives."""
         if self.prediction_type == "velocity":
-            return self._velocity(t).slope()
+            return Velocity(self.process, t, self.spectrum + self.mean**2).slope()
         gain, std, variance, spectrum = self._coefficients(t)
         if self.prediction_type == "preconditioned":
             return std * (spectrum / variance).sqrt()
@@ -251,7 +249,7 @@ class Diffusion(DenoisingMethod):
         if self.prediction_type in ("x0", "eps"):
             return u0 if self.prediction_type == "x0" else eps
         if self.prediction_type == "velocity":
-            return self._velocity(t).target(u0, eps)
+            return Velocity(self.process, t, self.spectrum + self.mean**2).target(u0, eps)
         if self.prediction_type == "score":
             std = self.process.std(t)
             return -self.process.scale_coefficients(eps, rms(std) / std)

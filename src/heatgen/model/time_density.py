@@ -62,14 +62,9 @@ class TimeDensity:
         if self.kind == "logit_normal":
             return torch.sigmoid(self.mean + self.std * z) * times[-1]
         first, last = self.ends.clamp(-WIDEST, WIDEST).tolist()
-        if self.table is None or self.table.device != times.device:
-            self.table = self._tabulate(first, last)
+        if self.table is None or self.table.device != times.device:  # so that a training step solves nothing
+            x = self.mean + self.std * torch.linspace(first, last, KNOTS, dtype=torch.float64, device=times.device)
+            self.table = torch.cat([time_at(self.process, part, self.key) for part in x.exp().split(AT_ONCE)]).log()
         place = ((z - first) / (last - first)).clamp(0, 1) * (KNOTS - 1)
         below = place.long().clamp(max=KNOTS - 2)
         return torch.lerp(self.table[below], self.table[below + 1], place - below).exp()
-
-    def _tabulate(self, first: float, last: float) -> Tensor:
-        """ln t, all but linear between evenly spaced z, so that a training step solves nothing."""
-        z = torch.linspace(first, last, KNOTS, dtype=torch.float64, device=self.process.times.device)
-        parts = (self.mean + self.std * z).exp().split(AT_ONCE)
-        return torch.cat([time_at(self.process, part, self.key) for part in parts]).log()
