@@ -25,7 +25,6 @@ from heatgen.forward.process import ForwardProcess
 from heatgen.forward.random_matrix import RandomMatrix
 from heatgen.forward.random_velocity import RandomVelocity
 from heatgen.forward.stochastic_heat import StochasticHeat
-from heatgen.forward.student_t import StudentT
 from heatgen.forward.variance_exploding import VarianceExploding
 from heatgen.model.coupling import transported
 from heatgen.model.diffusion import Diffusion
@@ -69,7 +68,7 @@ MAPS = {
     "heat_kernel": lambda: HeatKernel(SHAPE, K, clock="geometric"),
     "blurring": lambda: Blurring(SHAPE, K),
     "gentle_heat": lambda: StochasticHeat(SHAPE, K),
-    "student_t": lambda: StudentT(SHAPE, K, degrees_of_freedom=5),
+    "student_t": lambda: shipped_map("student_t", SHAPE, K, degrees_of_freedom=5),
 }
 TYPES = ("preconditioned", "x0", "eps", "score", "velocity")
 SPREAD = torch.linspace(0.2, 1.5, math.prod(SHAPE)).double().reshape(SHAPE)
