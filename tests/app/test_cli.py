@@ -520,8 +520,9 @@ def field_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_sampler_is_refused_by_a_model_that_has_its_own_way(field_run: Path, refused: Callable[..., str]) -> None:
-    found = refused("evaluate", f"run={field_run}", "mode=reconstruction", "sampler=ode", "trainer.accelerator=cpu")
-    assert found == "Error: The model of run has its own way back, without a sampler; remove sampler=."
+    for word in ("sampler=ode", "sampler.steps=3"):
+        found = refused("evaluate", f"run={field_run}", "mode=reconstruction", word, "trainer.accelerator=cpu")
+        assert found == "Error: The model of run has its own way back, without a sampler; remove sampler=."
 
 
 def test_a_reverse_noise_is_refused_by_a_model_without_one(field_run: Path, refused: Callable[..., str]) -> None:

@@ -1,14 +1,16 @@
 """sampler.steps from the command line: samples, measurements, what is written of them, and what is refused."""
 
 import json
-import math
 
 import pytest
 import torch
 from conftest import SMALL, call
 from feature_toys import script
+from omegaconf import OmegaConf
 
 import heatgen
+from heatgen.app.requests import GRID
+from heatgen.report.compare import compare
 
 CPU = "trainer.accelerator=cpu"
 
@@ -105,3 +107,20 @@ def test_a_model_of_single_levels_refuses_other_steps_before_it_samples(small_ru
     assert "model=ihd has none" in refused("train", *SMALL, "model.parametrisation=x0", "sampler.spacing=uniform")
     words = ["model=oracle", "data=gaussian_mixture", CPU, "sampler=exact", "+sampler.steps=3"]
     assert refused("train", *words).startswith("Error: This sampler draws u_0 at once, so sampler.steps")
+
+
+def test_a_run_of_before_there_were_steps_loads_and_takes_them(own_run):
+    path = own_run / "config.yaml"
+    config = OmegaConf.load(path)
+    for key in GRID:
+        del config.sampler[key]
+    OmegaConf.save(config, path)
+    assert call("sample", f"run={own_run}", "n=2", CPU) == 0
+    assert call("sample", f"run={own_run}", "n=2", CPU, "sampler.steps=5") == 0  # as many as levels
+    first, second = sorted(own_run.glob("samples/delta_*/samples.pt"))
+    assert torch.equal(*(torch.load(file, weights_only=True)["samples"] for file in (first, second)))
+
+
+def test_nfe_is_a_column_of_a_comparison(run, capfd):
+    (row,) = [row for row in compare([run], None) if row.get("variant") == "steps=3"]
+    assert row["nfe"] == 3 and "NFE" in (run / "comparison.md").read_text()
