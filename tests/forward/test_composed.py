@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from torch.testing import assert_close
 
 from heatgen.app.build import check_options
-from heatgen.basis import Cosine, Pixel
+from heatgen.basis import Cosine, Fourier, Pixel
 from heatgen.check import ConfigError
 from heatgen.data.module import DataSpec
 from heatgen.forward.basis import BlockCosine, Haar, Random
@@ -20,7 +20,9 @@ from heatgen.forward.blurring import Blurring
 from heatgen.forward.noise_level import noise_to_signal
 from heatgen.forward.process import derivative
 from heatgen.forward.variance_exploding import VarianceExploding
+from heatgen.model.oracle import Oracle
 from heatgen.oracle.gaussian import GaussianOracle
+from heatgen.sampler.ancestral import ancestral
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "forward"
 SHAPE = (2, 8, 12)
@@ -300,6 +302,22 @@ def test_exact_answers_take_any_pair_of_bases(name, boundary):
         L = process.scale_coefficients(pixels, process.std(time.expand(32))).flatten(1).mT
         exactly = covariance @ A.mT @ torch.linalg.solve(A @ covariance @ A.mT + L @ L.mT, one.flatten())
         assert_close(row.flatten(), exactly, atol=1e-10, rtol=0)
+
+
+@pytest.mark.parametrize("name", sorted(set(PRESETS) - {"relay"}))
+def test_ancestral_steps_with_the_exact_denoiser_end_in_the_spectrum_of_the_data(name):
+    """Also where the map loses waves; relay's blocks are not the waves of the data."""
+    shape, n = (1, 4, 8), 1500
+    process = make(name, shape, num_levels=12)
+    boundary = "periodic" if isinstance(process.basis, Fourier) else "neumann"
+    spectrum = 0.05 + torch.rand(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    model = Oracle(process, torch.nn.Identity(), ancestral, None)
+    model.oracle = GaussianOracle(process, DataSpec(shape, boundary=boundary, variances=spectrum))
+    torch.manual_seed(0)
+    u0 = model.oracle.basis.inverse(spectrum.sqrt() * torch.randn(n, *shape).double())
+    sampled = ancestral(model, process.perturb(u0, process.times[-1:].expand(n)), process.times)
+    ratio = model.oracle.basis(sampled).square().mean(0) / spectrum
+    assert (ratio - 1).abs().max() < 5 * (2 / n) ** 0.5
 
 
 # what does not go together -------------------------------------------------------------------------------------------------

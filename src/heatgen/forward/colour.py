@@ -51,10 +51,8 @@ def two_band(t: Tensor, process: Composed, gamma_low: float = 1.0, gamma_high: f
 
     Source: Spectrally Anisotropic Gaussian Diffusion, arXiv 2510.09660.
     """
-    low, high = (
-        check.number(f"forward.colour.{key}", gamma, above=0)
-        for key, gamma in (("gamma_low", gamma_low), ("gamma_high", gamma_high))
-    )
+    low = check.number("forward.colour.gamma_low", gamma_low, above=0)
+    high = check.number("forward.colour.gamma_high", gamma_high, above=0)
     r = wave_numbers(t, process)
     short = (r > check.number("forward.colour.cutoff", cutoff, above=0, maximum=0.999999) * r.max()).to(t)
     return normalised((1 - short) * math.log(low) + short * math.log(high))
@@ -65,7 +63,8 @@ def matern(t: Tensor, process: Composed, length: float = 2.0, nu: float = 0.5) -
 
     Source: Rasmussen and Williams 2006, eq. 4.15; Lim et al. 2023, arXiv 2302.07400.
     """
-    length, nu = (check.number(f"forward.colour.{key}", x, above=0) for key, x in (("length", length), ("nu", nu)))
+    length = check.number("forward.colour.length", length, above=0)
+    nu = check.number("forward.colour.nu", nu, above=0)
     return normalised(-(nu + 1) / 2 * (wave_numbers(t, process) ** 2 + 2 * nu / length**2).log())
 
 

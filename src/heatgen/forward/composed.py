@@ -22,11 +22,9 @@ class Measured(nn.Module):
 
     def attach(self, process: "Composed") -> None:
         """Make the buffers."""
-        raise NotImplementedError
 
     def prepare(self, process: "Composed", data: TrainingData) -> None:
         """Measure."""
-        raise NotImplementedError
 
 
 class Composed(ForwardProcess):

@@ -3,6 +3,8 @@
 Papers have data in [-1, 1], here they are in [0, 1]: factor=0.5 gives papers' ratios of signal to noise.
 """
 
+import functools
+
 import torch
 from torch import Tensor
 
@@ -11,9 +13,7 @@ from heatgen.check import ConfigError
 from heatgen.forward.composed import Composed
 
 
-def scaled(noise: Tensor, factor: float) -> Tensor:
-    """The noise times the option `factor`."""
-    return check.number("forward.noise_scale.factor", factor, above=0) * noise
+FACTOR = functools.partial(check.number, "forward.noise_scale.factor", above=0)
 
 
 def preserving(t: Tensor, process: Composed, of: str = "scale", factor: float = 1.0) -> Tensor:
@@ -27,12 +27,12 @@ def preserving(t: Tensor, process: Composed, of: str = "scale", factor: float = 
             "forward/noise_scale=preserving needs a scale; choose forward/scale, or another forward/noise_scale."
         )
     kept = process.product(t.double().flatten(), process.scale, process.blur if gain else None)
-    return scaled((1 - kept**2).clamp(min=0).sqrt().to(t), factor)  # in float64: float32 loses it near t = 0
+    return FACTOR(factor) * (1 - kept**2).clamp(min=0).sqrt().to(t)  # in float64: float32 loses it near t = 0
 
 
 def flow(t: Tensor, process: Composed, factor: float = 1.0) -> Tensor:
     """factor t, the noise of flow matching (Lipman et al. 2023, eq. 20)."""
-    return scaled(t, factor)
+    return FACTOR(factor) * t
 
 
 def exploding(t: Tensor, process: Composed) -> Tensor:
@@ -50,4 +50,4 @@ def lognormal(
     mean = check.number("forward.noise_scale.mean", mean, minimum=-10, maximum=10)
     deviation = check.number("forward.noise_scale.deviation", deviation, above=0, maximum=10)
     share = check.number("forward.noise_scale.share", share, above=0, maximum=0.999999)
-    return scaled((mean + deviation * torch.special.ndtri(share * t)).exp(), factor)
+    return FACTOR(factor) * (mean + deviation * torch.special.ndtri(share * t)).exp()
