@@ -12,8 +12,7 @@ from heatgen import check
 from heatgen.check import ConfigError
 from heatgen.forward.composed import Composed
 
-
-FACTOR = functools.partial(check.number, "forward.noise_scale.factor", above=0)
+checked = functools.partial(check.number, "forward.noise_scale.factor", above=0)  # the option `factor`
 
 
 def preserving(t: Tensor, process: Composed, of: str = "scale", factor: float = 1.0) -> Tensor:
@@ -27,12 +26,12 @@ def preserving(t: Tensor, process: Composed, of: str = "scale", factor: float = 
             "forward/noise_scale=preserving needs a scale; choose forward/scale, or another forward/noise_scale."
         )
     kept = process.product(t.double().flatten(), process.scale, process.blur if gain else None)
-    return FACTOR(factor) * (1 - kept**2).clamp(min=0).sqrt().to(t)  # in float64: float32 loses it near t = 0
+    return checked(factor) * (1 - kept**2).clamp(min=0).sqrt().to(t)  # in float64: float32 loses it near t = 0
 
 
 def flow(t: Tensor, process: Composed, factor: float = 1.0) -> Tensor:
     """factor t, the noise of flow matching (Lipman et al. 2023, eq. 20)."""
-    return FACTOR(factor) * t
+    return checked(factor) * t
 
 
 def exploding(t: Tensor, process: Composed) -> Tensor:
@@ -50,4 +49,4 @@ def lognormal(
     mean = check.number("forward.noise_scale.mean", mean, minimum=-10, maximum=10)
     deviation = check.number("forward.noise_scale.deviation", deviation, above=0, maximum=10)
     share = check.number("forward.noise_scale.share", share, above=0, maximum=0.999999)
-    return FACTOR(factor) * (mean + deviation * torch.special.ndtri(share * t)).exp()
+    return checked(factor) * (mean + deviation * torch.special.ndtri(share * t)).exp()
