@@ -305,6 +305,11 @@ MISTAKES = {  # the arguments: what the sentence names, the key or the fix
     ("forward.num_levels=abc",): "forward.num_levels must be a whole number of at least 2",
     ("forward.sigma=-0.1",): "forward.sigma must be a number of at least 0",
     ("forward.sigma_max=0.1",): "forward.sigma_max must be greater than forward.sigma_min",
+    ("forward=heat", "forward/colour=power"): "forward/colour= is a part that this forward= does not have; choose another",
+    ("forward=flow", "forward/colour=power"): "forward.colour needs a basis with waves, which forward=flow has not",
+    ("forward=composed", "forward/colour=pwer"): "forward/colour=pwer is not an option; did you mean power?",
+    ("forward=composed", "forward.scale.schedule=cosin"): "forward.scale.schedule must be one of linear, cosine",
+    ("forward=relay", "forward.basis.size=5"): "forward.basis.size=5 must divide both sides of fields of 8 x 8 pixels",
     ("forward=random_product", "forward.factors=naive"): "forward.factors must be one of haar, near_identity",
     (
         "forward=constant_deceleration",

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import re
 import shlex
 from collections.abc import Sequence
 
@@ -93,7 +94,7 @@ def diagnose(
     alone = any(override.key_or_group == "run" and override.value() is None for override in parsed)
     if empty := next((o.key_or_group for o in chosen if o.value() == "" and not o.is_delete()), None):
         return unknown_option(empty, "", options_of(empty, loader))
-    foreign = next((o.key_or_group for o in chosen if o.key_or_group not in groups_of(verb, loader)), None)
+    foreign = next((o.key_or_group for o in chosen if o.key_or_group.split("/")[0] not in groups_of(verb, loader)), None)
     if foreign is not None and verb != "train":
         return f"{foreign} is nothing that pack uses; remove {foreign}=." if verb == "pack" else own_of_the_run(foreign)
     for override in chosen:
@@ -103,7 +104,9 @@ def diagnose(
                 return unknown_option(override.key_or_group, name, options)
     try:
         cfg = path.load(config_name or verb, [without_sweep(override) for override in chosen])
-    except (HydraException, OmegaConfBaseException, ValueError):
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        if part := re.match(r"Could not override '((\w+)/\w+)'", str(error)):
+            return f"{part[1]}= is a part that this {part[2]}= does not have; choose another {part[2]}= too."
         none = next((o.key_or_group for o in chosen if o.value() is None and not o.is_delete()), None)
         return None if none is None else unknown_option(none, "null", options_of(none, loader))
     rest = [o for o in parsed if o not in chosen and not o.is_add() and not o.is_force_add() and not o.is_hydra_override()]

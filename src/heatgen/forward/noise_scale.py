@@ -49,4 +49,5 @@ def lognormal(
     mean = check.number("forward.noise_scale.mean", mean, minimum=-10, maximum=10)
     deviation = check.number("forward.noise_scale.deviation", deviation, above=0, maximum=10)
     share = check.number("forward.noise_scale.share", share, above=0, maximum=0.999999)
-    return checked(factor) * (mean + deviation * torch.special.ndtri(share * t)).exp()
+    quantile: Tensor = torch.special.ndtri(share * t)
+    return checked(factor) * (mean + deviation * quantile).exp()
