@@ -1,16 +1,16 @@
 """forward=student_t: the law of its noise, its limit, and samples of two points by the exact flow."""
 
+import functools
 from types import SimpleNamespace
 
 import pytest
 import torch
+from conftest import shipped_map
+from hydra.errors import InstantiationException
 from scipy import stats
 from torch.testing import assert_close
 
-from heatgen.basis import Pixel
 from heatgen.check import ConfigError
-from heatgen.forward.noise_scale import Exploding
-from heatgen.forward.student_t import StudentT
 from heatgen.forward.variance_exploding import VarianceExploding
 from heatgen.model.diffusion import Diffusion
 from heatgen.model.grid import Grid
@@ -21,6 +21,7 @@ from heatgen.noise import SampleNoise
 from heatgen.sampler.ancestral import ancestral
 from heatgen.sampler.heun import heun
 from heatgen.sampler.momentum import momentum
+from heatgen.sampler.multistep import multistep
 from heatgen.sampler.ode import ode
 
 SHAPE = (1, 2, 3)
@@ -32,8 +33,8 @@ def silent(u, k, cond=None):
 
 
 def make(degrees=3, levels=20, largest=10.0):
-    noise = Exploding(sigma_min=0.01, sigma_max=largest)
-    return StudentT(degrees, shape=SHAPE, num_levels=levels, noise_scale=noise, basis=Pixel, name="student_t")
+    own = {"sigma_min": 0.01, "sigma_max": largest}
+    return shipped_map("student_t", SHAPE, levels, levels=own, degrees_of_freedom=degrees)
 
 
 @pytest.mark.parametrize("degrees", [1, 3, 200])
@@ -126,14 +127,16 @@ def of_truth(model, u0, u, t):
 
 
 def test_what_needs_gaussian_noise_is_refused():
-    for sampler in (ancestral, momentum, ode):
-        with pytest.raises(ConfigError, match=r"sampler=\w+ takes Gaussian steps.*forward=student_t; use sampler=heun"):
+    for sampler in (ancestral, momentum, ode, functools.partial(heun, churn=4.0)):
+        with pytest.raises(ConfigError, match=r"sampler=\w+ has Gaussian.*forward=student_t; use sampler=heun"):
             Diffusion(make(), silent, sampler, None)
     with pytest.raises(ConfigError, match=r"model=ssm cannot use forward=student_t.*model=diffusion"):
         SSM(make(), silent, ode, None)
     Diffusion(make(None), silent, ancestral, None)
+    for sampler in (functools.partial(heun, churn=0.0), multistep):
+        Diffusion(make(), silent, sampler, None)
     for value, words in ((0, "at least 1"), (2.5, "whole number"), (10**6, "at most 65536.*null"), ("inf", "whole number")):
-        with pytest.raises(ConfigError, match=rf"forward\.degrees_of_freedom must be.*{words}"):
+        with pytest.raises(InstantiationException, match=rf"forward\.degrees_of_freedom must be.*{words}"):
             make(value)
 
 

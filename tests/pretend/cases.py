@@ -118,13 +118,10 @@ def node(group: str, name: str) -> DictConfig:
 
 def over(model: str, chosen: str) -> tuple[Method, DataModule]:
     """The model and the data of a training of one of MODELS with a fully connected network over one of MAPS, on the CPU."""
-    options = [word for word in MAPS[chosen] if word.startswith("forward.")]
-    cfg = copy.deepcopy(config(*FIELDS, *MODELS[model], *MLP))
+    name, options = chosen.split()[0], [word for word in MAPS[chosen] if word.startswith("forward.")]
+    flow = ["sampler=heun"] if (model, name) == ("diffusion", "student_t") else []  # Gaussian steps are wrong there
+    cfg = copy.deepcopy(config(*FIELDS, *MODELS[model], *MLP, f"forward={name}", *options, *flow))
     OmegaConf.set_struct(cfg, False)
-    own = {"shape": cfg.forward.shape, "num_levels": cfg.forward.num_levels}
-    cfg.forward = OmegaConf.merge(
-        node("forward", chosen.split()[0]), own, OmegaConf.from_dotlist(options).get("forward", {})
-    )
     cfg.net.conditional = len(options) < len(MAPS[chosen])
     if model == "diffusion":
         cfg.model.reverse_variance = "small"  # nothing to measure first

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from heatgen import check
@@ -29,7 +28,7 @@ class StudentT(Composed):
     Source: Xu et al. 2023 (PFGM++), section 3 and proposition 1, with r = sigma sqrt(D).
     """
 
-    size: Tensor  # R, (1, 1) before a draw, (B, 1) after it
+    size: Tensor | None = None  # R, (B, 1), after a draw
 
     def __init__(self, degrees_of_freedom: int | None = 2048, **settings: Any):
         super().__init__(**settings)
@@ -37,7 +36,6 @@ class StudentT(Composed):
         if self.degrees is not None and check.integer(key, self.degrees, minimum=1) > MOST:
             raise ConfigError(f"{key} must be at most {MOST}, not {self.degrees}; null is the limit, Gaussian noise.")
         self.is_random = self.withholds_cond = self.random_noise_only = self.degrees is not None
-        self.register_buffer("size", torch.ones(1, 1, dtype=torch.float64), persistent=False)
 
     def draw(self, rng: SampleNoise) -> Tensor | None:
         """R of each sample, (B, 1) float64, from D normal numbers; None for Gaussian noise."""
@@ -51,4 +49,5 @@ class StudentT(Composed):
 
     def std(self, t: Tensor) -> Tensor:
         """R noise_scale(t) colour_i(t)."""
-        return self.column(self.size.to(t)) * super().std(t)
+        std = super().std(t)
+        return std if self.size is None else self.column(self.size.to(t)) * std

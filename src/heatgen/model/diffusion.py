@@ -108,10 +108,11 @@ class Diffusion(DenoisingMethod):
         """ConfigError where it needs what there is not: more than a score, or noise that is Gaussian, or always the same."""
         needs = members_of(protocol_of(sampler) or object)
         name, process = function_of(sampler).__name__, self.process
-        noise_steps = name == "momentum" or not {"score", "reverse_noise"}.isdisjoint(needs)
-        if noise_steps and (process.random_noise_only or self.coupling == "ot"):
+        churn, others = getattr(sampler, "keywords", {}).get("churn"), {"score", "reverse_noise"} & {*needs}
+        gaussian = churn or others or name == "momentum"
+        if gaussian and (process.random_noise_only or self.coupling == "ot"):
             cause = f"forward={process.name}" if process.random_noise_only else "model.coupling=ot"
-            raise ConfigError(f"sampler={name} takes Gaussian steps, which are wrong for {cause}; use sampler=heun.")
+            raise ConfigError(f"sampler={name} has Gaussian steps, wrong for {cause}; use sampler=heun without churn.")
         if name == "cold" and not torch.allclose(noise := process.std(process.times[1:]), noise[:1]):
             raise ConfigError(f"sampler=cold leaves the noise as it is, and that of forward={process.name} grows; use heun.")
         if self.score_only and not {"denoise", "reverse_mean"}.isdisjoint(needs):

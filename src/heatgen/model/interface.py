@@ -85,7 +85,7 @@ class GenerativeModel(nn.Module):
         bound = copy.copy(self)
         bound._modules = dict(self._modules)
         if self.process.random_noise_only:
-            bound.noise_size = draws
+            bound.noise_size = draws.to(self.process.times)
         else:
             bound.process = self.process.bind(draws)
         return bound
