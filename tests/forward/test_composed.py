@@ -338,7 +338,13 @@ REFUSED = {  # a preset, other parts, options -> what the sentence says
     ("spectral_noise", "colour=two_band", "colour.gamma_high=1e-9"): r"leaves some wave less than",
     ("spectral_noise", "colour=two_band", "colour.cutoff=1"): r"^forward\.colour\.cutoff must be",
     ("spectral_noise", "colour=matern", "colour.length=0"): r"^forward\.colour\.length must be",
-    ("spectral_noise", "colour=matern", "colour.nu=1e9"): r"leaves some wave less than",
+    ("spectral_noise", "colour=matern", "colour.nu=1e9"): r"^forward\.colour\.nu must be a number",
+    ("spectral_noise", "colour=matern", "colour.length=1e5,colour.nu=50"): r"leaves some wave less than",
+    ("spectral_noise", "colour=matern", "colour.length=1e300"): r"^forward\.colour\.length must be",
+    ("blur_vp", "", "blur.sigma_max=1e200"): r"^forward\.blur\.sigma_max must be",
+    ("warm", "", "blur.ratio=1e200"): r"^forward\.blur\.ratio must be",
+    ("edm", "", "levels.sigma_max=1e200"): r"^forward\.levels\.sigma_max must be",
+    ("flow", "", "noise_scale.factor=1e200"): r"^forward\.noise_scale\.factor must be",
     ("blue_noise", "", "colour.exponent=-1"): r"^forward\.colour\.exponent must be a number greater than 0",
     ("blue_noise", "", "colour.tau=0"): r"^forward\.colour\.tau must be",
     ("equal_snr", "", "colour.normalise=1"): r"^forward\.colour\.normalise must be true or false",
@@ -370,7 +376,7 @@ def test_what_does_not_go_together_is_refused_in_one_sentence(case):
     name, parts, options = case
     chosen = {part: option or None for part, _, option in (word.partition("=") for word in parts.split(",") if word)}
     with pytest.raises(ConfigError, match=REFUSED[case]) as caught:
-        make(name, parts=chosen, **OmegaConf.to_container(OmegaConf.from_dotlist([options] if options else [])))
+        make(name, parts=chosen, **OmegaConf.to_container(OmegaConf.from_dotlist(options.split(",") if options else [])))
     assert "\n" not in str(caught.value)
 
 

@@ -22,7 +22,7 @@ def gaussian(process: Composed, width: Tensor, d_min: float) -> Tensor:
 
 def sine(t: Tensor, process: Composed, sigma_max: float = 20.0, d_min: float = 0.001) -> Tensor:
     """A `gaussian` blur of w = sigma_max sin^2(pi t / 2) (Hoogeboom and Salimans 2023, section 4)."""
-    widest = check.number("forward.blur.sigma_max", sigma_max, minimum=0)
+    widest = check.number("forward.blur.sigma_max", sigma_max, minimum=0, maximum=1e6)
     return gaussian(process, widest * (math.pi / 2 * t).sin() ** 2, d_min)
 
 
@@ -31,7 +31,7 @@ def power(t: Tensor, process: Composed, sigma_max: float = 2.12, exponent: float
 
     Source: Lee et al. 2022: D^F(t) with F ~ t^5, as in its released runs, is a width ~ t^2.5.
     """
-    widest = check.number("forward.blur.sigma_max", sigma_max, minimum=0)
+    widest = check.number("forward.blur.sigma_max", sigma_max, minimum=0, maximum=1e6)
     return gaussian(process, widest * t ** check.number("forward.blur.exponent", exponent, minimum=1), d_min)
 
 
@@ -43,7 +43,7 @@ def noise(t: Tensor, process: Composed, ratio: float = 1.0, d_min: float = 0.001
     bound = process.noise_scale
     if isinstance(bound, functools.partial) and bound.keywords.get("of") == "gain":
         raise ConfigError("forward/blur=noise follows the noise, so forward.noise_scale.of must be scale.")
-    return gaussian(process, check.number("forward.blur.ratio", ratio, minimum=0) * bound(t, process), d_min)
+    return gaussian(process, check.number("forward.blur.ratio", ratio, minimum=0, maximum=1e6) * bound(t, process), d_min)
 
 
 def mask(t: Tensor, process: Composed, levels: int = 4, exponent: float = 0.5) -> Tensor:

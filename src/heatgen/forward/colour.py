@@ -63,8 +63,8 @@ def matern(t: Tensor, process: Composed, length: float = 2.0, nu: float = 0.5) -
 
     Source: Rasmussen and Williams 2006, eq. 4.15; Lim et al. 2023, arXiv 2302.07400.
     """
-    length = check.number("forward.colour.length", length, above=0)
-    nu = check.number("forward.colour.nu", nu, above=0)
+    length = check.number("forward.colour.length", length, minimum=1e-3, maximum=1e6)
+    nu = check.number("forward.colour.nu", nu, above=0, maximum=100)
     return normalised(-(nu + 1) / 2 * (wave_numbers(t, process) ** 2 + 2 * nu / length**2).log())
 
 

@@ -63,7 +63,7 @@ class Composed(ForwardProcess):
         self.measured = [part for part in (scale, blur, noise_scale, colour) if isinstance(part, Measured)]
         for part in self.measured:
             part.attach(self)
-        std, _ = self.std(times[-1:]), self.gain(times[-1:])
+        std, _ = (self.product(times[-1:], *parts) for parts in ((noise_scale, colour), (scale, blur)))
         if not std.min() >= LEAST * std.max():  # also for NaN
             spread = f"forward.colour of forward={name} leaves some wave less than {LEAST:g} of the noise of another"
             raise ConfigError(f"{spread}; use options nearer to white noise.")

@@ -25,7 +25,7 @@ def blur_widths(num_levels: int, smallest: float, largest: float) -> Tensor:
 def exploding(num_levels: int, sigma_min: float = 0.01, sigma_max: float = 20.0) -> Tensor:
     """t = sigma^2 / 2 for 0 and K noises sigma, evenly spaced in log from sigma_min to sigma_max; (K+1,)."""
     low = check.number("forward.levels.sigma_min", sigma_min, above=0)
-    if check.number("forward.levels.sigma_max", sigma_max, above=0) <= low:
+    if check.number("forward.levels.sigma_max", sigma_max, above=0, maximum=1e12) <= low:
         raise ConfigError(f"forward.levels.sigma_max must be greater than sigma_min = {low:g}, not {sigma_max:g}.")
     return blur_widths(check.integer("forward.num_levels", num_levels, minimum=2), low, sigma_max) ** 2 / 2
 

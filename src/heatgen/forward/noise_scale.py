@@ -12,7 +12,7 @@ from heatgen import check
 from heatgen.check import ConfigError
 from heatgen.forward.composed import Composed
 
-checked = functools.partial(check.number, "forward.noise_scale.factor", above=0)  # the option `factor`
+checked = functools.partial(check.number, "forward.noise_scale.factor", above=0, maximum=1e6)  # the option `factor`
 
 
 def preserving(t: Tensor, process: Composed, of: str = "scale", factor: float = 1.0) -> Tensor:
