@@ -96,7 +96,8 @@ def weights(nodes: list[float], ends: list[float]) -> Tensor:
 
     def powers(points: list[float]) -> Tensor:  # [i, j]: of x^i in l_j, x in units of the step
         x = (torch.tensor(points, dtype=torch.float64) - ends[1]) / (ends[0] - ends[1])
-        return torch.linalg.inv(torch.vander(x, increasing=True))
+        inverse: Tensor = torch.linalg.inv(torch.vander(x, increasing=True))
+        return inverse
 
     i, k = (torch.arange(len(points), dtype=torch.float64) for points in (nodes, ends))
     return powers(nodes).mT @ (k / (i[:, None] + k).clamp(min=1)) @ powers(ends)
