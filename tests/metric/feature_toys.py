@@ -9,7 +9,7 @@ from torch import nn
 from heatgen.data.images import Pixels
 from heatgen.data.module import DataModule
 from heatgen.metric.context import EvalContext
-from heatgen.model.calls import Calls
+from heatgen.model.interface import Calls
 from heatgen.runtime.devices import Devices
 
 CPU = torch.device("cpu")

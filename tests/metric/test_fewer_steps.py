@@ -109,7 +109,7 @@ def test_a_model_of_single_levels_refuses_other_steps_before_it_samples(small_ru
     assert refused("train", *words).startswith("Error: This sampler draws u_0 at once, so sampler.steps")
 
 
-def test_a_run_of_before_there_were_steps_loads_and_takes_them(own_run):
+def test_a_run_of_before_there_were_steps_loads_and_takes_them(own_run, refused):
     path = own_run / "config.yaml"
     config = OmegaConf.load(path)
     for key in GRID:
@@ -119,6 +119,10 @@ def test_a_run_of_before_there_were_steps_loads_and_takes_them(own_run):
     assert call("sample", f"run={own_run}", "n=2", CPU, "sampler.steps=5") == 0  # as many as levels
     first, second = sorted(own_run.glob("samples/delta_*/samples.pt"))
     assert torch.equal(*(torch.load(file, weights_only=True)["samples"] for file in (first, second)))
+    words = [f"resume={own_run}", "trainer.max_steps=13", CPU]
+    assert "takes single levels" in refused("train", *words, "sampler.steps=3")
+    assert call("train", *words, "sampler.steps=5") == 0
+    assert OmegaConf.load(path).sampler.steps == 5
 
 
 def test_nfe_is_a_column_of_a_comparison(run, capfd):

@@ -95,7 +95,7 @@ def evaluate(cfg: DictConfig) -> None:
         if request.swept == "sampler.steps" and "nfe" in result.values:
             result.headline = (*(result.values if len(result.values) < 10 else result.headlines), "seconds")
             calls = ctx.trained(request.mode).calls
-            result.add(Value("seconds", calls.seconds / calls.samples, unit="s", label="time a sample"))
+            result.add(Value("seconds", calls.seconds / max(calls.samples, 1), unit="s", label="time a sample"))
     if devices.first and request.swept is not None and len(results) > 1:
         values = [value for value, _ in request.loads if value is not None]
         up = -1 if request.swept == "sampler.steps" else 1  # the largest was the first

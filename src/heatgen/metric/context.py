@@ -16,7 +16,7 @@ from heatgen.data.module import DataModule
 from heatgen.forward.process import ForwardProcess
 from heatgen.metric.reduction import BAD_ROW, BAD_SAMPLE, Reduction, Rows
 from heatgen.metric.result import Result, Value
-from heatgen.model.calls import Calls
+from heatgen.model.interface import Calls
 from heatgen.model.module import Method
 from heatgen.model.prior import start
 from heatgen.noise import SampleNoise, batches

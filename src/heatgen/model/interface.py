@@ -1,7 +1,10 @@
 """What samplers, metrics and pictures ask of a model, whatever it was trained by."""
 
 import copy
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Self
 
 import torch
@@ -10,7 +13,6 @@ from torch import Tensor, nn
 from heatgen import check
 from heatgen.data.module import DataModule
 from heatgen.forward.process import ForwardProcess
-from heatgen.model.calls import Calls
 from heatgen.model.grid import Grid
 from heatgen.noise import Noise, SampleNoise, batches
 from heatgen.runtime.peers import ALONE, Peers
@@ -27,6 +29,31 @@ def inverse(std: Tensor) -> Tensor:
 def rms(std: Tensor) -> Tensor:
     """The root mean square over the coefficients, (B, C, H, W) -> (B, 1, 1, 1)."""
     return std.square().mean((1, 2, 3), keepdim=True).sqrt()
+
+
+@dataclass
+class Calls:
+    """The calls of a model's network, or of exact answers, each times its samples; shared by copies that `bind` makes."""
+
+    all: int = 0
+    drawing: int = 0  # of these, for samples that were drawn
+    samples: int = 0
+    seconds: float = 0.0  # that they took
+
+    @property
+    def nfe(self) -> float | None:
+        """Calls a sample; None where none was drawn."""
+        return self.drawing / self.samples if self.samples else None
+
+    @contextmanager
+    def sampling(self, samples: int) -> Iterator[None]:
+        """Within it so many samples are drawn; where that fails, they do not count."""
+        before, start = self.all, time.monotonic()
+        yield
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        self.drawing, self.samples = self.drawing + self.all - before, self.samples + samples
+        self.seconds += time.monotonic() - start
 
 
 class GenerativeModel(nn.Module):

@@ -105,8 +105,8 @@ class Rollout(Method):
 
     def check_steps(self, t: Tensor, s: Tensor) -> None:
         """ConfigError for all that `sampler.steps` may ask for, as steps of other lengths are not learned."""
-        K, name = self.process.num_levels, check.option_name(self)
-        raise ConfigError(f"model={name} learns steps of one level, so sampler.steps must be K = {K}, or null.")
+        name, last = check.option_name(self), self.process.num_levels
+        raise ConfigError(f"model={name} learns steps of one level, so sampler.steps must be K = {last}, or null.")
 
     def window(self) -> int:
         """S, the steps of a window at this moment of the training."""

@@ -173,10 +173,7 @@ def draw_series(curves: Sequence[Series], path: Path, title: str) -> None:
 
 
 def report_sweep(parameter: str, values: Sequence[float], results: Sequence[Result], mode: str, run_dir: Path) -> Path:
-    """The headline values of results at several values of a parameter: a table, a figure and JSON in evaluation/.
-
-    The figure has sampler.steps as calls of the network, on a log axis.
-    """
+    """The headline values of results by a parameter (sampler.steps: by calls): a table, a figure and JSON in evaluation/."""
     first = {value.name: value for value in results[0].numbers}
     curves = [Series("parameter", list(values), label=parameter)]
     for name in results[0].headlines:
