@@ -128,7 +128,7 @@ def of_truth(model, u0, u, t):
 
 def test_what_needs_gaussian_noise_is_refused():
     for sampler in (ancestral, momentum, ode, functools.partial(heun, churn=4.0)):
-        with pytest.raises(ConfigError, match=r"sampler=\w+ has Gaussian.*forward=student_t; use sampler=heun"):
+        with pytest.raises(ConfigError, match=r"sampler=\w+ takes Gaussian.*forward=student_t; use sampler=heun"):
             Diffusion(make(), silent, sampler, None)
     with pytest.raises(ConfigError, match=r"model=ssm cannot use forward=student_t.*model=diffusion"):
         SSM(make(), silent, ode, None)

@@ -112,7 +112,7 @@ class Diffusion(DenoisingMethod):
         gaussian = churn or others or name == "momentum"
         if gaussian and (process.random_noise_only or self.coupling == "ot"):
             cause = f"forward={process.name}" if process.random_noise_only else "model.coupling=ot"
-            raise ConfigError(f"sampler={name} has Gaussian steps, wrong for {cause}; use sampler=heun without churn.")
+            raise ConfigError(f"sampler={name} takes Gaussian steps, wrong for {cause}; use sampler=heun without churn.")
         if name == "cold" and not torch.allclose(noise := process.std(process.times[1:]), noise[:1]):
             raise ConfigError(f"sampler=cold leaves the noise as it is, and that of forward={process.name} grows; use heun.")
         if self.score_only and not {"denoise", "reverse_mean"}.isdisjoint(needs):
