@@ -53,6 +53,9 @@ MAPS: dict[str, list[str]] = {  # every map of conf/forward, and the ways in whi
     "random_velocity step": ["forward.per=step", "net.conditional=true"],
     "random_velocity batch": ["forward.per=batch", "net.conditional=true"],
     "random_velocity hidden": ["forward.conditional=false"],
+    "scale_space": ["forward.blur.levels=3"],
+    "spectral_noise matern": ["forward/colour=matern"],
+    "spectral_noise two_band": ["forward/colour=two_band", "forward.scale.schedule=cosine", "forward/basis=haar"],
     "stochastic_heat euler": ["forward.scheme=euler_maruyama"],
 }
 NETS = ["cnp", "attentive_np", "causal_np", "conv_cnp", "conv_np", "gnp", "heat_cnp", "grid_conv_cnp", "grid_conv_np", "tnp"]
@@ -118,7 +121,7 @@ def node(group: str, name: str) -> DictConfig:
 
 def over(model: str, chosen: str) -> tuple[Method, DataModule]:
     """The model and the data of a training of one of MODELS with a fully connected network over one of MAPS, on the CPU."""
-    name, options = chosen.split()[0], [word for word in MAPS[chosen] if word.startswith("forward.")]
+    name, options = chosen.split()[0], [word for word in MAPS[chosen] if word.startswith(("forward.", "forward/"))]
     flow = ["sampler=heun"] if (model, name) == ("diffusion", "student_t") else []  # Gaussian steps are wrong there
     cfg = copy.deepcopy(config(*FIELDS, *MODELS[model], *MLP, f"forward={name}", *options, *flow))
     OmegaConf.set_struct(cfg, False)
