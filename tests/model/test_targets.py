@@ -361,9 +361,9 @@ def test_what_a_map_forbids_is_one_sentence_that_names_both():
         (
             Flow(),
             {"coupling": "ot", "sampler": ancestral},
-            "sampler=ancestral takes Gaussian.*coupling=ot; use sampler=heun",
+            "sampler=ancestral .*Gaussian steps.*coupling=ot; use sampler=heun",
         ),
-        (Flow(), {"coupling": "ot", "sampler": momentum}, "sampler=momentum takes Gaussian.*coupling=ot"),
+        (Flow(), {"coupling": "ot", "sampler": momentum}, "sampler=momentum .*Gaussian steps.*coupling=ot"),
         (Flow(), {"sampler": cold}, "sampler=cold leaves the noise.*forward=test_targets"),
         (heat, {"norm": "l3"}, "model.norm"),
         (heat, {"coupling": "optimal"}, "model.coupling"),
