@@ -151,7 +151,6 @@ class Noise(Protocol):
 
     def normal_like(self, u: Tensor) -> Tensor:
         """Standard normal numbers of u's shape, device and dtype."""
-        ...
 
 
 class SampleNoise:

@@ -10,10 +10,11 @@ from torch.testing import assert_close
 
 from heatgen.check import ConfigError
 from heatgen.forward.kinematics import Kinematics
+from heatgen.forward.noise_level import noise_to_signal
 from heatgen.forward.random_matrix import RandomMatrix
 from heatgen.forward.random_velocity import RandomVelocity
 from heatgen.noise import SampleNoise
-from heatgen.sampler.heun import heun, raised
+from heatgen.sampler.heun import heun
 
 SHAPE = (1, 8, 8)
 MAPS = ["variance_exploding", "flow", "blurring", "stochastic_heat", "heat"]
@@ -46,15 +47,15 @@ def test_the_states_of_a_single_point_keep_the_noise_of_the_map_exactly(name, op
 def test_its_first_steps_go_up_as_far_as_the_paper_says_in_the_band_and_not_beyond_the_last_level():
     process = shipped_map("edm", SHAPE, 20)
     t = process.times[1:].flip(0)
-    sigma = process.noise_to_signal(t)
+    sigma = noise_to_signal(process, t)
     low, high = sigma[15].item() * 0.99, sigma[5].item() * 1.01
-    for churn, gamma in ((2.0, 0.1), (100.0, math.sqrt(2) - 1)):
-        up = raised(process, t, churn, low, high)
+    for gamma in (0.1, math.sqrt(2) - 1):
+        up = process.raised(t, 1 + gamma, low, high)
         assert [time is not None for time in up] == [5 <= i <= 15 for i in range(20)]
-        ratio = process.noise_to_signal(torch.stack(up[5:16])) / sigma[5:16]
+        ratio = noise_to_signal(process, torch.stack(up[5:16])) / sigma[5:16]
         assert_close(ratio, torch.full_like(ratio, 1 + gamma), atol=1e-9, rtol=0)
     process = shipped_map("edm", SHAPE, 200)
-    up = raised(process, process.times[1:].flip(0), 100.0, 0.0, math.inf)
+    up = process.raised(process.times[1:].flip(0), math.sqrt(2), 0.0, math.inf)
     assert up[0] is None and up[1].item() == process.times[-1]
 
 
@@ -96,4 +97,4 @@ def test_a_wrong_value_is_refused_by_the_name_of_its_key(options, key):
 def test_a_map_without_noisy_steps_is_refused(process):
     process = process.bind(process.draw(SampleNoise(range(2), 0, "test")))
     with pytest.raises(ConfigError, match=rf"^sampler\.churn needs .*forward={process.name} lacks; use 0\.$"):
-        raised(process, process.times[1:], 1.0, 0.0, math.inf)
+        process.raised(process.times[1:], 1.1, 0.0, math.inf)

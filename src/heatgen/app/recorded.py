@@ -22,11 +22,9 @@ class ResultLogger(Protocol):
 
     def log_result(self, values: Mapping[str, float], step: int) -> None:
         """Log what was measured of the run after so many steps."""
-        ...
 
     def finalize(self, status: str) -> None:
         """Close it."""
-        ...
 
 
 def log_result(

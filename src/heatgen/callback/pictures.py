@@ -120,7 +120,6 @@ class ImageLogger(Protocol):
 
     def log_image(self, key: str, images: list[Image.Image], step: int | None = None) -> None:
         """Log images under a name."""
-        ...
 
 
 @runtime_checkable
@@ -129,7 +128,6 @@ class FilmLogger(Protocol):
 
     def log_film(self, name: str, path: Path, step: int) -> None:
         """Log a GIF under a name."""
-        ...
 
 
 @runtime_checkable
@@ -138,7 +136,6 @@ class ImageWriter(Protocol):
 
     def add_image(self, tag: str, img_tensor: np.ndarray, global_step: int, dataformats: str) -> None:
         """Log an image, (H, W, 3) with dataformats HWC, under a name."""
-        ...
 
 
 def log_picture(logger: Logger, picture: Image.Image, step: int) -> None:

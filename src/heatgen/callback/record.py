@@ -17,7 +17,6 @@ class CutLogger(Protocol):
 
     def cut(self, step: int) -> None:
         """Drop what was logged behind `step` optimizer steps."""
-        ...
 
 
 class Record(L.Callback):

@@ -43,11 +43,9 @@ class Source(Protocol):
 
     def raw(self, indices: Sequence[int]) -> np.ndarray:
         """Some fields, (B, N, N) float64."""
-        ...
 
     def moments(self) -> tuple[float, float]:
         """The mean and standard deviation of all numbers."""
-        ...
 
 
 def evenly(count: int, size: int) -> range:

@@ -18,7 +18,6 @@ class ImageSet(Protocol):
     @property
     def labels(self) -> Tensor | None:
         """The class of each image, (N,) int64; None where the set has none."""
-        ...
 
     def __len__(self) -> int: ...
 
@@ -29,11 +28,9 @@ class ImageSet(Protocol):
             indices: B numbers of images.
             keys: B seeds of random crops where a set has them; None: no crop is random.
         """
-        ...
 
     def fingerprint(self) -> str:
         """A hash of the images, the same wherever they are the same."""
-        ...
 
 
 class Pixels:

@@ -38,3 +38,13 @@ def time_at(process: "ForwardProcess", ratio: Tensor, key: str) -> Tensor:
         below = noise_to_signal(process, middle) < ratio.to(middle)
         low, high = torch.where(below, middle, low), torch.where(below, high, middle)
     return high
+
+
+def raised(process: "ForwardProcess", t: Tensor, factor: float, least: float, most: float) -> list[Tensor | None]:
+    """The times of `factor` times the noise-to-signal ratio of times t, (N,), up to t_K; None where it is not in a band."""
+    if process.is_random or not process.is_markov:
+        raise ConfigError(f"sampler.churn needs a map with noisy steps, which forward={process.name} lacks; use 0.")
+    sigma = noise_to_signal(process, t)
+    up = time_at(process, sigma * factor, "sampler.churn")
+    acts = ((sigma >= least) & (sigma <= most) & (up > t)).tolist()
+    return [time if act else None for time, act in zip(up, acts, strict=True)]

@@ -138,13 +138,9 @@ class ForwardProcess(nn.Module):
         low = level.long().clamp(max=self.num_levels - 1)
         return torch.lerp(self.times[low], self.times[low + 1], level.to(self.times) - low)
 
-    def noise_to_signal(self, t: Tensor) -> Tensor:
-        """See `noise_level.noise_to_signal`."""
-        return noise_level.noise_to_signal(self, t)
-
-    def time_at(self, ratio: Tensor, key: str) -> Tensor:
-        """The times of these noise-to-signal ratios: see `noise_level.time_at`."""
-        return noise_level.time_at(self, ratio, key)
+    def raised(self, t: Tensor, factor: float, least: float, most: float) -> list[Tensor | None]:
+        """See `noise_level.raised`."""
+        return noise_level.raised(self, t, factor, least, most)
 
     def mean(self, u0: Tensor, t: Tensor) -> Tensor:
         """The noise-free state A(t) u_0 + b(t)."""

@@ -35,11 +35,9 @@ class Extractor(Protocol):
 
     def __call__(self, images: Tensor) -> Tensor:
         """Bytes (B, C, H, W) -> features (B, F) on the CPU, computed in float32 whatever the precision of sampling."""
-        ...
 
     def probabilities(self, features: Tensor) -> Tensor | None:
         """Features (B, F) -> class probabilities (B, classes) on the CPU; None where it knows no classes."""
-        ...
 
 
 def make_extractor(

@@ -1,5 +1,6 @@
 """net=dit: a diffusion transformer, whose tokens are patches and whose blocks are modulated by the level."""
 
+import functools
 from collections.abc import Sequence
 
 import torch
@@ -8,15 +9,10 @@ from torch import Tensor, nn
 
 from heatgen import check
 from heatgen.check import ConfigError
-from heatgen.net.layers import patch_side
+from heatgen.net.layers import in_patches
 from heatgen.net.unet import CONDITIONS, sinusoid, zero
 
-WIDER = 4  # the hidden width of the network of a token, in units of the tokens'
-
-
-def norm(width: int) -> nn.LayerNorm:
-    """A LayerNorm without weights, which the modulation stands for."""
-    return nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
+norm = functools.partial(nn.LayerNorm, eps=1e-6, elementwise_affine=False)  # the modulation stands for its weights
 
 
 def positions(rows: int, columns: int, width: int) -> Tensor:
@@ -37,10 +33,8 @@ class Block(nn.Module):
         self.heads = heads
         self.before, self.after = norm(width), norm(width)
         self.qkv, self.project = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        hidden = WIDER * width
-        self.feed = nn.Sequential(
-            nn.Linear(width, hidden), nn.GELU(approximate="tanh"), nn.Dropout(dropout), nn.Linear(hidden, width)
-        )
+        first, last = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+        self.feed = nn.Sequential(first, nn.GELU(approximate="tanh"), nn.Dropout(dropout), last)
         self.modulation = nn.Sequential(nn.SiLU(), zero(nn.Linear(width, 6 * width)))
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
@@ -88,17 +82,15 @@ class DiT(nn.Module):
             ConfigError: an option is out of range, or sizes do not fit.
         """
         super().__init__()
-        channels, height, columns = check.shape("data.shape", shape)
-        self.patch = patch_side("net.patch", shape, patch)
+        self.patch, (channels, *self.grid) = in_patches("net.patch", check.shape("data.shape", shape), patch)
         self.width = check.integer("net.width", width, minimum=4)
         heads = check.integer("net.heads", heads, minimum=1)
         if self.width % 4 or self.width % heads:
             raise ConfigError(f"net.width must be a multiple of 4 and of net.heads = {heads}, not {self.width}.")
         depth, dropout = check.layers("net.depth", depth), check.number("net.dropout", dropout, minimum=0, maximum=1)
         fields = check.integer("net.inputs", inputs, minimum=1) * channels
-        self.grid = height // self.patch, columns // self.patch
         self.register_buffer("positions", positions(*self.grid, self.width), persistent=False)
-        self.in_layer = nn.Linear(fields * self.patch**2, self.width)
+        self.in_layer = nn.Linear(fields, self.width)
         self.embed = nn.Sequential(nn.Linear(self.width, self.width), nn.SiLU(), nn.Linear(self.width, self.width))
         self.conditional = check.boolean("net.conditional", conditional)
         self.cond_embed: nn.Module | None = None
@@ -108,7 +100,7 @@ class DiT(nn.Module):
         self.blocks = nn.ModuleList(Block(self.width, heads, dropout) for _ in range(depth))
         self.last = norm(self.width)
         self.modulation = nn.Sequential(nn.SiLU(), zero(nn.Linear(self.width, 2 * self.width)))
-        self.out_layer = zero(nn.Linear(self.width, channels * self.patch**2))
+        self.out_layer = zero(nn.Linear(self.width, channels))
 
     def forward(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
         """Apply the network.

@@ -102,14 +102,13 @@ class EncoderDecoder(nn.Module):
             time: whether it sees t / num_levels, as a constant channel.
             num_levels: K.
             conditional: whether it sees `cond`, as constant channels.
-            patch: p, which divides H and W: the network works on fields p times smaller, whose channels are the pixels of
-                patches of p x p.
+            patch: p, which divides H and W: inside are fields p times smaller, with patches of p x p pixels as channels.
 
         Raises:
             ConfigError: an option is out of range.
         """
         super().__init__()
-        self.patch, shape = in_patches(check.shape("data.shape", shape), patch)
+        self.patch, shape = in_patches("net.patch", check.shape("data.shape", shape), patch)
         width = check.integer("net.channels", channels, minimum=1)
         blocks = check.layers("net.blocks", blocks, minimum=2)
         size = check.integer("net.kernel_size", kernel_size, minimum=1)

@@ -34,16 +34,13 @@ def places(like: Tensor) -> Tensor:
     return torch.stack(torch.meshgrid(rows, columns, indexing="ij"), dim=-1)
 
 
-def patch_side(key: str, shape: Sequence[int], patch: int) -> int:
-    """The side of square patches that tile fields (C, H, W). ConfigError, which names `key`, where they do not."""
-    side, (height, width) = check.integer(key, patch, minimum=1), shape[-2:]
+def in_patches(key: str, shape: Sequence[int], patch: int) -> tuple[int, tuple[int, int, int]]:
+    """p, and the shape (C p^2, H / p, W / p) of fields (C, H, W) whose patches of p x p pixels are channels.
+
+    ConfigError, which names `key`, where such patches do not tile the fields.
+    """
+    side, (channels, height, width) = check.integer(key, patch, minimum=1), shape
     if height % side or width % side:
         best = next(size for size in range(min(side, height, width), 0, -1) if not (height % size or width % size))
         raise ConfigError(f"{key}={side} must divide both sides of fields of {height} x {width} pixels; use {key}={best}.")
-    return side
-
-
-def in_patches(shape: Sequence[int], patch: int) -> tuple[int, tuple[int, ...]]:
-    """net.patch = p, and the shape (C p^2, H / p, W / p) of fields (C, H, W) whose patches of p x p pixels are channels."""
-    side = patch_side("net.patch", shape, patch)
-    return side, (shape[0] * side**2, shape[1] // side, shape[2] // side)
+    return side, (channels * side**2, height // side, width // side)

@@ -133,8 +133,7 @@ class UNet(nn.Module):
             inputs: fields of that shape stacked along the channels of x.
             checkpointing: for the backward pass keep what goes into each residual block alone, and compute the rest again:
                 less memory, the same gradients, about a third more time.
-            patch: p, which divides H and W: the network works on fields p times smaller, whose channels are the pixels of
-                patches of p x p.
+            patch: p, which divides H and W: inside are fields p times smaller, with patches of p x p pixels as channels.
 
         Raises:
             ConfigError: an option is out of range, or sizes do not fit.
@@ -147,7 +146,7 @@ class UNet(nn.Module):
         widths = [width * m for m in check.shape("net.multipliers", multipliers)]
         check_widths(width, widths, groups, attention_levels)
         embedding = EMBEDDING_FACTOR * width
-        self.patch, inner = in_patches(shape, patch)
+        self.patch, inner = in_patches("net.patch", shape, patch)
         circular = check.choice("net.padding", padding, PADDINGS) == "circular"
         mode: Literal["zeros", "circular"] = "circular" if circular else "zeros"
         conv = functools.partial(nn.Conv2d, kernel_size=3, padding=1, padding_mode=mode)

@@ -37,23 +37,18 @@ class Trajectory(Protocol):
 
     def joint(self, context: Frames, targets: Frames) -> Tensor:
         """log p(all target frames | context) in nats, (B,)."""
-        ...
 
     def frames(self, context: Frames, targets: Frames) -> Tensor:
         """log p(one target frame | context) in nats, each alone, (B, Nt)."""
-        ...
 
     def moments(self, context: Frames, times: Tensor) -> tuple[Tensor, Tensor]:
         """`mean` and `variance` at once."""
-        ...
 
     def mean(self, context: Frames, times: Tensor) -> Tensor:
         """E[u_t | context] of the clean field at times (B, Nt), (B, Nt, C, H, W)."""
-        ...
 
     def variance(self, context: Frames, times: Tensor) -> Tensor:
         """The variance of each pixel of the clean u_t given the context, (B, Nt, C, H, W)."""
-        ...
 
 
 class GaussianTrajectory:

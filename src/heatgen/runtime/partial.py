@@ -29,11 +29,9 @@ class Resumable(Protocol):
 
     def state(self) -> "dict[str, Tensor]":
         """See above; tensors alone."""
-        ...
 
     def load(self, state: "Mapping[str, Tensor]") -> None:
         """Go on from a state, or behind those that were loaded before."""
-        ...
 
 
 class Partial:

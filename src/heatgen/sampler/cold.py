@@ -9,27 +9,11 @@ from heatgen.sampler.interface import Denoiser, OnStep
 ROUNDING = 1e-6  # of a deviation
 
 
-def cold(
-    model: Denoiser,
-    u: Tensor,
-    times: Tensor,
-    rng: Noise | None = None,
-    on_step: OnStep | None = None,
-) -> Tensor:
+def cold(model: Denoiser, u: Tensor, times: Tensor, rng: Noise | None = None, on_step: OnStep | None = None) -> Tensor:
     """u_0 from u_K by u_s = u_t - (A(t) v + b(t)) + A(s) v + b(s), with v = denoise(u_t, t).
 
     An error of v that is linear in t cancels. Down to level 1 it is sampler=heun with order 1, state for state; the last
-    step keeps the noise of the map, where that one returns v.
-
-    Args:
-        model: its estimate of u_0 is taken.
-        u: states u_K at the last of the times, (B, C, H, W).
-        times: (K + 1,) ascending, on the map's clock.
-        rng: not used: there is no noise.
-        on_step: called with (k, u_k) for k = K-1 .. 0.
-
-    Returns:
-        u_0, (B, C, H, W).
+    step keeps the noise of the map, where that one returns v. For the arguments see `Sampler`; rng is not used.
 
     Raises:
         ConfigError: the noise of the map changes from level to level, and would all be left in u_0.

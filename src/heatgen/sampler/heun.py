@@ -1,12 +1,14 @@
 """sampler=heun: the probability flow of a denoiser, by Heun's second-order steps."""
 
+import math
+
 import torch
 from torch import Tensor
 
 from heatgen import check
 from heatgen.check import ConfigError
 from heatgen.noise import Noise
-from heatgen.sampler.interface import Denoiser, OnStep, Process
+from heatgen.sampler.interface import Denoiser, OnStep
 from heatgen.sampler.steps import draw, steps
 
 MOST_CHURN = 2**0.5 - 1  # of sigma in one step
@@ -35,20 +37,12 @@ def heun(
     1 + min(churn / N, sqrt 2 - 1) times as large, N the number of steps; not beyond level K.
 
     Args:
-        model: its estimate of u_0 is taken.
-        u: states u_K at the last of the times, (B, C, H, W).
-        times: (K + 1,) ascending, on the map's clock.
-        rng: where the noise of churn comes from; None: torch's own generator. The flow has none.
-        on_step: called with (k, u_k) for k = K-1 .. 0.
         substeps: equal steps from one level to the next.
         order: 2 (Heun) or 1 (DDIM).
         churn: S_churn, at least 0.
         churn_min: S_tmin, the least sigma of a step that begins so.
         churn_max: S_tmax, the largest; None: any.
-        churn_noise: S_noise, in units of the noise of the map's own step.
-
-    Returns:
-        u_0, (B, C, H, W).
+        churn_noise: S_noise, in units of the noise of the map's own step. For the others see `Sampler`.
 
     Raises:
         ConfigError: an option is out of range, or churn is wanted of a map that has no noisy steps.
@@ -59,10 +53,14 @@ def heun(
     if check.integer("sampler.order", order, minimum=1) > 2:
         raise ConfigError(f"sampler.order must be 2 (Heun) or 1 (DDIM), not {order}.")
     churn = check.number("sampler.churn", churn, minimum=0)
-    least, most = check_band(churn_min, churn_max)
+    least = check.number("sampler.churn_min", churn_min, minimum=0)
+    most = math.inf if churn_max is None else check.number("sampler.churn_max", churn_max, minimum=least)
     churn_noise = check.number("sampler.churn_noise", churn_noise, minimum=0)
     way = list(steps(times, substeps, len(u)))
-    starts = raised(process, torch.stack([t[0] for _, t, _ in way]), churn, least, most) if churn else [None] * len(way)
+    starts: list[Tensor | None] = [None] * len(way)
+    if churn:
+        times = torch.stack([t[0] for _, t, _ in way])
+        starts = process.raised(times, 1 + min(churn / len(way), MOST_CHURN), least, most)
     for (k, t, s), start in zip(way, starts, strict=True):
         if start is not None:
             start = start.expand(len(u))
@@ -82,19 +80,3 @@ def heun(
         if k is not None and on_step is not None:
             on_step(k, u)
     return u
-
-
-def check_band(least: float, most: float | None) -> tuple[float, float]:
-    """The least and the largest sigma that churn acts at. ConfigError where they are out of range."""
-    least = check.number("sampler.churn_min", least, minimum=0)
-    return least, float("inf") if most is None else check.number("sampler.churn_max", most, minimum=least)
-
-
-def raised(process: Process, t: Tensor, churn: float, least: float, most: float) -> list[Tensor | None]:
-    """The times up to which the steps that begin at times t, (N,), go forward first; None for those that do not."""
-    if process.is_random or not process.is_markov:
-        raise ConfigError(f"sampler.churn needs a map with noisy steps, which forward={process.name} lacks; use 0.")
-    sigma = process.noise_to_signal(t)
-    up = process.time_at(sigma * (1 + min(churn / len(t), MOST_CHURN)), "sampler.churn")
-    acts = ((sigma >= least) & (sigma <= most) & (up > t)).tolist()
-    return [time if act else None for time, act in zip(up, acts, strict=True)]

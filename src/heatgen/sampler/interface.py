@@ -27,57 +27,33 @@ class Process(Protocol):
     @property
     def name(self) -> str:
         """What a config calls the map."""
-        ...
-
-    @property
-    def is_random(self) -> bool:
-        """Whether A(t) is drawn at random."""
-        ...
-
-    @property
-    def is_markov(self) -> bool:
-        """Whether there is a noisy step from each level to the next."""
-        ...
 
     def column(self, t: Tensor) -> Tensor:
         """t of shape (B,) as (B, 1, 1, 1)."""
-        ...
 
     def level(self, t: Tensor) -> Tensor:
         """The level 0 .. K at time t, linear between levels, (B,) float64."""
-        ...
 
     def mean(self, u0: Tensor, t: Tensor) -> Tensor:
         """A(t) u_0 + b(t), (B, C, H, W)."""
-        ...
 
     def std(self, t: Tensor) -> Tensor:
         """The diagonal of L(t) over the coefficients, broadcastable to (B, C, H, W)."""
-        ...
 
     def scale_coefficients(self, eps: Tensor, std: Tensor) -> Tensor:
         """eps with each coefficient multiplied by `std`."""
-        ...
 
-    def noise_to_signal(self, t: Tensor) -> Tensor:
-        """rms(L(t)) / rms(A(t)), (B,) float64."""
-        ...
-
-    def time_at(self, ratio: Tensor, key: str) -> Tensor:
-        """The times of these ratios, (B,) float64; ConfigError, which names `key`, where they do not rise with t."""
-        ...
+    def raised(self, t: Tensor, factor: float, least: float, most: float) -> list[Tensor | None]:
+        """Times of `factor` times the noise over signal of times t, (N,); None where that is not in least .. most."""
 
     def increment(self, u: Tensor, s: Tensor, t: Tensor) -> Tensor:
         """The mean change of u_s = u until t, (B, C, H, W)."""
-        ...
 
     def step_std(self, s: Tensor, t: Tensor) -> Tensor:
         """The noise of the map's own step from s to t over the coefficients."""
-        ...
 
     def diffusion(self, t: Tensor) -> Tensor:
         """The diagonal of g(t) over the coefficients, of the map as an SDE du = f dt + g dW."""
-        ...
 
 
 class HasProcess(Protocol):
@@ -97,11 +73,9 @@ class ReverseModel(HasProcess, Protocol):
 
     def reverse_mean(self, u: Tensor, t: Tensor, s: Tensor) -> Tensor:
         """The mean of u_s given u_t = u, (B, C, H, W), for times t > s, (B,)."""
-        ...
 
     def reverse_noise(self, eps: Tensor, t: Tensor, s: Tensor) -> Tensor:
         """The noise of that step, from white noise eps, (B, C, H, W)."""
-        ...
 
 
 @runtime_checkable
@@ -110,15 +84,12 @@ class ScoreModel(HasProcess, Protocol):
 
     def score(self, u: Tensor, t: Tensor) -> Tensor:
         """The gradient of log p_t(u), (B, C, H, W), for times t > 0, (B,)."""
-        ...
 
     def physics_step(self, u: Tensor, t: Tensor, s: Tensor, factor: float) -> Tensor:
         """The map's own step reversed, from t to s, with `factor` times the score."""
-        ...
 
     def euler_step(self, u: Tensor, t: Tensor, s: Tensor, factor: float) -> Tensor:
         """The explicit Euler step of the reverse equation, from t to s, with `factor` times the score."""
-        ...
 
 
 @runtime_checkable
@@ -127,11 +98,9 @@ class Denoiser(HasProcess, Protocol):
 
     def denoise(self, u: Tensor, t: Tensor) -> Tensor:
         """E[u_0 | u_t = u], (B, C, H, W)."""
-        ...
 
     def noise_estimate(self, u: Tensor, t: Tensor, u0: Tensor) -> Tensor:
         """eps = L(t)^-1 (u - A(t) u_0 - b(t)), (B, C, H, W)."""
-        ...
 
 
 @runtime_checkable
@@ -140,7 +109,6 @@ class ExactModel(HasProcess, Protocol):
 
     def exact(self, u: Tensor, t: Tensor, answer: str, rng: Noise | None) -> Tensor:
         """A draw of u_0 given u_t = u (answer "sample"), its "mean", or the end of the probability "flow"."""
-        ...
 
 
 class Sampler(Protocol):
@@ -163,7 +131,6 @@ class Sampler(Protocol):
             rng: where noise comes from; None: torch's own generator.
             on_step: called with (k, u_k) for k = K-1 .. 0.
         """
-        ...
 
 
 def function_of(sampler: Callable[..., object]) -> Callable[..., object]:

@@ -26,15 +26,7 @@ def momentum(
     last step returns v. It is of first order: the variance that samples lack falls with the number of levels.
 
     Args:
-        model: its estimate of u_0 is taken.
-        u: states u_K at the last of the times, (B, C, H, W).
-        times: (K + 1,) ascending, on the map's clock.
-        rng: where z comes from; None: torch's own generator.
-        on_step: called with (k, u_k) for k = K-1 .. 0.
-        form: of q: posterior or sde.
-
-    Returns:
-        u_0, (B, C, H, W).
+        form: of q: posterior or sde; for the others see `Sampler`.
 
     Raises:
         ConfigError: form is none of these, or the noise of a coefficient is less at a later time.
@@ -49,8 +41,7 @@ def momentum(
         x0_pred, start, end = model.denoise(u, t), process.std(t), process.std(s)
         check.refuse(end > start * (1 + ROUNDING), lambda: sentence.format(process.name))
         kept = (end / start.clamp(min=1e-30)).clamp(max=1) ** 2
-        rest = process.scale_coefficients(u - process.mean(x0_pred, t), kept)
-        moved = process.mean(x0_pred, s) + rest
+        moved = process.mean(x0_pred, s) + process.scale_coefficients(u - process.mean(x0_pred, t), kept)
         if k > 1:
             variance = end**2 * (1 - kept) if form == "posterior" else start**2 - end**2
             moved = moved + process.scale_coefficients(draw(u, rng), variance.clamp(min=0).sqrt())

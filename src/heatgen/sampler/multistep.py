@@ -20,12 +20,7 @@ class Estimate(NamedTuple):
 
 
 def multistep(
-    model: Denoiser,
-    u: Tensor,
-    times: Tensor,
-    rng: Noise | None = None,
-    on_step: OnStep | None = None,
-    order: int = 3,
+    model: Denoiser, u: Tensor, times: Tensor, rng: Noise | None = None, on_step: OnStep | None = None, order: int = 3
 ) -> Tensor:
     """u_0 from u_K along du = dA v + db + dL eps with v = denoise(u, t), eps = L^-1 (u - A v - b).
 
@@ -37,15 +32,7 @@ def multistep(
     costs order 3 where steps are shorter than those of the map.
 
     Args:
-        model: its estimate of u_0 is taken, once a step.
-        u: states u_K at the last of the times, (B, C, H, W).
-        times: (K + 1,) ascending, on the map's clock.
-        rng: not used: the flow has no noise.
-        on_step: called with (k, u_k) for k = K-1 .. 0.
-        order: 1 (DDIM), 2 or 3.
-
-    Returns:
-        u_0, (B, C, H, W).
+        order: 1 (DDIM), 2 or 3; for the others see `Sampler`. rng is not used: the flow has no noise.
 
     Raises:
         ConfigError: order is out of range.
@@ -61,8 +48,7 @@ def multistep(
         x0_pred = model.denoise(u, t)
         newest = Estimate(levels[k], t, x0_pred, model.noise_estimate(u, t, x0_pred))
         if order == 3 and path:
-            again = [newest, *path]
-            u = moved(process, before, again, [(at.level, at.t) for at in again])
+            u = moved(process, before, [newest, *path], [at[:2] for at in [newest, *path]])
             newest = newest._replace(eps=model.noise_estimate(u, t, x0_pred))
         path = [newest, *path][:2]
         last = k == 1 and levels[0] == 0

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from heatgen import check
-from heatgen.net.layers import mlp, patch_side, places
+from heatgen.net.layers import in_patches, mlp, places
 from heatgen.net.layout import Layout
 
 
@@ -34,8 +34,8 @@ class PatchEncoder(nn.Module):
         """
         super().__init__()
         hidden = check.integer("net.encoder.hidden", hidden, minimum=1)
-        self.patch = patch_side("net.encoder.patch", shape, patch)
-        self.layers = mlp(shape[0] * self.patch**2 + features + 2, hidden, hidden, width)
+        self.patch, inner = in_patches("net.encoder.patch", shape, patch)
+        self.layers = mlp(inner[0] + features + 2, hidden, hidden, width)
 
     def forward(self, y: Tensor, features: Tensor) -> Tensor:
         """Encode frames by themselves.
