@@ -82,14 +82,14 @@ class DiT(nn.Module):
             ConfigError: an option is out of range, or sizes do not fit.
         """
         super().__init__()
-        self.patch, (channels, *self.grid) = in_patches("net.patch", check.shape("data.shape", shape), patch)
+        self.patch, (channels, *grid) = in_patches("net.patch", check.shape("data.shape", shape), patch)
         self.width = check.integer("net.width", width, minimum=4)
         heads = check.integer("net.heads", heads, minimum=1)
         if self.width % 4 or self.width % heads:
             raise ConfigError(f"net.width must be a multiple of 4 and of net.heads = {heads}, not {self.width}.")
         depth, dropout = check.layers("net.depth", depth), check.number("net.dropout", dropout, minimum=0, maximum=1)
         fields = check.integer("net.inputs", inputs, minimum=1) * channels
-        self.register_buffer("positions", positions(*self.grid, self.width), persistent=False)
+        self.register_buffer("positions", positions(grid[0], grid[1], self.width), persistent=False)
         self.in_layer = nn.Linear(fields, self.width)
         self.embed = nn.Sequential(nn.Linear(self.width, self.width), nn.SiLU(), nn.Linear(self.width, self.width))
         self.conditional = check.boolean("net.conditional", conditional)
@@ -122,4 +122,4 @@ class DiT(nn.Module):
             tokens = block(tokens, embedding)
         b, a = self.modulation(embedding)[:, None].chunk(2, dim=-1)
         patches = self.out_layer((1 + a) * self.last(tokens) + b)
-        return F.pixel_shuffle(patches.mT.unflatten(2, self.grid), self.patch)
+        return F.pixel_shuffle(patches.mT.unflatten(2, (x.shape[2] // self.patch, -1)), self.patch)
