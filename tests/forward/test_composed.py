@@ -15,7 +15,7 @@ from heatgen.app.build import check_options
 from heatgen.basis import Cosine, Fourier, Pixel
 from heatgen.check import ConfigError
 from heatgen.data.module import DataSpec
-from heatgen.forward.basis import BlockCosine, Haar, Random
+from heatgen.forward.basis import Haar, block_cosine, random
 from heatgen.forward.blurring import Blurring
 from heatgen.forward.noise_level import noise_to_signal
 from heatgen.forward.process import derivative
@@ -244,7 +244,7 @@ def test_equal_snr_keeps_the_spectrum_of_the_data_at_every_time():
 # bases ---------------------------------------------------------------------------------------------------------------------
 
 
-BASES = {"blocks": BlockCosine(8, 12, 4), "haar": Haar(8, 12), "random": Random(8, 12)}
+BASES = {"blocks": block_cosine(8, 12, 4), "haar": Haar(8, 12), "random": random(8, 12)}
 
 
 @pytest.mark.parametrize("name", BASES)
@@ -269,14 +269,14 @@ def test_haar_takes_averages_of_blocks_and_differences_of_their_halves():
 
 def test_a_block_of_1_is_pixels_and_one_as_large_as_the_field_is_its_cosines():
     u = torch.randn(1, 8, 8).double()
-    assert torch.equal(BlockCosine(8, 8, 1)(u), Pixel()(u))
-    assert_close(BlockCosine(8, 8, 8)(u), Cosine(8, 8)(u), atol=1e-15, rtol=0)
-    assert torch.equal(BlockCosine(8, 8, 8).eigenvalues, Cosine(8, 8).eigenvalues)
+    assert torch.equal(block_cosine(8, 8, 1)(u), Pixel()(u))
+    assert_close(block_cosine(8, 8, 8)(u), Cosine(8, 8)(u), atol=1e-15, rtol=0)
+    assert torch.equal(block_cosine(8, 8, 8).eigenvalues, Cosine(8, 8).eigenvalues)
 
 
 def test_a_random_basis_comes_from_its_seed_and_is_in_the_checkpoint():
-    assert torch.equal(Random(4, 6, 1).rows, Random(4, 6, 1).rows) and not torch.equal(
-        Random(4, 6, 1).rows, Random(4, 6).rows
+    assert torch.equal(random(4, 6, seed=1).rows, random(4, 6, seed=1).rows) and not torch.equal(
+        random(4, 6, seed=1).rows, random(4, 6).rows
     )
     process = make("flow", parts={"basis": "random"})
     assert set(process.state_dict()) == {"basis.rows", "basis.columns"}

@@ -6,26 +6,42 @@ import torch
 from torch import Tensor
 
 from heatgen import check
-from heatgen.basis import Basis, Separable, cosine_matrix, haar_rotation, neumann_eigenvalues, upcast
+from heatgen.basis import Basis, Orthogonal, Separable, cosine_matrix, haar_rotation, neumann_eigenvalues, upcast
 from heatgen.check import ConfigError
+from heatgen.forward.matrix import check_memory
 from heatgen.noise import SampleNoise
 
+ACTS_ON = ("rows_and_columns", "channel")  # of random rotations
 
-class BlockCosine(Separable):
-    """The orthonormal DCT-II of each block of size x size pixels.
 
-    Args:
-        size: which divides both sides; 1: pixels.
+def block_cosine(height: int, width: int, size: int = 4) -> Basis:
+    """The orthonormal DCT-II of each block of size x size pixels, which divides both sides; size 1: pixels.
+
     Source: Teng et al. 2024 (Relay Diffusion).
     """
+    size = check.integer("forward.basis.size", size, minimum=1)
+    if height % size or width % size:
+        raise ConfigError(f"forward.basis.size={size} must divide both sides of fields of {height} x {width} pixels.")
+    rows, columns = (torch.block_diag(*[cosine_matrix(size)] * (side // size)) for side in (height, width))
+    waves = neumann_eigenvalues(size, size).repeat(height // size, width // size)
+    return Separable(rows, columns, eigenvalues=waves)
 
-    def __init__(self, height: int, width: int, size: int = 4):
-        size = check.integer("forward.basis.size", size, minimum=1)
-        if height % size or width % size:
-            raise ConfigError(f"forward.basis.size={size} must divide both sides of fields of {height} x {width} pixels.")
-        rows, columns = (torch.block_diag(*[cosine_matrix(size)] * (side // size)) for side in (height, width))
-        waves = neumann_eigenvalues(size, size).repeat(height // size, width // size)
-        super().__init__(rows, columns, eigenvalues=waves)
+
+def random(height: int, width: int, acts_on: str = "rows_and_columns", seed: int = 0, key: str = "forward.basis") -> Basis:
+    """A uniformly random rotation, which knows nothing of space and is in the checkpoint.
+
+    acts_on: rows_and_columns, a rotation of each axis; channel, one of all H W pixels. key: what messages call it.
+    """
+    seed = check.integer(f"{key}.seed", seed, minimum=0)
+
+    def rotation(size: int, axis: str) -> Tensor:
+        rng = SampleNoise([0], seed, "random_basis_heat", axis)
+        return haar_rotation(rng.normal(size, size, dtype=torch.float64)[0])
+
+    if check.choice(f"{key}.acts_on", acts_on, ACTS_ON) == "rows_and_columns":
+        return Separable(rotation(height, "rows"), rotation(width, "columns"), persistent=True)
+    check_memory(f"{key}.acts_on=channel", 1, [height * width], f"use {key}.acts_on=rows_and_columns")
+    return Orthogonal(rotation(height * width, "channel"))
 
 
 class Haar(Basis):
@@ -65,16 +81,3 @@ class Haar(Basis):
                 a, b = u[..., :h, :w].chunk(2, axis)
                 u[..., :h, :w] = torch.stack([a + b, a - b], axis).flatten(axis - 1, axis) / math.sqrt(2)
         return u
-
-
-class Random(Separable):
-    """A uniformly random rotation of each axis, which knows nothing of space; it is in the checkpoint.
-
-    Args:
-        seed: of the rotations.
-    """
-
-    def __init__(self, height: int, width: int, seed: int = 0):
-        rng = SampleNoise([0], check.integer("forward.basis.seed", seed, minimum=0), "random basis")
-        rows, columns = (haar_rotation(rng.normal(n, n, dtype=torch.float64)[0]) for n in (height, width))
-        super().__init__(rows, columns, persistent=True)

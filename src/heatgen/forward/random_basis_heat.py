@@ -2,16 +2,9 @@
 
 from typing import Unpack
 
-import torch
-from torch import Tensor
-
 from heatgen import check
-from heatgen.basis import Basis, Orthogonal, Separable, haar_rotation
+from heatgen.forward.basis import random
 from heatgen.forward.heat import Heat, HeatOptions
-from heatgen.forward.matrix import check_memory
-from heatgen.noise import SampleNoise
-
-ACTS_ON = ("rows_and_columns", "channel")
 
 
 class RandomBasisHeat(Heat):
@@ -33,18 +26,5 @@ class RandomBasisHeat(Heat):
     def __init__(
         self, shape: tuple[int, ...], acts_on: str = "rows_and_columns", seed: int = 0, **options: Unpack[HeatOptions]
     ):
-        check.choice("forward.acts_on", acts_on, ACTS_ON)
-        seed = check.integer("forward.seed", seed, minimum=0)
         height, width = check.shape("data.shape", shape)[-2:]
-
-        def rotation(size: int, axis: str) -> Tensor:
-            rng = SampleNoise([0], seed, "random_basis_heat", axis)
-            return haar_rotation(rng.normal(size, size, dtype=torch.float64)[0])
-
-        basis: Basis
-        if acts_on == "channel":
-            check_memory("forward.acts_on=channel", 1, [height * width], "use forward.acts_on=rows_and_columns")
-            basis = Orthogonal(rotation(height * width, "channel"))
-        else:
-            basis = Separable(rotation(height, "rows"), rotation(width, "columns"), persistent=True)
-        super().__init__(shape, basis=basis, **options)
+        super().__init__(shape, basis=random(height, width, acts_on, seed, "forward"), **options)
