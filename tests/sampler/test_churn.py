@@ -84,6 +84,7 @@ def test_more_noise_than_the_maps_own_makes_more_of_everything():
         ({"churn": math.inf}, r"sampler\.churn must"),
         ({"churn_min": -0.1}, r"sampler\.churn_min must"),
         ({"churn_min": 2.0, "churn_max": 1.0}, r"sampler\.churn_max must be a number of at least 2"),
+        ({"churn": 1.0, "churn_min": 1e6}, r"sampler\.churn acts in no step; choose"),
         ({"churn_noise": "much"}, r"sampler\.churn_noise must"),
     ],
 )

@@ -47,4 +47,8 @@ def raised(process: "ForwardProcess", t: Tensor, factor: float, least: float, mo
     sigma = noise_to_signal(process, t)
     up = time_at(process, sigma * factor, "sampler.churn")
     acts = ((sigma >= least) & (sigma <= most) & (up > t)).tolist()
+    if not any(acts):
+        raise ConfigError(
+            "sampler.churn acts in no step; choose churn_min and churn_max around the sigma of some, or churn=0."
+        )
     return [time if act else None for time, act in zip(up, acts, strict=True)]
