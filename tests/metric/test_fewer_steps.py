@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from conftest import SMALL, call
+from conftest import SMALL, call, call_together
 from feature_toys import script
 from omegaconf import OmegaConf
 
@@ -128,3 +128,11 @@ def test_a_run_of_before_there_were_steps_loads_and_takes_them(own_run, refused)
 def test_nfe_is_a_column_of_a_comparison(run, capfd):
     (row,) = [row for row in compare([run], None) if row.get("variant") == "steps=3"]
     assert row["nfe"] == 3 and "NFE" in (run / "comparison.md").read_text()
+
+
+@pytest.mark.slow
+def test_calls_are_of_a_sample_however_many_processes_draw(run, tmp_path):
+    words = ["mode=memorisation", "n=5", "batch_size=2", "sampler=heun", "sampler.steps=[2,3]"]
+    assert call_together("evaluate", f"run={run}", *words) == [0, 0]
+    (sweep,) = results(run, "memorisation_steps")
+    assert sweep["series"]["nfe"] == [3, 5] and len(sweep["series"]) > 5

@@ -21,19 +21,10 @@ if TYPE_CHECKING:
     from heatgen.runtime.devices import Devices
 
 IDLE = ("calibration", "elbo", "flow_likelihood", "forward", "likelihood", "physics")  # modes that draw no samples
-BESIDE = (
-    "run",
-    "delta",
-    "checkpoint",
-    "sampler",
-    "trainer",
-    "runs_dir",
-    "experiment_name",
-    "variant",
-    "param_name",
-    "picture",
-    "n",
-)
+BESIDE = {  # keys that `words_of` knows otherwise, and what no sample depends on
+    *("run", "delta", "checkpoint", "sampler", "trainer", "n"),
+    *("runs_dir", "experiment_name", "variant", "param_name", "picture"),
+}
 
 
 @task_wrapper
