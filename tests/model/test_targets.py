@@ -209,6 +209,25 @@ def test_the_preconditioned_target_has_unit_variance_at_every_time_on_the_data_t
         assert_close(signal + noise, torch.ones(SHAPE).double(), atol=1e-9, rtol=0)
 
 
+def test_centred_preconditioning_is_that_of_the_same_images_shifted_and_stretched():
+    """Images x in [0, 1] with noise sigma, and 2 x - 1 with 2 sigma, as published: the same inputs and targets."""
+    fields, targets, inputs = normal(60, 3) * 0.2 + 0.4, [], []
+    for images, sigma in ((fields, 1.0), (2 * fields - 1, 2.0)):
+        process = VarianceExploding(SHAPE, K, 0.1 * sigma, 10 * sigma)
+        model = Diffusion(
+            process, lambda x, k, cond: inputs.append(x) or x, None, None, "preconditioned", preconditioning="centred"
+        )
+        get = lambda split, chosen, images=images: images[list(chosen)]  # noqa: E731
+        model.prepare(SimpleNamespace(batch_size=8, images=lambda split, images=images: images, get=get))
+        t, eps = process.times[1:].repeat(60 // K), normal(60, 4)
+        targets.append(model._target(images, None, eps, t))
+        model.denoise(process.perturb(images, t, eps), t)
+    assert_close(*targets, atol=1e-9, rtol=0)
+    assert_close(*inputs, atol=1e-9, rtol=0)
+    signal = (targets[0] - targets[0].mean()).square().mean()
+    assert 0.8 < signal < 1.2
+
+
 # the density of time -----------------------------------------------------------------------------------------------------
 
 

@@ -45,7 +45,8 @@ class Diffusion(DenoisingMethod):
 
     Args:
         prediction_type: auto: preconditioned where the map is diagonal, else x0.
-        preconditioning: coefficient: m and S by coefficient; scalar: of all of them together.
+        preconditioning: coefficient: m and S by coefficient; scalar: m = 0, and the mean square of all; centred: one m, that
+            of a pixel, and one S about it, as EDM has on data of mean 0.
         scale_input: whether networks of x0, eps, score and velocity see states of unit size.
         time_density, density_mean, density_std: how often each time is trained (`heatgen.model.time_density`).
         weight, norm: prediction | edm | velocity | soft | min_snr | whitened; l2 | l1: |w^(1/2) (F - F*)| in its place.
@@ -93,7 +94,7 @@ class Diffusion(DenoisingMethod):
         self.coupling = check.choice("model.coupling", coupling, COUPLINGS)
         if sampler is not None:
             self._check_sampler(sampler)
-        self.preconditioning = check.choice("model.preconditioning", preconditioning, ("coefficient", "scalar"))
+        self.preconditioning = check.choice("model.preconditioning", preconditioning, ("coefficient", "scalar", "centred"))
         self.reverse_variance = check.choice("model.reverse_variance", reverse_variance, VARIANCES)
         self.calibration_images = check.integer("model.calibration_images", calibration_images, minimum=2)
         self.norm = check.choice("model.norm", norm, ("l2", "l1"))
@@ -140,9 +141,13 @@ class Diffusion(DenoisingMethod):
             for indices in batches(peers.share(range(n)), 1024):
                 c = self.process.basis(data.get("train", indices).to(self.mean.device).double())
                 total += torch.stack([c.sum(0), c.square().sum(0)])
-        total = peers.sum(total)
-        self.mean.copy_(total[0] / n)
-        self.spectrum.copy_((total[1] / n - self.mean**2).clamp(min=0))
+        mean, square = peers.sum(total) / n
+        if self.preconditioning == "centred":
+            grey = self.process.basis(torch.full_like(mean, self.process.basis.inverse(mean[None]).mean())[None])[0]
+            square = ((square - mean**2) + (mean - grey) ** 2).mean() + grey**2
+            mean = grey
+        self.mean.copy_(mean)
+        self.spectrum.copy_((square - mean**2).clamp(min=0))
 
     # the estimate -------------------------------------------------------------------------------------------------------
 
