@@ -45,6 +45,17 @@ class BayesianUNet(nn.Module):
 
     A level is two times convolution 3 x 3, activation, dropout; between levels max-pooling by 2, and nearest-neighbour
     upsampling beside the concatenated skip; the last convolution is 5 x 5. The output starts at 0.
+
+    Args:
+        shape: (C, H, W), any H and W from 2.
+        channels: the width of each resolution.
+        dropout: the share of channels that are dropped, less than 1.
+        activation: leaky_relu, or none as in the published code.
+        time: whether it sees t / num_levels, as a constant channel, as `cond` is too. For the others see `heatgen.net`.
+
+    Raises:
+        ConfigError: an option is out of range, or there are more resolutions than H and W can be halved.
+
     Source: the Bayesian neural network of Holzschuh et al. 2023, with activations.
     """
 
@@ -59,21 +70,6 @@ class BayesianUNet(nn.Module):
         conditional: bool = False,
         inputs: int = 1,
     ):
-        """Make the layers.
-
-        Args:
-            shape: (C, H, W), any H and W from 2.
-            channels: the width of each resolution.
-            dropout: the share of channels that are dropped, less than 1.
-            activation: leaky_relu, or none as in the published code.
-            time: whether it sees t / num_levels, as a constant channel.
-            num_levels: K.
-            conditional: whether it sees `cond`, as constant channels.
-            inputs: fields of that shape stacked along the channels of x.
-
-        Raises:
-            ConfigError: an option is out of range, or there are more resolutions than H and W can be halved.
-        """
         super().__init__()
         shape = check.shape("data.shape", shape)
         widths = check.shape("net.channels", channels)
@@ -98,16 +94,6 @@ class BayesianUNet(nn.Module):
         self.out_conv = zero(periodic(widths[0], shape[0], LAST_KERNEL))
 
     def forward(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
-        """Apply the network.
-
-        Args:
-            x: (B, inputs C, H, W).
-            t: indices of levels, (B,), also between levels.
-            cond: the map's random numbers, (B, 2), where conditional.
-
-        Returns:
-            (B, C, H, W).
-        """
         h = self.constants(x, t, cond)
         skips: list[Tensor] = []
         for i, level in enumerate(self.down):

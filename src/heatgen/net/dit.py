@@ -50,7 +50,19 @@ class Block(nn.Module):
 class DiT(nn.Module):
     """net(x, t) -> like x: a transformer of patches with fixed places, conditioned on the index t of the level.
 
-    The output starts at 0. Source: Peebles and Xie 2023, with adaLN-Zero.
+    The output starts at 0.
+
+    Args:
+        patch: the side of a patch in pixels, which divides H and W.
+        width: of a token, a multiple of 4 and of heads.
+        depth: blocks.
+        heads: of attention.
+        dropout: share of hidden units set to 0 in training. For the others see `heatgen.net`.
+
+    Raises:
+        ConfigError: an option is out of range, or sizes do not fit.
+
+    Source: Peebles and Xie 2023, with adaLN-Zero.
     """
 
     positions: Tensor
@@ -66,21 +78,6 @@ class DiT(nn.Module):
         conditional: bool = False,
         inputs: int = 1,
     ):
-        """Make the layers.
-
-        Args:
-            shape: (C, H, W).
-            patch: the side of a patch in pixels, which divides H and W.
-            width: of a token, a multiple of 4 and of heads.
-            depth: blocks.
-            heads: of attention.
-            dropout: share of hidden units set to 0 in training.
-            conditional: whether it sees `cond`.
-            inputs: fields of that shape stacked along the channels of x.
-
-        Raises:
-            ConfigError: an option is out of range, or sizes do not fit.
-        """
         super().__init__()
         self.patch, (channels, *grid) = in_patches("net.patch", check.shape("data.shape", shape), patch)
         self.width = check.integer("net.width", width, minimum=4)
@@ -103,16 +100,6 @@ class DiT(nn.Module):
         self.out_layer = zero(nn.Linear(self.width, channels))
 
     def forward(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
-        """Apply the network.
-
-        Args:
-            x: (B, inputs C, H, W).
-            t: indices of levels, (B,), also between levels.
-            cond: the map's random numbers, (B, 2), where conditional.
-
-        Returns:
-            (B, C, H, W).
-        """
         embedding = self.embed(sinusoid(t, self.width).to(x.dtype))
         if self.cond_embed is not None:
             assert cond is not None, "a conditional network needs cond"

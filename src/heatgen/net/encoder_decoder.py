@@ -74,6 +74,16 @@ class EncoderDecoder(nn.Module):
     h_0 = conv(x); h_i = h_{i-1} + B_i(h_{i-1}), i = 1 .. n; d_0 = conv(conv_1x1(h_n)), or h_n without a bottleneck;
     d_i = d_{i-1} + B'_i(d_{i-1}), but d_m = d_{m-1} + h_m at m = (n + 1) // 2, and d_n = B'_n(d_{n-1}); then conv_5x5(d_n).
     168,226 weights with the defaults and C = 1. The output starts at 0.
+
+    Args:
+        shape: (C, H, W), any H and W from 2 (with patch from 2 p).
+        channels: the width.
+        blocks: n.
+        kernel_size: odd.
+        bottleneck: its channels, None for none.
+        time: whether it sees t / num_levels, as a constant channel, as `cond` is too.
+        patch: p, as in net=unet. For the others see `heatgen.net`.
+
     Source: Holzschuh et al. 2023, without its code's dropout, its block whose result is discarded, and its tiling.
     """
 
@@ -90,23 +100,6 @@ class EncoderDecoder(nn.Module):
         conditional: bool = False,
         patch: int = 1,
     ):
-        """Make the layers.
-
-        Args:
-            shape: (C, H, W), any H and W from 2 (with patch from 2 p).
-            inputs: fields of that shape stacked along the channels of x.
-            channels: the width.
-            blocks: n.
-            kernel_size: odd.
-            bottleneck: its channels, None for none.
-            time: whether it sees t / num_levels, as a constant channel.
-            num_levels: K.
-            conditional: whether it sees `cond`, as constant channels.
-            patch: p, which divides H and W: inside are fields p times smaller, with patches of p x p pixels as channels.
-
-        Raises:
-            ConfigError: an option is out of range.
-        """
         super().__init__()
         self.patch, shape = in_patches("net.patch", check.shape("data.shape", shape), patch)
         width = check.integer("net.channels", channels, minimum=1)
@@ -133,16 +126,6 @@ class EncoderDecoder(nn.Module):
         self.out_conv = zero(periodic(width, shape[0], LAST_KERNEL))
 
     def forward(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
-        """Apply the network.
-
-        Args:
-            x: (B, inputs C, H, W).
-            t: indices of levels, (B,), also between levels.
-            cond: the map's random numbers, (B, 2), where conditional.
-
-        Returns:
-            (B, C, H, W).
-        """
         x = F.pixel_unshuffle(x, self.patch) if self.patch > 1 else x
         h = self.in_conv(self.constants(x, t, cond))
         kept = h

@@ -55,6 +55,13 @@ class FNO(nn.Module):
 
     Before it a linear layer to `width` channels at each pixel, behind it one to 128, GELU and one to C. The weights take
     fields of any resolution. The output starts at 0.
+
+    Args:
+        modes: frequencies that are kept on each half-axis, fewer where H or W has fewer.
+        width: channels.
+        grid: whether it sees where a pixel is, (i / H, j / W), as two channels, which breaks translation symmetry.
+        time: whether it sees t / num_levels, as a constant channel, as `cond` is too. For the others see `heatgen.net`.
+
     Source: Li et al. 2021, "Fourier Neural Operator for Parametric Partial Differential Equations"; a baseline of Holzschuh
     et al. 2023.
     """
@@ -70,21 +77,6 @@ class FNO(nn.Module):
         conditional: bool = False,
         inputs: int = 1,
     ):
-        """Make the layers.
-
-        Args:
-            shape: (C, H, W), any H and W.
-            modes: frequencies that are kept on each half-axis, fewer where H or W has fewer.
-            width: channels.
-            grid: whether it sees where a pixel is, (i / H, j / W), as two channels, which breaks translation symmetry.
-            time: whether it sees t / num_levels, as a constant channel.
-            num_levels: K.
-            conditional: whether it sees `cond`, as constant channels.
-            inputs: fields of that shape stacked along the channels of x.
-
-        Raises:
-            ConfigError: an option is out of range.
-        """
         super().__init__()
         shape = check.shape("data.shape", shape)
         modes = check.integer("net.modes", modes, minimum=1)
@@ -99,16 +91,6 @@ class FNO(nn.Module):
         self.out_conv = nn.Sequential(nn.Conv2d(width, HIDDEN, 1), nn.GELU(), zero(nn.Conv2d(HIDDEN, shape[0], 1)))
 
     def forward(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
-        """Apply the network.
-
-        Args:
-            x: (B, inputs C, H, W).
-            t: indices of levels, (B,), also between levels.
-            cond: the map's random numbers, (B, 2), where conditional.
-
-        Returns:
-            (B, C, H, W).
-        """
         h = self.constants(x, t, cond)
         if self.grid:
             axes = [torch.arange(size, device=x.device, dtype=x.dtype) / size for size in x.shape[-2:]]

@@ -33,7 +33,11 @@ class Encoder(Protocol):
 
 
 class Aggregator(Protocol):
-    """A module (h, context_mask, times, target_times) -> (r, features beside it or None)."""
+    """A module that puts the encodings h of the context of each task together, for target times.
+
+    h: (B, N, R, ...); context_mask: (B, N) bool, True where a frame is there; times: of the frames, (B, N), in units of the
+    last level; target_times: (B, M). Returns r, (B, M or 1, R, ...), and features beside it, (B, M or 1, F), or None.
+    """
 
     layouts: ClassVar[Mapping[Layout, Layout]]  # what it gives for each layout that it takes
     features: int  # how many features it gives beside r
@@ -52,18 +56,38 @@ class Decoder(Protocol):
 
 
 class EncoderFactory(Protocol):
-    """What makes an encoder of frames of a shape (C', H, W), with `features` numbers a frame and encodings of `width`."""
+    """What makes an encoder, its own options bound.
+
+    Args:
+        shape: of y, (C', H, W): a channel of observed pixels included, where there is one.
+        features: how many numbers stand beside a frame: its time, and those of the map.
+        width: R.
+    """
 
     def __call__(self, shape: Sequence[int], features: int, width: int) -> Encoder: ...
 
 
 class AggregatorFactory(Protocol):
-    """What makes an aggregator of encodings of frames of a shape (C, H, W)."""
+    """What makes an aggregator, its own options bound.
+
+    Args:
+        shape: of a frame, (C, H, W).
+        width: R.
+        causal: whether frames that are later than a target do not count.
+    """
 
     def __call__(self, shape: Sequence[int], width: int, causal: bool) -> Aggregator: ...
 
 
 class DecoderFactory(Protocol):
-    """What makes a decoder: `features` numbers of the time and the map, then `extra` ones of the aggregator."""
+    """What makes a decoder, its own options bound.
+
+    Args:
+        shape: of a frame, (C, H, W).
+        features: how many numbers of the time and of the map a frame has.
+        extra: how many more the aggregator gives, behind them.
+        width: R.
+        outputs: numbers a pixel that the likelihood needs.
+    """
 
     def __call__(self, shape: Sequence[int], features: int, extra: int, width: int, outputs: int) -> Decoder: ...

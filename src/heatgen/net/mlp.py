@@ -49,6 +49,14 @@ class MLP(nn.Module):
     [e, ln(tau + 1e-3)]; the logarithm makes an f(t) that is steep near 0 easy. Only film can be f(t) x for all x: with the
     others the slope in x far from 0 is the same at all t, whatever the depth, and f(t) x is learned where the data lies, by
     a small additive net with depth 1 slowly.
+
+    Args:
+        width: of the hidden layers.
+        depth: how many.
+        time: how it sees the time: none, raw, additive, concat or film.
+        embedding: the size of e, even.
+        scale: of the frequencies, in cycles over all levels. For the others see `heatgen.net`.
+
     Source: Song et al. 2021 (additive), Tancik et al. 2020 (e), Perez et al. 2018 (film).
     """
 
@@ -64,22 +72,6 @@ class MLP(nn.Module):
         conditional: bool = False,
         inputs: int = 1,
     ):
-        """Make the layers.
-
-        Args:
-            shape: (C, H, W).
-            width: of the hidden layers.
-            depth: how many.
-            time: how it sees the time: none, raw, additive, concat or film.
-            embedding: the size of e, even.
-            scale: of the frequencies, in cycles over all levels.
-            num_levels: K.
-            conditional: whether it sees `cond`.
-            inputs: fields of that shape stacked along the channels of x.
-
-        Raises:
-            ConfigError: an option is out of range.
-        """
         super().__init__()
         self.shape = check.shape("data.shape", shape)
         width = check.integer("net.width", width, minimum=1)
@@ -107,16 +99,6 @@ class MLP(nn.Module):
             self.skip = nn.Parameter(torch.empty(inputs, outputs).uniform_(-1, 1) / inputs**0.5)
 
     def forward(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
-        """Apply the network.
-
-        Args:
-            x: (B, inputs C, H, W).
-            t: indices of levels, (B,), also between levels.
-            cond: the map's random numbers, (B, 2), where conditional.
-
-        Returns:
-            (B, C, H, W).
-        """
         h = x.flatten(1)
         if self.conditional:
             assert cond is not None, "a conditional network needs cond"

@@ -26,6 +26,27 @@ class NeuralProcess(nn.Module):
     decoder makes a frame of r(t), z and t. Which parts fit they say themselves (`heatgen.net.layout`). z comes from the mean
     of the encodings, whatever r comes from, with sigma = 0.1 + 0.9 sigmoid. Nothing is normalised over the batch or the
     context.
+
+    Args:
+        shape: of a frame, (C, H, W).
+        encoder: what makes the encoder.
+        aggregator: what makes the aggregator.
+        decoder: what makes the decoder.
+        likelihood: the law of a frame, given the decoder's outputs.
+        causal: whether a prediction at t rests on frames up to t alone, with z(t) = mu(t) + sigma(t) eps of one eps for
+            all t.
+        latent: numbers of z; None for no latent.
+        deterministic: whether the decoder sees r beside z; without a latent it must.
+        width: R, of an encoding.
+        hidden: width of the networks of z and of privileged features.
+        masked: whether it sees which pixels were observed, as a channel.
+        conditional: whether it sees the map's random numbers.
+        privileged_dim: privileged features of each frame that z may see in training (LUPI); a residual that starts at 0
+            adds their encoding, so that without them nothing changes.
+
+    Raises:
+        ConfigError: parts that do not fit, or an option out of range.
+
     Source: Garnelo et al. 2018 (CNP, NP); Kim et al. 2019 (attention); Gordon et al. 2020 (grids, sensors); Nguyen & Grover
     2022 (transformer); Markou et al. 2022 (low_rank).
     """
@@ -46,28 +67,6 @@ class NeuralProcess(nn.Module):
         conditional: bool = False,
         privileged_dim: int = 0,
     ):
-        """Build the parts and put them together.
-
-        Args:
-            shape: of a frame, (C, H, W).
-            encoder: what makes the encoder.
-            aggregator: what makes the aggregator.
-            decoder: what makes the decoder.
-            likelihood: the law of a frame, given the decoder's outputs.
-            causal: whether a prediction at t rests on frames up to t alone, with z(t) = mu(t) + sigma(t) eps of one eps for
-                all t.
-            latent: numbers of z; None for no latent.
-            deterministic: whether the decoder sees r beside z; without a latent it must.
-            width: R, of an encoding.
-            hidden: width of the networks of z and of privileged features.
-            masked: whether it sees which pixels were observed, as a channel.
-            conditional: whether it sees the map's random numbers.
-            privileged_dim: privileged features of each frame that z may see in training (LUPI); a residual that starts at 0
-                adds their encoding, so that without them nothing changes.
-
-        Raises:
-            ConfigError: parts that do not fit, or an option out of range.
-        """
         super().__init__()
         self.shape = check.shape("data.shape", shape)
         self.causal = check.boolean("net.causal", causal)

@@ -98,6 +98,24 @@ class Stage(nn.Module):
 class UNet(nn.Module):
     """net(x, t) -> like x: a U-Net conditioned on the index t of the level by a sinusoid. The output starts at 0.
 
+    Args:
+        shape: (C, H, W), any H and W.
+        model_channels: the width.
+        multipliers: the width of each resolution, in units of it.
+        num_res_blocks: residual blocks a resolution (one more on the way up).
+        attention_levels: resolutions with attention, as indices into multipliers (0 is full resolution).
+        dropout: share of activations set to 0 in training.
+        norm_groups: of GroupNorm; they divide every width.
+        padding: what 3 x 3 convolutions see beyond the edge: zeros, or (circular, for a periodic box) the opposite edge.
+        memory_format: how activations lie in memory, which changes speed alone: auto, contiguous or channels_last.
+        checkpointing: for the backward pass keep what goes into each residual block alone, and compute the rest again: less
+            memory, the same gradients, about a third more time.
+        patch: p, which divides H and W: inside are fields p times smaller, with patches of p x p pixels as channels. For the
+            others see `heatgen.net`.
+
+    Raises:
+        ConfigError: an option is out of range, or sizes do not fit.
+
     Source: Nichol and Dhariwal 2021; Rissanen et al. 2023, appendix B.
     """
 
@@ -117,27 +135,6 @@ class UNet(nn.Module):
         checkpointing: bool = False,
         patch: int = 1,
     ):
-        """Make the layers.
-
-        Args:
-            shape: (C, H, W), any H and W.
-            model_channels: the width.
-            multipliers: the width of each resolution, in units of it.
-            num_res_blocks: residual blocks a resolution (one more on the way up).
-            attention_levels: resolutions with attention, as indices into multipliers (0 is full resolution).
-            dropout: share of activations set to 0 in training.
-            norm_groups: of GroupNorm; they divide every width.
-            conditional: whether it sees `cond`.
-            padding: what 3 x 3 convolutions see beyond the edge: zeros, or (circular, for a periodic box) the opposite edge.
-            memory_format: how activations lie in memory, which changes speed alone: auto, contiguous or channels_last.
-            inputs: fields of that shape stacked along the channels of x.
-            checkpointing: for the backward pass keep what goes into each residual block alone, and compute the rest again:
-                less memory, the same gradients, about a third more time.
-            patch: p, which divides H and W: inside are fields p times smaller, with patches of p x p pixels as channels.
-
-        Raises:
-            ConfigError: an option is out of range, or sizes do not fit.
-        """
         super().__init__()
         width = check.integer("net.model_channels", model_channels, minimum=2)
         blocks = check.layers("net.num_res_blocks", num_res_blocks)
@@ -194,16 +191,6 @@ class UNet(nn.Module):
         self.to(memory_format=self.memory_format)
 
     def forward(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
-        """Apply the network.
-
-        Args:
-            x: (B, inputs C, H, W).
-            t: indices of levels, (B,), also between levels.
-            cond: the map's random numbers, (B, 2), where conditional.
-
-        Returns:
-            (B, C, H, W).
-        """
         embedding = self.embed(sinusoid(t, self.width).to(x.dtype))
         if self.cond_embed is not None:
             assert cond is not None, "a conditional network needs cond"

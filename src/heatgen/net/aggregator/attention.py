@@ -13,27 +13,23 @@ from heatgen.net.aggregator.weighted import WeightedAggregator, reach
 class AttentionAggregator(WeightedAggregator):
     """w = softmax over the context and one token for nothing of q(t) . k(t_c) by head, q and k networks of the time.
 
+    Args:
+        width: R, a multiple of heads.
+        heads: each weighs its own part of the encoding.
+        hidden: width of the networks of the time. For the others see `AggregatorFactory`.
+
+    Raises:
+        ConfigError: an option is out of range, or width no multiple of heads.
+
     Source: Kim et al. 2019.
     """
 
     def __init__(self, shape: Sequence[int], width: int, causal: bool, heads: int = 4, hidden: int = 64):
-        """Make the layers.
-
-        Args:
-            shape: of a frame, (C, H, W), not used.
-            width: R, a multiple of heads.
-            causal: whether frames that are later than a target do not count.
-            heads: each weighs its own part of the encoding.
-            hidden: width of the networks of the time.
-
-        Raises:
-            ConfigError: an option is out of range, or width no multiple of heads.
-        """
         heads = check.integer("net.aggregator.heads", heads, minimum=1)
         hidden = check.integer("net.aggregator.hidden", hidden, minimum=1)
         if width % heads:
             raise ConfigError(f"net.width = {width} must be a multiple of net.aggregator.heads = {heads}.")
-        super().__init__(width, causal)
+        super().__init__(shape, width, causal)
         self.heads = heads
         self.query, self.key = (
             nn.Sequential(nn.Linear(1, hidden), nn.SiLU(), nn.Linear(hidden, hidden * heads)) for _ in range(2)

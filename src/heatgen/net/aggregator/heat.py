@@ -18,24 +18,17 @@ class HeatAggregator(nn.Module):
 
     The exact answers for Gaussian fields (`Hypotheses`), weighed by how well they fit, are where `layers` of `HeatBlock`
     start from; they learn what the fields look like. Invariant to the order of frames; with causal, of frames up to t alone.
+
+    Args:
+        width: R, of the maps; more than 2 C.
+        channels: of the convolutions of a block.
+        hidden: V, the features beside the maps.
+        layers: blocks. For the others see `AggregatorFactory`.
     """
 
     layouts = {Layout.FRAME: Layout.FLOW}
 
     def __init__(self, shape: Sequence[int], width: int, causal: bool, channels: int, hidden: int, layers: int):
-        """Make the layers.
-
-        Args:
-            shape: of a frame, (C, H, W).
-            width: R, of the maps; more than 2 C.
-            causal: whether frames that are later than a target do not count.
-            channels: of the convolutions of a block.
-            hidden: V, the features beside the maps.
-            layers: blocks.
-
-        Raises:
-            ConfigError: an option is out of range.
-        """
         super().__init__()
         channels = check.integer("net.aggregator.channels", channels, minimum=1)
         hidden = check.integer("net.aggregator.hidden", hidden, minimum=1)
@@ -50,18 +43,7 @@ class HeatAggregator(nn.Module):
         self.out_conv = nn.Conv2d(channels, width - 2 * fields, 1)
 
     def forward(self, h: Tensor, context_mask: Tensor, times: Tensor, target_times: Tensor) -> tuple[Tensor, Tensor]:
-        """Aggregate the context of each task.
-
-        Args:
-            h: encodings of its frames, the frames themselves, (B, N, C, H, W).
-            context_mask: (B, N) bool, True where a frame is there.
-            times: of the frames, (B, N), in units of the last level.
-            target_times: (B, M).
-
-        Returns:
-            r, (B, M or 1, R, H, W), the first C maps the best guess of u_0, and features, (B, M or 1, 1 + V), the first one
-            ln D of the diffusivity that fits.
-        """
+        """The first C maps of r are the best guess of u_0, the first feature is ln D of the diffusivity that fits."""
         with exact(h.device):
             h = h.to(self.log_trust)
             allowed = reach(context_mask, times, target_times if self.causal else target_times[:, :1], self.causal)

@@ -44,6 +44,16 @@ class TransformerAggregator(nn.Module):
     Context tokens attend to context tokens, with causal only to those of frames with t' <= their own; a target token, made
     of its time and place by a network of its own, attends to context tokens, with causal of frames with t_c <= t, and never
     to a target: the prediction of one does not depend on the others. The token for nothing, learned, is always there.
+
+    Args:
+        width: R, a multiple of heads.
+        heads: of attention.
+        hidden: width of the networks of a token.
+        layers: of attention. For the others see `AggregatorFactory`.
+
+    Raises:
+        ConfigError: an option is out of range, or width no multiple of heads.
+
     Source: Nguyen & Grover 2022 (TNP-D, whose targets attend to themselves as well).
     """
 
@@ -51,19 +61,6 @@ class TransformerAggregator(nn.Module):
     features = 0
 
     def __init__(self, shape: Sequence[int], width: int, causal: bool, heads: int, hidden: int, layers: int):
-        """Make the layers.
-
-        Args:
-            shape: of a frame, (C, H, W), not used.
-            width: R, a multiple of heads.
-            causal: whether frames that are later than a token do not count for it.
-            heads: of attention.
-            hidden: width of the networks of a token.
-            layers: of attention.
-
-        Raises:
-            ConfigError: an option is out of range, or width no multiple of heads.
-        """
         super().__init__()
         heads = check.integer("net.aggregator.heads", heads, minimum=1)
         hidden = check.integer("net.aggregator.hidden", hidden, minimum=1)
@@ -77,17 +74,6 @@ class TransformerAggregator(nn.Module):
         self.last = nn.LayerNorm(width)
 
     def forward(self, h: Tensor, context_mask: Tensor, times: Tensor, target_times: Tensor) -> tuple[Tensor, None]:
-        """Aggregate the context of each task.
-
-        Args:
-            h: encodings of its frames, (B, N, R, rows, columns).
-            context_mask: (B, N) bool, True where a frame is there.
-            times: of the frames, (B, N), in units of the last level.
-            target_times: (B, M).
-
-        Returns:
-            r, (B, M, R, rows, columns), and no features beside it.
-        """
         (b, n), m, (rows, columns) = times.shape, target_times.shape[1], h.shape[-2:]
         known = n * rows * columns
         tokens = torch.cat([h.movedim(2, -1).flatten(1, 3), self.targets(target_times.to(h), h)], dim=1)

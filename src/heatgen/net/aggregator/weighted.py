@@ -1,5 +1,7 @@
 """Which frames count where, and aggregators that are a weighted mean of their encodings."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -38,7 +40,7 @@ class WeightedAggregator(nn.Module):
     layouts = {Layout.VECTOR: Layout.VECTOR, Layout.MAP: Layout.MAP}
     features = 0
 
-    def __init__(self, width: int, causal: bool):
+    def __init__(self, shape: Sequence[int], width: int, causal: bool):
         super().__init__()
         self.causal = causal
         self.empty = nn.Parameter(torch.zeros(width))
@@ -48,17 +50,6 @@ class WeightedAggregator(nn.Module):
         raise NotImplementedError
 
     def forward(self, h: Tensor, context_mask: Tensor, times: Tensor, target_times: Tensor) -> tuple[Tensor, None]:
-        """Aggregate the context of each task.
-
-        Args:
-            h: encodings of its frames, (B, N, R) or (B, N, R, H, W).
-            context_mask: (B, N) bool, True where a frame is there.
-            times: of the frames, (B, N), in units of the last level.
-            target_times: (B, M).
-
-        Returns:
-            r, (B, M or 1, R, ...), and no features beside it.
-        """
         w = self.weights(context_mask, times, target_times).to(h)
         flat = h.flatten(2).unflatten(2, (h.shape[2], -1)) if h.dim() > 3 else h[..., None]  # (B, N, R, space)
         parts = flat.unflatten(2, (w.shape[1], -1))  # by head

@@ -12,38 +12,20 @@ from heatgen.net.layout import Layout
 
 
 class FlatDecoder(nn.Module):
-    """[features, representation (B, R)] -> outputs x (C, H, W), a network of three hidden layers."""
+    """[features, representation (B, R)] -> outputs x (C, H, W), a network of three hidden layers.
+
+    Args:
+        hidden: width of the hidden layers. For the others see `DecoderFactory`.
+    """
 
     layout = Layout.VECTOR
 
     def __init__(self, shape: Sequence[int], features: int, extra: int, width: int, outputs: int, hidden: int):
-        """Make the layers.
-
-        Args:
-            shape: of a frame, (C, H, W).
-            features: how many numbers of the time and of the map a frame has.
-            extra: how many more the aggregator gives.
-            width: R.
-            outputs: numbers a pixel that the likelihood needs.
-            hidden: width of the hidden layers.
-
-        Raises:
-            ConfigError: an option is out of range.
-        """
         super().__init__()
         hidden = check.integer("net.decoder.hidden", hidden, minimum=1)
         self.shape = (outputs * shape[0], *shape[1:])
         self.layers = mlp(width + features + extra, hidden, hidden, hidden, math.prod(self.shape))
 
     def forward(self, r: Tensor, features: Tensor) -> Tensor:
-        """Decode frames by themselves.
-
-        Args:
-            r: (B, R).
-            features: (B, F).
-
-        Returns:
-            (B, outputs C, H, W).
-        """
         output: Tensor = self.layers(torch.cat([features, r], dim=1)).reshape(-1, *self.shape)
         return output

@@ -14,6 +14,10 @@ class GridDecoder(nn.Module):
     """Convolutions of the maps (B, R, H, W), scaled and shifted by the features (FiLM) -> (B, outputs x C, H, W).
 
     Four residual layers of 3 x 3, dilated by 1, 2, 4 and 1; the features, such as the time, act on all pixels alike.
+
+    Args:
+        channels: of the convolutions. For the others see `DecoderFactory`.
+
     Source: Perez et al. 2018 (FiLM).
     """
 
@@ -21,19 +25,6 @@ class GridDecoder(nn.Module):
     layout = Layout.MAP
 
     def __init__(self, shape: Sequence[int], features: int, extra: int, width: int, outputs: int, channels: int):
-        """Make the layers.
-
-        Args:
-            shape: of a frame, (C, H, W).
-            features: how many numbers of the time and of the map a frame has.
-            extra: how many more the aggregator gives.
-            width: R.
-            outputs: numbers a pixel that the likelihood needs.
-            channels: of the convolutions.
-
-        Raises:
-            ConfigError: an option is out of range.
-        """
         super().__init__()
         channels = check.integer("net.decoder.channels", channels, minimum=1)
         self.in_conv = conv(width, channels)
@@ -44,15 +35,6 @@ class GridDecoder(nn.Module):
         self.out_conv = nn.Conv2d(channels, outputs * shape[0], 1)
 
     def forward(self, r: Tensor, features: Tensor) -> Tensor:
-        """Decode frames by themselves.
-
-        Args:
-            r: (B, R, H, W).
-            features: (B, F).
-
-        Returns:
-            (B, outputs C, H, W).
-        """
         h = self.in_conv(r)
         films = self.film(features).chunk(len(self.layers), dim=1)
         for layer, film in zip(self.layers, films, strict=True):

@@ -20,25 +20,15 @@ class HeatDecoder(nn.Module):
     The mean is exp(-D lambda t) of the best guess of u_0 and sum_j a_j exp(-lambda tau_j) of every map, other outputs are
     such sums and a constant; all tau_j and a_j are learned functions of t, ln D t and the other features. Features are
     those of the time and the map, then ln D and the others of `HeatAggregator`.
+
+    Args:
+        hidden: width of the hidden layers. For the others see `DecoderFactory`.
     """
 
     layout = Layout.FLOW
     log_time: Tensor
 
     def __init__(self, shape: Sequence[int], features: int, extra: int, width: int, outputs: int, hidden: int):
-        """Make the layers.
-
-        Args:
-            shape: of a frame, (C, H, W).
-            features: how many numbers of the time and of the map a frame has.
-            extra: how many more the aggregator gives.
-            width: R.
-            outputs: numbers a pixel that the likelihood needs.
-            hidden: width of the hidden layers.
-
-        Raises:
-            ConfigError: an option is out of range.
-        """
         super().__init__()
         hidden = check.integer("net.decoder.hidden", hidden, minimum=1)
         self.waves, self.fields, self.place = Waves(shape), shape[0], features
@@ -48,15 +38,7 @@ class HeatDecoder(nn.Module):
         self.register_buffer("log_time", torch.linspace(math.log(1e-3), math.log(FASTEST), KERNELS), persistent=False)
 
     def forward(self, r: Tensor, features: Tensor) -> Tensor:
-        """Decode frames by themselves.
-
-        Args:
-            r: (B, R, H, W), the first C of them the best guess of u_0.
-            features: (B, F).
-
-        Returns:
-            (B, outputs C, H, W).
-        """
+        """r: (B, R, H, W), the first C maps the best guess of u_0; features: (B, F). Returns (B, outputs C, H, W)."""
         with exact(r.device):
             features = features.to(self.log_time)
             time, log_rate = features[:, :1], features[:, self.place, None]

@@ -15,25 +15,15 @@ class PatchDecoder(nn.Module):
     """[a token, the features] -> its patch of p x p pixels, put together: (B, R, H/p, W/p) -> outputs x (C, H, W).
 
     A network of two hidden layers, the same for every patch.
+
+    Args:
+        hidden: width of the hidden layers.
+        patch: p, the side of a patch in pixels. For the others see `DecoderFactory`.
     """
 
     layout = Layout.PATCHES
 
     def __init__(self, shape: Sequence[int], features: int, extra: int, width: int, outputs: int, hidden: int, patch: int):
-        """Make the layers.
-
-        Args:
-            shape: of a frame, (C, H, W).
-            features: how many numbers of the time and of the map a frame has.
-            extra: how many more the aggregator gives.
-            width: R.
-            outputs: numbers a pixel that the likelihood needs.
-            hidden: width of the hidden layers.
-            patch: p, the side of a patch in pixels.
-
-        Raises:
-            ConfigError: an option is out of range.
-        """
         super().__init__()
         hidden = check.integer("net.decoder.hidden", hidden, minimum=1)
         patch = check.integer("net.decoder.patch", patch, minimum=1)
@@ -41,14 +31,5 @@ class PatchDecoder(nn.Module):
         self.layers = mlp(width + features + extra, hidden, hidden, outputs * shape[0] * patch**2)
 
     def forward(self, r: Tensor, features: Tensor) -> Tensor:
-        """Decode frames by themselves.
-
-        Args:
-            r: (B, R, H / p, W / p).
-            features: (B, F).
-
-        Returns:
-            (B, outputs C, H, W).
-        """
         tokens = torch.cat([r, spread(features, r)], dim=1).movedim(1, -1)
         return F.pixel_shuffle(self.layers(tokens).movedim(-1, 1), self.patch)

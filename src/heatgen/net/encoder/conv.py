@@ -18,23 +18,18 @@ class ConvEncoder(nn.Module):
 
     Two blocks of a 5 x 5 convolution, SiLU and a halving of both sides; without normalisation over the batch, which would
     let frames of one task see those of others.
+
+    Args:
+        channels: of the convolutions. For the others see `EncoderFactory`.
+
+    Raises:
+        ConfigError: H or W is less than 4, or an option is out of range.
     """
 
     layout = Layout.VECTOR
     reads_mask, needs_mask = True, False
 
     def __init__(self, shape: Sequence[int], features: int, width: int, channels: int):
-        """Make the layers.
-
-        Args:
-            shape: of y, (C', H, W): a channel of observed pixels included, where there is one.
-            features: how many numbers stand beside a frame: its time, and those of the map.
-            width: R.
-            channels: of the convolutions.
-
-        Raises:
-            ConfigError: H or W is less than 4, or an option is out of range.
-        """
         super().__init__()
         channels = check.integer("net.encoder.channels", channels, minimum=1)
         if min(shape[-2:]) < 4:
@@ -45,15 +40,6 @@ class ConvEncoder(nn.Module):
         self.out_layer = nn.Linear(channels * math.prod(left) + features, width)
 
     def forward(self, y: Tensor, features: Tensor) -> Tensor:
-        """Encode frames by themselves.
-
-        Args:
-            y: frames, (B, C', H, W).
-            features: (B, F).
-
-        Returns:
-            (B, R).
-        """
         h = torch.cat([y, spread(features, y)], dim=1)
         for layer in (self.first, self.second):
             h = F.max_pool2d(F.silu(layer(h)), 2)

@@ -14,39 +14,25 @@ class PatchEncoder(nn.Module):
     """[a patch of y, the features, its place] -> one token for each patch of p x p pixels, (B, R, H/p, W/p).
 
     A network of two hidden layers, the same for every patch.
+
+    Args:
+        hidden: width of the hidden layers.
+        patch: p, the side of a patch in pixels. For the others see `EncoderFactory`.
+
+    Raises:
+        ConfigError: the patches do not tile the frame, or an option is out of range.
     """
 
     layout = Layout.PATCHES
     reads_mask, needs_mask = True, False
 
     def __init__(self, shape: Sequence[int], features: int, width: int, hidden: int, patch: int):
-        """Make the layers.
-
-        Args:
-            shape: of y, (C', H, W): a channel of observed pixels included, where there is one.
-            features: how many numbers stand beside a frame: its time, and those of the map.
-            width: R.
-            hidden: width of the hidden layers.
-            patch: p, the side of a patch in pixels.
-
-        Raises:
-            ConfigError: the patches do not tile the frame, or an option is out of range.
-        """
         super().__init__()
         hidden = check.integer("net.encoder.hidden", hidden, minimum=1)
         self.patch, inner = in_patches("net.encoder.patch", shape, patch)
         self.layers = mlp(inner[0] + features + 2, hidden, hidden, width)
 
     def forward(self, y: Tensor, features: Tensor) -> Tensor:
-        """Encode frames by themselves.
-
-        Args:
-            y: frames, (B, C', H, W).
-            features: (B, F).
-
-        Returns:
-            (B, R, H / p, W / p).
-        """
         (b, c, height, columns), p = y.shape, self.patch
         cut = y.reshape(b, c, height // p, p, columns // p, p).permute(0, 2, 4, 1, 3, 5).flatten(3)  # (B, H/p, W/p, C p p)
         lead = cut.shape[:3]

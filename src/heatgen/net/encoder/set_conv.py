@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 
 from heatgen.net.encoder.grid import GridEncoder
-from heatgen.net.layout import Layout
 
 
 class SetConvolution(nn.Module):
@@ -38,32 +37,11 @@ class SetConvolution(nn.Module):
 class SetConvEncoder(GridEncoder):
     """A set convolution of the sensors, then the convolutions of the grid: -> (B, R, H, W). y: [values, mask]."""
 
-    layout = Layout.MAP
-    reads_mask, needs_mask = True, True
+    needs_mask = True
 
     def __init__(self, shape: Sequence[int], features: int, width: int, channels: int):
-        """Make the layers.
-
-        Args:
-            shape: of y, (C', H, W): a channel of observed pixels included, where there is one.
-            features: how many numbers stand beside a frame: its time, and those of the map.
-            width: R.
-            channels: of the convolutions.
-
-        Raises:
-            ConfigError: an option is out of range.
-        """
         super().__init__(shape, features, width, channels)
         self.spread = SetConvolution()
 
     def forward(self, y: Tensor, features: Tensor) -> Tensor:
-        """Encode frames by themselves.
-
-        Args:
-            y: frames, (B, C', H, W).
-            features: (B, F).
-
-        Returns:
-            (B, R, H, W).
-        """
         return super().forward(self.spread(y[:, :-1], y[:, -1:]), features)
