@@ -16,13 +16,9 @@ class Blurring(Composed):
     Exactly u_0 at t = 0, where the published formula has a little noise already.
 
     Args:
-        shape: (C, H, W).
-        num_levels: K, at least 1.
         sigma_max: the widest blur, in pixels.
         d_min: what blur leaves of every mode, in [0, 1].
-        log_snr_max: ln(a^2 / s^2) at the start, and minus that at the end.
-    Raises:
-        ConfigError: for values out of range.
+        log_snr_max: ln(a^2 / s^2) at the start, and minus that at the end. For the others see `heatgen.forward`.
     Source: Hoogeboom and Salimans 2023, section 4 and appendix A.
     """
 

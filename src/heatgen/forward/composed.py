@@ -31,14 +31,12 @@ class Composed(ForwardProcess):
     """u_t = scale(t) blur_i(t) u_0 + noise_scale(t) colour_i(t) eps, for each coefficient i of a basis.
 
     Args:
-        shape: (C, H, W).
         noise_scale: of all coefficients alike, or of each; 0 at t = 0.
         basis: (height, width) -> the basis.
-        num_levels: K, at least 1.
         scale, blur: of u_0, of all coefficients alike and of each; 1 at t = 0; None: 1.
         colour: of the noise of each coefficient; None: white.
         levels: K -> the times of the levels, (K+1,); None: t = k / K.
-        name: what messages call the map: that of its config.
+        name: what messages call the map: that of its config. For the others see `heatgen.forward`.
     Raises:
         ConfigError: a value is out of range, or a part does not suit the basis.
     """

@@ -14,10 +14,8 @@ class ConstantDeceleration(ObservedProcess):
     Seen as noise on the image, sigma / (1 - t)^2 grows as in a variance-exploding process.
 
     Args:
-        shape: (C, H, W).
-        num_levels: K, at least 1.
-        sigma: the forward noise, on the scale of pixels in [0, 1].
         literal: always false. true is t^2 - t in place of (1 - t)^2, as the linear-transformation fork wrote it.
+            For the others see `heatgen.forward`.
     Raises:
         ConfigError: for values out of range, and for literal=true, whose A(0) is 0.
     Source: the linear-transformation fork of inverse heat dissipation.

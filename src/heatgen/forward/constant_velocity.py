@@ -12,12 +12,6 @@ class ConstantVelocity(ObservedProcess):
 
     Level K is pure noise, so nothing of a training image is left.
 
-    Args:
-        shape: (C, H, W).
-        num_levels: K, at least 1.
-        sigma: the forward noise, on the scale of pixels in [0, 1].
-    Raises:
-        ConfigError: for a num_levels or sigma out of range.
     Source: the linear-transformation fork of inverse heat dissipation.
     """
 

@@ -28,10 +28,9 @@ class Heat(ObservedProcess):
     Args:
         shape: (C, H, W), any H and W.
         num_levels: K, at least 2.
-        sigma: the forward noise, on the scale of pixels in [0, 1].
         sigma_min: the blur width of level 1, in pixels.
         sigma_max: the blur width of level K, in pixels; None: 0.75 x the longer side.
-        basis: the basis in which the modes decay; None: cosines.
+        basis: the basis in which the modes decay; None: cosines. For the others see `heatgen.forward`.
     Raises:
         ConfigError: for sizes that are not positive or widths that do not ascend.
     Source: Rissanen et al. 2023, eqs. 1 and 2.

@@ -21,16 +21,11 @@ class HeatKernel(ForwardProcess):
     g^2 = 2 diffusivity, sigma(t)^2 = 2 diffusivity t: with diffusivity 1, forward=variance_exploding with other levels.
 
     Args:
-        shape: (C, H, W).
-        num_levels: K, at least 1.
         end: the time of level K.
         clock: exponential | geometric | constant, how g depends on t.
         sigma: of clock=exponential; 1: sigma(t)^2 = t.
         sigma_min, sigma_max: of clock=geometric, in data units.
-        diffusivity: of clock=constant, in data units^2 per time.
-        spacing: of the levels: uniform | log (coarser near 0) | quadratic (finer near 0).
-    Raises:
-        ConfigError: for values out of range.
+        diffusivity: of clock=constant, in data units^2 per time. For the others see `heatgen.forward`.
     Source: Song et al. 2021, eq. 9 (geometric) and its toy example (exponential).
     """
 

@@ -9,15 +9,7 @@ from heatgen.forward.process import ObservedProcess
 
 
 class Identity(ObservedProcess):
-    """u_t = u_0 + sigma eps, t = k / K.
-
-    Args:
-        shape: (C, H, W).
-        num_levels: K, at least 1.
-        sigma: the forward noise, on the scale of pixels in [0, 1].
-    Raises:
-        ConfigError: for a num_levels or sigma out of range.
-    """
+    """u_t = u_0 + sigma eps, t = k / K."""
 
     def __init__(self, shape: tuple[int, ...], num_levels: int = 100, sigma: float = 0.01):
         super().__init__(shape, uniform(check.integer("forward.num_levels", num_levels, minimum=1)), sigma)

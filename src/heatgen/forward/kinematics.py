@@ -10,13 +10,8 @@ class Kinematics(Polynomial):
     """u_t = u_0 + v t + a t^2 / 2 + sigma eps, t = k / K: the same path for every image and pixel.
 
     Args:
-        shape: (C, H, W).
-        num_levels: K, at least 1.
-        sigma: the forward noise, on the scale of pixels in [0, 1].
         velocity: v, in pixel units over the whole way.
-        acceleration: a, likewise.
-    Raises:
-        ConfigError: for values out of range.
+        acceleration: a, likewise. For the others see `heatgen.forward`.
     Source: the linear-transformation fork of inverse heat dissipation.
     """
 

@@ -45,12 +45,10 @@ class MatrixProcess(ObservedProcess):
     The matrices are in the checkpoint. There is no gain, so what needs a basis is refused by name.
 
     Args:
-        shape: (C, H, W).
-        num_levels: K, at least 1.
-        sigma: the forward noise, on the scale of pixels in [0, 1].
         acts_on: rows, T_k u on each column of pixels (H x H); rows_and_columns, T_k u S_k^T with a second matrix (W x W);
             channel, on all H * W pixels of a channel, flattened row by row.
-        build: build(K, size, axis) -> the (K+1, size, size) float64 matrices of an axis, "rows" or "columns".
+        build: build(K, size, axis) -> the (K+1, size, size) float64 matrices of an axis, "rows" or "columns". For the
+            others see `heatgen.forward`.
     Raises:
         ConfigError: for matrices that do not fit into half of the memory.
     """

@@ -31,16 +31,14 @@ class NeumannHeat(ObservedProcess):
     geometric mean.
 
     Args:
-        shape: (C, H, W).
-        num_levels: K, at least 1.
         sigma: the noise of the observations, on the scale of the field; level 0 has none.
         diffusivity: D; or [low, high], then D is drawn for each sample.
         diffusivities: how many values, evenly spaced in log, a drawn D may have.
         conditional: whether the network is given a drawn D.
         end: the time of level K.
-        spacing: of the levels: uniform | log (coarser near 0) | quadratic (finer near 0).
         solver: dct_semidiscrete | dct_spectral | ftcs.
-        steps: of ftcs, over [0, end]; None: the least multiple of num_levels with D dt / h^2 <= 0.2.
+        steps: of ftcs, over [0, end]; None: the least multiple of num_levels with D dt / h^2 <= 0.2. For the others see
+            `heatgen.forward`.
     Raises:
         ConfigError: for values out of range and unstable steps: D dt / h^2 > 1/4, 1/2 where H or W is 1.
     Source: the heat equation; Smith, Numerical Solution of Partial Differential Equations (1985), chapter 2, on stability.

@@ -16,13 +16,8 @@ class Polynomial(ObservedProcess):
     u_0, which destroys nothing.
 
     Args:
-        shape: (C, H, W).
-        num_levels: K, at least 1.
-        sigma: the forward noise, on the scale of pixels in [0, 1].
         velocity: v, in units of u_0 over the whole way.
-        acceleration: a, likewise.
-    Raises:
-        ConfigError: for values out of range.
+        acceleration: a, likewise. For the others see `heatgen.forward`.
     Source: the linear-transformation fork of inverse heat dissipation.
     """
 

@@ -13,11 +13,10 @@ class RandomBasisHeat(Heat):
     It is a semigroup, T(t) T(s) = T(t + s).
 
     Args:
-        shape: (C, H, W).
         acts_on: rows_and_columns, Q = Q_H x Q_W with a uniformly random rotation of each axis; channel, one rotation of all
             H * W pixels of a channel.
         seed: of the rotations, which are in the checkpoint.
-        options: levels and noise, as in `Heat`.
+        options: levels and noise, as in `Heat`. For the others see `heatgen.forward`.
     Raises:
         ConfigError: for values out of range or a matrix too large.
     Source: the stable form of the linear-transformation fork's product of random matrices.

@@ -14,11 +14,8 @@ class RandomMatrix(MatrixProcess):
     Levels have nothing in common: the network learns K inverses. Condition numbers are about 2 n.
 
     Args:
-        shape: (C, H, W).
-        num_levels: K, at least 1.
-        sigma: the forward noise, on the scale of pixels in [0, 1].
         acts_on: rows | rows_and_columns | channel, see `MatrixProcess`.
-        seed: of the matrices.
+        seed: of the matrices. For the others see `heatgen.forward`.
     Raises:
         ConfigError: for values out of range or matrices too large.
     Source: the linear-transformation fork of inverse heat dissipation (fixed_random), scaled.

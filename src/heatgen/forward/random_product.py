@@ -18,16 +18,13 @@ class RandomProduct(MatrixProcess):
     The fork's own factors, R_j = G without scaling, grow as exp(1.65 k) for n = 28 and overflow; these are stable.
 
     Args:
-        shape: (C, H, W).
-        num_levels: K, at least 1.
-        sigma: the forward noise, on the scale of pixels in [0, 1].
         factors: haar, rotations drawn uniformly (condition number 1 at any depth); near_identity, (I + epsilon G / sqrt n) /
             sqrt(1 + epsilon^2) with Gaussian G (condition number about 18 for epsilon = 0.1 after 100).
         decay: deceleration (1 - t)^2 | velocity 1 - t | none.
         epsilon: of near_identity, how far from the identity a factor is.
         acts_on: rows | rows_and_columns | channel, see `MatrixProcess`; with rows_and_columns both axes have their own
             product, and the decay acts once.
-        seed: of the factors.
+        seed: of the factors. For the others see `heatgen.forward`.
     Raises:
         ConfigError: for values out of range or matrices too large.
     Source: the linear-transformation fork of inverse heat dissipation (fixed_random_alt), made stable.

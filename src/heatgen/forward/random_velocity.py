@@ -18,16 +18,12 @@ class RandomVelocity(ObservedProcess):
     Before a draw it is the map of the mean velocity.
 
     Args:
-        shape: (C, H, W).
-        num_levels: K, at least 1.
-        sigma: the forward noise, on the scale of pixels in [0, 1].
         slowest, fastest: the bounds of v.
         per: sample, one v for each sample's whole way; batch, one for the whole batch (that of its first sample, so results
             depend on how samples are cut into batches); step, another v at every level.
         conditional: whether the network is given the gain at both ends of its step. If it is, everything stays Gaussian
             given v; if not, q(u_t | u_0) is a mixture, the network learns E[A(s) u_0 | u_t], and there is no evidence bound.
-    Raises:
-        ConfigError: for values out of range.
+            For the others see `heatgen.forward`.
     Source: the third open question of the linear-transformation fork of inverse heat dissipation.
     """
 

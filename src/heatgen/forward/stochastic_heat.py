@@ -30,8 +30,6 @@ class StochasticHeat(ForwardProcess):
     Both are the same at 32 x 32 (wherever H W = 1024). g is in field units / sqrt(time) for a pixel of area a_0.
 
     Args:
-        shape: (C, H, W).
-        num_levels: K, at least 1.
         end: the time of level K.
         alpha: the diffusivity.
         g: the strength of the noise.
@@ -39,9 +37,7 @@ class StochasticHeat(ForwardProcess):
         spacing: of the levels: uniform | log (of the original: coarser near 0) | quadratic (finer near 0).
         scheme: exact | euler_maruyama, u <- A(dt) u + g sqrt(dt) z in `euler_steps` equal steps, whose mean is exact and
             whose variance is too large by x / (1 - exp(-x)), x = 2 alpha k^2 dt, asymptotically.
-        euler_steps: of euler_maruyama, over the whole time; None: num_levels.
-    Raises:
-        ConfigError: for values out of range.
+        euler_steps: of euler_maruyama, over the whole time; None: num_levels. For the others see `heatgen.forward`.
     Source: Holzschuh et al. 2023, section 3.2.
     """
 

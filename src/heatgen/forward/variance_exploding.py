@@ -15,10 +15,9 @@ class VarianceExploding(ForwardProcess):
     Clock: t = sigma^2 / 2 for noise of standard deviation sigma, the clock of a blur. Levels: evenly spaced in ln sigma.
 
     Args:
-        shape: (C, H, W).
         num_levels: K, at least 2.
         sigma_min: the noise of level 1, on the scale of pixels in [0, 1].
-        sigma_max: the noise of level K.
+        sigma_max: the noise of level K. For the others see `heatgen.forward`.
     Raises:
         ConfigError: for noises that do not ascend.
     Source: Song and Ermon 2019, section 3.2; Song et al. 2021, eq. 9.

@@ -21,15 +21,7 @@ def ancestral(
     With the model's `noise_last_step` the last step has noise too.
 
     Args:
-        model: its reverse steps are taken.
-        u: states u_K at the last of the times, (B, C, H, W).
-        times: (K + 1,) ascending, on the map's clock.
-        rng: where eps comes from; None: torch's own generator.
-        on_step: called with (k, u_k) for k = K-1 .. 0.
-        stochastic: false: every step is the bare mean, a deterministic path.
-
-    Returns:
-        u_0, (B, C, H, W).
+        stochastic: false: every step is the bare mean, a deterministic path. For the others see `Sampler`.
 
     Source: Rissanen et al. 2023, Algorithm 2.
     """

@@ -20,15 +20,10 @@ def exact(
     """u_0 from u_K: a draw of the posterior, its mean, or the end of the probability flow.
 
     Args:
-        model: its exact answers are taken.
-        u: states u_K at the last of the times, (B, C, H, W).
-        times: ascending, on the map's clock; only the last one is used.
+        times: only the last one is used.
         rng: of the draw; None: the model's own.
         on_step: called once, with (0, u_0).
-        answer: sample | mean | flow.
-
-    Returns:
-        u_0, (B, C, H, W).
+        answer: sample | mean | flow. For the others see `Sampler`.
 
     Raises:
         ConfigError: the answer is none of these.

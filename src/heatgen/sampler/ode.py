@@ -24,18 +24,11 @@ def ode(
     data ends in the posterior mean: as the step shrinks for a true score, with any step for what model=smdp should learn.
 
     Args:
-        model: its score is taken, and a map with steps (physics) or with a drift (euler).
-        u: states u_K at the last of the times, (B, C, H, W).
-        times: (K + 1,) ascending, on the map's clock.
-        rng: not used: the flow has no noise.
-        on_step: called with (k, u_k) for k = K-1 .. 0.
         substeps: equal steps from one level to the next.
         factor: of the score, at least 0.
         step: physics, u <- physics_step(u, t, s), the map's own step reversed, which no mode makes stiff; euler,
-            u <- u - (t - s) (f - factor g^2 score) with the map's drift f and diffusion g at t.
-
-    Returns:
-        u_0, (B, C, H, W).
+            u <- u - (t - s) (f - factor g^2 score) with the map's drift f and diffusion g at t. For the others see
+            `Sampler`; rng is not used: the flow has no noise.
 
     Raises:
         ConfigError: an option is out of range, or the map has no such step.

@@ -31,16 +31,8 @@ def predictor_corrector(
     which leaves p_s as it is for small r, and repairs what the predictor got wrong.
 
     Args:
-        model: its reverse steps and its score are taken.
-        u: states u_K at the last of the times, (B, C, H, W).
-        times: (K + 1,) ascending, on the map's clock.
-        rng: where all noise comes from; None: torch's own generator.
-        on_step: called with (k, u_k) for k = K-1 .. 0.
         corrections: Langevin steps a level.
-        rate: r, in units of the noise's variance.
-
-    Returns:
-        u_0, (B, C, H, W).
+        rate: r, in units of the noise's variance. For the others see `Sampler`.
 
     Raises:
         ConfigError: an option is out of range.

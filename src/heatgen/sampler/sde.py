@@ -21,18 +21,11 @@ def sde(
     """u_0 from u_K by steps with the score and `noise_scale` Q z, without noise on the last step; of first order.
 
     Args:
-        model: its score is taken, and a map with steps (physics) or with a drift (euler).
-        u: states u_K at the last of the times, (B, C, H, W).
-        times: (K + 1,) ascending, on the map's clock.
-        rng: where z comes from; None: torch's own generator.
-        on_step: called with (k, u_k) for k = K-1 .. 0.
         substeps: equal steps from one level to the next.
         noise_scale: of the noise, in units of the map's own, at least 0.
         step: physics, u <- physics_step(u, t, s) + Q z, Q^2 the variance of the map's own step from s to t; euler (Euler and
-            Maruyama), u <- u - (t - s) (f - g^2 score) + Q z, Q = g sqrt(t - s), with drift f and diffusion g at t.
-
-    Returns:
-        u_0, (B, C, H, W).
+            Maruyama), u <- u - (t - s) (f - g^2 score) + Q z, Q = g sqrt(t - s), with drift f and diffusion g at t. For
+            the others see `Sampler`.
 
     Raises:
         ConfigError: an option is out of range, or the map has no such step.
