@@ -1,5 +1,6 @@
 """model=diffusion: the velocity, densities of time, weights, norms and couplings, against closed forms and SciPy."""
 
+import functools
 import math
 from pathlib import Path
 from types import SimpleNamespace
@@ -383,13 +384,19 @@ def test_what_a_map_forbids_is_one_sentence_that_names_both():
             "sampler=ancestral .*Gaussian steps.*coupling=ot; use sampler=heun",
         ),
         (Flow(), {"coupling": "ot", "sampler": momentum}, "sampler=momentum .*Gaussian steps.*coupling=ot"),
-        (Flow(), {"sampler": cold}, "sampler=cold leaves the noise.*forward=test_targets"),
         (heat, {"norm": "l3"}, "model.norm"),
         (heat, {"coupling": "optimal"}, "model.coupling"),
     ):
         with pytest.raises(ConfigError, match=words):
             make(process, **{"sampler": None, **settings})
-    make(heat, sampler=cold)
+
+
+def test_what_a_sampler_refuses_is_refused_before_a_training():
+    with pytest.raises(ConfigError, match="sampler=cold leaves the noise.*forward=test_targets"):
+        make(Flow(), sampler=cold).rehearse()
+    with pytest.raises(ConfigError, match="sampler.order"):
+        make(Flow(), sampler=functools.partial(heun, order=3)).rehearse()
+    make(Heat(SHAPE, K, 0.1), sampler=cold).rehearse()
 
 
 def test_one_image_has_no_choice_of_noise():

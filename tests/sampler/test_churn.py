@@ -17,7 +17,7 @@ from heatgen.noise import SampleNoise
 from heatgen.sampler.heun import heun
 
 SHAPE = (1, 8, 8)
-MAPS = ["variance_exploding", "flow", "blurring", "stochastic_heat", "heat"]
+MAPS = ["variance_exploding", "flow", "blurring", "stochastic_heat"]
 
 
 def model_of(name, num_levels=6, **options):

@@ -192,6 +192,8 @@ def build(cfg: DictConfig, prepare: bool = False) -> tuple["Method", "DataModule
         if protocol_of(sampler) is ExactModel and model.grid != Grid():
             raise ConfigError("This sampler draws u_0 at once, so sampler.steps, spacing and rho do nothing; remove them.")
         model.sampling_times()  # what it cannot visit is refused now
+        if model.trainable:
+            model.rehearse()
     freeze(model)
     if model.trainable and not any(weights.requires_grad for weights in model.parameters()):
         raise ConfigError(f"{cfg.model._target_} has no weights to train with {cfg.net._target_}; choose another net=.")

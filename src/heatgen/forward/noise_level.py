@@ -14,9 +14,9 @@ HALVINGS = 60  # of the interval of times, which leaves less than float64 resolv
 
 
 def noise_to_signal(process: "ForwardProcess", t: Tensor) -> Tensor:
-    """rms(L(t)) / rms(A(t)) over the coefficients, the sigma of Karras et al. 2022; inf where A = 0; (B,) float64."""
-    gain, std = (part(t.double()).double().square().flatten(1).mean(1) for part in (process.gain, process.std))
-    return (std / gain).sqrt()
+    """rms(L(t)) / max |A(t)| over the coefficients, the sigma of Karras et al. 2022; inf where A = 0; (B,) float64."""
+    gain, std = (part(t.double()).double().flatten(1) for part in (process.gain, process.std))
+    return std.square().mean(1).sqrt() / gain.abs().amax(1)
 
 
 def time_at(process: "ForwardProcess", ratio: Tensor, key: str) -> Tensor:

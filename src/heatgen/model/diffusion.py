@@ -106,7 +106,7 @@ class Diffusion(DenoisingMethod):
             self.register_buffer(name, torch.full(process.shape, float(name == "spectrum"), dtype=torch.float64))
 
     def _check_sampler(self, sampler: Sampler) -> None:
-        """ConfigError where it needs what there is not: more than a score, or noise that is Gaussian, or always the same."""
+        """ConfigError where it needs what there is not: more than a score, or noise that is Gaussian."""
         needs = members_of(protocol_of(sampler) or object)
         name, process = function_of(sampler).__name__, self.process
         churn, others = getattr(sampler, "keywords", {}).get("churn"), {"score", "reverse_noise"} & {*needs}
@@ -114,8 +114,6 @@ class Diffusion(DenoisingMethod):
         if gaussian and (process.random_noise_only or self.coupling == "ot"):
             cause = f"forward={process.name}" if process.random_noise_only else "model.coupling=ot"
             raise ConfigError(f"sampler={name} takes Gaussian steps, wrong for {cause}; use sampler=heun without churn.")
-        if name == "cold" and not torch.allclose(noise := process.std(process.times[1:]), noise[:1]):
-            raise ConfigError(f"sampler=cold leaves the noise as it is, and that of forward={process.name} grows; use heun.")
         if self.score_only and not {"denoise", "reverse_mean"}.isdisjoint(needs):
             raise ConfigError(self.refusal)
 

@@ -19,6 +19,7 @@ from heatgen.runtime.peers import ALONE, Peers
 from heatgen.sampler.interface import OnStep, Sampler
 
 BATCH = 128  # samples at a time in `measure_errors`, at most
+REHEARSED = 100  # steps at most in `rehearse`
 
 
 def inverse(std: Tensor) -> Tensor:
@@ -204,6 +205,17 @@ class GenerativeModel(nn.Module):
         assert self.sampler is not None, "a method without a sampler writes its own generate"
         with self.calls.sampling(len(u_last)), check.deferred():
             return self.sampler(self, u_last, self.sampling_times(), rng=rng, on_step=on_step)
+
+    @torch.no_grad()
+    def rehearse(self) -> None:
+        """Take the sampler's steps, the last hundred or so, with 0 in place of the network: what they refuse is refused now."""
+        rng = SampleNoise([0], self.seed, "rehearsal")
+        trial, channels = copy.copy(self.bound(rng)), self.process.shape[0]
+        trial.network = lambda x, t, s=None: torch.zeros_like(x[:, :channels])  # type: ignore[method-assign]
+        if getattr(trial, "errors", False) is None:  # what `calibrate` measures
+            trial.errors = torch.zeros(self.process.num_levels + 1, *self.process.shape, dtype=torch.float64)
+        assert self.sampler is not None, "a method without a sampler has no steps"
+        self.sampler(trial, torch.zeros(1, *self.process.shape), self.sampling_times()[: REHEARSED + 1], rng=rng)
 
     # what is measured on data ---------------------------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ RARE = 1e-6  # the least share of a density that lies within the map
 
 
 class TimeDensity:
-    """Times with x(t) normal on the range of the map: x = ln sigma (lognormal), sigma = rms(L) / rms(A); x = logit(t / t_K).
+    """Times with x(t) normal on the range of the map: x = ln sigma (lognormal), sigma = rms(L) / max A; x = logit(t / t_K).
 
     ConfigError where the map is known at its levels alone, or its sigma does not rise, or has next to none of the density.
 
