@@ -392,9 +392,9 @@ def test_what_a_map_forbids_is_one_sentence_that_names_both():
 
 
 def test_what_a_sampler_refuses_is_refused_before_a_training():
-    with pytest.raises(ConfigError, match="sampler=cold leaves the noise.*forward=test_targets"):
+    with pytest.raises(ConfigError, match=r"sampler=cold leaves the noise.*forward=test_targets"):
         make(Flow(), sampler=cold).rehearse()
-    with pytest.raises(ConfigError, match="sampler.order"):
+    with pytest.raises(ConfigError, match=r"sampler\.order"):
         make(Flow(), sampler=functools.partial(heun, order=3)).rehearse()
     make(Heat(SHAPE, K, 0.1), sampler=cold).rehearse()
 

@@ -103,7 +103,8 @@ def check_choices(choices: Mapping[str, str | None]) -> None:
 
 def unknown_option(group: str, choice: str, options: list[str]) -> str:
     """The sentence for group=choice that is not there."""
-    return f"{group}={choice} is not an option{did_you_mean(choice, options)} (options: {', '.join(options)})."
+    hint = f"; to go without, write ~{group}" if choice == "null" and "/" in group else did_you_mean(choice, options)
+    return f"{group}={choice} is not an option{hint} (options: {', '.join(options)})."
 
 
 def known_keys(verb: str, loader: ConfigLoader) -> list[str]:

@@ -208,7 +208,7 @@ class GenerativeModel(nn.Module):
 
     @torch.no_grad()
     def rehearse(self) -> None:
-        """Take the sampler's steps, the last hundred or so, with 0 in place of the network: what they refuse is refused now."""
+        """Take up to a hundred of the sampler's steps with 0 in place of the network: what they refuse is refused now."""
         rng = SampleNoise([0], self.seed, "rehearsal")
         trial, channels = copy.copy(self.bound(rng)), self.process.shape[0]
         trial.network = lambda x, t, s=None: torch.zeros_like(x[:, :channels])  # type: ignore[method-assign]
