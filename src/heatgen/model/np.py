@@ -34,6 +34,26 @@ class NeuralProcessMethod(Method):
 
     A trajectory is u_0 under the map, seen through noise: y_i = A(t_i) u_0 + b(t_i) + noise_std eps_i at every level, the
     first one too. `generate` draws u_0 from the state at level K.
+
+    Args:
+        regime: which frames are context and which are targets.
+        objective: in nats a dimension of the frames that it counts. elbo: with the posterior q(z | context and targets)
+            | npml: ln (1/K) sum_k p(y | z_k) with z from the context alone | iwae: with importance weights from q | cnp:
+            for a network without z | auto: cnp without z, npml if causal, else elbo.
+        counted: all: context frames too | targets | auto: all with z, as published, and targets without, as frames that
+            were seen are predicted too well, which makes a network too sure of the others.
+        draws: K, in training.
+        noise_std: of the noise on every frame; None for the map's sigma.
+        privileged: features of the clean frames for the posterior of z, in training alone (LUPI). none | facts: their
+            maximum, mean and entropy | zero: zeros | shuffled: the features of another training field at the same
+            times, whose choice depends on the task's key alone | oracle: the features for z given the context too, in
+            training and at prediction: an upper bound that no test may use in earnest, as nobody has them; it cannot
+            `generate`.
+        net: a `NeuralProcess`; for the others see `Method`. No sampler is used.
+
+    Raises:
+        ConfigError: an option is out of range, or options do not fit.
+
     Source: Garnelo et al. 2018; Foong et al. 2020 (npml); the references of the networks stand at `NeuralProcess`.
     """
 
@@ -55,31 +75,6 @@ class NeuralProcessMethod(Method):
         privileged: str = "none",
         **settings: Unpack[MethodSettings],
     ):
-        """Check that the parts fit.
-
-        Args:
-            process: the forward map.
-            net: a `NeuralProcess`.
-            sampler: not used.
-            optimizer: what makes the optimizer of the parameters.
-            regime: which frames are context and which are targets.
-            objective: in nats a dimension of the frames that it counts. elbo: with the posterior q(z | context and targets)
-                | npml: ln (1/K) sum_k p(y | z_k) with z from the context alone | iwae: with importance weights from q | cnp:
-                for a network without z | auto: cnp without z, npml if causal, else elbo.
-            counted: all: context frames too | targets | auto: all with z, as published, and targets without, as frames that
-                were seen are predicted too well, which makes a network too sure of the others.
-            draws: K, in training.
-            noise_std: of the noise on every frame; None for the map's sigma.
-            privileged: features of the clean frames for the posterior of z, in training alone (LUPI). none | facts: their
-                maximum, mean and entropy | zero: zeros | shuffled: the features of another training field at the same
-                times, whose choice depends on the task's key alone | oracle: the features for z given the context too, in
-                training and at prediction: an upper bound that no test may use in earnest, as nobody has them; it cannot
-                `generate`.
-            settings: of every method.
-
-        Raises:
-            ConfigError: an option is out of range, or options do not fit.
-        """
         super().__init__(process, net, sampler, optimizer, **settings)
         assert isinstance(net, NeuralProcess), "by check_net"
         regime(self.process.num_levels + 1, SampleNoise([0], "check"))  # too few frames are refused now
@@ -231,18 +226,9 @@ class NeuralProcessMethod(Method):
 
     @torch.no_grad()
     def generate(self, u_last: Tensor, rng: Noise, on_step: OnStep | None = None) -> Tensor:
-        """Draws of u_0 given the state at level K: one z, and the deviation beyond that of the noise.
+        """Draws of u_0 given states u_last at level K, (B, C, H, W): one z, and the deviation beyond that of the noise.
 
-        Args:
-            u_last: states at level K, (B, C, H, W).
-            rng: a stream for each.
-            on_step: called with (0, u_0).
-
-        Returns:
-            (B, C, H, W).
-
-        Raises:
-            ConfigError: privileged=oracle, as there is no clean frame to have features of.
+        on_step(0, u_0) sees them too. ConfigError with privileged=oracle, as there is no clean frame to have features of.
         """
         if self.privileged == "oracle":
             raise ConfigError(

@@ -93,14 +93,7 @@ class Oracle(DenoisingMethod):
         return self.exactly.score(u, t)
 
     def exact(self, u: Tensor, t: Tensor, answer: str, rng: Noise | None) -> Tensor:
-        """u_0 given u_t = u, (B, C, H, W), in closed form.
-
-        Args:
-            u: states at t, (B, C, H, W).
-            t: times, (B,).
-            answer: "sample", a draw of the posterior; "mean"; or "flow", the end of the probability flow.
-            rng: of the draw; None: a stream of the model's own for each row.
-        """
+        """See `heatgen.sampler.interface.ExactModel`; rng: of the draw; None: a stream of the model's own for each row."""
         self.calls.all += len(u)
         if answer == "mean":
             return self.exactly.posterior_mean(u, t, self.white)

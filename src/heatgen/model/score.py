@@ -38,16 +38,8 @@ class ScoreMethod(Method):
     def euler_step(self, u: Tensor, t: Tensor, s: Tensor, factor: float) -> Tensor:
         """One explicit Euler step of the reverse equation: u - (t - s) (f(u, t) - factor g(t)^2 score(u, t)).
 
-        f and g are the map's `drift` and `diffusion`.
-
-        Args:
-            u: states at t, (B, C, H, W).
-            t: where the step starts, (B,).
-            s: where it ends, s < t.
-            factor: of the score: 1 is the reverse SDE's step without its noise, 1/2 the probability flow.
-
-        Raises:
-            ConfigError: A(t) cannot be inverted.
+        f and g are the map's `drift` and `diffusion`; u, t, s and factor as in `physics_step`. ConfigError where A(t) cannot
+        be inverted.
 
         Source: Song et al. 2021, eqs. 6 and 13.
         """

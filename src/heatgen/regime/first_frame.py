@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from heatgen.noise import SampleNoise
-from heatgen.regime.split import Regime, Split, counts, shuffled_frames
+from heatgen.regime.split import Regime, Split, counts
 
 
 @dataclass(frozen=True)
@@ -18,5 +18,5 @@ class FirstFrame(Regime):
     def split(self, num_frames: int, rng: SampleNoise) -> Split:
         _, _, targets = counts([1, 1], self.targets, num_frames)
         context = torch.zeros_like(rng.indices)[:, None]
-        target = 1 + shuffled_frames(num_frames - 1, rng)[:, :targets]
+        target = 1 + rng.permutation(num_frames - 1)[:, :targets]
         return Split(context, torch.ones_like(context, dtype=torch.bool), target)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from heatgen.noise import SampleNoise
-from heatgen.regime.split import Regime, Split, counts, shuffled_frames
+from heatgen.regime.split import Regime, Split, counts
 
 
 @dataclass(frozen=True)
@@ -14,6 +14,6 @@ class Random(Regime):
 
     def split(self, num_frames: int, rng: SampleNoise) -> Split:
         low, high, targets = counts(self.context, self.targets, num_frames)
-        num_context, frames = rng.integers(low, high)[:, None], shuffled_frames(num_frames, rng)
+        num_context, frames = rng.integers(low, high)[:, None], rng.permutation(num_frames)
         mask = torch.arange(high, device=frames.device) < num_context
         return Split(frames[:, :high], mask, frames[:, high : high + targets])

@@ -80,16 +80,11 @@ def counts(context: Sequence[int] | None, targets: int, num_frames: int) -> tupl
     return low, high, targets
 
 
-def shuffled_frames(num_frames: int, rng: SampleNoise) -> Tensor:
-    """The indices 0 .. num_frames - 1 in an order of each sample's own, (B, num_frames) int64."""
-    return rng.permutation(num_frames)
-
-
 def in_order(regime: Regime, num_frames: int, rng: SampleNoise) -> Split:
     """Random frames, the earliest of which are the context and the others the targets."""
     low, high, targets = counts(regime.context, regime.targets, num_frames)
     num_context = rng.integers(low, high)[:, None]
-    frames = shuffled_frames(num_frames, rng)[:, : high + targets]
+    frames = rng.permutation(num_frames)[:, : high + targets]
     place = torch.arange(high + targets, device=frames.device)
     beyond = torch.full_like(frames, num_frames)
     ordered = torch.where(place < num_context + targets, frames, beyond).sort(1).values
