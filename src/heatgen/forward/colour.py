@@ -8,11 +8,10 @@ from torch import Tensor
 from heatgen import check
 from heatgen.check import ConfigError
 from heatgen.forward.composed import Composed, Measured
+from heatgen.forward.moments import TINY, moments
 from heatgen.forward.process import TrainingData
-from heatgen.noise import batches
 
 MEASURED = 10_000  # training images at most that a spectrum is measured on
-TINY = 1e-10  # the least variance of a coefficient that is measured, in units of the mean one
 
 
 def wave_numbers(t: Tensor, process: Composed) -> Tensor:
@@ -92,12 +91,9 @@ class Data(Measured):
 
     @torch.no_grad()
     def prepare(self, process: Composed, data: TrainingData) -> None:
-        n, total = min(MEASURED, len(data.images("train"))), torch.zeros(2, *process.shape).to(self.weights)
-        for indices in batches(range(n), 1024):
-            c = process.basis(data.get("train", indices).to(total))
-            total += torch.stack([c.sum(0), c.square().sum(0)])
-        variance = total[1] / n - (total[0] / n) ** 2
-        if not (mean := variance.mean()) > 0:
+        mean, square = moments(process, data, MEASURED)
+        variance = square - mean**2
+        if not (overall := variance.mean()) > 0:
             raise ConfigError(f"forward={process.name} needs training images that differ, to measure their spectrum.")
-        variance = variance.clamp(min=TINY * mean)
+        variance = variance.clamp(min=TINY * overall)
         self.weights.copy_((variance / variance.mean() if self.normalise else variance).sqrt())

@@ -60,13 +60,8 @@ class DenoisingMethod(ScoreMethod):
 
     def reverse_std(self, t: Tensor, s: Tensor) -> Tensor:
         """The noise of the reverse step from t to s over the coefficients, broadcastable to (B, C, H, W), float64."""
-        return (self.target_std(t, s) ** 2 + self._spread(t, s)).sqrt()
-
-    def _spread(self, t: Tensor, s: Tensor) -> Tensor | float:
-        """What the error of the estimate adds to the variance of the step."""
-        error = self.denoise_variance(t)
-        if error is None:
-            return 0.0
-        process = self.process
-        slope = process.gain(s) - process.coupling(s, t) * process.gain(t) * inverse(process.std(t))
-        return slope.double() ** 2 * error.double()
+        variance, error, process = self.target_std(t, s) ** 2, self.denoise_variance(t), self.process
+        if error is not None:  # of the estimate
+            slope = process.gain(s) - process.coupling(s, t) * process.gain(t) * inverse(process.std(t))
+            variance = variance + slope.double() ** 2 * error.double()
+        return variance.sqrt()

@@ -9,6 +9,7 @@ from heatgen import check
 from heatgen.check import ConfigError
 from heatgen.data.module import DataModule
 from heatgen.data.stream import Batch
+from heatgen.forward.moments import TINY, moments
 from heatgen.forward.process import ForwardProcess
 from heatgen.model.coupling import COUPLINGS, transported
 from heatgen.model.denoiser import DenoisingMethod
@@ -17,13 +18,11 @@ from heatgen.model.loss_weight import WEIGHTS, check_weight, root
 from heatgen.model.module import MethodSettings, OptimizerFactory
 from heatgen.model.prediction_type import Velocity, choose, loses_u0
 from heatgen.model.time_density import DENSITIES, TimeDensity
-from heatgen.noise import SampleNoise, batches
+from heatgen.noise import SampleNoise
 from heatgen.runtime.peers import ALONE, Peers
 from heatgen.sampler.interface import Sampler, function_of, members_of, protocol_of
 
-VARIANCES = ("measured", "small")
 MEASURED = 10_000  # training images at most that the spectrum is measured on
-TINY = 1e-10  # the least variance of a coefficient, in units of the mean one
 
 
 class Diffusion(DenoisingMethod):
@@ -95,7 +94,7 @@ class Diffusion(DenoisingMethod):
         if sampler is not None:
             self._check_sampler(sampler)
         self.preconditioning = check.choice("model.preconditioning", preconditioning, ("coefficient", "scalar", "centred"))
-        self.reverse_variance = check.choice("model.reverse_variance", reverse_variance, VARIANCES)
+        self.reverse_variance = check.choice("model.reverse_variance", reverse_variance, ("measured", "small"))
         self.calibration_images = check.integer("model.calibration_images", calibration_images, minimum=2)
         self.norm = check.choice("model.norm", norm, ("l2", "l1"))
         self.weight = check.choice("model.weight", weight, WEIGHTS)
@@ -133,13 +132,7 @@ class Diffusion(DenoisingMethod):
         self.times_for(SampleNoise([0], "prepare"))  # a table of times is made before the first step
         if self.prediction_type in ("x0", "eps", "score") and not self.scale_input and self.weight == "prediction":
             return
-        n = min(MEASURED, len(data.images("train")))
-        total = torch.zeros(2, *self.process.shape, dtype=torch.float64, device=self.mean.device)
-        with peers.together():
-            for indices in batches(peers.share(range(n)), 1024):
-                c = self.process.basis(data.get("train", indices).to(self.mean.device).double())
-                total += torch.stack([c.sum(0), c.square().sum(0)])
-        mean, square = peers.sum(total) / n
+        mean, square = moments(self.process, data, MEASURED, peers)
         if self.preconditioning == "centred":
             grey = self.process.basis(torch.full_like(mean, self.process.basis.inverse(mean[None]).mean())[None])[0]
             square = ((square - mean**2) + (mean - grey) ** 2).mean() + grey**2
@@ -151,10 +144,9 @@ class Diffusion(DenoisingMethod):
 
     def _prior(self) -> tuple[Tensor, Tensor]:
         """m and S of the preconditioning, broadcastable to (B, C, H, W)."""
-        overall = self.spectrum.mean()
         if self.preconditioning == "scalar":
             return torch.zeros_like(self.mean), (self.spectrum + self.mean**2).mean().expand_as(self.spectrum)
-        return self.mean, self.spectrum.clamp(min=TINY * overall + 1e-30)
+        return self.mean, self.spectrum.clamp(min=TINY * self.spectrum.mean() + 1e-30)
 
     def _scale(self, t: Tensor) -> Tensor:
         """1 / rms(u_t), (B, 1, 1, 1)."""

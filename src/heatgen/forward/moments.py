@@ -1,0 +1,21 @@
+"""What is measured of training images for a map: the law of each coefficient, by itself."""
+
+import torch
+from torch import Tensor
+
+from heatgen.forward.process import ForwardProcess, TrainingData
+from heatgen.noise import batches
+from heatgen.runtime.peers import ALONE, Peers
+
+TINY = 1e-10  # the least variance of a coefficient that counts, in units of the mean one
+
+
+def moments(process: ForwardProcess, data: TrainingData, images: int, peers: Peers = ALONE) -> Tensor:
+    """Mean and mean square of each coefficient of training images, (2, C, H, W) float64; the processes share them."""
+    n = min(images, len(data.images("train")))
+    total = torch.zeros(2, *process.shape, dtype=torch.float64, device=process.times.device)
+    with peers.together():
+        for indices in batches(peers.share(range(n)), 1024):
+            c = process.basis(data.get("train", indices).to(total))
+            total += torch.stack([c.sum(0), c.square().sum(0)])
+    return peers.sum(total) / n
