@@ -50,14 +50,9 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.first = nn.Sequential(GroupNorm(groups, channels), nn.SiLU(), conv(channels, out_channels))
         self.embed = nn.Sequential(nn.SiLU(), nn.Linear(embedding, out_channels))
-        self.second = nn.Sequential(
-            GroupNorm(groups, out_channels),
-            nn.SiLU(),
-            nn.Dropout(dropout),
-            zero(conv(out_channels, out_channels)),
-        )
-        same = channels == out_channels
-        self.skip = nn.Identity() if same else nn.Conv2d(channels, out_channels, 1)
+        last = zero(conv(out_channels, out_channels))
+        self.second = nn.Sequential(GroupNorm(groups, out_channels), nn.SiLU(), nn.Dropout(dropout), last)
+        self.skip = nn.Identity() if channels == out_channels else nn.Conv2d(channels, out_channels, 1)
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         h = self.first(x) + self.embed(embedding)[:, :, None, None]
@@ -86,8 +81,7 @@ class Stage(nn.Module):
 
     def __init__(self, block: ResidualBlock, attention: Attention | None):
         super().__init__()
-        self.block = block
-        self.attention = attention
+        self.block, self.attention = block, attention
 
     def forward(self, x: Tensor, embedding: Tensor, skip: Tensor | None = None) -> Tensor:
         h = self.block(x if skip is None else torch.cat([x, skip], dim=1), embedding)
@@ -148,9 +142,9 @@ class UNet(nn.Module):
         mode: Literal["zeros", "circular"] = "circular" if circular else "zeros"
         conv = functools.partial(nn.Conv2d, kernel_size=3, padding=1, padding_mode=mode)
 
-        def stage(inputs: int, level: int) -> Stage:
-            block = ResidualBlock(inputs, widths[level], embedding, dropout, groups, conv)
-            return Stage(block, Attention(widths[level], groups) if level in attention_levels else None)
+        def stage(inputs: int, outputs: int, attends: bool) -> Stage:
+            block = ResidualBlock(inputs, outputs, embedding, dropout, groups, conv)
+            return Stage(block, Attention(outputs, groups) if attends else None)
 
         self.width = width
         self.embed = nn.Sequential(nn.Linear(width, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
@@ -165,27 +159,21 @@ class UNet(nn.Module):
         channels, skips = width, [width]
         for level in range(len(widths)):
             for _ in range(blocks):
-                self.down.append(stage(channels, level))
+                self.down.append(stage(channels, widths[level], level in attention_levels))
                 channels = widths[level]
                 skips.append(channels)
             if level < len(widths) - 1:
                 self.down.append(conv(channels, channels, stride=2))
                 skips.append(channels)
-        self.middle = nn.ModuleList(
-            [
-                Stage(ResidualBlock(channels, channels, embedding, dropout, groups, conv), Attention(channels, groups)),
-                Stage(ResidualBlock(channels, channels, embedding, dropout, groups, conv), None),
-            ]
-        )
+        self.middle = nn.ModuleList(stage(channels, channels, attends) for attends in (True, False))
         self.up = nn.ModuleList()
         for level in reversed(range(len(widths))):
             for _ in range(blocks + 1):
-                self.up.append(stage(channels + skips.pop(), level))
+                self.up.append(stage(channels + skips.pop(), widths[level], level in attention_levels))
                 channels = widths[level]
             if level > 0:
                 self.up.append(conv(channels, channels))
-        last = zero(conv(width, inner[0]))
-        self.out_conv = nn.Sequential(GroupNorm(groups, channels), nn.SiLU(), last)
+        self.out_conv = nn.Sequential(GroupNorm(groups, channels), nn.SiLU(), zero(conv(width, inner[0])))
         self.checkpointing = check.boolean("net.checkpointing", checkpointing)
         self.memory_format = engine.memory_format(memory_format)
         self.to(memory_format=self.memory_format)
