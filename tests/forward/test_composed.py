@@ -17,6 +17,7 @@ from heatgen.check import ConfigError
 from heatgen.data.module import DataSpec
 from heatgen.forward.basis import Haar, block_cosine, random
 from heatgen.forward.blurring import Blurring
+from heatgen.forward.composed import Composed
 from heatgen.forward.noise_level import noise_to_signal
 from heatgen.forward.process import derivative
 from heatgen.forward.variance_exploding import VarianceExploding
@@ -386,6 +387,9 @@ def test_a_part_that_is_no_part_and_images_that_are_all_the_same_are_refused():
     )
     with pytest.raises(ConfigError, match=r"^forward\.colour is a part with options of its own, not 'pink'"):
         check_options(node)
+    for key, parts in (("noise_scale", {}), ("blur", {"blur": {"ratio": 1.0}})):  # the options that ~forward/blur leaves
+        with pytest.raises(ConfigError, match=rf"^forward\.{key} is no part .* forward/{key}=NAME"):
+            Composed(SHAPE, **({"noise_scale": lambda t, process: t} if parts else {}), basis=Cosine, **parts)
     with pytest.raises(ConfigError, match=r"^forward=equal_snr needs training images that differ"):
         make("equal_snr").prepare(Fields(torch.full((5, *SHAPE), 0.25)))
 

@@ -31,8 +31,8 @@ class Composed(ForwardProcess):
     """u_t = scale(t) blur_i(t) u_0 + noise_scale(t) colour_i(t) eps, for each coefficient i of a basis.
 
     Args:
-        noise_scale: of all coefficients alike, or of each; 0 at t = 0.
-        basis: (height, width) -> the basis.
+        noise_scale: of all coefficients alike, or of each; 0 at t = 0; needed.
+        basis: (height, width) -> the basis; needed.
         scale, blur: of u_0, of all coefficients alike and of each; 1 at t = 0; None: 1.
         colour: of the noise of each coefficient; None: white.
         levels: K -> the times of the levels, (K+1,); None: t = k / K.
@@ -44,8 +44,8 @@ class Composed(ForwardProcess):
     def __init__(
         self,
         shape: tuple[int, ...],
-        noise_scale: Part,
-        basis: Callable[[int, int], Basis],
+        noise_scale: Part | None = None,
+        basis: Callable[[int, int], Basis] | None = None,
         num_levels: int = 100,
         scale: Part | None = None,
         blur: Part | None = None,
@@ -54,6 +54,18 @@ class Composed(ForwardProcess):
         name: str = "composed",
     ):
         self._name = check.name("forward.name", name)
+        parts = {
+            "noise_scale": noise_scale,
+            "basis": basis,
+            "scale": scale,
+            "blur": blur,
+            "colour": colour,
+            "levels": levels,
+        }
+        for i, (key, given) in enumerate(parts.items()):
+            if not callable(given) and (given is not None or i < 2):
+                raise ConfigError(f"forward.{key} is no part of forward={name}: choose it with forward/{key}=NAME.")
+        assert noise_scale is not None and basis is not None, "refused above"
         height, width = check.shape("data.shape", shape)[-2:]
         times = (levels or uniform)(check.integer("forward.num_levels", num_levels, minimum=1))
         super().__init__(shape, times, basis(height, width))
