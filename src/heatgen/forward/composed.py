@@ -54,16 +54,9 @@ class Composed(ForwardProcess):
         name: str = "composed",
     ):
         self._name = check.name("forward.name", name)
-        parts = {
-            "noise_scale": noise_scale,
-            "basis": basis,
-            "scale": scale,
-            "blur": blur,
-            "colour": colour,
-            "levels": levels,
-        }
-        for i, (key, given) in enumerate(parts.items()):
-            if not callable(given) and (given is not None or i < 2):
+        needed, others = {"noise_scale": noise_scale, "basis": basis}, {"scale": scale, "blur": blur, "colour": colour}
+        for key, part in (needed | others | {"levels": levels}).items():
+            if not callable(part) and (part is not None or key in needed):
                 raise ConfigError(f"forward.{key} is no part of forward={name}: choose it with forward/{key}=NAME.")
         assert noise_scale is not None and basis is not None, "refused above"
         height, width = check.shape("data.shape", shape)[-2:]
