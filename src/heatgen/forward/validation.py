@@ -37,12 +37,8 @@ def validate(process: "ForwardProcess") -> None:
         raise ConfigError(
             f"forward={name} is so large at level {overflow} of {K} that its square overflows; use fewer levels."
         )
-    _warn_if_lossless(process)
-
-
-def _warn_if_lossless(process: "ForwardProcess") -> None:
     kept = process.share_above_noise(process.times[-1:])
     if kept > LOSSLESS:
         share = "every coefficient" if kept == 1 else f"{kept:.0%} of all coefficients"
-        message = f"forward={process.name} keeps {share} above the noise at its last level: "
-        warnings.warn(message + "samples will be copies of training images.", stacklevel=4)
+        message = f"forward={name} keeps {share} above the noise at its last level: "
+        warnings.warn(message + "samples will be copies of training images.", stacklevel=3)

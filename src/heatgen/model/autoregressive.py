@@ -19,10 +19,6 @@ class Autoregressive(Rollout):
         share = self.process.column((t - s) / self.process.times[-1]).to(u)
         return u + share * self.network(u, t, s)
 
-    def reverse_std(self, t: Tensor, s: Tensor) -> Tensor:
-        """Q, the noise of trajectories between s and t, broadcastable to (B, C, H, W)."""
-        return self.training_noise * self.process.step_std(s, t)
-
     def rollout(self, times: Tensor, states: list[Tensor], rng: SampleNoise) -> Tensor:
         """The loss of the window back from its end, (B,)."""
         return self.unroll(self.reverse_mean, times.flip(0), states[::-1], rng)

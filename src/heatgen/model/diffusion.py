@@ -134,7 +134,8 @@ class Diffusion(DenoisingMethod):
             return
         mean, square = moments(self.process, data, MEASURED, peers)
         if self.preconditioning == "centred":
-            grey = self.process.basis(torch.full_like(mean, self.process.basis.inverse(mean[None]).mean())[None])[0]
+            pixel = self.process.basis.inverse(mean[None]).mean()
+            grey = self.process.basis(pixel.expand_as(mean)[None].contiguous())[0]
             square = ((square - mean**2) + (mean - grey) ** 2).mean() + grey**2
             mean = grey
         self.mean.copy_(mean)

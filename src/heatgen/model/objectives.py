@@ -27,12 +27,7 @@ def kl(mu: Tensor, sigma: Tensor, prior_mu: Tensor, prior_sigma: Tensor) -> Tens
 
 
 def elbo(log_p: Tensor, divergence: Tensor) -> Tensor:
-    """E_q ln p(y | z) - KL(q || p), z ~ q(z | context and targets).
-
-    Args:
-        log_p: (K, B).
-        divergence: KL(q || p), (B,).
-    """
+    """E_q ln p(y | z) - KL(q || p), z ~ q(z | context and targets); divergence: KL(q || p), (B,)."""
     return log_p.mean(0) - divergence
 
 
@@ -45,7 +40,6 @@ def iwae(log_p: Tensor, log_ratio: Tensor) -> Tensor:
     """ln (1/K) sum_k w_k p(y | z_k), z_k ~ q: rising with K; with K = 1 its mean is the elbo.
 
     Args:
-        log_p: (K, B).
         log_ratio: ln w_k = ln p(z_k | context) - ln q(z_k), (K, B).
     """
     return marginal(log_p + log_ratio)

@@ -146,12 +146,15 @@ class Rollout(Method):
             states.append(process.step(states[-1], s, t, self.training_noise * rng.normal_like(u0)))
         return times, states
 
+    def reverse_std(self, t: Tensor, s: Tensor) -> Tensor:
+        """Q, the noise of trajectories between s and t, broadcastable to (B, C, H, W)."""
+        return self.training_noise * self.process.step_std(s, t)
+
     def disturb(self, u: Tensor, s: Tensor, t: Tensor, rng: SampleNoise) -> Tensor:
         """u with the noise of the step between s and t, where noise_in_rollout asks for it."""
         if not self.noise_in_rollout:
             return u
-        std = self.training_noise * self.process.step_std(s, t)
-        return u + self.process.scale_coefficients(rng.normal_like(u), std).to(u)
+        return u + self.process.scale_coefficients(rng.normal_like(u), self.reverse_std(t, s)).to(u)
 
     def rollout(self, times: Tensor, states: list[Tensor], rng: SampleNoise) -> Tensor:
         """The loss of each sample over a window, (B,); times and states as in `trajectory`."""
@@ -173,7 +176,7 @@ class Rollout(Method):
         for i, (start, end, truth) in enumerate(zip(times[:-1], times[1:], states[1:], strict=True), 1):
             u = step(u, start, end)
             early, late = torch.minimum(start, end), torch.maximum(start, end)
-            scale = rms(self.training_noise * self.process.step_std(early, late)).flatten().to(u)
+            scale = rms(self.reverse_std(late, early)).flatten().to(u)
             total = total + (u - truth).square().flatten(1).mean(1) / scale**2
             u = self.disturb(u, early, late, rng)
             if i % self.gradient_cut == 0:

@@ -57,8 +57,7 @@ class SMDP(Rollout, ScoreMethod):
         return self.network(show(self.process, u, t, self.inputs, self.unit), t) / self.unit
 
     def _correction(self, u: Tensor, at: Tensor, s: Tensor, t: Tensor, factor: float) -> Tensor:
-        variance = (self.training_noise * self.process.step_std(s, t)) ** 2
-        return self.process.scale_coefficients(self.score(u, at), factor * variance).to(u)
+        return self.process.scale_coefficients(self.score(u, at), factor * self.reverse_std(t, s) ** 2).to(u)
 
     def physics_step(self, u: Tensor, t: Tensor, s: Tensor, factor: float) -> Tensor:
         """The step back from t to s, u - P + factor Q^2 s_theta(u, t), (B, C, H, W)."""
@@ -67,10 +66,6 @@ class SMDP(Rollout, ScoreMethod):
     def reverse_mean(self, u: Tensor, t: Tensor, s: Tensor) -> Tensor:
         """The mean of the reverse SDE's step from t to s, (B, C, H, W)."""
         return self.physics_step(u, t, s, 1.0)
-
-    def reverse_std(self, t: Tensor, s: Tensor) -> Tensor:
-        """Q, the noise of trajectories between s and t, broadcastable to (B, C, H, W)."""
-        return self.training_noise * self.process.step_std(s, t)
 
     def rollout(self, times: Tensor, states: list[Tensor], rng: SampleNoise) -> Tensor:
         """The losses of a window, (B,)."""
@@ -81,7 +76,7 @@ class SMDP(Rollout, ScoreMethod):
         if self.losses == "both":
             return back + self.unroll(lambda u, s, t: self._forward(u, s, t, factor), times, states, rng)
         for s, t, u in zip(times[:-1], times[1:], states[1:], strict=True):
-            scale = rms(self.training_noise * self.process.step_std(s, t)).flatten().to(u)
+            scale = rms(self.reverse_std(t, s)).flatten().to(u)
             back = back + self._correction(u, t, s, t, factor).square().flatten(1).mean(1) / scale**2
         return back
 

@@ -16,15 +16,9 @@ LAST_KERNEL = 5  # of the output convolution
 
 
 class Constants(nn.Module):
-    """x with constant channels behind it: t / num_levels, then cond. `channels` is how many are added.
+    """x, (B, M, H, W), with constant channels behind it: t / num_levels where `time`, then cond where `conditional`.
 
-    Args:
-        time: whether t / num_levels is added.
-        num_levels: K.
-        conditional: whether cond is added.
-
-    Raises:
-        ConfigError: an option is out of range.
+    `channels` is how many are added.
     """
 
     def __init__(self, time: bool, num_levels: int, conditional: bool):
@@ -34,16 +28,7 @@ class Constants(nn.Module):
         self.channels = int(time) + CONDITIONS * int(conditional)
 
     def forward(self, x: Tensor, t: Tensor, cond: Tensor | None) -> Tensor:
-        """Add the channels.
-
-        Args:
-            x: (B, M, H, W).
-            t: indices of levels, (B,), also between levels.
-            cond: the map's random numbers, (B, 2), where conditional.
-
-        Returns:
-            (B, M + channels, H, W).
-        """
+        """(B, M + channels, H, W); for t and cond see `heatgen.net`."""
         features = [t[:, None] / self.num_levels] if self.time else []
         if self.conditional:
             assert cond is not None, "a conditional network needs cond"

@@ -14,7 +14,7 @@ from heatgen.net.aggregator.weighted import reach, shares
 from heatgen.net.layers import mlp
 from heatgen.net.layout import AggregatorFactory, DecoderFactory, Encoder, EncoderFactory, Layout
 from heatgen.net.likelihood.gaussian import GaussianLikelihood
-from heatgen.net.unet import CONDITIONS
+from heatgen.net.unet import CONDITIONS, zero
 
 MIN_STD = 0.1  # the least deviation of the latent variable; the largest is 1
 
@@ -98,8 +98,7 @@ class NeuralProcess(nn.Module):
         if self.privileged_dim:
             self.privileged_encoder = mlp(self.privileged_dim + 1, hidden, hidden, width)
             self.merge = mlp(2 * width, hidden, width)
-            for parameter in self.merge[-1].parameters():
-                nn.init.zeros_(parameter)
+            zero(self.merge[-1])
         known = size + (width if self.deterministic else 0)
         extra, outputs = self.aggregate.features, likelihood.outputs
         self.decoder = decoder(shape=self.shape, features=features, extra=extra, width=known, outputs=outputs)
