@@ -90,16 +90,9 @@ def markdown(
     conditions: Sequence[str],
     over: Sequence[str],
 ) -> str:
-    """The table, under the commands that made the runs and it, above its figure and how they were measured.
+    """The table, under the commands that made the runs and it, above its figure and how they were measured, a line each.
 
-    Args:
-        name: of the page.
-        rows: of the table.
-        shown: its columns.
-        headings: of the columns.
-        commands: that made the runs and the table.
-        conditions: how the runs were measured, a line each.
-        over: what the errors of a measurement are over.
+    over: what the errors of a measurement are over.
     """
     made, numbers = [f"    {command}" for command in commands], f"All numbers of every run: [{name}.json]({name}.json)."
     measured = f"over {' or '.join(over)}" if over else "of their measurement"

@@ -15,8 +15,9 @@ from heatgen import check
 from heatgen.check import ConfigError
 from heatgen.metric.result import heading
 from heatgen.report.better import caption
-from heatgen.report.page import cell, markdown_table
+from heatgen.report.page import markdown_table
 from heatgen.report.rows import Row
+from heatgen.report.seeds import with_error
 from heatgen.runtime.explain import entry
 from heatgen.runtime.files import read_small, write_text
 
@@ -71,18 +72,12 @@ def markdown(name: str, rows: Sequence[Row], headings: Mapping[str, str], comman
         chosen = [row for row in rows if row["mode"] == mode]
         columns = dict.fromkeys(column for row in chosen for column in row)
         shown = [column for column in columns if column not in HIDDEN and not column.endswith("_se")]
-        cells = [[cell(row.get(column), error_of(row, column)) for column in shown] for row in chosen]
+        cells = [[with_error(row, column) for column in shown] for row in chosen]
         lines += [f"## {mode}", "", *markdown_table([headings.get(column, column) for column in shown], cells)]
         values = [column for column in shown if any(isinstance(row.get(column), float) for row in chosen)]
         lines += ["", f"*{caption(values, headings)}*", "", "How each row was measured:", ""]
         lines += [f"- {row['run']}: `{row['command']}` ({row['facts']})" for row in chosen] + [""]
     return "\n".join(lines)
-
-
-def error_of(row: Row, column: str) -> float | None:
-    """The standard error of a value, None where it has none."""
-    error = row.get(f"{column}_se")
-    return error if isinstance(error, float) else None
 
 
 def main() -> None:

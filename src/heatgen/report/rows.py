@@ -14,6 +14,7 @@ from heatgen.runtime.directory import read_info
 from heatgen.runtime.files import read_small
 
 Cell: TypeAlias = str | float | None
+Fits: TypeAlias = Callable[[object], bool]
 Row: TypeAlias = dict[str, Cell]  # column -> word or number; the error of column x is column x_se
 LARGEST = 2**26  # bytes of a result
 MODES = {"train": 0, "forward": 1}  # what comes first in a table: the training, then the map
@@ -82,34 +83,24 @@ def read_result(path: Path) -> Measured:
     except (OSError, ValueError, RecursionError) as error:
         raise damaged(path, error) from error
     whole = isinstance(content, dict) and isinstance(content.get("mode"), str)
-    for key, fits in PARTS.items():
-        whole = whole and fits(content.get(key, {}))
+    whole = whole and all(fits(content.get(key, {})) for key, fits in PARTS.items())
     headline = content.get("headline", []) if whole else None
     if not isinstance(headline, list) or not all(isinstance(name, str) for name in [*headline, *content.get("notes", [])]):
         raise damaged(path, ValueError("it is no result"))
     return content
 
 
-def of_words(part: object) -> bool:
-    """Whether a part of a result is words by name."""
-    return isinstance(part, dict) and all(isinstance(value, str) for value in part.values())
+def by_name(fits: Fits) -> Fits:
+    """Whether a part of a result is of values that fit, by name."""
+    return lambda part: isinstance(part, dict) and all(map(fits, part.values()))
 
 
-def of_numbers(part: object) -> bool:
-    """Whether a part of a result is numbers, or nothing, by name."""
-    return isinstance(part, dict) and all(value is None or isinstance(value, (int, float)) for value in part.values())
-
-
-def of_rows(part: object) -> bool:
-    """Whether a part of a result is rows of numbers by name."""
-    return isinstance(part, dict) and all(map(of_numbers, part.values()))
-
-
-PARTS: dict[str, Callable[[object], bool]] = {
-    **dict.fromkeys(("values", "standard_errors"), of_numbers),
-    **dict.fromkeys(("units", "labels", "errors_over"), of_words),
-    **dict.fromkeys(("references", "reference_errors"), of_rows),
-    "facts": lambda part: isinstance(part, dict),
+NUMBERS = by_name(lambda value: value is None or isinstance(value, (int, float)))
+PARTS = {
+    **dict.fromkeys(("values", "standard_errors"), NUMBERS),
+    **dict.fromkeys(("units", "labels", "errors_over"), by_name(lambda value: isinstance(value, str))),
+    **dict.fromkeys(("references", "reference_errors"), by_name(NUMBERS)),
+    "facts": by_name(lambda _: True),
 }
 
 
@@ -164,6 +155,14 @@ def rows_of(run_dirs: Sequence[Path]) -> tuple[list[Row], list[str]]:
     return rows, [column for column in shown if any(row.get(column) not in (None, "") for row in rows)]
 
 
+def by_mode(run_dirs: Sequence[Path]) -> dict[str, list[Measured]]:
+    """The results of all runs, by their mode."""
+    found: dict[str, list[Measured]] = {}
+    for result in [result for run_dir in run_dirs for result in results_of(run_dir)]:
+        found.setdefault(result["mode"], []).append(result)
+    return found
+
+
 def headings_of(run_dirs: Sequence[Path]) -> dict[str, str]:
     """What people read above each column of a value: its label and unit."""
     headings: dict[str, str] = {}
@@ -176,14 +175,10 @@ def headings_of(run_dirs: Sequence[Path]) -> dict[str, str]:
 
 def references_of(run_dirs: Sequence[Path], first: str) -> list[Row]:
     """By mode, a row for each thing known exactly that has the same values in all runs, named in the column `first`."""
-    by_mode: dict[str, list[Measured]] = {}
-    for run_dir in run_dirs:
-        for result in results_of(run_dir):
-            if result.get("references"):
-                by_mode.setdefault(result["mode"], []).append(result)
     rows: list[Row] = []
-    for several in by_mode.values():
-        for name, values in several[0]["references"].items():
+    for results in by_mode(run_dirs).values():
+        several = [result for result in results if result.get("references")]
+        for name, values in several[0]["references"].items() if several else ():
             if not all(name in other["references"] and agree(values, other["references"][name]) for other in several):
                 continue
             row: Row = {"run": name, first: name}
@@ -211,12 +206,8 @@ def agree(one: Mapping[str, float | None], other: Mapping[str, float | None]) ->
 
 def conditions_of(run_dirs: Sequence[Path]) -> list[str]:
     """How the runs were measured: by mode, the facts that all of them have in common, and every caveat."""
-    by_mode: dict[str, list[Measured]] = {}
-    for run_dir in run_dirs:
-        for result in results_of(run_dir):
-            by_mode.setdefault(result["mode"], []).append(result)
     lines = []
-    for mode, results in by_mode.items():
+    for mode, results in by_mode(run_dirs).items():
         facts = results[0].get("facts", {})
         common = [f"{k}: {v}" for k, v in facts.items() if all(r.get("facts", {}).get(k) == v for r in results)]
         notes = dict.fromkeys(note for result in results for note in result.get("notes", []))

@@ -22,11 +22,6 @@ SHOWN = 11  # rows of a series on the screen; the JSON has them all
 FILM = 150  # milliseconds that each picture of a film is shown
 
 
-def six_figures(value: float) -> str:
-    """A number as a reader of a screen wants it."""
-    return f"{value:.6g}"
-
-
 def report(
     result: Result,
     mode: str,
@@ -98,26 +93,18 @@ def rows_of(
     result: Result, mode: str, run_dir: Path, experiment: str, parameter: tuple[str, object] | None
 ) -> list[dict[str, object]]:
     """A row of the experiment's table for each value."""
-    swept = dict(zip(("param_name", "param_value"), parameter or ("", ""), strict=True))
     common = {
         "time": datetime.now().isoformat(timespec="seconds"),
         "experiment": experiment,
         "run": "/".join(run_dir.parts[-2:]),
         "mode": mode,
+        **dict(zip(("param_name", "param_value"), parameter or ("", ""), strict=True)),
         "facts": "; ".join(f"{key}: {fact}" for key, fact in result.facts.items()),
         "command": command_line(),
     }
     return [
-        common
-        | swept
-        | {
-            "metric": value.name,
-            "value": value.value,
-            "standard_error": value.error,
-            "unit": value.unit,
-            "label": value.label,
-        }
-        for value in result.numbers
+        common | {"metric": v.name, "value": v.value, "standard_error": v.error, "unit": v.unit, "label": v.label}
+        for v in result.numbers
     ]
 
 
@@ -131,9 +118,9 @@ def table_of_values(result: Result, title: str) -> Table:
     table.add_column(f"standard error{one}", justify="right")
     table.add_column("unit")
     for value in result.numbers:
-        error = "" if value.error is None else six_figures(value.error)
+        error = "" if value.error is None else f"{value.error:.6g}"
         error += f" ({result.errors_over[value.name]})" if several and value.name in result.errors_over else ""
-        table.add_row(escape(value.label), six_figures(value.value), error, escape(value.unit))
+        table.add_row(escape(value.label), f"{value.value:.6g}", error, escape(value.unit))
     return table
 
 
@@ -144,7 +131,7 @@ def table_of_series(curves: Sequence[Series]) -> Table:
         table.add_column(escape(heading(curve.label, curve.unit)), justify="right")
     length = len(curves[0].values)
     for i in sorted({round(j * (length - 1) / (SHOWN - 1)) for j in range(SHOWN)}) if length else []:
-        table.add_row(*[six_figures(curve.values[i]) for curve in curves])
+        table.add_row(*[f"{curve.values[i]:.6g}" for curve in curves])
     return table
 
 
