@@ -61,11 +61,12 @@ def requeue(number, frame):
     sys.exit(7)
 signal.signal(signal.SIGUSR2, requeue)
 def work():
-    with signals.noted():
-        print("ready", flush=True)
-        while not signals.caught():
-            time.sleep(0.01)
-        print("saved", flush=True)
+    signals.note()
+    print("ready", flush=True)
+    while not signals.caught():
+        time.sleep(0.01)
+    print("saved", flush=True)
+    signals.obey()
 entry(work)
 """
 

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -16,7 +17,7 @@ from heatgen.runtime import outlived, screen, signals
 from heatgen.runtime.outlived import PARENT, POLL, SAVING
 
 SETTLED = 0.2  # seconds in which the system gives a process another parent whose own has ended
-_orphaned = False  # whether the parent of this process has ended
+orphaned = threading.Event()  # the parent of this process has ended
 
 
 def start(command: Sequence[str], environment: dict[str, str], **options: object) -> "subprocess.Popen[bytes]":
@@ -113,16 +114,10 @@ def in_loader(_: int) -> None:
         _thread.start_new_thread(_watch, (parent.pid, 0))
 
 
-def orphaned() -> bool:
-    """Whether this process ends because the one that started it has ended."""
-    return _orphaned
-
-
 def _watch(parent: int, saving: int) -> None:
-    global _orphaned
     while os.getppid() == parent:
         time.sleep(POLL)
-    _orphaned = True
+    orphaned.set()
     if saving:
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(saving)

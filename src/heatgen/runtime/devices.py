@@ -25,11 +25,7 @@ class Devices(Peers):
     """
 
     def __init__(
-        self,
-        accelerator: str = "cpu",
-        devices: int | list[int] = 1,
-        num_nodes: int = 1,
-        precision: str = "32-true",
+        self, accelerator: str = "cpu", devices: int | list[int] = 1, num_nodes: int = 1, precision: str = "32-true"
     ):
         many = num_nodes * (len(devices) if isinstance(devices, list) else devices) > 1
         try:

@@ -113,12 +113,7 @@ def measured(folder: Path) -> list[str]:
 
 
 def describe_data(folder: Path, facts: Mapping[str, object]) -> str | None:
-    """Write data.json, what the data of a run were; a sentence where a run that goes on has other images than it began with.
-
-    Args:
-        folder: of the run.
-        facts: those of the data set, as plain data.
-    """
+    """Write data.json, what the data of a run were; a sentence where it goes on with other images than before."""
     path, changed = folder / "data.json", None
     if path.is_file():
         try:
@@ -151,12 +146,10 @@ def append_results(runs_dir: str, experiment: str, rows: Sequence[Mapping[str, o
 
     A table that was begun with other columns keeps them.
     """
-    path = Path(runs_dir) / "results" / f"{experiment}.csv"
+    path, other = Path(runs_dir) / "results" / f"{experiment}.csv", "give another experiment_name"
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists() and not path.is_file():
-        raise ConfigError(
-            f"{path} is no file, so that no results are added to it; remove it, or give another experiment_name."
-        )
+        raise ConfigError(f"{path} is no file, so that no results are added to it; remove it, or {other}.")
     with path.open("a+", newline="") as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # until it is closed
         file.seek(0)
@@ -164,13 +157,9 @@ def append_results(runs_dir: str, experiment: str, rows: Sequence[Mapping[str, o
             first = file.readline(2**16)
             columns = next(csv.reader([first])) if first else None
         except (csv.Error, ValueError) as error:
-            raise ConfigError(
-                f"{path} is no table of results ({error}); move it, or give another experiment_name."
-            ) from error
+            raise ConfigError(f"{path} is no table of results ({error}); move it, or {other}.") from error
         if columns and not {"metric", "value"} <= set(columns):
-            raise ConfigError(
-                f"{path} is no table of results, as its first line shows; move it, or give another experiment_name."
-            )
+            raise ConfigError(f"{path} is no table of results, as its first line shows; move it, or {other}.")
         file.seek(0, 2)
         writer = csv.DictWriter(file, columns or RESULT_COLUMNS, restval="", extrasaction="ignore")
         if columns is None:
@@ -221,11 +210,10 @@ def plain_config(run_dir: Path) -> dict[str, Any]:
     import yaml
 
     path = run_dir / CONFIG
+    text = config_text(path)
     try:
-        config = yaml.safe_load(config_text(path))
+        config = yaml.safe_load(text)
     except (yaml.YAMLError, TypeError, ValueError, RecursionError) as error:
-        if isinstance(error, ConfigError):
-            raise
         raise ConfigError(f"{path} cannot be read ({type(error).__name__}); give another run.") from error
     if not isinstance(config, dict):
         raise ConfigError(f"{path} cannot be read (it has no keys); give another run.")

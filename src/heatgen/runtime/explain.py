@@ -18,6 +18,7 @@ UNUSABLE = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR),
     *(errno.EFBIG, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG),
 )
+UNMAPPED = "failed to map segment|annot allocate memory"  # what an import says under ulimit -v
 FULL, OURS = "HYDRA_FULL_ERROR", "HEATGEN_EXPLAIN"
 
 
@@ -36,12 +37,8 @@ def explain(error: BaseException) -> str | None:
             there = " as it is a file" if isinstance(cause, FileExistsError) else ""
             return f"{cause.filename} cannot be made a folder{there}; choose another place, as with runs_dir."
         if isinstance(cause, BrokenExecutor):
-            return (
-                "; ".join(filter(None, ["A process of the sweep was killed (was the memory full?)", signals.advice()])) + "."
-            )
-        if isinstance(cause, ImportError) and re.search(
-            "failed to map segment|annot allocate memory", str(cause)
-        ):  # ulimit -v
+            return advised("A process of the sweep was killed (was the memory full?)")
+        if isinstance(cause, ImportError) and re.search(UNMAPPED, str(cause)):
             return "The libraries of PyTorch do not fit into the memory that this process may have; allow it more."
         if type(cause).__module__.startswith(("torch._inductor.", "torch._dynamo.")):
             return f"The compiler of PyTorch fails on this network ({briefly(cause)}); use compile=false."
@@ -51,6 +48,11 @@ def explain(error: BaseException) -> str | None:
                 "trainer.accumulate_grad_batches makes up), n, the size of the data or the width of the network."
             )
     return None
+
+
+def advised(what: str) -> str:
+    """The sentence for what has happened, with how the user goes on where that is known."""
+    return f"{'; '.join(filter(None, [what, signals.advice()]))}."
 
 
 def briefly(error: BaseException) -> str:
@@ -142,9 +144,8 @@ def guarded(main: Callable[[], object], explain: Callable[[BaseException], str |
 def end(stop: signals.Stopped) -> NoReturn:
     """End with a signal's exit code, and a sentence where nothing has been said yet."""
     if signals.advice() or not stop.said:
-        how = "; ".join(filter(None, [f"Stopped by {signals.name_of(stop.number)}", signals.advice()]))
-        print(f"{below_a_bar()}{how}.", file=sys.stderr)
-    if children.orphaned():
+        print(f"{below_a_bar()}{advised(f'Stopped by {signals.name_of(stop.number)}')}", file=sys.stderr)
+    if children.orphaned.is_set():
         os._exit(128 + stop.number)  # Python may take seconds to tidy up
     raise stop
 

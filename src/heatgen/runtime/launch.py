@@ -189,20 +189,14 @@ def launch(verb: str, arguments: Sequence[str], count: int, folder: Path) -> int
     Raises:
         Stopped: a signal came; they have ended.
     """
-    threads = os.environ.get("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
-    common = {
-        "OMP_NUM_THREADS": threads,
-        "MASTER_ADDR": "127.0.0.1",
-        "WORLD_SIZE": str(count),
-        "NODE_RANK": "0",
-        OWN_CHILD: "1",
-    }
+    common = environment() | {"MASTER_ADDR": "127.0.0.1", "WORLD_SIZE": str(count), "NODE_RANK": "0", OWN_CHILD: "1"}
+    common.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
     folder.mkdir(parents=True, exist_ok=True)
     logs = [folder / f"process_{i}.log" for i in range(count)]
     children: list[subprocess.Popen[bytes]] = []
     with free_port() as port, waiting_for(children) as hand_on:
         for i in range(count):
-            variables = environment() | common | {"MASTER_PORT": str(port), "LOCAL_RANK": str(i), "RANK": str(i)}
+            variables = common | {"MASTER_PORT": str(port), "LOCAL_RANK": str(i), "RANK": str(i)}
             output = None if i == 0 else logs[i].open("ab")
             options = {"stdout": output, "stderr": output, "pass_fds": claim.descriptors()}  # locked as long as one lives
             children.append(start(command_of(verb, arguments), variables, **options))

@@ -67,29 +67,19 @@ class Peers:
         if self.world == 1:
             return mine
         whole, like = self._room(mine, here=self.first)
-        for rank in range(self.world):
-            if rank == self.rank:
-                if self.first:
-                    whole[:: self.world] = mine.reshape(-1, *like.shape[1:])
-                else:
-                    self._send(mine)
-            elif self.first:
-                self._receive(whole[rank :: self.world], rank)
+        if not self.first:
+            for block in blocks_of(mine):
+                dist.send(as_bytes(block).to(self.device), 0)
+            return whole
+        whole[:: self.world] = mine.reshape(-1, *like.shape[1:])
+        for rank in range(1, self.world):
+            for block in blocks_of(whole[rank :: self.world]):
+                part = torch.empty(block.shape, dtype=block.dtype)
+                sent = as_bytes(part).to(self.device)
+                dist.recv(sent, rank)
+                as_bytes(part).copy_(sent)
+                block.copy_(part)
         return whole
-
-    def _send(self, rows: Tensor) -> None:
-        """Rows to the first process, a block at a time."""
-        for block in rows.split(rows_of_block(rows)) if rows.numel() else ():
-            dist.send(as_bytes(block).to(self.device), 0)
-
-    def _receive(self, place: Tensor, rank: int) -> None:
-        """Rows of another process, as it sends them, into their place."""
-        for block in place.split(rows_of_block(place)) if place.numel() else ():
-            part = torch.empty(block.shape, dtype=block.dtype)
-            sent = as_bytes(part).to(self.device)
-            dist.recv(sent, rank)
-            as_bytes(part).copy_(sent)
-            block.copy_(part)
 
     def _room(self, mine: Tensor, here: bool = True) -> tuple[Tensor, Tensor]:
         """Room for the rows of all processes, of no row where it is not `here`; and no rows of their kind.
@@ -123,6 +113,6 @@ def as_bytes(rows: Tensor) -> Tensor:
     return rows.contiguous().view(-1).view(torch.uint8)
 
 
-def rows_of_block(rows: Tensor) -> int:
-    """How many rows travel at a time."""
-    return max(1, BLOCK // max(1, rows[0].numel() * rows.element_size()))
+def blocks_of(rows: Tensor) -> Sequence[Tensor]:
+    """Rows in the blocks that travel at a time, of at most BLOCK bytes or one row."""
+    return rows.split(max(1, BLOCK // (rows[0].numel() * rows.element_size()))) if rows.numel() else ()

@@ -160,16 +160,11 @@ def together() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        exchange_quietly(explain(error) or f"process {rank()} failed ({type(error).__name__}) and says why.")
+        with suppress(ConfigError):  # the error is the thing to tell where the others do not hear
+            exchange(explain(error) or f"process {rank()} failed ({type(error).__name__}) and says why.", GOODBYE)
         raise
     if errors := [answer for answer in exchange("") if answer]:
         raise ConfigError(errors[0])
-
-
-def exchange_quietly(words: str) -> None:
-    """Say something before an error ends this process, which is the thing to tell where the others do not hear."""
-    with suppress(ConfigError):
-        exchange(words, GOODBYE)
 
 
 def told(answer: Callable[[], str]) -> str:

@@ -171,16 +171,6 @@ def held(before_end: Callable[[], None]) -> Iterator[None]:
 
 
 @contextmanager
-def noted() -> Iterator[None]:
-    """Signals are noted in here; afterwards they are obeyed again, and whoever handled them before hears of them."""
-    note()
-    try:
-        yield
-    finally:
-        obey()
-
-
-@contextmanager
 def obeyed() -> Iterator[None]:
     """An entry point: signals end it. The handlers of before are put back at its end; Ctrl-C then ends it without a word."""
     _received.clear()
