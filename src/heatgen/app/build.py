@@ -6,7 +6,6 @@ import pydoc
 import re
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hydra
@@ -20,9 +19,7 @@ from heatgen.check import ConfigError
 from heatgen.runtime import ranks
 
 if TYPE_CHECKING:
-    import lightning as L
     import torch
-    from lightning.pytorch.loggers import Logger
 
     from heatgen.data.module import DataModule
     from heatgen.forward.process import ForwardProcess
@@ -204,23 +201,13 @@ def build(cfg: DictConfig, prepare: bool = False) -> tuple["Method", "DataModule
     return model, data
 
 
-def build_callbacks(cfg: DictConfig) -> dict[str, "L.Callback"]:
-    """The callbacks of a training config, by their names in its node `callback`."""
-    return {name: instantiate(node) for name, node in nodes_in(cfg, "callback").items()}
-
-
-def build_loggers(cfg: DictConfig, run_dir: Path) -> list["Logger"]:
-    """The loggers of a training config, for a run in this folder."""
-    return [instantiate(node, folder=str(run_dir)) for node in nodes_in(cfg, "logger").values()]
-
-
-def nodes_in(cfg: DictConfig, group: str) -> dict[str, DictConfig]:
-    """The nodes of a group that has several, by their names. ConfigError for what is no node."""
+def build_all(cfg: DictConfig, group: str, **objects: object) -> list[Any]:
+    """What the nodes of a group that has several describe: callbacks, or loggers. ConfigError for what is no node."""
     parts = {str(name): node for name, node in (cfg.get(group) or {}).items() if node is not None}
     if wrong := next((name for name, node in parts.items() if not isinstance(node, DictConfig)), None):
         key = f"{group}.{wrong}"
         raise ConfigError(f"{key}={parts[wrong]} is no part with a _target_; take it away with ~{key}, or set {key}.OPTION.")
-    return parts
+    return [instantiate(node, **objects) for node in parts.values()]
 
 
 def refuse_unused(cfg: DictConfig) -> None:

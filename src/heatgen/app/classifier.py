@@ -23,11 +23,6 @@ def make_data(name: str, data_dir: str) -> DataModule:
     return build_data(compose(f"data={name}", f"data_dir={quoted(data_dir)}").data)
 
 
-def default_epochs(images: int) -> int:
-    """3, and for small sets as many as make about a thousand steps."""
-    return max(3, -(-1000 * BATCH // images))
-
-
 def save(path: Path, state: object) -> None:
     """Write a file, whole or not at all. ConfigError where it cannot be written."""
     try:
@@ -35,13 +30,6 @@ def save(path: Path, state: object) -> None:
     except OSError as error:
         reason = error.strerror or str(error)
         raise ConfigError(f"{path} cannot be written ({reason}); free space there, or give another --data-dir.") from error
-
-
-def check_writable(path: Path) -> None:
-    """ConfigError where no file can be written beside `path`: known before the training, not behind it."""
-    trial = path.with_name(f"{path.name}.trial")
-    save(trial, {})
-    trial.unlink()
 
 
 def main() -> None:
@@ -53,10 +41,13 @@ def main() -> None:
     parser.add_argument("--data-dir", default=os.environ.get("HEATGEN_DATA", "data"), help="where data sets are")
     options = parser.parse_args()
     data = make_data(options.data, options.data_dir)
-    epochs = default_epochs(len(data.images("train"))) if options.epochs is None else options.epochs
+    few = max(3, -(-1000 * BATCH // len(data.images("train"))))  # of small sets, about a thousand steps
+    epochs = check.integer("--epochs", few if options.epochs is None else options.epochs, minimum=1)
     path, seed = weights_file(options.data_dir, options.data), check.integer("--seed", options.seed, minimum=0)
-    check_writable(path)
-    state = train(data, check.integer("--epochs", epochs, minimum=1), seed)
+    trial = path.with_name(f"{path.name}.trial")
+    save(trial, {})  # what cannot be written is known before the training
+    trial.unlink()
+    state = train(data, epochs, seed)
     save(path, state)
     print(f"test accuracy {state['accuracy']:.4f}; written: {path}")
 

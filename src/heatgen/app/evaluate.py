@@ -58,10 +58,7 @@ def evaluate(cfg: DictConfig) -> None:
     devices = where.open(own_precision(request.load)) if request.load else where.open()
     label, results, begun = request.load and request.load.label, [], []
     for value, load in request.loads:
-        if load is None:
-            ctx, experiment = context_of_data(cfg, request, devices), cfg.experiment_name
-        else:
-            ctx, experiment = context_of_run(load, request, devices)
+        ctx, experiment = context_of(cfg, request, load, devices)
         begun.append(Partial(request.folder / "evaluation" / "partial", *words_of(cfg, ctx, load)))
         ctx.partial = begun[-1]
         if devices.first:
@@ -124,19 +121,19 @@ def tell_loggers(load: LoadRequest, name: str, values: Mapping[str, float]) -> N
         log_result(load.run_dir, config, name, values, step, load.trust)
 
 
-def context_of_run(load: LoadRequest, request: EvaluateRequest, devices: "Devices") -> tuple["EvalContext", str | None]:
-    """A run to be measured, and the experiment that it says it belongs to; its batch size is settled later."""
+def context_of(
+    cfg: DictConfig, request: EvaluateRequest, load: LoadRequest | None, devices: "Devices"
+) -> tuple["EvalContext", str | None]:
+    """A run to be measured, or data alone, with a map where one is chosen; and the experiment that it belongs to.
+
+    The batch size is settled later.
+    """
     from heatgen.metric.context import EvalContext
 
-    model, data, config = open_run(load, devices)
-    ctx = EvalContext(model, data, data_name(config), devices, request.n, 1, request.seed, model.process)
-    return ctx, config.get("experiment_name")
-
-
-def context_of_data(cfg: DictConfig, request: EvaluateRequest, devices: "Devices") -> "EvalContext":
-    """A data set to be measured, with a forward map where one is chosen."""
-    from heatgen.metric.context import EvalContext
-
+    how = (devices, request.n, 1, request.seed)
+    if load is not None:
+        model, data, config = open_run(load, devices)
+        return EvalContext(model, data, data_name(config), *how, model.process), config.get("experiment_name")
     takes = options_of_target(locate(cfg.data._target_)) or list(cfg.data)
     own = {key: value for key, value in plain(cfg.data).items() if key in takes or key not in FILES or value is not None}
     data = build_data(OmegaConf.create(own))
@@ -145,5 +142,4 @@ def context_of_data(cfg: DictConfig, request: EvaluateRequest, devices: "Devices
     process = build_process(cfg.forward) if cfg.get("forward") is not None else None
     if process is not None:
         process.prepare(data)
-    name = str(request.data_name)
-    return EvalContext(None, data, name, devices, request.n, 1, request.seed, process)
+    return EvalContext(None, data, str(request.data_name), *how, process), cfg.experiment_name

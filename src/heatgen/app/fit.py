@@ -11,7 +11,7 @@ import lightning as L
 from omegaconf import DictConfig, OmegaConf
 
 from heatgen.app import folders, sweep
-from heatgen.app.build import build, build_callbacks, build_loggers, refuse_blind_net, refuse_unused
+from heatgen.app.build import build, build_all, refuse_blind_net, refuse_unused
 from heatgen.app.describe import Describe
 from heatgen.app.initial import frozen_count, start_from
 from heatgen.app.job import in_sweep
@@ -96,7 +96,7 @@ def prepared(cfg: DictConfig, request: TrainRequest, note: str) -> Training:
     refuse_blind_net(cfg, model)
     refuse_optimizer(cfg.get("optimizer"), model)
     options = request.trainer | {"precision": decide_precision(cfg, model.net)}
-    callbacks = list(build_callbacks(cfg).values())
+    callbacks = build_all(cfg, "callback")
     steps = restart(checkpoint, cfg, model, data) if checkpoint is not None else 0
     last = cfg.trainer.max_steps
     compile_model(cfg, model, last - steps if isinstance(last, int) else 0)
@@ -107,7 +107,7 @@ def prepared(cfg: DictConfig, request: TrainRequest, note: str) -> Training:
         if not model.trainable:  # exact answers: refuse now what they cannot do
             model.calibrate(data)
     describe = Describe(run_dir, OmegaConf.to_yaml(cfg, resolve=True), request.overrides, data, note)
-    loggers = build_loggers(cfg, run_dir) if first else []
+    loggers = build_all(cfg, "logger", folder=str(run_dir)) if first else []
     own = [describe, Record(plain(cfg)), *pruning(run_dir, request.overrides)]
     trainer = make_trainer(options, run_dir, data, [*own, *callbacks], loggers)
     saved = next((callback for callback in callbacks if isinstance(callback, Checkpoints)), None)
@@ -141,21 +141,22 @@ def run(training: Training, run_dir: Path) -> None:
 
 
 def conclude(training: Training, cfg: DictConfig, request: TrainRequest, seconds: int) -> None:
-    """Write what a training found, and say what comes next.
-
-    Args:
-        training: that has ended.
-        cfg: of the run.
-        request: of the training.
-        seconds: it took, all parts together.
-    """
+    """Write what a training found, which took so many seconds in all its parts, and say what comes next."""
     model, run_dir, steps = training.model, request.run_dir, training.trainer.global_step
     best = float(training.saved.best if training.saved else math.inf)
     finite = finite_of(training.trainer)
     skipped = finite.skipped if finite else 0
     if ranks.rank() == 0 and directory.trained(run_dir).get("steps", 0) != steps:
         parameters = sum(weights.numel() for weights in model.parameters() if weights.requires_grad)
-        result = training_result(best, steps, seconds, parameters, skipped)
+        values = [
+            Value("val_loss", best, label="validation loss"),
+            Value("steps", steps),
+            Value("seconds", seconds, unit="s", label="training time"),
+            Value("parameters", parameters),
+        ]
+        notes = [] if math.isfinite(best) else ["there was no validation, so there is no validation loss."]
+        result = Result(values, {}, notes, headline=("val_loss", "seconds", "parameters"))
+        result.facts |= {"steps left out, not finite": skipped} if skipped else {}
         result.facts |= {"initial weights": str(cfg.init_from)} if cfg.get("init_from") is not None else {}
         result.facts |= {"frozen parameters": frozen_count(model)} if model.frozen else {}
         directory.write_result(run_dir, "train", {"mode": "train"} | result.content())
@@ -182,19 +183,3 @@ def stopped(stop: signals.Stopped, step: int, run_dir: Path) -> signals.Stopped:
         how = "" if in_sweep() else how  # a sweep says it at its end
         log.info("stopped by %s at step %d%s", signals.name_of(stop.number), step, how)
     return signals.Stopped(stop.number, said=saved)
-
-
-def training_result(best: float, steps: int, seconds: int, parameters: int, skipped: int = 0) -> Result:
-    """What a training found, beside the results of metrics: its best validation loss, steps, seconds and parameters.
-
-    skipped: how many of the steps were left out, as trainer.on_nonfinite=skip has it.
-    """
-    values = [
-        Value("val_loss", best, label="validation loss"),
-        Value("steps", steps),
-        Value("seconds", seconds, unit="s", label="training time"),
-        Value("parameters", parameters),
-    ]
-    notes = [] if math.isfinite(best) else ["there was no validation, so there is no validation loss."]
-    facts: dict[str, object] = {"steps left out, not finite": skipped} if skipped else {}
-    return Result(values, facts, notes, headline=("val_loss", "seconds", "parameters"))

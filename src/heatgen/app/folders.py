@@ -74,7 +74,9 @@ def run_folder(config: DictConfig) -> Path:
     if resume is not None and not isinstance(resume, str):
         raise ConfigError(f"resume must be a run's folder, latest, auto or null, not {resume!r}.")
     if resume not in (None, "auto"):
-        run = find_run_to_resume(resume, str(runs_dir))
+        if (Path(resume) / SWEEP).is_file():
+            raise ConfigError(f"{resume} is a sweep; go on with it: {sweep.advised(Path(resume))}.")
+        run = directory.find_run(resume, str(runs_dir), of_ranks=False)
         if not new and wanted.resolve() != run:
             raise ConfigError(f"resume={resume} goes on in its own folder; remove hydra.run.dir={wanted}.")
         return run
@@ -86,13 +88,6 @@ def run_folder(config: DictConfig) -> Path:
         return claim.claim(wanted)
     claim.make(wanted)
     return wanted
-
-
-def find_run_to_resume(resume: str, runs_dir: str) -> Path:
-    """The run that `resume` names. ConfigError where it is none."""
-    if (Path(resume) / SWEEP).is_file():
-        raise ConfigError(f"{resume} is a sweep; go on with it: {sweep.advised(Path(resume))}.")
-    return directory.find_run(resume, runs_dir, of_ranks=False)
 
 
 def decide_sweep(config: DictConfig, alone: bool = True) -> None:
@@ -151,9 +146,7 @@ def give_up() -> None:
 def locked(run_dir: Path, in_sweep: bool) -> Iterator[None]:
     """Keep a run to this training; one of several processes that were started for it has its lock, and signs it.
 
-    Args:
-        run_dir: the run.
-        in_sweep: whether the processes of a sweep that was killed may be about to end.
+    in_sweep: whether the processes of a sweep that was killed may be about to end.
     """
     if ranks.is_own_child():
         claim.sign(run_dir)

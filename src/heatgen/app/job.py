@@ -3,7 +3,7 @@
 import functools
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
@@ -50,9 +50,7 @@ def task_wrapper(function: Callable[[DictConfig], Result]) -> Callable[[DictConf
         except signals.Stopped as stop:
             if not elsewhere(HydraConfig.get()):
                 raise
-            raise ConfigError(
-                f"The job was stopped by {signals.name_of(stop.number)}."
-            ) from stop  # not the end of its worker
+            raise ConfigError(f"The job was stopped by {signals.name_of(stop.number)}.") from stop  # its worker goes on
         finally:
             if elsewhere(HydraConfig.get()):
                 signals.note()  # what comes now is for the next job
@@ -119,6 +117,8 @@ def devices_of(cfg: DictConfig) -> DeviceRequest:
 def launched(verb: str, devices: DeviceRequest, folder: Path, run_dir: Path = Path(".")) -> bool:
     """Whether the job has been done by several processes that this one started and waited for.
 
+    It ends with the exit code of those that failed, which have said why.
+
     Args:
         verb: whose job it is.
         devices: a process for each of them.
@@ -127,20 +127,12 @@ def launched(verb: str, devices: DeviceRequest, folder: Path, run_dir: Path = Pa
     """
     if devices.count == 1 or ranks.is_child():
         return False
-    finish(launch.launch(verb, child_arguments(run_dir), devices.count, folder))
-    return True
-
-
-def child_arguments(run_dir: Path) -> Sequence[str]:
-    """What makes a process do this job of Hydra's, alone and in this folder."""
     hc = HydraConfig.get()
     alone = [f"hydra.run.dir={quoted(str(run_dir))}", "hydra.output_subdir=null", "hydra.mode=RUN"]
-    return ["--config-name", str(hc.job.config_name), *SearchPath.current().arguments(), *alone, *hc.overrides.task]
-
-
-def finish(code: int) -> None:
-    """End with the exit code of failed processes, which have said why; in a sweep the other jobs go on first."""
+    config = ["--config-name", str(hc.job.config_name), *SearchPath.current().arguments()]
+    code = launch.launch(verb, [*config, *alone, *hc.overrides.task], devices.count, folder)
     if code >= 128 or (code and not in_sweep()):
         sys.exit(code)
-    if code:
+    if code:  # the other jobs go on first
         raise ConfigError(f"The processes of a job ended with exit code {code}; it says why above.")
+    return True

@@ -9,7 +9,6 @@ from typing import Protocol, runtime_checkable
 import lightning as L
 import numpy as np
 import torch
-from lightning.pytorch.loggers.logger import Logger
 from PIL import Image
 from torch import Tensor
 
@@ -96,7 +95,11 @@ class Pictures(L.Callback):
         with atomic_path(folder / "process.gif") as beside:
             save_gif(beside, [grid(to_unit(state)) for state in states[:tiles].unbind(1)])
         for logger in trainer.loggers:
-            log_picture(logger, picture, trainer.global_step)
+            writer = getattr(logger, "experiment", None)
+            if isinstance(logger, ImageLogger):
+                logger.log_image("samples", [picture], step=trainer.global_step)
+            elif isinstance(writer, ImageWriter):
+                writer.add_image("samples", np.asarray(picture), trainer.global_step, dataformats="HWC")
             if isinstance(logger, FilmLogger):
                 logger.log_film("process", folder / "process.gif", trainer.global_step)
 
@@ -136,12 +139,3 @@ class ImageWriter(Protocol):
 
     def add_image(self, tag: str, img_tensor: np.ndarray, global_step: int, dataformats: str) -> None:
         """Log an image, (H, W, 3) with dataformats HWC, under a name."""
-
-
-def log_picture(logger: Logger, picture: Image.Image, step: int) -> None:
-    """Send a picture to a logger that takes images (W&B, TensorBoard)."""
-    writer = getattr(logger, "experiment", None)
-    if isinstance(logger, ImageLogger):
-        logger.log_image("samples", [picture], step=step)
-    elif isinstance(writer, ImageWriter):
-        writer.add_image("samples", np.asarray(picture), step, dataformats="HWC")

@@ -6,12 +6,6 @@ from typing import Any
 import lightning as L
 
 
-def is_due(trainer: L.Trainer) -> bool:
-    """Whether a validation belongs behind the latest optimizer step: every val_check_interval steps, and at the last one."""
-    step = trainer.global_step
-    return bool(step % trainer.val_check_interval == 0 or step == trainer.max_steps)
-
-
 class Validation(L.Callback):
     """Validates every trainer.val_check_interval optimizer steps and at the last one, however many batches a step takes.
 
@@ -28,8 +22,9 @@ class Validation(L.Callback):
         trainer.val_check_batch = sys.maxsize
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: object) -> None:
-        stepped, self.last_step = trainer.global_step > self.last_step, trainer.global_step
-        trainer.val_check_batch = 1 if stepped and is_due(trainer) else sys.maxsize
+        step, before = trainer.global_step, self.last_step
+        due = step > before and (step % trainer.val_check_interval == 0 or step == trainer.max_steps)
+        trainer.val_check_batch, self.last_step = 1 if due else sys.maxsize, step
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         settle(checkpoint, trainer.accumulate_grad_batches)

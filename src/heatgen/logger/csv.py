@@ -45,8 +45,7 @@ class CSVLog(Logger):
         """Append a row."""
         row = {"step": step, **{key: value for key, value in metrics.items() if key != "epoch"}}
         columns = self._columns()
-        new = [key for key in row if key not in columns]
-        if new:
+        if new := [key for key in row if key not in columns]:
             columns = [*columns, *new]
             self._rewrite(columns, self._rows())
         with self.path.open("a", newline="") as file:
@@ -54,11 +53,7 @@ class CSVLog(Logger):
 
     @rank_zero_only
     def cut(self, step: int) -> None:
-        """Drop what a training that goes on after `step` optimizer steps does again, and a row that was cut short.
-
-        Args:
-            step: how many optimizer steps are done; the rows of those are kept.
-        """
+        """Drop what a training that goes on after `step` optimizer steps does again, and a row that was cut short."""
         rows = self._rows()
         kept = [row for row in rows if is_whole(row) and int(row["step"]) < step]
         if kept != rows or (self.path.exists() and not self.path.read_bytes().endswith(b"\n")):

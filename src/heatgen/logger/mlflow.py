@@ -83,9 +83,7 @@ def mlflow_log(folder: str, experiment_name: str = "heatgen", tracking_uri: str 
     """
     place = Path(folder).absolute()
     logging.getLogger("lightning.pytorch.loggers.mlflow").setLevel(logging.ERROR)  # it warns of every new experiment
-    os.environ.setdefault(
-        "MLFLOW_ALLOW_FILE_STORE", "true"
-    )  # which MLflow 3 refuses otherwise; a database is no part of a run
+    os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # or MLflow 3 wants a database, which is no part of a run
     try:
         return MLflowLog(
             folder,

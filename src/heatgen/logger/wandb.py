@@ -99,9 +99,10 @@ def wandb_log(
         raise ConfigError(f"logger.wandb.project={project} has {found[0]!r}, which W&B does not take; use a plain name.")
     if tags is not None and not (isinstance(tags, list) and all(isinstance(tag, str) and 0 < len(tag) < 65 for tag in tags)):
         raise ConfigError(f"logger.wandb.tags must be a list of words of at most 64 letters, not {tags!r}.")
-    names = Path(folder).absolute().parts[-2:]
-    own = {"project": project, "name": name or "-".join(names)[-LONGEST:], "entity": entity, "tags": tags}
-    own |= {"group": group or sweep_of(Path(folder)), "id": run_id(Path(folder))}
+    place = Path(folder).absolute()
+    sweep = next((above.name for above in place.parents[:3] if (above / SWEEP).is_file()), None)
+    own = {"project": project, "name": name or "-".join(place.parts[-2:])[-LONGEST:], "entity": entity, "tags": tags}
+    own |= {"group": group or sweep, "id": run_id(place)}
     return WandbLog(folder, mode="offline" if offline else None, **own, **known(options))
 
 
@@ -124,10 +125,5 @@ def run_id(folder: Path) -> str:
     """The id of a run's W&B run: the one that it has, or a new one of its folder's names and a few random digits."""
     if (folder / ID).is_file():
         return (folder / ID).read_text().strip()
-    words = re.sub(r"[^\w.-]+", "-", "-".join(folder.absolute().parts[-2:]), flags=re.ASCII)
+    words = re.sub(r"[^\w.-]+", "-", "-".join(folder.parts[-2:]), flags=re.ASCII)
     return f"{words[-100:]}-{secrets.token_hex(4)}"
-
-
-def sweep_of(folder: Path) -> str | None:
-    """The name of the sweep that a run is of; None where it is of none."""
-    return next((above.name for above in folder.absolute().parents[:3] if (above / SWEEP).is_file()), None)
