@@ -3,7 +3,7 @@
 import io
 from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -73,7 +73,7 @@ def read_config(run_dir: Path, trust: bool = False, named: Collection[str] = ())
     if trust:
         return cfg
     check_config(content, path, named)
-    kept: DictConfig = OmegaConf.create(literal(content))
+    kept: DictConfig = OmegaConf.create(directory.mapped(content, lambda x: escaped(x) if isinstance(x, str) else x))
     return kept
 
 
@@ -102,15 +102,6 @@ def advised(key: str, run_dir: Path, verb: str | None = None) -> str:
     except ConfigError:
         words += ["trust=true"] if (run_dir / directory.CONFIG).is_file() else []
     return " ".join([*([call(verb)] if verb else []), *words])
-
-
-def literal(content: object) -> Any:
-    """Plain containers in which OmegaConf takes no text for an interpolation."""
-    if isinstance(content, dict):
-        return {key: literal(value) for key, value in content.items()}
-    if isinstance(content, list):
-        return [literal(value) for value in content]
-    return escaped(content) if isinstance(content, str) else content
 
 
 def changed(cfg: DictConfig, request: LoadRequest) -> DictConfig:

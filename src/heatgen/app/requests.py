@@ -155,17 +155,15 @@ class EvaluateRequest:
             raise ConfigError(
                 "A run has its own data and forward; remove data= and forward=, or measure them with run=null."
             )
-        for key in ("delta", "delta_mode", "prior_std", "sampler") if alone else ():
-            if (SamplerRequest.of(cfg.get(key)) if key == "sampler" else cfg.get(key)) is not None:
-                raise ConfigError(f"run=null has no model, which {key} is for; remove {key}=.")
-        for key in ("compile", "cuda_graphs") if alone else ():
-            if cfg[key] is True:
-                raise ConfigError(f"run=null has no model, which {key} is for; remove {key}=true.")
-        if alone and cfg.checkpoint != "last":
-            raise ConfigError("run=null has no model, which checkpoint is for; remove checkpoint=.")
+        if alone:
+            given = {f"{key}=": cfg.get(key) is not None for key in ("delta", "delta_mode", "prior_std")}
+            given |= {"sampler=": SamplerRequest.of(cfg.get("sampler")) is not None, "checkpoint=": cfg.checkpoint != "last"}
+            given |= {f"{key}=true": cfg[key] is True for key in ("compile", "cuda_graphs")}
+            if word := next((word for word in given if given[word]), None):
+                raise ConfigError(f"run=null has no model, which {word.partition('=')[0]} is for; remove {word}.")
         if cfg.picture is not None and Path(str(cfg.picture)).suffix not in (".png", ".jpg"):
             raise ConfigError(f"picture={cfg.picture} must end in .png or .jpg.")
-        chosen = choices.get("data")
+        chosen, experiment = choices.get("data"), cfg.experiment_name
         name = None if chosen is None else data_name(chosen, OmegaConf.select(cfg, "data.path"))
         load = None if alone else LoadRequest.of(cfg)
         swept, loads = (None, ()) if load is None else points_of(cfg, load)
@@ -181,9 +179,7 @@ class EvaluateRequest:
             loads=loads or ((None, load),),
             parameter=parameter_of(cfg),
             runs_dir=folder_of("runs_dir", cfg.runs_dir),
-            experiment_name=None
-            if cfg.experiment_name is None
-            else check.name("experiment_name", str(cfg.experiment_name), True),
+            experiment_name=None if experiment is None else check.name("experiment_name", str(experiment), True),
             variant=None if cfg.variant is None else one_line("variant", str(cfg.variant)),
             picture=cfg.picture,
         )
@@ -228,11 +224,9 @@ def size_of(wanted: object) -> int | str:
 
 def compile_of(cfg: DictConfig) -> bool | str:
     """The key compile; a run of before there was one says nothing. ConfigError for what is not true, false or auto."""
-    wanted = cfg.get("compile", "auto")
-    if isinstance(wanted, bool):
+    wanted: bool | str = cfg.get("compile", "auto")
+    if isinstance(wanted, bool) or wanted == "auto":
         return wanted
-    if wanted == "auto":
-        return "auto"
     raise ConfigError(f"compile must be true, false or auto, not {wanted!r}.")
 
 

@@ -16,22 +16,13 @@ from heatgen.app.options import SearchPath, dotted, holds, known_keys
 from heatgen.app.requests import plain
 from heatgen.app.trust import forget_measurements, named_targets
 from heatgen.check import ConfigError, did_you_mean
+from heatgen.runtime.directory import mapped
 
 ACTING_GROUPS = ("trainer", "callback", "logger", "sampler")  # of which another option can be chosen, too
 ACTING = {  # all keys of these groups, but how their objects are made
     *(f"data.{key}" for key in ("batch_size", "num_workers", "path", "data_dir", "cache_limit", "flip", "augment", "seed")),
-    *(
-        "net.checkpointing",
-        "model.warmup_steps",
-        "model.seed",
-        "seed",
-        "compile",
-        "data_dir",
-        "runs_dir",
-        "experiment_name",
-        "evaluate",
-        "publish",
-    ),
+    *("net.checkpointing", "model.warmup_steps", "model.seed", "seed", "compile"),
+    *("data_dir", "runs_dir", "experiment_name", "evaluate", "publish"),
 }
 MADE_BY = ("trainer._target_", "optimizer._target_", "trainer._partial_", "optimizer._partial_")
 OF_THE_COMMAND = ("resume", "trust")
@@ -116,16 +107,12 @@ def choose(cfg: DictConfig, fresh: DictConfig, override: Override) -> None:
     own = cfg.get(group)
     if group != "sampler" and own is not None:
         content = {name: value if own.get(name) is None else own[name] for name, value in content.items()}
-    chosen = None if node is None else of_this_run(content, cfg)
+    chosen = None if node is None else mapped(content, lambda value: of_this_run(value, cfg))
     OmegaConf.update(cfg, group, chosen, merge=False, force_add=True)
 
 
 def of_this_run(content: object, cfg: DictConfig) -> object:
-    """A node of a fresh config in which the names of the groups' options, as a logger takes them, are those of a run."""
-    if isinstance(content, dict):
-        return {key: of_this_run(value, cfg) for key, value in content.items()}
-    if isinstance(content, list):
-        return [of_this_run(value, cfg) for value in content]
+    """A value of a fresh config; the name of a group's option, as a logger takes it, is that of a run."""
     found = re.fullmatch(r"\$\{hydra:runtime\.choices\.(\w+)\}", content) if isinstance(content, str) else None
     if found is None:
         return content
@@ -198,14 +185,11 @@ def follow(cfg: DictConfig, changes: dict[str, tuple[object, object]], given: Co
             own = select(cfg, key)
             if key in given or own is None:
                 continue
-            if own == before:
-                new = after
-            elif key == "data.path" and str(own).startswith(f"{before}/"):
-                new = f"{after}{str(own).removeprefix(str(before))}"
-            else:
-                continue
-            OmegaConf.update(cfg, key, new)
-            changes[key] = (own, new)
+            inside = key == "data.path" and str(own).startswith(f"{before}/")
+            if inside or own == before:
+                new = f"{after}{str(own).removeprefix(str(before))}" if inside else after
+                OmegaConf.update(cfg, key, new)
+                changes[key] = (own, new)
 
 
 def select(cfg: DictConfig, key: str) -> object:

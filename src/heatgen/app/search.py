@@ -133,18 +133,15 @@ class Search(Sweeper):
             else:
                 chosen.append(trial)
         for number in range(len(trials), max(len(trials), min(self.n_trials, len(trials) + self.n_jobs - len(chosen)))):
-            study.sampler = TPESampler(
-                seed=self.seed + number, n_startup_trials=self.n_startup_trials
-            )  # whenever it goes on
+            seed = self.seed + number  # the same whenever it goes on
+            study.sampler = TPESampler(seed=seed, n_startup_trials=self.n_startup_trials)
             try:
                 asked = study.ask(dict(space))
             except ValueError as error:
                 raise ConfigError(f"The study in {self.config.hydra.sweep.dir} has other values: {error}.") from error
             chosen.append(study.get_trials(deepcopy=False)[asked.number])
-        first = chosen[0].number if chosen else 0
-        batch = [
-            trial for i, trial in enumerate(chosen[: self.n_jobs]) if trial.number == first + i
-        ]  # as Hydra numbers jobs
+        first = chosen[0].number if chosen else 0  # from which Hydra numbers the jobs
+        batch = [trial for i, trial in enumerate(chosen[: self.n_jobs]) if trial.number == first + i]
         return [(t.number, [*fixed, *(f"{k}={v}" for k, v in t.params.items()), f"{TRIAL}{t.number}"]) for t in batch]
 
     def launch(self, batch: Trials) -> Sequence[JobReturn]:
@@ -169,15 +166,8 @@ class Search(Sweeper):
         run = next(iter(folder.glob(f"{best.number}-*")), folder)
         counts = ", ".join(f"{states.count(s)} {s.name.lower()}" for s in dict.fromkeys(states))
         values = " ".join(f"{key}={value}" for key, value in best.params.items())
-        log.info(
-            "%d trials (%s); the best is %d, %s %.6g, with %s",
-            len(trials),
-            counts,
-            best.number,
-            self.objective,
-            best.value,
-            values,
-        )
+        found = f"the best is {best.number}, {self.objective} {best.value:.6g}, with {values}"
+        log.info("%d trials (%s); %s", len(trials), counts, found)
         log.info("written: %s.md, .json and .png; next: %s", folder / "study", advised("run", run, "sample"))
 
 

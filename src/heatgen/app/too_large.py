@@ -8,13 +8,7 @@ from heatgen.runtime import engine, explain
 
 
 def too_large(error: BaseException, cfg: DictConfig, trainer: L.Trainer) -> ConfigError | None:
-    """The sentence for a training that ends as memory does: what of its config can change, and to what; None for others.
-
-    Args:
-        error: that ended it.
-        cfg: of the run.
-        trainer: of the training.
-    """
+    """The sentence for a training that ends as memory does: what of its config can change, and to what; None for others."""
     cause = next((cause for cause in explain.causes(error) if explain.is_of_memory(cause)), None)
     if cause is None:
         return None

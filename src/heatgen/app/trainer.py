@@ -15,7 +15,7 @@ from torch import nn
 
 from heatgen import check
 from heatgen.app.requests import Options, compile_of, needed
-from heatgen.app.trainer_options import INSTEAD, check_options, profiler_of
+from heatgen.app.trainer_options import INSTEAD, PROFILERS, check_options
 from heatgen.callback.checkpoints import AtomicIO
 from heatgen.callback.finite import Finite
 from heatgen.callback.validation import Validation
@@ -26,18 +26,10 @@ from heatgen.runtime import engine, launch, ranks
 
 log = logging.getLogger("heatgen")
 
-NOISE = (
-    "not resumable",
-    "callbacks used to create the checkpoint",
-    "smaller than the logging interval",
-    "does not have many workers",
-    "LeafSpec",
-    "torch.jit",
-    "sync_dist=True",
-    "broadcast_buffers",
+NOISE = (  # in warnings
+    *("not resumable", "callbacks used to create the checkpoint", "smaller than the logging interval"),
+    *("does not have many workers", "LeafSpec", "torch.jit", "sync_dist=True", "broadcast_buffers"),
 )
-
-
 NEEDED = (
     *("accelerator", "devices", "strategy", "max_steps", "max_epochs", "gradient_clip_val", "accumulate_grad_batches"),
     *("val_check_interval", "log_every_n_steps"),
@@ -66,7 +58,8 @@ def make_trainer(
     processes = launch.count_devices(options["accelerator"], options["devices"]) * options.get("num_nodes", 1)
     options["accelerator"], options["devices"] = launch.placed(options["accelerator"], options["devices"])
     options["strategy"] = strategy_of(options["strategy"], processes)
-    options["profiler"] = profiler_of(options.get("profiler"), run_dir)
+    if (profiler := options.get("profiler")) is not None:
+        options["profiler"] = PROFILERS[profiler](dirpath=run_dir, filename="profile")
     if repeated := options.pop("overfit_batches", 0):
         data.repeated = repeated
     for key in ("val_check_interval", "accumulate_grad_batches", "log_every_n_steps"):

@@ -3,7 +3,6 @@
 import difflib
 import inspect
 from collections.abc import Mapping
-from pathlib import Path
 
 import lightning as L
 from lightning.pytorch.profilers import AdvancedProfiler, Profiler, PyTorchProfiler, SimpleProfiler
@@ -40,11 +39,7 @@ BOOLEANS = ("detect_anomaly", "sync_batchnorm", "inference_mode")
 
 
 def check_options(options: Mapping[str, object]) -> None:
-    """ConfigError for an option that is none of lightning.Trainer, that cannot act, or whose value is none.
-
-    Args:
-        options: of conf/trainer, and what the user added.
-    """
+    """ConfigError for an option that is none of lightning.Trainer, that cannot act, or whose value is none."""
     known = inspect.signature(L.Trainer.__init__).parameters
     for key, value in options.items():
         if key not in known and key != "on_nonfinite":
@@ -62,7 +57,10 @@ def check_options(options: Mapping[str, object]) -> None:
     for key, choices in {"gradient_clip_algorithm": ("norm", "value"), "profiler": tuple(PROFILERS)}.items():
         if options.get(key) is not None:
             check.choice(f"trainer.{key}", options[key], choices)
-    check_limit(options.get("limit_val_batches"))
+    limit = options.get("limit_val_batches")
+    whole = isinstance(limit, int) and not isinstance(limit, bool) and limit >= 0
+    if not (limit is None or whole or (isinstance(limit, float) and 0 < limit <= 1)):
+        raise ConfigError(f"trainer.limit_val_batches must be a number of batches, or a part such as 0.5, not {limit!r}.")
     check.integer("trainer.overfit_batches", options.get("overfit_batches", 0), minimum=0)
 
 
@@ -76,16 +74,3 @@ def check_strategy(name: object) -> None:
         if any(word in str(name) for word in words):
             raise ConfigError(f"trainer.strategy={name} {reason}; use trainer.strategy=ddp.")
     check.choice("trainer.strategy", name, STRATEGIES)
-
-
-def check_limit(limit: object) -> None:
-    """ConfigError unless `limit` is a number of validation batches, or a part of them as a float up to 1.0."""
-    whole = isinstance(limit, int) and not isinstance(limit, bool) and limit >= 0
-    part = isinstance(limit, float) and 0 < limit <= 1
-    if not (limit is None or whole or part):
-        raise ConfigError(f"trainer.limit_val_batches must be a number of batches, or a part such as 0.5, not {limit!r}.")
-
-
-def profiler_of(name: object, run_dir: Path) -> Profiler | None:
-    """The profiler of this name, which writes into a run's folder; None for None."""
-    return None if name is None else PROFILERS[str(name)](dirpath=run_dir, filename="profile")

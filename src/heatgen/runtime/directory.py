@@ -9,7 +9,7 @@ import re
 import shlex
 import subprocess
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -122,23 +122,27 @@ def describe_data(folder: Path, facts: Mapping[str, object]) -> str | None:
             before = facts.get("images")
         if before != facts.get("images"):
             changed = f"the images of each split are {facts.get('images')} now and were {before} when this run began."
-    write_text(path, json.dumps(nan_to_none(facts), indent=2) + "\n")
+    write_text(path, as_json(facts))
     return changed
 
 
 def write_result(folder: Path, mode: str, content: Mapping[str, object]) -> Path:
     """Write a result to evaluation/<mode>_<time>.json in `folder`, never over an older one."""
     path = folder / "evaluation" / f"{mode}_{datetime.now():%Y-%m-%d_%H-%M-%S}.json"
-    return write_new(path, json.dumps(nan_to_none(content), indent=2) + "\n")
+    return write_new(path, as_json(content))
 
 
-def nan_to_none(content: object) -> object:
-    """Plain containers with null for every number that is not finite, which JSON does not know."""
+def as_json(content: object) -> str:
+    """Plain containers as the text of a file, with null for every number that is not finite, which JSON does not know."""
+    finite = mapped(content, lambda value: None if isinstance(value, float) and not math.isfinite(value) else value)
+    return json.dumps(finite, indent=2) + "\n"
+
+
+def mapped(content: object, change: Callable[[object], object]) -> Any:
+    """Plain containers with change(value) in place of every value that is none of them."""
     if isinstance(content, Mapping):
-        return {key: nan_to_none(value) for key, value in content.items()}
-    if isinstance(content, (list, tuple)):
-        return [nan_to_none(value) for value in content]
-    return None if isinstance(content, float) and not math.isfinite(content) else content
+        return {key: mapped(value, change) for key, value in content.items()}
+    return [mapped(value, change) for value in content] if isinstance(content, (list, tuple)) else change(content)
 
 
 def append_results(runs_dir: str, experiment: str, rows: Sequence[Mapping[str, object]]) -> Path:
