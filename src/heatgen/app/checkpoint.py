@@ -71,13 +71,7 @@ def fit(model: Method, state: Mapping[str, Any], path: Path, weights: str = "ema
 
 
 def check_training(state: Mapping[str, Any], model: Method, path: Path) -> None:
-    """ConfigError unless a training can go on from a checkpoint: by its weights, averages, optimizer and counts.
-
-    Args:
-        state: the content of a checkpoint, as `directory.read_checkpoint` gives it.
-        model: as its config builds it.
-        path: of the checkpoint, for the sentence.
-    """
+    """ConfigError unless a training can go on from a checkpoint: as `check_weights`, and by its optimizer and counts."""
     check_weights(state, model, path)
     if not model.trainable:
         return

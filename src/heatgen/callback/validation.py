@@ -34,12 +34,7 @@ class Validation(L.Callback):
 
 
 def settle(checkpoint: dict[str, Any], accumulate: int) -> None:
-    """Set the counters of a checkpoint to between two steps: no batch is begun, no validation is under way.
-
-    Args:
-        checkpoint: as Lightning writes it.
-        accumulate: the batches of a step.
-    """
+    """Set Lightning's counters in a checkpoint to between two steps: no batch is begun, no validation is under way."""
     step, fit = checkpoint["global_step"], checkpoint["loops"]["fit_loop"]
     checkpoint["epoch"] = 0  # all of the stream is one
     none, begun = ({key: n for key in ("ready", "started", "processed", "completed")} for n in (0, step * accumulate))

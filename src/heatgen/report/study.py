@@ -13,14 +13,7 @@ Trial = Mapping[str, object]  # trial (its number), state, value, and the parame
 
 
 def write(folder: Path, trials: Sequence[Trial], objective: str, direction: str) -> None:
-    """Write the trials of a study.
-
-    Args:
-        folder: of the sweep.
-        trials: in the order of their numbers.
-        objective: what the value is.
-        direction: minimize | maximize.
-    """
+    """Write the trials of a study, given in the order of their numbers, into the folder of its sweep."""
     keys = list(dict.fromkeys(key for trial in trials for key in trial if key not in ("trial", "state", "value")))
     write_text(folder / "study.json", json.dumps(list(trials), indent=2) + "\n")
     ranked = sorted(trials, key=lambda trial: rank(trial, direction))

@@ -23,12 +23,7 @@ orphaned = threading.Event()  # the parent of this process has ended
 def start(command: Sequence[str], environment: dict[str, str], **options: object) -> "subprocess.Popen[bytes]":
     """A child in a session of its own, so that a terminal reaches this process alone; it ends with this process.
 
-    Signals are kept for it until it can obey them.
-
-    Args:
-        command: its words.
-        environment: its variables.
-        options: of Popen.
+    Signals are kept for it until it can obey them. options: of Popen.
     """
     own = environment | {PARENT: str(os.getpid())}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signals.ENDING)  # which the child inherits
@@ -86,12 +81,7 @@ def end_with_parent() -> None:
 
 
 class Attended(screen.Screen):
-    """An output of a child, to which nothing is printed any more when its parent has ended: what it says is of that alone.
-
-    Args:
-        stream: where to print.
-        parent: the process.
-    """
+    """A Screen of a child, to which nothing is printed any more when its parent has ended: what it says is of that alone."""
 
     def __init__(self, stream: TextIO, parent: int):
         super().__init__(stream)

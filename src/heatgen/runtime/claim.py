@@ -34,11 +34,8 @@ def claim(folder: Path) -> Path:
     """
     folder = folder.absolute()
     folder.parent.mkdir(parents=True, exist_ok=True)
-    for number in count(1):
-        path = folder if number == 1 else folder.with_name(f"{folder.name}_{number}")
-        if make(path):
-            return path
-    raise AssertionError
+    paths = (folder if number == 1 else folder.with_name(f"{folder.name}_{number}") for number in count(1))
+    return next(filter(make, paths))
 
 
 def make(folder: Path) -> bool:

@@ -174,19 +174,12 @@ def append_results(runs_dir: str, experiment: str, rows: Sequence[Mapping[str, o
 
 @dataclass(frozen=True)
 class RunInfo:
-    """What a page of results says of a run, as its config.yaml has it.
-
-    Args:
-        seed: of the run.
-        parametrisation: what the model predicts, where it chose one.
-        shape: of the data, (C, H, W); () where the config does not say.
-        pictured: how many samples each grid in samples/ shows.
-    """
+    """What a page of results says of a run, as its config.yaml has it."""
 
     seed: str
-    parametrisation: str | None
-    shape: tuple[int, ...]
-    pictured: int
+    parametrisation: str | None  # what the model predicts, where it chose one
+    shape: tuple[int, ...]  # of the data, (C, H, W); () where the config does not say
+    pictured: int  # how many samples each grid in samples/ shows
 
 
 def config_text(path: Path) -> str:

@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor
 from typing import NoReturn
@@ -33,7 +34,8 @@ def explain(error: BaseException) -> str | None:
         if isinstance(cause, OSError) and cause.errno in UNUSABLE:
             place = cause.filename or "A file of the run"
             return f"{place} cannot be written ({cause.strerror}); choose another runs_dir or free space."
-        if isinstance(cause, (FileNotFoundError, FileExistsError)) and last_call(cause) == "mkdir":  # as under /proc
+        calls = [frame.f_code.co_name for frame, _ in traceback.walk_tb(cause.__traceback__)]
+        if isinstance(cause, (FileNotFoundError, FileExistsError)) and calls[-1:] == ["mkdir"]:  # as under /proc
             there = " as it is a file" if isinstance(cause, FileExistsError) else ""
             return f"{cause.filename} cannot be made a folder{there}; choose another place, as with runs_dir."
         if isinstance(cause, BrokenExecutor):
@@ -59,14 +61,6 @@ def briefly(error: BaseException) -> str:
     """The first line of what an error says, or, of a compiler, the one that it came of."""
     inner = getattr(error, "inner_exception", error)  # as PyTorch calls it
     return (str(inner).strip().splitlines() or [type(inner).__name__])[0].rstrip(".")
-
-
-def last_call(error: BaseException) -> str:
-    """The name of the function that raised an error."""
-    place = error.__traceback__
-    while place is not None and place.tb_next is not None:
-        place = place.tb_next
-    return "" if place is None else place.tb_frame.f_code.co_name
 
 
 def is_of_memory(error: BaseException) -> bool:

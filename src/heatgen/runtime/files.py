@@ -143,17 +143,15 @@ def write_new(path: Path, text: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(path.parent)  # of all, as a second try may come to another name
     beside = temporary(path)
+    targets = (path if number == 1 else path.with_name(f"{path.stem}_{number}{path.suffix}") for number in count(1))
     try:
         beside.write_text(text)
         flush(beside)
-        for number in count(1):
-            target = path if number == 1 else path.with_name(f"{path.stem}_{number}{path.suffix}")
-            if take(target, beside):
-                flush(path.parent)
-                return target
+        target = next(target for target in targets if take(target, beside))
+        flush(path.parent)
+        return target
     finally:
         beside.unlink(missing_ok=True)
-    raise AssertionError
 
 
 def take(target: Path, beside: Path) -> bool:

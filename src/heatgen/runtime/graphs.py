@@ -46,20 +46,19 @@ class Graphed:
     """
 
     def __init__(self, net: nn.Module):
-        self.net, self.eager = net, net.forward
+        self.net = net
+        self.eager: Forward = net.forward
         self.known: dict[tuple[object, ...], Callable[[Sequence[Input]], Tensor]] = {}
 
     def __call__(self, *inputs: Input) -> Tensor:
         derivative = torch.is_grad_enabled() or engine.in_forward_mode()
         if derivative or self.net.training or not all(x is None or x.is_cuda for x in inputs):
-            output: Tensor = self.eager(*inputs)
-            return output
+            return self.eager(*inputs)
         kinds = [x if x is None else (x.shape, x.dtype, x.device) for x in inputs]
         key = (*kinds, torch.is_autocast_enabled("cuda"), torch.get_autocast_dtype("cuda"))
         if key not in self.known:
             if len(self.known) == MOST:
-                output = self.eager(*inputs)
-                return output
+                return self.eager(*inputs)
             self.known[key] = capture(self.eager, inputs)
         return self.known[key](inputs)
 

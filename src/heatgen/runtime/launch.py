@@ -61,8 +61,11 @@ class DeviceRequest:
                 raise ConfigError(f"trainer.accelerator={self.accelerator} finds no CUDA GPU here; use trainer=cpu.")
         if self.count > 1 or listed(self.devices) != 1:
             self._check_devices()
-        if is_child() and not is_own_child() and world() != self.count * self.num_nodes:
-            self._refuse_world()
+        wanted = self.count * self.num_nodes
+        if is_child() and not is_own_child() and (started := world()) != wanted:
+            fix = "one process a device" if started % self.num_nodes else f"trainer.devices={started // self.num_nodes}"
+            asked = f"trainer.devices={self.devices} and trainer.num_nodes={self.num_nodes} are {wanted}"
+            raise ConfigError(f"{started} processes were started, and {asked}; give {fix}, or start as many.")
 
     def _check_devices(self) -> None:
         """ConfigError for GPUs that are not there, and for more processes than a CPU can do with."""
@@ -77,13 +80,6 @@ class DeviceRequest:
         if (max(devices) + 1 if isinstance(devices, list) else self.count) > there:
             has = "one GPU, number 0" if there == 1 else f"{there} GPUs, numbers 0 to {there - 1}"
             raise ConfigError(f"trainer.devices={self.devices} is more than this machine has: {has}.")
-
-    def _refuse_world(self) -> None:
-        """ConfigError: a launcher has started more or fewer processes than the config says."""
-        number, nodes = world(), self.num_nodes
-        fix = "one process a device" if number % nodes else f"trainer.devices={number // nodes}"
-        asked = f"trainer.devices={self.devices} and trainer.num_nodes={nodes} are {self.count * nodes}"
-        raise ConfigError(f"{number} processes were started, and {asked}; give {fix}, or start as many.")
 
     @property
     def count(self) -> int:
