@@ -115,4 +115,5 @@ def as_bytes(rows: Tensor) -> Tensor:
 
 def blocks_of(rows: Tensor) -> Sequence[Tensor]:
     """Rows in the blocks that travel at a time, of at most BLOCK bytes or one row."""
-    return rows.split(max(1, BLOCK // (rows[0].numel() * rows.element_size()))) if rows.numel() else ()
+    blocks: Sequence[Tensor] = rows.split(max(1, BLOCK // (rows[0].numel() * rows.element_size()))) if rows.numel() else ()
+    return blocks
