@@ -10,7 +10,7 @@ from heatgen import check
 from heatgen.metric import scoring_rules
 from heatgen.metric.context import EvalContext
 from heatgen.metric.exact_cache import kept
-from heatgen.metric.neural_process_tasks import TaskMetric, add, best_gaussians, double, ending
+from heatgen.metric.neural_process_tasks import Tables, TaskMetric, add, best_gaussians, double, ending
 from heatgen.metric.pictures import calibration as pictures
 from heatgen.metric.result import Result, Value
 from heatgen.model.prediction import Prediction
@@ -75,17 +75,12 @@ class Calibration(TaskMetric):
         return torch.cat([torch.stack(columns, dim=1), scoring_rules.histogram(transform, BINS)], dim=1)
 
     def report(
-        self,
-        ctx: EvalContext,
-        oracle: Trajectory | None,
-        rows: Sequence[tuple[int | None, Tensor]],
-        chosen: Sequence[int],
-        result: Result,
+        self, ctx: EvalContext, oracle: Trajectory | None, tables: Tables, chosen: Sequence[int], result: Result
     ) -> None:
         """The means over tasks, the distances and the two pictures."""
         sources = ("model", "exact") if oracle is not None else ("model",)
         shares: dict[str, list[Tensor]] = {source: [] for source in sources}
-        for num_context, table in rows:
+        for num_context, table in tables:
             for source, own in zip(sources, table.chunk(len(sources), dim=1), strict=True):
                 columns, counts = own[:, : len(COLUMNS)], own[:, len(COLUMNS) :]
                 start, word = ("", "") if source == "model" else ("exact_", "exact ")
@@ -101,7 +96,7 @@ class Calibration(TaskMetric):
                 "exact: the best independent Gaussians, with the exact mean and variance of each pixel; where the data is "
                 "not Gaussian they need not be calibrated either."
             )
-        num_contexts = [num_context for num_context, _ in rows]
+        num_contexts = [num_context for num_context, _ in tables]
         result.pictures["pit"] = pictures.pit(num_contexts, shares)
         result.pictures["reliability"] = pictures.reliability(num_contexts, shares)
 

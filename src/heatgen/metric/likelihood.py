@@ -11,7 +11,7 @@ from torch import Tensor
 from heatgen.data.stream import Batch
 from heatgen.metric.context import EvalContext
 from heatgen.metric.exact_cache import kept
-from heatgen.metric.neural_process_tasks import TASKS, TaskMetric, add, best_gaussians, double, ending, for_context, moments
+from heatgen.metric.neural_process_tasks import Tables, TaskMetric, add, best_gaussians, double, ending, for_context, moments
 from heatgen.metric.pictures import likelihood as pictures
 from heatgen.metric.result import Result, Value
 from heatgen.model.objectives import effective_sample_size, marginal
@@ -72,18 +72,13 @@ class Likelihood(TaskMetric):
         return torch.stack([column.double() for column in columns], dim=1)
 
     def report(
-        self,
-        ctx: EvalContext,
-        oracle: Trajectory | None,
-        rows: Sequence[tuple[int | None, Tensor]],
-        chosen: Sequence[int],
-        result: Result,
+        self, ctx: EvalContext, oracle: Trajectory | None, tables: Tables, chosen: Sequence[int], result: Result
     ) -> None:
         """The means over tasks, the gap to the exact answer, and pictures."""
         names = [SURPLUS, *KINDS, "effective_draws", "rmse", *(EXACT if oracle is not None else ())]
         model = self.model(ctx)
         size = math.prod(model.process.shape)
-        for num_context, table in rows:
+        for num_context, table in tables:
             columns = dict(zip(names, table.unbind(1), strict=True))
             for name in (*names[1:], SURPLUS):
                 mean = Value.root_mean if name.endswith("rmse") else Value.mean
@@ -93,7 +88,7 @@ class Likelihood(TaskMetric):
                 gap = Value.mean("gap", (columns["exact_frame"] - columns["frame"]) * size, "nats/frame")
                 result.add(for_context(gap, num_context))
                 self._refer(result, num_context, columns, noise_ceiling(model.noise_std), size)
-        first, middle = ending(rows[0][0]), ending(self.middle(model))
+        first, middle = ending(tables[0][0]), ending(self.middle(model))
         wanted = [f"frame{first}", f"frame{middle}", f"gap{middle}", f"rmse{middle}"]
         result.headline = tuple(name for name in dict.fromkeys(wanted) if name in result.values)
         result.facts |= {
@@ -135,7 +130,7 @@ class Likelihood(TaskMetric):
                 name, label = ("bound_privileged", "bound with facts") if privileged else ("bound", "bound")
                 label = f"{label}, {split}"
                 work = functools.partial(self._losses, ctx, split, privileged)
-                losses = ctx.each(indices, work, label, known=[], size=TASKS)
+                losses = ctx.each(indices, work, label, known=[], size=self.tasks_at_a_time(ctx))
                 bound = -losses.mean().item() if len(losses) else math.nan
                 found.append(Value(f"{name}_{split}", bound, unit="nats/dim", label=label))
         return found

@@ -25,6 +25,7 @@ from heatgen.regime.split import Split
 TASKS = 16  # at a time, as every draw of the latent is another set of frames
 FRAMES = 160  # of all tasks together that are predicted at a time where all levels are
 Splitter = Callable[[int, SampleNoise], Split]  # (frames, rng) -> which are context, which are targets
+Tables = Sequence[tuple[int | None, Tensor]]  # the number of context frames, and the columns of all tasks with so many
 
 
 class TaskMetric:
@@ -59,12 +60,7 @@ class TaskMetric:
         raise NotImplementedError
 
     def report(
-        self,
-        ctx: EvalContext,
-        oracle: Trajectory | None,
-        rows: Sequence[tuple[int | None, Tensor]],
-        chosen: Sequence[int],
-        result: Result,
+        self, ctx: EvalContext, oracle: Trajectory | None, tables: Tables, chosen: Sequence[int], result: Result
     ) -> None:
         """Put the columns of all tasks, for each number of context frames, into the result."""
         raise NotImplementedError
@@ -76,22 +72,16 @@ class TaskMetric:
         result = Result(headline=(), notes=few_samples(len(chosen), "tasks"), over="tasks")
         self._check_frames(model)
         oracle = self._oracle(ctx, result)
-        rows = []
-        most, frames = (
-            max((c or 0 for c in self.num_contexts(model)), default=0) + self.targets,
-            model.process.num_levels + 1,
-        )
-        if model.regime.context is not None and most > frames:
-            raise ConfigError(f"metric.contexts and metric.targets ask for up to {most} frames of {frames}; use fewer.")
+        tables = []
         for num_context in self.num_contexts(model):
             what = mode if num_context is None else f"{mode}, {num_context} context frames"
-            rows.append((num_context, ctx.each(chosen, functools.partial(self._batch, ctx, oracle, num_context), what)))
+            tables.append((num_context, ctx.each(chosen, functools.partial(self._batch, ctx, oracle, num_context), what)))
         more = self.besides(ctx, chosen)
         if ctx.devices.first:
             result.facts = self._facts(ctx, len(chosen))
-            abscissa = [math.nan if num_context is None else float(num_context) for num_context, _ in rows]
+            abscissa = [math.nan if num_context is None else float(num_context) for num_context, _ in tables]
             result.curves = [Series("num_context", abscissa, label="context frames")]
-            self.report(ctx, oracle, rows, chosen, result)
+            self.report(ctx, oracle, tables, chosen, result)
             result.add(*more)
         return result
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from heatgen import check
 from heatgen.metric.context import EvalContext
-from heatgen.metric.neural_process_tasks import FRAMES, TaskMetric, add, double, ending
+from heatgen.metric.neural_process_tasks import FRAMES, Tables, TaskMetric, add, double, ending
 from heatgen.metric.pictures import physics as pictures
 from heatgen.metric.result import Result, Value
 from heatgen.model.tasks import entropy
@@ -89,18 +89,13 @@ class Physics(TaskMetric):
         return torch.cat([laws(x, self.tolerance).mean(0) for x in found.values()], dim=1)
 
     def report(
-        self,
-        ctx: EvalContext,
-        oracle: Trajectory | None,
-        rows: Sequence[tuple[int | None, Tensor]],
-        chosen: Sequence[int],
-        result: Result,
+        self, ctx: EvalContext, oracle: Trajectory | None, tables: Tables, chosen: Sequence[int], result: Result
     ) -> None:
         """The means over tasks, and a picture of some."""
         middle, process = self.middle(self.model(ctx)), self.model(ctx).process
         shown = self.summaries(ctx, oracle, middle, chosen[:SHOWN])
         names = [(source, law) for source in shown for law in LAWS]
-        for num_context, table in rows:
+        for num_context, table in tables:
             for (source, law), column in zip(names, table.unbind(1), strict=True):
                 name, label = NAMES[source]
                 mean = Value.root_mean if law == "energy_drift" else Value.mean
