@@ -11,18 +11,13 @@ from heatgen.data.packed_images import PackedImages
 LARGEST = 2**30  # bytes of a split
 
 
-def in_memory(images: ImageSet) -> bool:
-    """Whether all images of a set are in memory, or mapped into it, so that nothing has to be decoded."""
-    while isinstance(images, Subset):
-        images = images.images
-    return isinstance(images, (Pixels, PackedImages)) or (
-        isinstance(images, Normalised) and isinstance(images.source, FieldArray)
-    )
-
-
 def resident(images: ImageSet) -> Tensor | None:
-    """All images of a set, (N, C, H, W) bytes or float32; None for a set that is not in memory, or too large."""
-    if not in_memory(images):
+    """All images of a set, (N, C, H, W) bytes or float32; None for a set that is not in memory, or mapped, or too large."""
+    whole = images
+    while isinstance(whole, Subset):
+        whole = whole.images
+    made = isinstance(whole, Normalised) and isinstance(whole.source, FieldArray)
+    if not made and not isinstance(whole, (Pixels, PackedImages)):
         return None
     one = images.pixels([0])
     if len(images) * math.prod(one.shape) * one.element_size() > LARGEST:

@@ -49,8 +49,7 @@ def log_kernels(x: Tensor, y: Tensor) -> Tensor:
     |x - y|^2 = |x|^2 + |y|^2 - 2 x.y, which loses nothing that matters for images in [0, 1].
     """
     exponents = torch.addmm(-y.square().sum(1) / 2, x, y.mT)
-    output: Tensor = torch.logsumexp(exponents, dim=1) - x.square().sum(1) / 2
-    return output
+    return torch.logsumexp(exponents, dim=1) - x.square().sum(1) / 2
 
 
 def telling(gain: Tensor, std: Tensor) -> Tensor:

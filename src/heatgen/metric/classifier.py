@@ -5,7 +5,6 @@ made for large colour photographs; for 28x28 grey images a network that was trai
 hundredth.
 """
 
-import hashlib
 import os
 import shlex
 from pathlib import Path
@@ -21,6 +20,7 @@ from heatgen.basis import exact
 from heatgen.check import ConfigError
 from heatgen.data.module import DataModule
 from heatgen.data.stream import Stream, StreamSteps
+from heatgen.metric.torchscript import content_hash
 from heatgen.runtime.directory import read_checkpoint
 
 FEATURES = 128
@@ -104,8 +104,7 @@ class Classifier:
             network.load_state_dict(state["weights"])
         except (RuntimeError, TypeError, AttributeError) as error:
             raise ConfigError(f"{path} has other weights than a classifier of {classes} classes; {again}.") from error
-        content = hashlib.blake2b(path.read_bytes(), digest_size=6).hexdigest()
-        name = f"classifier of {data_name} (test accuracy {accuracy:.4f}, BLAKE2b {content})"
+        name = f"classifier of {data_name} (test accuracy {accuracy:.4f}, BLAKE2b {content_hash(path)})"
         return cls(network, name, device)
 
     @torch.no_grad()

@@ -176,7 +176,13 @@ class EvalContext:
         Raises:
             ConfigError: on every process, where such a number of a row is NaN or inf.
         """
-        rows = self.advancing(indices, once(work), what, 1, size)
+
+        def whole(batch: Sequence[int], advance: Callable[[], object]) -> Tensor:
+            rows = work(batch)
+            advance()
+            return rows
+
+        rows = self.advancing(indices, whole, what, 1, size)
         check.finite(f"rows of {what}", rows if known is None or not len(rows) else rows[:, known], fix, numbers=indices)
         return rows
 
@@ -251,19 +257,6 @@ def saved(piece: Piece | None) -> Iterator[None]:
         raise
     if piece:
         piece.save_now_and_then()
-
-
-def once(
-    work: Callable[[Sequence[int]], Tensor],
-) -> Callable[[Sequence[int], Callable[[], object]], Tensor]:
-    """Work that moves the bar when it is done."""
-
-    def whole(batch: Sequence[int], advance: Callable[[], object]) -> Tensor:
-        rows = work(batch)
-        advance()
-        return rows
-
-    return whole
 
 
 def marked(result: Result, mode: str) -> Result:

@@ -16,15 +16,7 @@ from torch import Tensor
 
 from heatgen import check
 from heatgen.check import ConfigError
-from heatgen.metric.bound import (
-    balanced_levels,
-    clustered_sum,
-    gaussian_kl,
-    gaussian_nll,
-    level_errors,
-    log_kernels,
-    telling,
-)
+from heatgen.metric import bound
 from heatgen.metric.context import FIX, EvalContext
 from heatgen.metric.reduction import LogSums
 from heatgen.metric.result import Result, Series, Value, few_samples
@@ -74,7 +66,7 @@ class ELBO:
         per_image = num_terms if self.levels is None else min(self.levels, num_terms)
         if n * per_image < 2 * num_terms:
             raise ConfigError(f"n x metric.levels = {n * per_image} must reach twice the {num_terms} terms; raise either.")
-        design = balanced_levels(n, per_image, num_terms, ctx.seed)
+        design = bound.balanced_levels(n, per_image, num_terms, ctx.seed)
 
         terms = dict(zip(chosen, design, strict=True))
         middle = ctx.each(chosen, lambda batch: self._middle(ctx, batch, torch.stack([terms[i] for i in batch])), "L_k")
@@ -106,10 +98,6 @@ class ELBO:
             )
         return model
 
-    def _images(self, ctx: EvalContext, indices: Sequence[int]) -> Tensor:
-        """Dequantised images, (B, C, H, W)."""
-        return ctx.dequantised(self.split, indices, torch.float32)
-
     @staticmethod
     def _model(ctx: EvalContext, indices: Sequence[int]) -> Method:
         """The model, given the draws of its map for these images."""
@@ -133,7 +121,7 @@ class ELBO:
 
     def _middle(self, ctx: EvalContext, indices: Sequence[int], terms: Tensor) -> Tensor:
         """L_{k-1} of each image at its levels, (B, m); term j is k = j + 2, or j + 1 as the original code has it."""
-        model, u0 = self._model(ctx, indices), self._images(ctx, indices)
+        model, u0 = self._model(ctx, indices), ctx.dequantised(self.split, indices, torch.float32)
         rng = SampleNoise(indices, ctx.seed, "elbo")
         columns = [torch.empty(len(u0), 0, dtype=torch.float64)]
         for term in terms.to(u0.device).unbind(1):
@@ -144,15 +132,15 @@ class ELBO:
             least = CERTAIN * model.process.std(times[k]).flatten(1)
             certain = ((sigma <= least) & (delta <= least)).expand_as(gap)  # both sides know this coefficient
             sigma, delta = (std.expand_as(gap).masked_fill(certain, 1) for std in (sigma, delta))
-            columns.append(gaussian_kl(gap.masked_fill(certain, 0), sigma**2, delta).cpu()[:, None])
+            columns.append(bound.gaussian_kl(gap.masked_fill(certain, 0), sigma**2, delta).cpu()[:, None])
         return torch.cat(columns, dim=1)
 
     def _first(self, ctx: EvalContext, indices: Sequence[int]) -> Tensor:
         """L_0, (B,)."""
-        model, u0 = self._model(ctx, indices), self._images(ctx, indices)
+        model, u0 = self._model(ctx, indices), ctx.dequantised(self.split, indices, torch.float32)
         eps = SampleNoise(indices, ctx.seed, "elbo first").normal_like(u0)
         gap, delta = self._gap(ctx, model, u0, eps, torch.ones(len(u0), dtype=torch.long, device=u0.device))
-        return gaussian_nll(gap, delta)
+        return bound.gaussian_nll(gap, delta)
 
     def _last(self, ctx: EvalContext, chosen: Sequence[int]) -> Tensor:
         """L_K of each image, (n,): over tiles of training images, which the processes share out; see `tiles`."""
@@ -163,10 +151,10 @@ class ELBO:
         which = torch.arange(dimensions, device=std.device)
         if draw is None and model.process.is_diagonal and ctx.data.spec.bits is not None:
             gain = model.process.gain(model.process.times[-1:]).double()
-            which = telling(gain.expand(1, *shape).flatten(), std[0]).nonzero()[:, 0]
+            which = bound.telling(gain.expand(1, *shape).flatten(), std[0]).nonzero()[:, 0]
         size = samples_at_once(len(which) + (0 if draw is None else draw.numel()))
         variance = model.process.std(model.process.times[-1:]).flatten(1) ** 2
-        last = gaussian_kl(std.new_zeros(1, dimensions), variance, std).cpu() + math.log(total)
+        last = bound.gaussian_kl(std.new_zeros(1, dimensions), variance, std).cpu() + math.log(total)
         sums = [self._log_sums(ctx, block, which, std[:, which], tiles(total, shape)) for block in batches(chosen, size)]
         return check.finite("rows of L_K", last - torch.cat(sums), FIX, numbers=chosen)
 
@@ -185,7 +173,7 @@ class ELBO:
                 y = torch.cat([coefficients(model, part)[:, which] for part in u.split(ctx.batch_size)]) / std
                 output = x.new_empty(len(x))  # at once: small pieces between large ones that are freed would keep their room
                 for part, place in zip(x.split(rows), output.split(rows), strict=True):
-                    place.copy_(log_kernels(part / std, y))
+                    place.copy_(bound.log_kernels(part / std, y))
                 return output
 
             if draws is None:
@@ -205,20 +193,38 @@ class ELBO:
         for batch, rows in zip(batches(indices, ctx.batch_size), states.split(ctx.batch_size), strict=True):
             drawn, model = ctx.trained("elbo").process.draw(self._map_rng(ctx, batch)), self._model(ctx, batch)
             draws += [] if drawn is None else [drawn]
-            rows.copy_(coefficients(model, self._images(ctx, batch))[:, which])
+            rows.copy_(coefficients(model, ctx.dequantised(self.split, batch, torch.float32))[:, which])
         return torch.cat(draws) if draws else None, states
 
     def _result(self, ctx: EvalContext, first: Tensor, middle: Tensor, design: Tensor, last: Tensor) -> Result:
-        num_terms = ctx.trained("elbo").process.num_levels - 1
-        means, parts = clustered_sum(middle, design, num_terms)
+        model, n = ctx.trained("elbo"), len(first)
+        num_terms = model.process.num_levels - 1
+        means, parts = bound.clustered_sum(middle, design, num_terms)
         first_k = 1 if self.compat else 2
         curves = [
             Series("k", [float(k) for k in range(first_k, first_k + num_terms)]),
             Series("l_k", means.tolist(), "nats", "L_{k-1}"),
-            Series("l_k_se", level_errors(middle, design, num_terms).tolist(), "nats", "standard error of L_{k-1}"),
+            Series("l_k_se", bound.level_errors(middle, design, num_terms).tolist(), "nats", "standard error of L_{k-1}"),
         ]
-        values, facts = self._values(ctx, first, means, parts, last), self._facts(ctx, len(first), design.shape[1])
-        notes = self._notes(ctx) + few_samples(len(first), "images")
+        facts = {
+            "n": n,
+            "split": f"{ctx.data_name} {self.split}",
+            "training images in the prior": len(ctx.data.images("train")),
+            "levels": model.process.num_levels,
+            "levels drawn for each image": design.shape[1],
+            "delta": model.noise_label(),
+            "dimensions": math.prod(ctx.data.spec.shape),
+        }
+        notes = []
+        if not model.has_markov_forward:
+            notes.append(
+                "q factorises over levels, so the bound grows with K: compare it at equal K, not with DDPM-like models."
+            )
+        if self.compat:
+            notes.append(
+                "compat: the original's sum over k = 1 .. K-1 in place of 2 .. K; not a bound, for old numbers only."
+            )
+        values, notes = self._values(ctx, first, means, parts, last), notes + few_samples(n, "images")
         return Result(values, facts, notes, curves, headline=("nll_bound",), over="images, their noise and levels")
 
     @staticmethod
@@ -241,27 +247,3 @@ class ELBO:
             *(Value(f"{name}_nats", nats[name], errors[name], "nats", label) for name, label in TERMS.items()),
             *(Value(name, bits[name], errors[name] * unit, "bits/dim", label) for name, label in TERMS.items()),
         ]
-
-    def _facts(self, ctx: EvalContext, n: int, per_image: int) -> dict[str, object]:
-        model = ctx.trained("elbo")
-        return {
-            "n": n,
-            "split": f"{ctx.data_name} {self.split}",
-            "training images in the prior": len(ctx.data.images("train")),
-            "levels": model.process.num_levels,
-            "levels drawn for each image": per_image,
-            "delta": model.noise_label(),
-            "dimensions": math.prod(ctx.data.spec.shape),
-        }
-
-    def _notes(self, ctx: EvalContext) -> list[str]:
-        notes = []
-        if not ctx.trained("elbo").has_markov_forward:
-            notes.append(
-                "q factorises over levels, so the bound grows with K: compare it at equal K, not with DDPM-like models."
-            )
-        if self.compat:
-            notes.append(
-                "compat: the original's sum over k = 1 .. K-1 in place of 2 .. K; not a bound, for old numbers only."
-            )
-        return notes

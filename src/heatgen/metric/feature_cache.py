@@ -18,16 +18,11 @@ from heatgen.data.images import shuffled
 from heatgen.metric.context import EvalContext
 from heatgen.metric.extractor import Extractor
 from heatgen.metric.reduction import Moments, Reduction, Rows
-from heatgen.metric.row_file import BLOCK, OtherContent, RowFile, read_rows
+from heatgen.metric.row_file import OtherContent, RowFile, read_rows
 from heatgen.runtime.files import atomic_path
 
 log = logging.getLogger("heatgen")
 Kept = TypeVar("Kept", bound=Reduction)
-
-
-def check_sum(text: str) -> str:
-    """A short hash of a text."""
-    return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
 
 
 def no_cure(extractor: Extractor) -> str:
@@ -82,9 +77,7 @@ def read(stem: Path, n: int, into: Kept, first: Callable[[], Tensor]) -> Kept | 
             if path.suffix == ".npz" and isinstance(into, Moments) and path.is_file():
                 return read_moments(path, n, first)  # type: ignore[return-value]  # which is what `into` is
             if path.suffix == ".npy" and path.is_file():
-                for start, block in enumerate(blocks(path, n, first)):
-                    into.add(block, range(start * BLOCK, start * BLOCK + len(block)))
-                return into
+                return into.fill(blocks(path, n, first))
         except OSError as error:
             reasons.append((path, error.strerror or str(error)))
         except Exception as error:  # whatever its bytes make of NumPy: it is a cache
@@ -131,7 +124,8 @@ def of_split(
     """
     images = ctx.data.images(split)
     n = len(images) if n is None else min(n, len(images))
-    name = f"{ctx.data_name}_{split}_{n}_{images.fingerprint()}_{check_sum(extractor.name)}"
+    digest = hashlib.blake2b(extractor.name.encode(), digest_size=6).hexdigest()
+    name = f"{ctx.data_name}_{split}_{n}_{images.fingerprint()}_{digest}"
     stem = Path(ctx.data.data_dir) / "statistics" / name
     chosen = sorted(shuffled(len(images), "statistics")[:n])
 
@@ -186,8 +180,7 @@ def of_samples(
     if ctx.devices.gather(torch.tensor([whole])[: ctx.devices.first]).any():
         if ctx.devices.first:
             log.info("sampling: the features of these samples are in %s.", path)
-            for start, block in enumerate(read_rows(path, n)):
-                into.add(block, range(start * BLOCK, start * BLOCK + len(block)))
+            into.fill(read_rows(path, n))
         ctx.count_calls()
         return into
     file = RowFile(path, n, ctx.devices.world)

@@ -11,7 +11,7 @@ from heatgen.check import ConfigError
 from heatgen.metric.context import EvalContext
 from heatgen.metric.extractor import Extractor, make_extractor
 from heatgen.metric.feature_cache import no_cure, of_samples, of_split
-from heatgen.metric.reduction import Moments, Reduction
+from heatgen.metric.reduction import Moments, Reduction, Rows
 from heatgen.metric.result import Result
 from heatgen.metric.statistics import moments_of_file
 from heatgen.metric.torchscript import content_hash
@@ -33,7 +33,7 @@ class FeatureSettings(TypedDict, total=False):
 
 
 class FeatureMetric(Generic[Kept]):
-    """A metric of the features of samples, mostly beside those of a reference; a subclass writes `reduction` and `measure`.
+    """A metric of the features of samples, mostly beside those of a reference; a subclass writes `measure`.
 
     Features are reduced batch by batch, each process those of its own samples; the first process joins the reductions.
 
@@ -75,8 +75,8 @@ class FeatureMetric(Generic[Kept]):
         self.extractor, self.weights, self.truncate = str(extractor), weights, check.boolean("metric.truncate", truncate)
 
     def reduction(self, n: int, extractor: Extractor) -> Kept:
-        """What takes the features of n images."""
-        raise NotImplementedError
+        """What takes the features of n images: they are kept, unless a subclass needs less of them."""
+        return Rows()  # type: ignore[return-value]  # which is what `Kept` is then
 
     def measure(self, features: Kept, reference: Kept, extractor: Extractor, seed: int) -> Result:
         """The numbers of features beside those of a reference."""

@@ -1,6 +1,6 @@
 """mode=inception_score: how sure a classifier is of each sample, and how many classes it sees in all."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Self, Unpack
 
 import torch
@@ -12,7 +12,6 @@ from heatgen.metric.extractor import Extractor
 from heatgen.metric.features import FeatureMetric, FeatureSettings
 from heatgen.metric.reduction import BLOCK, Reduction
 from heatgen.metric.result import Result, Value
-from heatgen.noise import batches
 from heatgen.runtime.devices import Devices
 
 
@@ -24,6 +23,8 @@ class ClassSums(Reduction):
         n: how many samples there will be.
         extractor: features -> class probabilities.
     """
+
+    sums = ("numbers", "classes", "entropies")
 
     def __init__(self, parts: int, n: int, extractor: Extractor):
         super().__init__()
@@ -41,13 +42,6 @@ class ClassSums(Reduction):
         self.numbers.index_add_(0, which, torch.ones(len(p), dtype=torch.float64))
         self.classes.index_add_(0, which, p)
         self.entropies.index_add_(0, which, torch.special.xlogy(p, p).sum(1))
-
-    def state(self) -> dict[str, Tensor]:
-        return super().state() | {"numbers": self.numbers, "classes": self.classes, "entropies": self.entropies}
-
-    def load(self, state: Mapping[str, Tensor]) -> None:
-        super().load(state)
-        self.numbers, self.classes, self.entropies = (state[key] for key in ("numbers", "classes", "entropies"))
 
     def together(self, devices: Devices) -> Self:
         super().together(devices)
@@ -95,9 +89,7 @@ class InceptionScore(FeatureMetric[ClassSums]):
     def of_features(self, features: Tensor, extractor: Extractor) -> Result:
         """The numbers of features (N, F)."""
         self.require(len(features), extractor)
-        sums = self.reduction(len(features), extractor)
-        for block in batches(range(len(features)), BLOCK):
-            sums.add(features[block[0] : block[-1] + 1], block)
+        sums = self.reduction(len(features), extractor).fill(features.split(BLOCK))
         return self.measure(sums, sums, extractor, seed=0)
 
     def measure(self, features: ClassSums, reference: ClassSums, extractor: Extractor, seed: int) -> Result:
@@ -109,7 +101,12 @@ class InceptionScore(FeatureMetric[ClassSums]):
         facts: dict[str, object] = {"splits": self.splits, "std_over_splits": spread, "probabilities": extractor.logits}
         over = f"samples, in {self.splits} disjoint parts"
         value = Value("inception_score", scores.mean().item(), error, label="Inception score", over=over)
-        return Result([value], facts=facts, notes=self.caveats(len(features), features.classes.shape[1]))
+        notes, (n, classes), size = [], (len(features), features.classes.shape[1]), len(features) // self.splits
+        if size * self.splits < n:
+            notes.append(f"{n} samples are {self.splits} parts of {size} or {size + 1}: they weigh the same.")
+        if size < classes:
+            notes.append(f"a part of {size} samples cannot score more than {size}, fewer than the {classes} classes.")
+        return Result([value], facts=facts, notes=notes)
 
     def require(self, n: int, extractor: Extractor) -> None:
         if n < 2 * self.splits:
@@ -119,12 +116,3 @@ class InceptionScore(FeatureMetric[ClassSums]):
                 f"{extractor.name} knows no classes, which mode=inception_score needs; use metric.extractor=classifier, or "
                 "metric.weights with clean-fid's own Inception file."
             )
-
-    def caveats(self, n: int, classes: int) -> list[str]:
-        """What a reader must know of parts of n samples that are unequal, or too few to be of every class."""
-        size, notes = n // self.splits, []
-        if size * self.splits < n:
-            notes.append(f"{n} samples are {self.splits} parts of {size} or {size + 1}: they weigh the same.")
-        if size < classes:
-            notes.append(f"a part of {size} samples cannot score more than {size}, fewer than the {classes} classes.")
-        return notes

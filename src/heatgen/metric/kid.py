@@ -68,30 +68,21 @@ class KID(FeatureMetric[Rows]):
         self.subsets = check.integer("metric.subsets", subsets, minimum=1)
         self.subset_size = check.integer("metric.subset_size", subset_size, minimum=2)
 
-    def reduction(self, n: int, extractor: Extractor) -> Rows:
-        return Rows()
-
     def measure(self, features: Rows, reference: Rows, extractor: Extractor, seed: int) -> Result:
         notes = ["KID is unbiased: few samples widen it only."] * bool(too_few(features, reference))
-        return self.compare(features.tensor, reference.tensor, notes, seed)
-
-    def compare(self, features: Tensor, reference: Tensor, notes: list[str], seed: int) -> Result:
-        """The numbers of features (N, F) and (M, F), with these notes and those of their own."""
-        size = min(self.subset_size, len(features), len(reference))
-        whole = size == len(features) == len(reference)  # every subset is all images
+        a, b = features.tensor, reference.tensor
+        size = min(self.subset_size, len(a), len(b))
+        whole = size == len(a) == len(b)  # every subset is all images
         count = 1 if whole else self.subsets
         ours, theirs = (SampleNoise([i], seed, "kid") for i in range(2))
         values = torch.tensor(
             [
-                polynomial_mmd(
-                    features[ours.permutation(len(features))[0, :size]],
-                    reference[theirs.permutation(len(reference))[0, :size]],
-                )
+                polynomial_mmd(a[ours.permutation(len(a))[0, :size]], b[theirs.permutation(len(b))[0, :size]])
                 for _ in range(count)
             ],
             dtype=torch.float64,
         )
-        x, y = (z[SampleNoise([i], seed, "kid blocks").permutation(len(z))[0]] for i, z in enumerate((features, reference)))
+        x, y = (z[SampleNoise([i], seed, "kid blocks").permutation(len(z))[0]] for i, z in enumerate((a, b)))
         error, blocks, block = block_error(x, y, self.subset_size)
         facts: dict[str, object] = {"subsets": count, "subset_size": size}
         facts |= {} if count == 1 else {"std_over_subsets": values.std().item()}

@@ -45,9 +45,6 @@ class PrecisionRecall(FeatureMetric[Rows]):
         self.k = check.integer("metric.k", k, minimum=1)
         self.largest = check.integer("metric.largest", largest, minimum=2)
 
-    def reduction(self, n: int, extractor: Extractor) -> Rows:
-        return Rows()
-
     def measure(self, features: Rows, reference: Rows, extractor: Extractor, seed: int) -> Result:
         x, y = (
             z.tensor[shuffled(len(z), seed, "precision and recall")[: self.largest]].double() for z in (features, reference)

@@ -15,10 +15,12 @@ BAD_SAMPLE, BAD_ROW = 1, 2  # bits of a row's mark
 class Reduction:
     """What a metric needs of the rows of this process's samples, which come in order.
 
-    A subclass writes `absorb`, `state`, `load` and `together`. Each row has a mark: whether its sample, and it, are finite.
+    A subclass writes `absorb` and `together`, and names its `sums` or writes `state` and `load`. Each row has a mark:
+    whether its sample, and it, are finite.
     """
 
     depends = ""  # what a state depends on besides the rows, such as how many there will be
+    sums: tuple[str, ...] = ()  # attributes, tensors that a state holds besides
 
     def __init__(self) -> None:
         self.count = 0  # rows of this process so far
@@ -52,6 +54,12 @@ class Reduction:
         self.count += len(rows)
         self.absorb(rows, places)
 
+    def fill(self, blocks: Iterable[Tensor]) -> Self:
+        """Take blocks of rows, those of samples 0, 1, ..., all of them finite."""
+        for block in blocks:
+            self.add(block, range(self.count, self.count + len(block)))
+        return self
+
     def absorb(self, rows: Tensor, places: Sequence[int]) -> None:
         """Take rows, which are counted already."""
         raise NotImplementedError
@@ -59,12 +67,15 @@ class Reduction:
     def state(self) -> dict[str, Tensor]:
         """What a file must hold to go on from here, with the files of before where there are such."""
         marks = torch.cat([torch.empty(0, dtype=torch.uint8), *self.marks[self.saved :]])
-        return {"count": torch.tensor(self.count), "low": self.low, "high": self.high, "marks": marks}
+        own = {"count": torch.tensor(self.count), "low": self.low, "high": self.high, "marks": marks}
+        return own | {name: getattr(self, name) for name in self.sums}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Go on from a state, or behind states that were loaded before it."""
         self.count, self.low, self.high = int(state["count"]), state["low"], state["high"]
         self.marks = [*self.marks[: self.saved], state["marks"]]
+        for name in self.sums:
+            setattr(self, name, state[name])
 
     def together(self, devices: Devices) -> Self:
         """What all processes have, on the first of them."""
@@ -85,9 +96,7 @@ class Rows(Reduction):
     @classmethod
     def of(cls, rows: Tensor) -> "Rows":
         """Rows that are there, (N, ...)."""
-        output = cls()
-        output.add(rows, range(len(rows)))
-        return output
+        return cls().fill([rows])
 
     def absorb(self, rows: Tensor, places: Sequence[int]) -> None:
         self.parts.append(rows)
@@ -120,19 +129,14 @@ class Rows(Reduction):
 class LogSums(Reduction):
     """ln sum exp of rows (N, F), by column, float64."""
 
+    sums = ("rows",)
+
     def __init__(self) -> None:
         super().__init__()
         self.rows = torch.empty(0).double()  # (1, F), or none
 
     def absorb(self, rows: Tensor, places: Sequence[int]) -> None:
         self.rows = torch.logsumexp(torch.cat([self.rows, rows]) if len(self.rows) else rows, dim=0, keepdim=True)
-
-    def state(self) -> dict[str, Tensor]:
-        return super().state() | {"rows": self.rows}
-
-    def load(self, state: Mapping[str, Tensor]) -> None:
-        super().load(state)
-        self.rows = state["rows"]
 
 
 class Moments(Reduction):
@@ -154,10 +158,7 @@ class Moments(Reduction):
     @classmethod
     def of(cls, blocks: Iterable[Tensor]) -> "Moments":
         """Those of blocks of rows, (N, F) together."""
-        output = cls()
-        for block in blocks:
-            output.add(block, range(len(block)))
-        return output
+        return cls().fill(blocks)
 
     def absorb(self, rows: Tensor, places: Sequence[int]) -> None:
         self.waiting.append(rows.flatten(1))

@@ -50,7 +50,8 @@ class Value:
     over: str = ""
 
     def __post_init__(self) -> None:
-        check_name(self)
+        assert NAME.fullmatch(self.name), f"{self.name} is not a column's name: [a-z0-9_]+, without _se at its end"
+        object.__setattr__(self, "label", self.label or self.name.replace("_", " "))
 
     @classmethod
     def mean(cls, name: str, column: "Tensor", unit: str = "", label: str = "") -> "Value":
@@ -79,12 +80,6 @@ class Series:
     def __post_init__(self) -> None:
         assert re.fullmatch(r"[a-z][a-z0-9_]*", self.name), self.name
         object.__setattr__(self, "label", self.label or self.name.replace("_", " "))
-
-
-def check_name(value: Value) -> None:
-    """Refuse a name that is no column, and give a value without a label the words of its name."""
-    assert NAME.fullmatch(value.name), f"{value.name} is not a column's name: [a-z0-9_]+, without _se at its end"
-    object.__setattr__(value, "label", value.label or value.name.replace("_", " "))
 
 
 @dataclass

@@ -17,9 +17,6 @@ class Suite(FeatureMetric[Rows]):
     The features of all images are held in memory, 8 kB an image with Inception.
     """
 
-    def reduction(self, n: int, extractor: Extractor) -> Rows:
-        return Rows()
-
     def measure(self, features: Rows, reference: Rows, extractor: Extractor, seed: int) -> Result:
         self.require(min(len(features), len(reference)), extractor)
         first, second = (Moments.of([kept.tensor]) for kept in (features, reference))

@@ -21,7 +21,7 @@ def samples_at_once(numbers: int) -> int:
 
 def tiles(n: int, shape: Sequence[int]) -> list[Sequence[int]]:
     """The numbers 0 .. n-1 of training images of shape (C, H, W), in tiles."""
-    return batches(range(n), max(1, min(MOST, TILE // (8 * math.prod(shape)))))
+    return batches(range(n), rows_at_once(shape))
 
 
 def rows_at_once(shape: Sequence[int]) -> int:

@@ -6,7 +6,7 @@ from heatgen.forward.process import ForwardProcess, ObservedProcess
 from heatgen.oracle.gaussian import GaussianOracle
 from heatgen.oracle.hypotheses import HypothesesTrajectory
 from heatgen.oracle.mixture import MixtureOracle
-from heatgen.oracle.trajectory import GaussianTrajectory
+from heatgen.oracle.trajectory import GaussianTrajectory, Trajectory
 
 
 def exact_answers(process: ForwardProcess, spec: DataSpec) -> GaussianOracle | MixtureOracle | None:
@@ -23,9 +23,7 @@ def exact_answers(process: ForwardProcess, spec: DataSpec) -> GaussianOracle | M
     return MixtureOracle(process, spec) if spec.mixture is not None else None
 
 
-def exact_trajectories(
-    process: ForwardProcess, spec: DataSpec, noise_std: float
-) -> GaussianTrajectory | HypothesesTrajectory:
+def exact_trajectories(process: ForwardProcess, spec: DataSpec, noise_std: float) -> Trajectory:
     """The exact prediction of frames from frames, seen through white noise.
 
     For Gaussian data, and for a single hot spot under a map that is known, or one of finitely many and withheld.

@@ -24,7 +24,7 @@ from heatgen.forward.process import ForwardProcess
 from heatgen.frames import Frames
 from heatgen.oracle.gaussian import is_diagonal_in
 from heatgen.oracle.integrals import log_average, tilted_moments
-from heatgen.oracle.trajectory import observed
+from heatgen.oracle.trajectory import Trajectory, observed
 
 CHUNK = 2**22  # numbers of one kind that are held at a time
 PASSED_OVER = 60.0  # nats below the sum of all
@@ -33,7 +33,7 @@ NEGLIGIBLE = 1e-17  # the probability below which a hypothesis adds nothing to a
 Statistics = tuple[Tensor, Tensor, Tensor]  # sums over frames: g y and g^2 by coefficient, (..., K), and |y|^2, (...)
 
 
-class HypothesesTrajectory:
+class HypothesesTrajectory(Trajectory):
     """The exact `Trajectory` of a f_j under one of some maps.
 
     Args:
@@ -115,27 +115,16 @@ class HypothesesTrajectory:
     # the answers --------------------------------------------------------------------------------------------------------
 
     def joint(self, context: Frames, targets: Frames) -> Tensor:
-        """log p(all targets | context) in nats, (B,)."""
         size = CHUNK // len(self.waves)
         ratio = in_parts(lambda c, t: (self._ratio(c, t, True),), context, targets, size)[0]
         return ratio - targets.count.double() * self._white()
 
     def frames(self, context: Frames, targets: Frames) -> Tensor:
-        """log p(y_i | context) in nats of each target alone, (B, Nt)."""
         size = CHUNK // (len(self.waves) * max(1, targets.times.shape[1]))
         ratio = in_parts(lambda c, t: (self._ratio(c, t, False),), context, targets, size)[0]
         return torch.where(targets.mask, ratio - self._white(), 0.0)
 
-    def mean(self, context: Frames, times: Tensor) -> Tensor:
-        """E[u_t | context], (B, Nt, C, H, W)."""
-        return self.moments(context, times)[0]
-
-    def variance(self, context: Frames, times: Tensor) -> Tensor:
-        """The variance of each pixel of the clean u_t given the context, (B, Nt, C, H, W)."""
-        return self.moments(context, times)[1]
-
     def moments(self, context: Frames, times: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and variance of each pixel of the clean u_t given the context, (B, Nt, C, H, W) each."""
         empty = torch.zeros(*times.shape, *self.shape, dtype=torch.float64, device=times.device)
         targets, size = Frames.of(times, empty), CHUNK // self.prior.numel()
         mean, second = in_parts(lambda c, t: self._moments(c, t.times), context, targets, size)

@@ -6,7 +6,6 @@ data.law=check | assume | measure | none.
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
 from weakref import WeakKeyDictionary
 
 import torch
@@ -107,21 +106,19 @@ def judge(data: DataModule) -> Law:
     return Law(bare(spec), refusal=found) if found else Law(spec)
 
 
-def part(data: DataModule, split: str) -> Tensor:
-    """Fields of a split as they are stored, never augmented, that stand for all: (n, C, H, W) float64."""
-    count = len(data.images(split))
-    size = max(1, data.spec.shape[0] * data.spec.shape[1] * data.spec.shape[2])
-    return data.get(split, range(0, count, -(-count * size // CHECKED))).double()
-
-
 def parts(data: DataModule) -> dict[str, Tensor]:
-    """The fields of every split that there is; a missing file of val or test is refused when it is needed."""
-    found = {"train": part(data, "train")}
-    for split in SPLITS[1:]:
+    """Fields of every split that there is, as they are stored, that stand for all of it: (n, C, H, W) float64.
+
+    A missing file of val or test is refused when it is needed.
+    """
+    found, size = {}, max(1, math.prod(data.spec.shape))
+    for split in SPLITS:
         try:
-            found[split] = part(data, split)
+            count = len(data.images(split))
+            found[split] = data.get(split, range(0, count, -(-count * size // CHECKED))).double()
         except ConfigError:
-            continue
+            if split == "train":
+                raise
     return found
 
 
@@ -131,7 +128,7 @@ def basis_of(spec: DataSpec) -> Basis:
 
 
 def disagreement(data: DataModule) -> str:
-    """What the samples say against the asserted law, "" where they agree."""
+    """What the samples of the first split that disagrees say against the asserted law, "" where all agree."""
     spec = data.spec
     if spec.spectrum is not None:
         name, spectrum, basis = "spectrum", spec.spectrum.expand(*spec.shape), basis_of(spec)
@@ -143,15 +140,9 @@ def disagreement(data: DataModule) -> str:
             return Agreement(u, spectrum, basis, spec.mean).findings()
     elif spec.mixture is not None:
         name, findings = "mixture", functools.partial(mixture_findings, law=spec.mixture)
-    elif spec.spots is not None:
-        name, findings = "law of hot squares", functools.partial(spots_findings, law=spec.spots)
     else:
-        return ""
-    return told(data, name, findings)
-
-
-def told(data: DataModule, name: str, findings: Callable[[Tensor], list[Finding]]) -> str:
-    """The first split that disagrees, and in what; "" where all agree."""
+        assert spec.spots is not None, "a law is asserted"
+        name, findings = "law of hot squares", functools.partial(spots_findings, law=spec.spots)
     for split, u in parts(data).items():
         if found := findings(u):
             words = list(dict.fromkeys(finding.words for finding in found))[:SAID]

@@ -42,16 +42,18 @@ class Trajectory(Protocol):
         """log p(one target frame | context) in nats, each alone, (B, Nt)."""
 
     def moments(self, context: Frames, times: Tensor) -> tuple[Tensor, Tensor]:
-        """`mean` and `variance` at once."""
+        """Mean and variance of each pixel of the clean u_t given the context, (B, Nt, C, H, W) each."""
 
     def mean(self, context: Frames, times: Tensor) -> Tensor:
         """E[u_t | context] of the clean field at times (B, Nt), (B, Nt, C, H, W)."""
+        return self.moments(context, times)[0]
 
     def variance(self, context: Frames, times: Tensor) -> Tensor:
         """The variance of each pixel of the clean u_t given the context, (B, Nt, C, H, W)."""
+        return self.moments(context, times)[1]
 
 
-class GaussianTrajectory:
+class GaussianTrajectory(Trajectory):
     """The exact `Trajectory` of u_0 ~ N(m, C) under `process`, C diagonal in the basis of the data's walls.
 
     Args:
@@ -109,7 +111,6 @@ class GaussianTrajectory:
         return torch.where(targets.mask, logs.flatten(2).sum(2), 0.0)
 
     def moments(self, context: Frames, times: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and variance of each pixel of the clean u_t given the context, (B, Nt, C, H, W) each."""
         return self.mean(context, times), self.variance(context, times)
 
     def mean(self, context: Frames, times: Tensor) -> Tensor:
@@ -117,7 +118,6 @@ class GaussianTrajectory:
         return self._move(self.posterior(context)[0], times)
 
     def variance(self, context: Frames, times: Tensor) -> Tensor:
-        """The variance of each pixel of the clean u_t given the context, (B, Nt, C, H, W)."""
         gain = by_frame(self.process.gain, times, self.shape)
         return pixel_variance(self.basis, gain**2 * self.posterior(context)[1][:, None])
 
