@@ -2,7 +2,7 @@
 
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import cast
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from heatgen.data.images import ImageSet
+from heatgen.noise import batches
 from heatgen.runtime import children
 
 BYTES, ROWS = 2**20, 256  # of a block, at most, but for one of a single image
@@ -20,11 +21,6 @@ def rows_of(shape: tuple[int, ...]) -> int:
     return max(1, min(ROWS, BYTES // math.prod(shape)))
 
 
-def blocks_of(count: int, rows: int) -> list[range]:
-    """The numbers 0 .. count-1 in blocks of `rows`; the last may be shorter."""
-    return [range(start, min(start + rows, count)) for start in range(0, count, rows)]
-
-
 def in_order(images: ImageSet, rows: int, num_workers: int) -> Iterator[Tensor]:
     """The images of a set, `rows` at a time, (rows, C, H, W), as `ImageSet.pixels` has them.
 
@@ -33,10 +29,10 @@ def in_order(images: ImageSet, rows: int, num_workers: int) -> Iterator[Tensor]:
         rows: of a block.
         num_workers: loading processes, which take turns; 0: this process alone.
     """
-    blocks = blocks_of(len(images), rows)
+    blocks = batches(range(len(images)), rows)
     workers = min(num_workers, len(blocks))
     yield from DataLoader(
-        cast("Dataset[range]", blocks),  # which a loader takes as they are, and gives to `collate_fn`
+        cast("Dataset[Sequence[int]]", blocks),  # which a loader takes as they are, and gives to `collate_fn`
         batch_size=None,
         num_workers=workers,
         multiprocessing_context="fork" if workers and sys.platform == "linux" else None,

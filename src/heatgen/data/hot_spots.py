@@ -158,7 +158,8 @@ class HotSpotFields(DataModule):
                 f"data.shape = {list(self.spec.shape)} must be [1, n, n] with n = data.resolution = {n}; "
                 "set data.resolution alone."
             )
-        smallest, largest = pair("data.half_side", sides(n) if half_side is None else half_side, positive)
+        positive, own = functools.partial(check.integer, minimum=1), (max(1, n // 8), max(1, n // 4))
+        smallest, largest = pair("data.half_side", own if half_side is None else half_side, positive)
         if 2 * largest > n:
             raise ConfigError(f"data.half_side must be at most {n // 2} to fit into data.resolution = {n}, not {largest}.")
         warm, hot = pair("data.amplitude", amplitude, lambda key, value: check.number(key, value, above=0))
@@ -173,16 +174,6 @@ class HotSpotFields(DataModule):
         indices = tqdm(range(self.sizes[split]), f"{split} fields", unit="field", leave=False, delay=2)
         fields = [self.law.field(draw_spots(self.law, self.data_seed, split, i)) for i in indices]
         return Pixels(torch.stack(fields).float()[:, None])
-
-
-def sides(resolution: int) -> tuple[int, int]:
-    """The half sides that suit a resolution, n/8 .. n/4 pixels, at least 1."""
-    return max(1, resolution // 8), max(1, resolution // 4)
-
-
-def positive(key: str, value: object) -> int:
-    """`value` as a whole number of at least 1; ConfigError otherwise."""
-    return check.integer(key, value, minimum=1)
 
 
 def pair(key: str, value: object, checked: Callable[[str, object], Number]) -> tuple[Number, Number]:

@@ -69,7 +69,7 @@ def value_range_of(value: object) -> tuple[float, float] | None:
 
 def decoded(path: object, image: Image.Image, decoding: Decoding) -> Image.Image:
     """The open frame of a file, upright, of mode `decoding.mode`, opaque."""
-    raw = rawmode(image)
+    raw = str(next(iter(decoder_arguments(image)), ""))  # how the numbers are stored, such as L;4, where that is known
     maximum = largest(image)  # before it is loaded, as what the header says goes then
     image.load()
     key = image.info.get("transparency")
@@ -79,7 +79,8 @@ def decoded(path: object, image: Image.Image, decoding: Decoding) -> Image.Image
     if hidden is not None:
         plain = plain.convert("RGB")
         plain.putalpha(Image.fromarray(np.where(hidden, 0, 255).astype(np.uint8)))
-    if plain.mode in ("RGBA", "RGBa", "LA", "La", "PA") or (plain.mode == "P" and (key is not None or palette_alpha(plain))):
+    sheer = key is not None or (plain.palette is not None and plain.palette.mode.endswith("A"))  # the colours of a palette
+    if plain.mode in ("RGBA", "RGBa", "LA", "La", "PA") or (plain.mode == "P" and sheer):
         ground = Image.new("RGBA", plain.size, (*decoding.background, 255))
         ground.alpha_composite(plain.convert("RGBA"))
         plain = ground.convert("RGB")
@@ -88,12 +89,6 @@ def decoded(path: object, image: Image.Image, decoding: Decoding) -> Image.Image
     turn = TURNS.get(orientation(image))
     plain = plain.convert(decoding.mode)
     return plain if turn is None else plain.transpose(turn)
-
-
-def rawmode(image: Image.Image) -> str:
-    """How the numbers of an image that is not loaded yet are stored, such as L;4; "" where that is not known."""
-    first = decoder_arguments(image)[:1]
-    return first[0] if first and isinstance(first[0], str) else ""
 
 
 def decoder_arguments(image: Image.Image) -> tuple[object, ...]:
@@ -167,11 +162,6 @@ def matches(image: Image.Image, key: object, raw: str) -> np.ndarray | None:
         return None
     same = np.asarray(numbers == np.array(wanted))
     return np.asarray(same.all(-1)) if same.ndim == 3 else same
-
-
-def palette_alpha(image: Image.Image) -> bool:
-    """Whether the palette of an image says how opaque its colours are."""
-    return image.palette is not None and image.palette.mode.endswith("A")
 
 
 def from_lab(path: object, image: Image.Image) -> Image.Image:

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from heatgen.check import ConfigError
-from heatgen.data.blocks import blocks_of, rows_of
+from heatgen.data.blocks import rows_of
 from heatgen.data.field_files import take_room
 from heatgen.data.field_layout import DAMAGE, SIGNATURE, in_words, listing
 from heatgen.data.image_decoding import shown
@@ -67,7 +67,7 @@ class Header:
     def first_block(self, split: str) -> int:
         """The first block of a split."""
         names = list(self.sizes)
-        return sum(len(blocks_of(self.sizes[name], self.rows)) for name in names[: names.index(split)])
+        return sum(-(-self.sizes[name] // self.rows) for name in names[: names.index(split)])
 
 
 def block_sum(block: np.ndarray) -> bytes:
@@ -146,7 +146,7 @@ def reserve(
     source: Mapping[str, object],
 ) -> int:
     """Make a packed file without images, with the room for them on the disk; where they begin, in bytes."""
-    count, blocks = sum(sizes.values()), sum(len(blocks_of(size, rows)) for size in sizes.values())
+    count, blocks = sum(sizes.values()), sum(-(-size // rows) for size in sizes.values())
     take_room(path, count * int(np.prod(shape)) + blocks * DIGEST + 8 * count + 2**20)
     early = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     early.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)

@@ -11,9 +11,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from heatgen.check import ConfigError
-from heatgen.data.blocks import blocks_of
 from heatgen.data.image_decoding import shown
 from heatgen.data.packed_file import AGAIN, Header, block_sum, opened
+from heatgen.noise import batches
 
 
 class PackedImages:
@@ -31,7 +31,7 @@ class PackedImages:
     def __init__(self, packed: Header, split: str, verify: bool = True):
         self.packed, self.split, self.verify = packed, split, verify
         self.start, self.first_block = packed.start(split), packed.first_block(split)
-        self.blocks = blocks_of(packed.sizes[split], packed.rows)
+        self.blocks = batches(range(packed.sizes[split]), packed.rows)
         self.verified = torch.zeros(len(self.blocks), dtype=torch.bool).share_memory_()
         self._rows: np.ndarray | h5py.Dataset | None = None
         self._process = 0
@@ -81,11 +81,10 @@ class PackedImages:
         """ConfigError where the images of a block are not those that were written."""
         if self.verified[block]:
             return
-        part = self.blocks[block]
-        if block_sum(self.rows[self.start + part.start : self.start + part.stop]) != bytes(
-            self.packed.sums[self.first_block + block]
-        ):
-            where = f"of its {self.split} images {part.start} to {part.stop - 1} the checksum differs"
+        first, last = self.blocks[block][0], self.blocks[block][-1]
+        own = block_sum(self.rows[self.start + first : self.start + last + 1])
+        if own != bytes(self.packed.sums[self.first_block + block]):
+            where = f"of its {self.split} images {first} to {last} the checksum differs"
             raise ConfigError(f"data.path = {shown(self.packed.path)} is damaged ({where}); {AGAIN}.")
         self.verified[block] = True
 

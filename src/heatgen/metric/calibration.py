@@ -1,6 +1,5 @@
 """mode=calibration: whether a neural process knows how uncertain it is."""
 
-import functools
 from collections.abc import Sequence
 
 import torch
@@ -56,13 +55,12 @@ class Calibration(TaskMetric):
         def measured(prediction: Prediction) -> Tensor:
             return self.measure(prediction, y, SampleNoise(indices, ctx.seed, "calibration draws"))
 
-        def exact(oracle: Trajectory) -> Tensor:
-            return measured(best_gaussians(oracle, double(task.context), task.target.times.double())).double()
-
         rows = [measured(self.predict(ctx, task, indices))]
         if oracle is not None:
             asked = ("calibration", self.draws, ctx.seed, list(indices))
-            rows.append(kept(ctx, oracle, asked, (task.context, task.target), functools.partial(exact, oracle)))
+            context, times, shown = double(task.context), task.target.times.double(), (task.context, task.target)
+            exact = kept(ctx, oracle, asked, shown, lambda: measured(best_gaussians(oracle, context, times)).double())
+            rows.append(exact)
         return torch.cat(rows, dim=1)
 
     def measure(self, prediction: Prediction, y: Tensor, rng: SampleNoise) -> Tensor:

@@ -8,7 +8,6 @@ hundredth.
 import os
 import shlex
 from pathlib import Path
-from typing import TypedDict
 
 import torch
 import torch.nn.functional as F
@@ -21,19 +20,11 @@ from heatgen.check import ConfigError
 from heatgen.data.module import DataModule
 from heatgen.data.stream import Stream, StreamSteps
 from heatgen.metric.torchscript import content_hash
+from heatgen.noise import batches
 from heatgen.runtime.directory import read_checkpoint
 
 FEATURES = 128
 BATCH = 128
-
-
-class TrainedState(TypedDict):
-    """What the file of a classifier holds."""
-
-    weights: dict[str, Tensor]
-    shape: list[int]
-    classes: int
-    accuracy: float
 
 
 def weights_file(data_dir: str, data_name: str) -> Path:
@@ -120,10 +111,10 @@ class Classifier:
         return output
 
 
-def train(data: DataModule, epochs: int, seed: int) -> TrainedState:
-    """A ConvNet trained with Adam and a learning rate that falls to 0; its weights, shape, classes and test accuracy.
+def train(data: DataModule, epochs: int, seed: int) -> dict[str, object]:
+    """What the file of a classifier holds: the weights, shape and classes of a trained ConvNet, and its test accuracy.
 
-    ConfigError for a data set without labels.
+    With Adam and a learning rate that falls to 0. ConfigError for a data set without labels.
     """
     images, test = data.images("train"), data.images("test")
     if images.labels is None or test.labels is None:
@@ -146,7 +137,7 @@ def train(data: DataModule, epochs: int, seed: int) -> TrainedState:
     with torch.no_grad():
         right = [
             (network(data.get("test", batch)).argmax(1) == test.labels[list(batch)]).double()
-            for batch in (range(i, min(i + 1000, len(test))) for i in range(0, len(test), 1000))
+            for batch in batches(range(len(test)), 1000)
         ]
     accuracy = torch.cat(right).mean().item()
     return {"weights": network.state_dict(), "shape": list(data.spec.shape), "classes": classes, "accuracy": accuracy}

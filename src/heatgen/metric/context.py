@@ -268,10 +268,7 @@ def marked(result: Result, mode: str) -> Result:
     unsure = [v for v in result.numbers if v.error is not None and math.isfinite(v.value) and not math.isfinite(v.error)]
     for value in lost:
         if value.name in result.headlines:
-            raise ConfigError(
-                f"mode={mode} gives no finite {value.label} ({value.value}), so nothing is written; use another checkpoint, "
-                "or train again with a lower optimizer.lr."
-            )
+            raise ConfigError(f"mode={mode} gives no finite {value.label} ({value.value}), so nothing is written; {FIX}.")
     words = [f"{value.label} ({value.value})" for value in lost]
     words += [f"the standard error of {value.label} ({value.error})" for value in unsure]
     for curve in result.curves:

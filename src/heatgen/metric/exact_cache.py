@@ -7,7 +7,7 @@ the times of the frames, the frames themselves, and the code. Whatever changes h
 import functools
 import hashlib
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,7 @@ GOLDEN = (5**0.5 - 1) / 2  # its multiples spread evenly over [0, 1), in no orde
 
 
 def kept(
-    ctx: EvalContext, oracle: Trajectory, what: Iterable[object], frames: Iterable[Frames], compute: Callable[[], Tensor]
+    ctx: EvalContext, oracle: Trajectory, what: Iterable[object], frames: Sequence[Frames], compute: Callable[[], Tensor]
 ) -> Tensor:
     """The exact answer about some tasks, read where it has been computed before, and kept.
 
@@ -37,8 +37,7 @@ def kept(
         frames: of the tasks, all of them that the oracle sees.
         compute: gives the answer, float64.
     """
-    shown = list(frames)
-    key = fingerprint(code(), torch.__version__, *what, shown, oracle, probes(oracle, shown))
+    key = fingerprint(code(), torch.__version__, *what, frames, oracle, probes(oracle, frames))
     path = Path(ctx.data.data_dir) / "statistics" / "exact" / f"{key}.npz"
     if (answer := read(path)) is not None:
         return answer.to(ctx.devices.device)

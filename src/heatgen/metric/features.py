@@ -143,8 +143,9 @@ class FeatureMetric(Generic[Kept]):
     def make_extractor(self, ctx: EvalContext) -> Extractor:
         """The extractor that was asked for."""
         data = ctx.data
-        place = (data.data_dir, ctx.data_name, data.spec.shape)
-        return make_extractor(self.extractor, self.weights, *place, ctx.devices.device)
+        return make_extractor(
+            self.extractor, self.weights, data.data_dir, ctx.data_name, data.spec.shape, ctx.devices.device
+        )
 
     def of_reference(self, ctx: EvalContext, extractor: Extractor) -> tuple[Kept, list[str]]:
         """Features of the reference, none where none are needed; and notes."""

@@ -36,8 +36,7 @@ def information(states: Tensor) -> float:
     centred = states.double() - states.double().mean(0)
     small = centred if centred.shape[0] < centred.shape[1] else centred.mT
     variances = torch.linalg.eigvalsh(small @ small.mT / (len(states) - 1)).clamp(min=0)
-    output: float = 0.5 * variances.log1p().sum().item() / math.log(2)
-    return output
+    return float(0.5 * variances.log1p().sum().item() / math.log(2))
 
 
 class Forward:

@@ -78,7 +78,15 @@ class TaskMetric:
             tables.append((num_context, ctx.each(chosen, functools.partial(self._batch, ctx, oracle, num_context), what)))
         more = self.besides(ctx, chosen)
         if ctx.devices.first:
-            result.facts = self._facts(ctx, len(chosen))
+            result.facts = {
+                "n": len(chosen),
+                "split": f"{ctx.data_name} {self.split}",
+                "regime": check.option_name(model.regime),
+                "target frames": self.targets,
+                "draws": self.draws if model.net.has_latent else 1,
+                "noise on frames": model.noise_std,
+                "dimensions of a frame": math.prod(model.process.shape),
+            }
             abscissa = [math.nan if num_context is None else float(num_context) for num_context, _ in tables]
             result.curves = [Series("num_context", abscissa, label="context frames")]
             self.report(ctx, oracle, tables, chosen, result)
@@ -135,27 +143,15 @@ class TaskMetric:
             result.notes.append(f"no exact {self.answer}: {error}")
             return None
 
-    def _facts(self, ctx: EvalContext, n: int) -> dict[str, object]:
-        model = self.model(ctx)
-        return {
-            "n": n,
-            "split": f"{ctx.data_name} {self.split}",
-            "regime": check.option_name(model.regime),
-            "target frames": self.targets,
-            "draws": self.draws if model.net.has_latent else 1,
-            "noise on frames": model.noise_std,
-            "dimensions of a frame": math.prod(model.process.shape),
-        }
-
     # tasks --------------------------------------------------------------------------------------------------------------
 
     def task(self, ctx: EvalContext, num_context: int | None, indices: Sequence[int]) -> Task:
         """The tasks of some fields; the same for every model with this regime and noise."""
-        return self._make(ctx, num_context, indices, self._regime(ctx, num_context))
+        return self._make(ctx, num_context, indices, self.model(ctx).regime.sized(num_context, self.targets))
 
     def everything(self, ctx: EvalContext, num_context: int | None, indices: Sequence[int]) -> Task:
         """The same tasks with the same context, but the targets are the frames of all levels, in order of time."""
-        task, own = self.task(ctx, num_context, indices), self._regime(ctx, num_context)
+        task, own = self.task(ctx, num_context, indices), self.model(ctx).regime.sized(num_context, self.targets)
 
         def regime(count: int, rng: SampleNoise) -> Split:
             split = own(count, rng)
@@ -163,9 +159,6 @@ class TaskMetric:
 
         every = self._make(ctx, num_context, indices, regime)
         return dataclasses.replace(every, context=task.context, pixel_mask=task.pixel_mask)
-
-    def _regime(self, ctx: EvalContext, num_context: int | None) -> Splitter:
-        return self.model(ctx).regime.sized(num_context, self.targets)
 
     def _make(self, ctx: EvalContext, num_context: int | None, indices: Sequence[int], regime: Splitter) -> Task:
         u0 = ctx.data.get(self.split, indices).to(ctx.devices.device)

@@ -93,9 +93,8 @@ def identical(draws: Tensor) -> Tensor:
 
 def mean_distance(mean: Tensor, std: Tensor) -> Tensor:
     """E|X| for X ~ N(mean, std^2), elementwise: 2 s phi(m / s) + m (2 Phi(m / s) - 1)."""
-    z = mean / (std * 2**0.5)
-    output: Tensor = std * (2 / math.pi) ** 0.5 * (-z.square()).exp() + mean * torch.erf(z)
-    return output
+    z = mean / (std * math.sqrt(2))
+    return std * math.sqrt(2 / math.pi) * (-z.square()).exp() + mean * torch.erf(z)
 
 
 def mixture_crps(mean: Tensor, std: Tensor, truth: Tensor) -> Tensor:

@@ -66,8 +66,7 @@ class Finding:
 def normal_scores(squares: np.ndarray, freedom: int) -> np.ndarray:
     """chi^2 numbers as the N(0, 1) numbers of the same probability."""
     low, high = special.chdtr(freedom, squares), special.chdtrc(freedom, squares)
-    score: np.ndarray = np.where(low < high, 1, -1) * special.ndtri(np.clip(np.minimum(low, high), 1e-300, 0.5))
-    return score
+    return np.asarray(np.where(low < high, 1, -1) * special.ndtri(np.clip(np.minimum(low, high), 1e-300, 0.5)))
 
 
 class Agreement:

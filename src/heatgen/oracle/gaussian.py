@@ -90,7 +90,6 @@ class GaussianOracle:
         return self._matrices[key]
 
     def _noise(self, eps: Tensor, t: Tensor) -> Tensor:
-        """L(t) eps."""
         return self.process.scale_coefficients(eps, self.process.std(t))
 
     def _linear(self, u: Tensor, t: Tensor) -> Tensor:
@@ -248,9 +247,7 @@ def is_diagonal_in(basis: Basis, process: ForwardProcess) -> bool:
 
 def divide(numerator: Tensor, denominator: Tensor) -> Tensor:
     """numerator / denominator, and 0 where the denominator is."""
-    zero = denominator == 0
-    quotient = numerator / torch.where(zero, torch.ones_like(denominator), denominator)
-    return torch.where(zero, torch.zeros_like(quotient), quotient)
+    return torch.where(denominator == 0, 0.0, numerator / torch.where(denominator == 0, 1.0, denominator))
 
 
 def certain_is_nan(values: Tensor, variance: Tensor) -> Tensor:

@@ -84,9 +84,7 @@ def symmetries(basis: Basis, shape: tuple[int, ...]) -> Iterator[tuple[str, np.n
 
 def averaged(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
     """The mean of each set, at all its places."""
-    means = np.bincount(groups, values) / np.bincount(groups)
-    spread: np.ndarray = means[groups]
-    return spread
+    return np.asarray((np.bincount(groups, values) / np.bincount(groups))[groups])
 
 
 def equal(squares: np.ndarray, freedom: int, groups: np.ndarray) -> bool:
