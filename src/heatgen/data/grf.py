@@ -89,7 +89,12 @@ class GRF(DataModule):
     def read(self, split: str) -> ImageSet:
         source = self.source(split)
         if self.path is not None and split != "train":
-            self._compare(split, measured(source, evenly(len(source), self.resolution**2))[1])
+            std, own = measured(source, evenly(len(source), self.resolution**2))[1], self.statistics[1]
+            if len(source) >= 8 and not own / 2 < std < own * 2 and ranks.rank() == 0:
+                note = (
+                    "Note: the %s fields of %s have a deviation of %.4g, and the train fields, which normalise all, one of"
+                )
+                log.warning(f"{note} %.4g.", split, self.path, std, own)
         return Normalised(source, *self.statistics)
 
     def source(self, split: str) -> Source:
@@ -136,15 +141,6 @@ class GRF(DataModule):
         found = total / count
         return 1.0 if abs(found - 1) < 5 * math.sqrt(2 / count) else found
 
-    def _compare(self, split: str, std: float) -> None:
-        """Say that a split has another scale than the train fields."""
-        own = self.statistics[1]
-        if len(self.source(split)) >= 8 and not own / 2 < std < own * 2 and ranks.rank() == 0:
-            note = (
-                "Note: the %s fields of %s have a deviation of %.4g, and the train fields, which normalise all, one of %.4g."
-            )
-            log.warning(note, split, self.path, std, own)
-
     def _made(self, split: str) -> Source:
         indices = tqdm(range(self.sizes[split]), f"{split} fields", unit="field", leave=False, delay=2)
         return FieldArray(np.stack([draw_field(self.n, self.resolution, self.data_seed, split, i) for i in indices]))
@@ -165,16 +161,12 @@ class GRF(DataModule):
             count = "both" if found else "neither"
             raise ConfigError(f"data.path = {folder} holds {count} of {split}.h5 and {published}; put one of them there.")
         file = FieldFile(found[0], self.resolution)
-        if self.trust in ("check", "assume"):
-            self._check_exponent(file)
+        if self.trust in ("check", "assume"):  # whose law is that of data.n
+            if words := file.unreadable.get("n"):
+                raise ConfigError(f"The attribute n of {file.path} is {words}; correct it, or delete it, and data.n counts.")
+            if (n := file.facts.get("n", self.n)) != self.n:
+                raise ConfigError(f"{file.path} holds fields of n = {n:g} and data.n is {self.n:g}; use data.n={n:g}.")
         return file
-
-    def _check_exponent(self, file: FieldFile) -> None:
-        """ConfigError where a file says that it has another law."""
-        if words := file.unreadable.get("n"):
-            raise ConfigError(f"The attribute n of {file.path} is {words}; correct it, or delete it, and data.n counts.")
-        if (n := file.facts.get("n", self.n)) != self.n:
-            raise ConfigError(f"{file.path} holds fields of n = {n:g} and data.n is {self.n:g}; use data.n={n:g}.")
 
 
 if __name__ == "__main__":

@@ -173,7 +173,12 @@ class ImageFolder(DataModule):
         if self.crop == "random":
             return images
         if size > self.cache_limit:
-            self._note_decoding(size, split)
+            if split == "train" and self.cache_limit and ranks.rank() == 0:  # cache_limit=0 asks for that
+                log.warning(
+                    "Note: the train images take %.0f MiB, more than data.cache_limit = %.0f, so each is decoded again in "
+                    "each epoch; %s data.path=... out=FILE writes them once, for data=packed data.path=FILE.",
+                    *(size / 2**20, self.cache_limit / 2**20, call("pack")),
+                )
             return images
         if ranks.world() > 1 and (size > LARGEST or not torch.cuda.is_available()):  # else they live on each GPU
             return Kept(images, self.spec.shape)
@@ -183,18 +188,6 @@ class ImageFolder(DataModule):
                 array[bar.n : bar.n + len(block)] = block
                 bar.update(len(block))
         return Pixels(array)
-
-    def _note_decoding(self, size: int, split: str) -> None:
-        """Note that training images are decoded again in each epoch, unless cache_limit=0 asks for that."""
-        if split != "train" or not self.cache_limit or ranks.rank() != 0:
-            return
-        log.warning(
-            "Note: the train images take %.0f MiB, more than data.cache_limit = %.0f, so each is decoded again in each "
-            "epoch; %s data.path=... out=FILE writes them once, for data=packed data.path=FILE.",
-            size / 2**20,
-            self.cache_limit / 2**20,
-            call("pack"),
-        )
 
     def report(self) -> dict[str, object]:
         files = {split: len(paths) for split, paths in self._shares(self.contents).items()}

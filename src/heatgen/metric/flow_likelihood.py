@@ -23,10 +23,8 @@ from heatgen.metric.pictures.figure import as_image, plots
 from heatgen.metric.result import Result, Value, few_samples
 from heatgen.metric.trivial import compare_with_trivial
 from heatgen.noise import SampleNoise, batches
-from heatgen.oracle.find import exact_answers
-from heatgen.oracle.gaussian import GaussianOracle
+from heatgen.oracle.find import Oracle, exact_answers
 from heatgen.oracle.law import law_of
-from heatgen.oracle.mixture import MixtureOracle
 from heatgen.sampler.interface import ScoreModel
 
 DIVERGENCES = ("auto", "exact", "hutchinson")
@@ -40,7 +38,7 @@ class KnownLaw(Protocol):
     """A model that has the law of u_t in closed form, as model=oracle has."""
 
     @property
-    def exactly(self) -> GaussianOracle | MixtureOracle: ...
+    def exactly(self) -> Oracle: ...
 
 
 class FlowLikelihood:
@@ -180,22 +178,12 @@ class FlowLikelihood:
                 Value.mean("exact_log_likelihood", exact, "nats", "exact log-likelihood"),
                 Value.mean("log_likelihood_gap", (found - exact).abs(), "nats", "mean |gap| to the exact one"),
             ]
-        return Result(
-            values,
-            self._facts(ctx, len(found), int(evaluations.max())),
-            self._notes(ctx) + few_samples(len(found), "samples"),
-            pictures={"likelihoods": histogram(found, exact if known else None)},
-            over="samples" if self._exactly(ctx.trained("flow_likelihood").process) else "samples and their probes",
-        )
-
-    def _facts(self, ctx: EvalContext, n: int, evaluations: int) -> dict[str, object]:
-        process = ctx.trained("flow_likelihood").process
+        process, exactly = ctx.trained("flow_likelihood").process, self._exactly(ctx.trained("flow_likelihood").process)
         start, end = self._span(process)
         oracle, trained = isinstance(ctx.model, KnownLaw), len(ctx.data.images("train"))
-        exactly = self._exactly(process)
         time = torch.full((1,), start, dtype=torch.float64, device=process.times.device)
-        return {
-            "n": n,
+        facts = {
+            "n": len(found),
             "split": f"{ctx.data_name} {self.split}",
             "dimensions": math.prod(process.shape),
             "divergence": "exact" if exactly else f"Hutchinson, {self.probes} probe{'s' * (self.probes > 1)} a sample",
@@ -204,8 +192,15 @@ class FlowLikelihood:
             "to T": f"{end:.6g}",
             "noise at t_0": f"{process.std(time).max().item():.3g}",
             "tolerance": self.tolerance,
-            "evaluations of the field, at most": evaluations,
+            "evaluations of the field, at most": int(evaluations.max()),
         }
+        return Result(
+            values,
+            facts,
+            self._notes(ctx) + few_samples(len(found), "samples"),
+            pictures={"likelihoods": histogram(found, exact if known else None)},
+            over="samples" if exactly else "samples and their probes",
+        )
 
     def _notes(self, ctx: EvalContext) -> list[str]:
         model = ctx.trained("flow_likelihood")

@@ -70,7 +70,11 @@ class TaskMetric:
         mode, model = check.option_name(self), self.model(ctx)
         chosen = ctx.choose(mode, self.split, "likelihood", "tasks")
         result = Result(headline=(), notes=few_samples(len(chosen), "tasks"), over="tasks")
-        self._check_frames(model)
+        there, longest = model.process.num_levels + 1, 1 if model.regime.context is None else max(self.contexts)
+        if longest + self.targets > there:
+            own = "" if model.regime.context is None else f"metric.contexts={self.contexts} and "
+            asked = f"{own}metric.targets={self.targets} ask for up to {longest + self.targets} frames"
+            raise ConfigError(f"{asked}, and the run has {there}; use fewer.")
         oracle = self._oracle(ctx, result)
         tables = []
         for num_context in self.num_contexts(model):
@@ -96,14 +100,6 @@ class TaskMetric:
     def besides(self, ctx: EvalContext, chosen: Sequence[int]) -> list[Value]:
         """What else is measured of the tasks, by all processes together; nothing."""
         return []
-
-    def _check_frames(self, model: NeuralProcessMethod) -> None:
-        """ConfigError where metric.contexts and metric.targets together are more frames than there are."""
-        there, most = model.process.num_levels + 1, 1 if model.regime.context is None else max(self.contexts)
-        if most + self.targets > there:
-            own = "" if model.regime.context is None else f"metric.contexts={self.contexts} and "
-            asked = f"{own}metric.targets={self.targets} ask for up to {most + self.targets} frames"
-            raise ConfigError(f"{asked}, and the run has {there}; use fewer.")
 
     def model(self, ctx: EvalContext) -> NeuralProcessMethod:
         """The neural process that is measured. ConfigError for other models."""

@@ -163,11 +163,10 @@ class Moments(Reduction):
     def absorb(self, rows: Tensor, places: Sequence[int]) -> None:
         self.waiting.append(rows.flatten(1))
         if sum(map(len, self.waiting)) >= BLOCK:
-            *whole, rest = torch.cat(self.waiting).split(BLOCK)
-            if len(rest) == BLOCK:
-                whole, rest = [*whole, rest], rest[:0]
-            self.waiting = [rest.clone()]
-            for block in whole:
+            found = torch.cat(self.waiting)
+            whole = len(found) // BLOCK * BLOCK
+            self.waiting = [found[whole:].clone()]
+            for block in found[:whole].split(BLOCK):
                 self._merge_rows(block)
 
     def _merge_rows(self, rows: Tensor) -> None:

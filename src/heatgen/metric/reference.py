@@ -9,7 +9,7 @@ from torch import Tensor
 from heatgen.data.module import DataSpec, Mixture
 from heatgen.forward.process import ForwardProcess
 from heatgen.metric import distances
-from heatgen.oracle.gaussian import GaussianOracle
+from heatgen.oracle.find import Oracle
 from heatgen.oracle.mixture import MixtureOracle
 
 COEFFICIENTS, WORK = 64, 2**15  # coefficients at most whose laws are compared, and at most so many of them times components
@@ -24,12 +24,7 @@ class Reference:
         eigenbasis: whose coefficients are compared; by default the oracle's. `kept` are the compared ones, evenly chosen.
     """
 
-    def __init__(
-        self,
-        oracle: GaussianOracle | MixtureOracle,
-        points: int = 0,
-        eigenbasis: GaussianOracle | MixtureOracle | None = None,
-    ):
+    def __init__(self, oracle: Oracle, points: int = 0, eigenbasis: Oracle | None = None):
         self.oracle, self.points, self.eigenbasis = oracle, points, eigenbasis or oracle
         self.size = math.prod(oracle.process.shape)
         count = min(self.size, COEFFICIENTS, max(4, WORK // len(oracle.weights)))

@@ -15,13 +15,11 @@ from heatgen.metric.reference import Reference
 from heatgen.metric.result import Result, Series, Value, few_samples
 from heatgen.model.prior import start
 from heatgen.noise import SampleNoise
-from heatgen.oracle.find import exact_answers
+from heatgen.oracle.find import Oracle, exact_answers
 from heatgen.oracle.gaussian import GaussianOracle
 from heatgen.oracle.law import law_of
-from heatgen.oracle.mixture import MixtureOracle
 from heatgen.sampler.interface import ScoreModel
 
-Oracle = GaussianOracle | MixtureOracle
 POINTS = 2000  # of a split, that stand for a law that is not known
 ROUNDING = 1e-6  # a deviation at t = 0 below so much of that at t_K is none
 KNOWN = "data=grf, gaussian_mixture, point and two_points"

@@ -8,8 +8,10 @@ from heatgen.oracle.hypotheses import HypothesesTrajectory
 from heatgen.oracle.mixture import MixtureOracle
 from heatgen.oracle.trajectory import GaussianTrajectory, Trajectory
 
+Oracle = GaussianOracle | MixtureOracle
 
-def exact_answers(process: ForwardProcess, spec: DataSpec) -> GaussianOracle | MixtureOracle | None:
+
+def exact_answers(process: ForwardProcess, spec: DataSpec) -> Oracle | None:
     """The oracle of Gaussian data or of a mixture of Gaussians; None for other data, and for maps drawn at random.
 
     Args:

@@ -12,8 +12,7 @@ from heatgen.metric import distances
 from heatgen.metric.pictures.figure import as_image, plots
 from heatgen.metric.reference import Reference
 from heatgen.noise import SampleNoise
-from heatgen.oracle.gaussian import GaussianOracle
-from heatgen.oracle.mixture import MixtureOracle
+from heatgen.oracle.find import Oracle
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,13 +23,12 @@ BINS = 40  # squares a side in a histogram of the plane
 LONGEST = 3.0  # of an arrow, in units of 1 / sigma
 VISIBLE = 8.0  # how far ln p may fall below its largest value where a difference is shown
 REACH = 3.5  # deviations to either side that a grid covers
-Exact = GaussianOracle | MixtureOracle
 Answer = Callable[[Tensor, Tensor], Tensor]
 
 
 def score(
     process: ForwardProcess,
-    oracle: Exact,
+    oracle: Oracle,
     learned: Answer,
     u0: Tensor,
     levels: Mapping[int, Tensor],
@@ -61,7 +59,7 @@ def forward_draws(process: ForwardProcess, u0: Tensor, time: Tensor, k: int, see
     return process.perturb(u0, time.expand(len(u0)), rng.normal_like(u0))
 
 
-def score_line(process: ForwardProcess, oracle: Exact, learned: Answer, u0: Tensor) -> Image.Image:
+def score_line(process: ForwardProcess, oracle: Oracle, learned: Answer, u0: Tensor) -> Image.Image:
     """Colours over (x, t): exact, learned, difference; dashed, the quantiles between which 99.8 % of the states are."""
     last, count = forward_draws(process, u0, process.times[-1], process.num_levels).double(), process.num_levels
     chosen = sorted({round(1 + i * (count - 1) / 99) for i in range(100)})
@@ -90,7 +88,7 @@ def score_line(process: ForwardProcess, oracle: Exact, learned: Answer, u0: Tens
 
 
 def score_plane(
-    process: ForwardProcess, oracle: Exact, learned: Answer, u0: Tensor, levels: Mapping[int, Tensor]
+    process: ForwardProcess, oracle: Oracle, learned: Answer, u0: Tensor, levels: Mapping[int, Tensor]
 ) -> Image.Image:
     """At four levels: the exact and the learned score as arrows over the exact density, and the size of the difference."""
     chosen = [list(levels)[round(i * (len(levels) - 1) / 3)] for i in range(4)]
