@@ -162,8 +162,8 @@ class GRF(DataModule):
             raise ConfigError(f"data.path = {folder} holds {count} of {split}.h5 and {published}; put one of them there.")
         file = FieldFile(found[0], self.resolution)
         if self.trust in ("check", "assume"):  # whose law is that of data.n
-            if words := file.unreadable.get("n"):
-                raise ConfigError(f"The attribute n of {file.path} is {words}; correct it, or delete it, and data.n counts.")
+            if wrong := file.unreadable.get("n"):
+                raise ConfigError(f"The attribute n of {file.path} is {wrong}; correct it, or delete it, and data.n counts.")
             if (n := file.facts.get("n", self.n)) != self.n:
                 raise ConfigError(f"{file.path} holds fields of n = {n:g} and data.n is {self.n:g}; use data.n={n:g}.")
         return file
