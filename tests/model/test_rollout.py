@@ -221,7 +221,7 @@ def test_the_noise_of_the_map_is_added_to_predicted_states_with_noise_in_rollout
 @pytest.mark.parametrize("method", METHODS)
 def test_maps_without_a_noisy_step_are_refused_by_name(method):
     for forward in FORWARDS:
-        process = shipped_map(forward, SHAPE, K)
+        process = shipped_map(forward, (1, 8, 8), K)
         if process.is_random or not process.is_markov:
             with pytest.raises(ConfigError, match=f"forward={forward}"):
                 make(method, process)
