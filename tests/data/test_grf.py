@@ -354,6 +354,7 @@ def test_the_strip_of_a_map_shows_fields_with_zero_in_mid_grey():
 def test_memorisation_does_not_clip_fields():
     toy = SimpleNamespace(
         process=SimpleNamespace(num_levels=1),
+        num_steps=1,
         initial_state=lambda u0, noise: u0,
         generate=lambda u, noise, on_step: u,
         noise_label=lambda: "0",
