@@ -39,6 +39,6 @@ def test_papers_are_short_and_have_a_row_on_the_page_of_methods() -> None:
 
 
 def test_a_choice_in_a_folder_of_a_group_is_checked() -> None:
-    for wrong, hint in (("paper/emd", "did you mean paper/edm"), ("papr/edm", "frontier")):
+    for wrong, hint in (("paper/emd", "did you mean paper/edm"), ("papr/edm", "heat_kernel")):
         with pytest.raises(ConfigError, match=f"experiment={wrong} is not an option.*{hint}"):
             compose(f"experiment={wrong}")

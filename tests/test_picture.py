@@ -106,27 +106,27 @@ def numbers(film):
 
 
 def test_a_film_keeps_every_level_of_a_short_way():
-    film = Film(num_levels=4, tiles=2, length=50)
+    film = Film(num_steps=4, tiles=2, length=50)
     play(film, 4, [0, 1])
     assert numbers(film) == [[4, 3, 2, 1, 0], [1004, 1003, 1002, 1001, 1000]]
 
 
 def test_a_film_of_a_long_way_keeps_evenly_spaced_levels_and_the_last():
-    film = Film(num_levels=20, tiles=1, length=6)
+    film = Film(num_steps=20, tiles=1, length=6)
     play(film, 20, [0, 1])
     assert numbers(film) == [[20, 16, 12, 8, 4, 0]]
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 12])
 def test_a_film_keeps_the_first_samples_of_many_batches(size):
-    film = Film(num_levels=2, tiles=4)
+    film = Film(num_steps=2, tiles=4)
     for start in range(0, 12, size):
         play(film, 2, range(start, min(start + size, 12)))
     assert numbers(film) == [[1000 * i + 2, 1000 * i + 1, 1000 * i] for i in range(4)]
 
 
 def test_a_film_of_no_samples_is_empty():
-    assert Film(num_levels=2).states(torch.empty(0, 1, 5, 6)).shape == (0, 1, 1, 5, 6)
+    assert Film(num_steps=2).states(torch.empty(0, 1, 5, 6)).shape == (0, 1, 1, 5, 6)
 
 
 # points -----------------------------------------------------------------------------------------------------------------
@@ -195,7 +195,7 @@ def test_pictures_side_by_side_stand_in_order():
 
 def test_a_film_keeps_at_most_36_images_or_4096_points():
     for shape, most in (((1, 2, 2), 36), ((1, 1, 2), 4096)):
-        film = Film(num_levels=1, tiles=5000)
+        film = Film(num_steps=1, tiles=5000)
         for _ in range(3):
             film.begin()
             film.record(1, torch.zeros(2000, *shape))

@@ -19,7 +19,13 @@ CPU = "trainer.accelerator=cpu"
 def run(tmp_path_factory):
     """A diffusion of K = 5 levels; do not write to it but to samples/ and evaluation/."""
     folder = tmp_path_factory.mktemp("steps") / "run"
-    words = ["model=diffusion", "trainer.max_steps=2", "model.calibration_images=8", "callback.pictures.every=0"]
+    words = [
+        "model=diffusion",
+        "forward=blurring",
+        "trainer.max_steps=2",
+        "model.calibration_images=8",
+        "callback.pictures.every=0",
+    ]
     assert call("train", *SMALL, *words, f"hydra.run.dir={folder}") == 0
     return folder
 

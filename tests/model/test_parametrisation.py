@@ -18,7 +18,7 @@ from heatgen.model.ihd import IHD, has_one_ratio, untrained_errors
 from heatgen.noise import SampleNoise
 from heatgen.sampler.ancestral import ancestral
 
-SHAPE = (1, 4, 6)
+SHAPE = (1, 8, 12)
 SIZE = math.prod(SHAPE)
 K = 6
 CHOSEN = {  # of 8 x 8 images in 100 levels, for maps of each kind
