@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import torch
 
 from heatgen.data.module import DataSpec
+from heatgen.forward.process import ObservedProcess
 from heatgen.forward.stochastic_heat import StochasticHeat
 from heatgen.model.oracle import Oracle
 from heatgen.oracle.gaussian import GaussianOracle
@@ -82,3 +83,18 @@ def end_law(sampler, model, levels, draws, **options):
 def orders(errors):
     """The observed order of convergence between neighbours of a list of errors, the step halved from one to the next."""
     return [(torch.as_tensor(a) / torch.as_tensor(b)).log2() for a, b in itertools.pairwise(errors)]
+
+
+class Falling(ObservedProcess):
+    """u_t = (1 - t / 2) u_0 + t^2 + sigma eps."""
+
+    def gain(self, t):
+        return 1 - self.column(t) / 2
+
+    def offset(self, t):
+        return self.column(t) ** 2
+
+
+def fields(n=2, shape=(1, 8, 8)):
+    """The same white fields each time, (n, *shape)."""
+    return torch.randn(n, *shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)

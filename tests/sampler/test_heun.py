@@ -3,34 +3,19 @@
 import numpy as np
 import pytest
 import torch
-from gaussian_toys import end_law, exact_model, gaussian, orders
+from gaussian_toys import Falling, end_law, exact_model, fields, gaussian, orders
 from torch.testing import assert_close
 
 from heatgen.check import ConfigError
 from heatgen.forward.constant_velocity import ConstantVelocity
 from heatgen.forward.heat import Heat
 from heatgen.forward.levels import uniform
-from heatgen.forward.process import ObservedProcess
 from heatgen.forward.random_matrix import RandomMatrix
 from heatgen.forward.stochastic_heat import StochasticHeat
 from heatgen.sampler.heun import heun
 
 SHAPE = (1, 8, 8)
 INNER = torch.linspace(0.05, 0.2, 5, dtype=torch.float64)
-
-
-class Falling(ObservedProcess):
-    """u_t = (1 - t / 2) u_0 + t^2 + sigma eps."""
-
-    def gain(self, t):
-        return 1 - self.column(t) / 2
-
-    def offset(self, t):
-        return self.column(t) ** 2
-
-
-def fields(n=2, shape=SHAPE):
-    return torch.randn(n, *shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 
 
 def flow(model, t, s):

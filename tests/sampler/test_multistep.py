@@ -3,13 +3,12 @@
 import pytest
 import torch
 from conftest import shipped_map
-from gaussian_toys import exact_model, gaussian, normal, orders
+from gaussian_toys import Falling, exact_model, fields, gaussian, normal, orders
 from torch.testing import assert_close
 
 from heatgen.check import ConfigError
 from heatgen.forward.heat import Heat
 from heatgen.forward.levels import uniform
-from heatgen.forward.process import ObservedProcess
 from heatgen.forward.random_matrix import RandomMatrix
 from heatgen.sampler.heun import heun
 from heatgen.sampler.multistep import multistep, weights
@@ -22,20 +21,6 @@ MAPS = {  # options, and the part of the levels that is gone back over, in 32nds
     "blurring": ({"sigma_max": 1.0}, 3, 29),  # which 100 levels resolve; 20 pixels on a field of 8 take 1000
     "stochastic_heat": ({}, 3, 32),
 }
-
-
-class Falling(ObservedProcess):
-    """u_t = (1 - t / 2) u_0 + t^2 + sigma eps."""
-
-    def gain(self, t):
-        return 1 - self.column(t) / 2
-
-    def offset(self, t):
-        return self.column(t) ** 2
-
-
-def fields(n=2, shape=SHAPE):
-    return torch.randn(n, *shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 
 
 def error(process, times, order, boundary="neumann"):
