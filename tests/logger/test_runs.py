@@ -1,6 +1,7 @@
 """W&B, TensorBoard and MLflow: one log a run, with its config, closed at its end, gone on with by a resume."""
 
 import struct
+import time
 
 import pytest
 from conftest import SMALL, call
@@ -29,8 +30,22 @@ def leveldb_records(content):
             whole = b""
 
 
-def history(run_dir):
-    """The configs and the numbers of the W&B runs in a run's folder, from their files."""
+def history(run_dir, last):
+    """The configs and the numbers of the W&B runs in a run's folder, from their files, once the number `last` is there.
+
+    W&B's own process writes them, and writes the end a moment after a run is closed.
+    """
+    deadline = time.monotonic() + 60
+    while True:
+        configs, rows, ids = read_history(run_dir)
+        if any(last in row for row in rows):
+            return configs, rows, ids
+        assert time.monotonic() < deadline, rows
+        time.sleep(0.2)
+
+
+def read_history(run_dir):
+    """What the files hold now."""
     from wandb.proto import wandb_internal_pb2 as records
 
     configs, numbers, ids = {}, [], set()
@@ -50,7 +65,7 @@ def history(run_dir):
 def test_every_job_of_a_sweep_has_its_own_run_of_wandb_with_its_config(tmp_path):
     sweep = tmp_path / "sweep"
     assert call("train", "-m", *TINY, "logger=wandb", "seed=0,1", f"hydra.sweep.dir={sweep}") == 0
-    found = [history(run) for run in sorted(sweep.glob("*-ihd-heat-digits"))]
+    found = [history(run, "val/loss") for run in sorted(sweep.glob("*-ihd-heat-digits"))]
     assert [configs["seed"] for configs, _, _ in found] == ["0", "1"]
     assert all('"num_levels": 5' in configs["forward"].replace(":5", ": 5") for configs, _, _ in found)
     (first,), (second,) = [ids for _, _, ids in found]
@@ -60,8 +75,8 @@ def test_every_job_of_a_sweep_has_its_own_run_of_wandb_with_its_config(tmp_path)
         assert keys.count("train/grad_norm") == 1 and {"samples", "process", "train/lr", "val/loss"} <= set(keys)
     run = next(sweep.glob("0-*"))
     assert call("evaluate", f"run={run}", "mode=forward", "n=8", f"runs_dir={tmp_path}", "trainer.accelerator=cpu") == 0
-    _, rows, ids = history(run)
-    assert len(ids) == 1 and any("forward/information_last" in row for row in rows)
+    _, _, ids = history(run, "forward/information_last")
+    assert len(ids) == 1
 
 
 def test_names_that_wandb_does_not_take_are_refused_or_cleaned(tmp_path):

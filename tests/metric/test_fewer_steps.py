@@ -9,7 +9,7 @@ from feature_toys import script
 from omegaconf import OmegaConf
 
 import heatgen
-from heatgen.app.requests import GRID
+from heatgen.app.sampler_request import GRID
 from heatgen.report.compare import compare
 
 CPU = "trainer.accelerator=cpu"

@@ -5,7 +5,7 @@ import torch
 from conftest import shipped_map
 from torch.testing import assert_close
 
-from heatgen.app.requests import GRID
+from heatgen.app.sampler_request import GRID
 from heatgen.check import ConfigError
 from heatgen.forward.noise_level import noise_to_signal
 from heatgen.forward.random_matrix import RandomMatrix

@@ -14,7 +14,9 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from heatgen import check
 from heatgen.app import resolvers
 from heatgen.app.initial import freeze
-from heatgen.app.requests import FILES, GRID, file_path, plain
+from heatgen.app.plain import plain
+from heatgen.app.requests import FILES, file_path
+from heatgen.app.sampler_request import GRID
 from heatgen.check import ConfigError
 from heatgen.runtime import ranks
 

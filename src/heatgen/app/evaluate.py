@@ -11,8 +11,10 @@ from heatgen import __version__
 from heatgen.app.build import build_data, build_process, instantiate, locate, options_of_target
 from heatgen.app.job import choices, devices_of, launched, refuse_unread, task_wrapper
 from heatgen.app.load import compile_run, data_name, moved, open_run, own_precision, read_config
+from heatgen.app.plain import plain
 from heatgen.app.recorded import log_result, step_of
-from heatgen.app.requests import FILES, GRID, EvaluateRequest, LoadRequest, plain
+from heatgen.app.requests import FILES, EvaluateRequest, LoadRequest
+from heatgen.app.sampler_request import GRID
 from heatgen.check import ConfigError
 from heatgen.runtime import directory
 
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
     from heatgen.metric.context import EvalContext
     from heatgen.runtime.devices import Devices
 
-IDLE = ("calibration", "elbo", "flow_likelihood", "forward", "likelihood", "physics")  # modes that draw no samples
 BESIDE = {  # keys that `words_of` knows otherwise, and what no sample depends on
     *("run", "delta", "checkpoint", "sampler", "trainer", "n"),
     *("runs_dir", "experiment_name", "variant", "param_name", "picture"),
@@ -52,8 +53,8 @@ def evaluate(cfg: DictConfig) -> None:
     quiet_lightning()
     metric = instantiate(cfg.metric)
     told = request.load.sampler.node if request.load and request.load.sampler else {}
-    idle = request.mode in IDLE or getattr(metric, "source", "model") != "model"
-    if unused := [key for key in GRID if idle and told.get(key) not in (None, GRID[key])]:
+    draws = getattr(metric, "draws_samples", True)
+    if unused := [key for key in GRID if not draws and told.get(key) not in (None, GRID[key])]:
         raise ConfigError(f"mode={request.mode} draws no samples, so sampler.{unused[0]} does nothing; remove it.")
     devices = where.open(own_precision(request.load)) if request.load else where.open()
     label, results, begun = request.load and request.load.label, [], []

@@ -17,8 +17,9 @@ from heatgen.app.initial import frozen_count, start_from
 from heatgen.app.job import in_sweep
 from heatgen.app.load import advised
 from heatgen.app.optimizer import refuse_optimizer
+from heatgen.app.plain import plain
 from heatgen.app.quoting import typed
-from heatgen.app.requests import TrainRequest, plain
+from heatgen.app.requests import TrainRequest
 from heatgen.app.restart import restart
 from heatgen.app.search import pruning
 from heatgen.app.too_large import too_large

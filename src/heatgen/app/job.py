@@ -14,8 +14,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from heatgen.app import mistakes, options, resolvers, sweep
 from heatgen.app.options import SearchPath
+from heatgen.app.plain import plain
 from heatgen.app.quoting import quoted
-from heatgen.app.requests import needed, plain
+from heatgen.app.requests import needed
 from heatgen.check import ConfigError
 from heatgen.runtime import children, explain, launch, ranks, signals
 from heatgen.runtime.launch import DeviceRequest

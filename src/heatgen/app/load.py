@@ -11,7 +11,8 @@ from heatgen import check
 from heatgen.app.build import build
 from heatgen.app.options import options_of
 from heatgen.app.quoting import escaped, typed
-from heatgen.app.requests import GRID, LoadRequest
+from heatgen.app.requests import LoadRequest
+from heatgen.app.sampler_request import GRID
 from heatgen.app.trust import ROOMS, check_config
 from heatgen.check import ConfigError
 from heatgen.runtime import directory

@@ -18,8 +18,8 @@ from tqdm import tqdm
 from heatgen import __version__, check
 from heatgen.app.build import build_data
 from heatgen.app.job import choices, refuse_unread, task_wrapper
+from heatgen.app.plain import Options, plain
 from heatgen.app.quoting import typed
-from heatgen.app.requests import Options, plain
 from heatgen.check import ConfigError
 from heatgen.data.blocks import in_order
 from heatgen.data.images import ImageSet

@@ -1,6 +1,5 @@
 """What a verb is asked to do, in small frozen dataclasses: read off the config here, and checked."""
 
-import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -9,43 +8,16 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from heatgen import check
+from heatgen.app.plain import Options, plain
 from heatgen.app.quoting import typed
 from heatgen.app.resolvers import data_name
+from heatgen.app.sampler_request import SamplerRequest
 from heatgen.check import ConfigError
 from heatgen.runtime import directory
 from heatgen.runtime.files import absolute
 
-Options = dict[str, Any]  # the options of one node of a config, as plain data; what they are is for their owner to check
 FILES = ("path", "data_dir", "num_workers", "cache_limit")  # options of data that say how its files are read, not which
-GRID: Options = {"steps": None, "spacing": "level", "rho": 7.0}  # what of a sampler says at which times it acts, as of Grid
 GIVEN_BY_RUN = ("data", "forward")  # groups of evaluate that are for run=null alone
-
-
-@dataclass(frozen=True)
-class SamplerRequest:
-    """A sampler in place of the run's own, or other times for that: its node of the config, as plain data."""
-
-    node: Options
-
-    @classmethod
-    def of(cls, node: object) -> "SamplerRequest | None":
-        """That of a config's node `sampler`; None where it says nothing. ConfigError for options without their sampler."""
-        given = plain(node) if isinstance(node, DictConfig) else {} if node is None else {"": node}
-        told = {key: value for key, value in given.items() if value is not None or key not in GRID}
-        if not isinstance(told.get("_target_"), str) and not told.keys() <= GRID.keys():
-            raise ConfigError("sampler has options and no name; choose sampler=NAME too, or remove them.")
-        return cls(told) if told else None
-
-    def words(self) -> list[str]:
-        """Its name, and key=value for each option that is not the default, nor a list to be measured one by one."""
-        from heatgen.app.build import locate
-
-        function = locate(self.node["_target_"]) if "_target_" in self.node else None
-        parameters = inspect.signature(function).parameters.items() if function else ()
-        defaults = (GRID if function else {}) | {name: parameter.default for name, parameter in parameters}
-        items = [(key, value) for key, value in self.node.items() if key != "_target_" and not isinstance(value, list)]
-        changed = [f"{key}={value}" for key, value in items if value != defaults.get(key)]
-        return [*([function.__name__] if function else []), *changed]
 
 
 @dataclass(frozen=True)
@@ -316,10 +288,3 @@ def parameter_of(cfg: DictConfig) -> tuple[str, Any] | None:
     if value is None:
         raise ConfigError(f"param_name={cfg.param_name} is not a key that has a value; give one, such as delta.")
     return cfg.param_name, OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
-
-
-def plain(node: DictConfig) -> Options:
-    """A node of a config as plain data."""
-    options = OmegaConf.to_container(node, resolve=True)
-    assert isinstance(options, dict)
-    return {str(key): value for key, value in options.items()}

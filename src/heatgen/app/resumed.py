@@ -13,7 +13,7 @@ from heatgen.app.build import locate, options_of_target
 from heatgen.app.folders import differing
 from heatgen.app.load import data_name, read_config
 from heatgen.app.options import SearchPath, dotted, holds, known_keys
-from heatgen.app.requests import plain
+from heatgen.app.plain import plain
 from heatgen.app.trust import forget_measurements, named_targets
 from heatgen.check import ConfigError, did_you_mean
 from heatgen.runtime.directory import mapped

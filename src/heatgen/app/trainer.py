@@ -14,7 +14,8 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from heatgen import check
-from heatgen.app.requests import Options, compile_of, needed
+from heatgen.app.plain import Options
+from heatgen.app.requests import compile_of, needed
 from heatgen.app.trainer_options import INSTEAD, PROFILERS, check_options
 from heatgen.callback.checkpoints import AtomicIO
 from heatgen.callback.finite import Finite

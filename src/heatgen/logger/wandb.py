@@ -55,7 +55,7 @@ class WandbLog(WandbLogger):
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        """End the W&B run, which waits until all of it is written."""
+        """End the W&B run; its own process writes the last of it."""
         super().finalize(status)
         if self._experiment is not None:
             self._experiment.finish(exit_code=0 if status == "success" else 1)

@@ -53,6 +53,8 @@ class ELBO:
         ConfigError: for a model without Gaussian reverse steps, a delta or forward noise of 0, or too few evaluations.
     """
 
+    draws_samples = False
+
     def __init__(self, split: str = "test", levels: int | None = 10, compat: bool = False):
         self.split = check.choice("metric.split", split, ("train", "val", "test"))
         self.levels = None if levels is None else check.integer("metric.levels", levels, minimum=1)

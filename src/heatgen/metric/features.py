@@ -63,6 +63,7 @@ class FeatureMetric(Generic[Kept]):
         truncate: bool = False,
     ):
         self.source = check.choice("metric.source", source, SOURCES)
+        self.draws_samples = source == "model"
         self.file = Path(reference) if isinstance(reference, str) and reference.endswith(".npz") else None
         self.reference = reference if self.file else check.choice("metric.reference", reference, SOURCES[1:])
         if self.file and not self.takes_file:

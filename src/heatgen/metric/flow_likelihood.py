@@ -61,6 +61,8 @@ class FlowLikelihood:
         ConfigError: for what has no score, no gain or no noise, and for maps drawn at random.
     """
 
+    draws_samples = False
+
     def __init__(
         self,
         split: str = "test",

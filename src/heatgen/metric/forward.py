@@ -54,6 +54,8 @@ class Forward:
         images: training images at most.
     """
 
+    draws_samples = False
+
     def __init__(self, levels: int = 21, images: int = 2000):
         self.levels = check.integer("metric.levels", levels, minimum=2)
         self.images = check.integer("metric.images", images, minimum=2)

@@ -43,6 +43,7 @@ class TaskMetric:
         ConfigError: for other models, for fewer than two tasks and for values out of range.
     """
 
+    draws_samples = False
     answer = "answer"  # what is missing where there is no oracle
 
     def __init__(self, split: str = "test", contexts: Sequence[int] = (1, 3, 5), targets: int = 10, draws: int = 64):

@@ -81,6 +81,7 @@ class Spectrum:
 
     def __init__(self, source: str = "model", reference: str = "test", high: float = 0.5, folds: int = 10):
         self.source = check.choice("metric.source", source, ("model", *SPLITS))
+        self.draws_samples = source == "model"
         self.reference = check.choice("metric.reference", reference, SPLITS)
         if source == reference:
             raise ConfigError(f"metric.source and metric.reference are both {source}; choose two splits.")
