@@ -177,9 +177,9 @@ def test_it_serves_the_metrics_and_its_features_are_kept(tmp_path, stored, state
     images = {"train": flat(range(0, 250, 10), (1, 4, 4)), "test": flat([0] * 10 + [255] * 10, (1, 4, 4))}
     measured, settings = ctx(tmp_path, **images), {"source": "test", "extractor": "classifier"}
     first = FID(**settings)(measured)
-    assert first.values["fid"] > 0 and first.facts["extractor"].startswith("classifier of fake (")
+    assert first.values["fid_classifier"] > 0 and first.facts["extractor"].startswith("classifier of fake (")
     assert any("not Inception features" in note for note in first.notes)
-    score = InceptionScore(splits=1, **settings)(measured).values["inception_score"]
+    score = InceptionScore(splits=1, **settings)(measured).values["inception_score_classifier"]
     assert 1.5 < score < 2.01  # two classes, about sure
 
     def forbidden(self, images):

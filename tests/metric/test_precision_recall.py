@@ -103,8 +103,8 @@ def test_images_are_measured_by_their_features_end_to_end(tmp_path):
     extractor = str(script(tmp_path / "mean.pt", nn.AdaptiveAvgPool2d(1), nn.Flatten()))
     measured = ctx(tmp_path, train=flat([10, 20, 30, 40]), test=flat([30, 31, 90, 95]))
     result = PrecisionRecall(k=1, source="test", extractor=extractor)(measured)
-    assert result.values == {"precision": 0.5, "recall": 0.25}
-    assert result.headline == ("precision", "recall") and result.facts["k"] == 1
+    assert result.values == {"precision_own": 0.5, "recall_own": 0.25}  # not those of Inception
+    assert result.headline == ("precision_own", "recall_own") and result.facts["k"] == 1
     assert result.facts["reference"] == "fake train, 4 images"
 
 

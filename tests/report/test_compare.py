@@ -103,6 +103,23 @@ def test_the_option_of_an_experiments_own_group_is_its_row(tmp_path):
     assert shown == ["row", "parametrisation"] and [row["row"] for row in rows] == ["a", "b"]
 
 
+def test_runs_of_several_data_sets_have_a_table_and_a_figure_for_each(tmp_path):
+    for i, (data, paper) in enumerate((d, p) for d in ("digits", "grf") for p in ("edm", "ddpm")):
+        run = make_run(tmp_path, f"{i}-{paper}", f"experiment/study={data} experiment/paper={paper} experiment=study")
+        OmegaConf.save(OmegaConf.merge(OmegaConf.load(run / "config.yaml"), {"data_name": data}), run / "config.yaml")
+        exact = {"references": {"exact": {"score_error": 0.5}}} if data == "grf" else {}
+        name = {"digits": "fid", "grf": "score_error"}[data]
+        measure(run, "a", "score" if exact else "fid", {name: i + 1.25}, 100, **exact)
+    rows = compare.compare([tmp_path], None)
+    assert [row.get("data") for row in rows] == ["digits"] * 2 + ["grf"] * 3
+    text = (tmp_path / "comparison.md").read_text()
+    digits, grf = text.split("## grf\n")
+    assert "## digits" in digits and "| paper | parametrisation | fid |" in digits and "| ddpm | residual | 2.25 |" in digits
+    assert "| paper | parametrisation | score_error |" in grf and "| exact |  | 0.5 |" in grf and "fid" not in grf
+    assert "![digits](comparison_digits.png)" in digits and "![grf](comparison_grf.png)" in grf
+    assert {path.name for path in tmp_path.glob("*.png")} == {"comparison_digits.png", "comparison_grf.png"}
+
+
 def test_columns_without_a_number_are_not_shown(sweep):
     measure(sweep / "10-ihd-identity-digits", "forward_b", "forward", {KEPT: None}, 400)
     rows, shown = rows_of(find_runs([sweep]))

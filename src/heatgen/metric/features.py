@@ -41,7 +41,8 @@ class FeatureMetric(Generic[Kept]):
         source: what is measured: model, samples of the run | train | val | test, images of the data set.
         reference: the split to compare with: train | val | test; of mode=fid also an .npz file of moments, as clean-fid has.
         reference_n: how many of its images; None: all.
-        extractor: inception | classifier | a TorchScript file.
+        extractor: inception | classifier | a TorchScript file; as FID means Inception, names of the others' values end in
+            _classifier and _own.
         weights: Inception as TorchScript; None: see `extractor.find_inception`.
         truncate: whether bytes are floor(255 u), as the original code has it, in place of rounded.
 
@@ -110,6 +111,7 @@ class FeatureMetric(Generic[Kept]):
         result.notes += [*notes, *of_no_use(features, reference)]
         if self.extractor != "inception":
             result.notes.append("not Inception features: comparable only with values of the same extractor.")
+            result = result.of("classifier" if self.extractor == "classifier" else "own", "features")
         return result
 
     def require(self, n: int, extractor: Extractor) -> None:

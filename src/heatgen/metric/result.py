@@ -6,7 +6,7 @@ return Result([Value("fid", 12.5, label="FID"), Value.mean("nll", column, "bits/
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # the commands that read results need neither
@@ -144,6 +144,14 @@ class Result:
     def headlines(self) -> list[str]:
         """The names of the values that stand for the result."""
         return list(list(self.values)[:1] if self.headline is None else self.headline)
+
+    def of(self, word: str, what: str) -> "Result":
+        """The same, with its values named after what they are of: fid -> fid_word, "FID" -> "FID (word what)"."""
+        numbers = [
+            replace(value, name=f"{value.name}_{word}", label=f"{value.label} ({word} {what})") for value in self.numbers
+        ]
+        headline = self.headline and tuple(f"{name}_{word}" for name in self.headline)
+        return replace(self, numbers=numbers, headline=headline)
 
     def content(self) -> dict[str, object]:
         """The result as plain containers, for JSON; pictures are files of their own."""

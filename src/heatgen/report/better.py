@@ -18,7 +18,7 @@ WAYS = {  # a pattern of names of values -> what is better; the first that fits 
     r"(precision|recall|inception_score|frame|joint|pixel|bound\w*|effective_draws|factorised)": HIGHER,
     r"\w+": NEITHER,
 }
-CONDITION = re.compile(r"(_white|_context_\d+|_nats)$")
+CONDITION = re.compile(r"(_white|_context_\d+|_nats|_classifier|_own)$")
 
 
 def better(name: str) -> str:

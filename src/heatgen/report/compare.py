@@ -2,15 +2,18 @@
 
 A sweep (train.py -m) ends with it by itself, and with publish=NAME publishes it. FOLDER is a run or a folder of runs, such
 as a sweep's; the table goes there as comparison.json (a list of rows, one object a run, or a variant of its measurements),
-comparison.md and comparison.png, and with --publish NAME also to docs/results/NAME.json, .md and .png.
+comparison.md and comparison.png, and with --publish NAME also to docs/results/NAME.json, .md and .png. Runs of several data
+sets have a table and a figure (comparison_DATA.png) for each.
 """
 
 import argparse
 import json
 import os
+import re
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -24,7 +27,7 @@ from heatgen.report.page import markdown_table
 from heatgen.report.rows import Row, conditions_of, errors_over, headings_of, references_of, rows_of, variants_of
 from heatgen.report.seeds import groups_of, is_number, over_seeds, with_error
 from heatgen.report.unfinished import finished_runs
-from heatgen.runtime.directory import COMMAND
+from heatgen.runtime.directory import COMMAND, read_info
 from heatgen.runtime.explain import entry
 from heatgen.runtime.files import read_small, write_text
 
@@ -50,15 +53,10 @@ def compare(
     """
     if publish is not None:
         check.name("publish", publish)
-    run_dirs = finished_runs(folders)
-    every, columns = rows_of(run_dirs)
-    rows, shown = over_seeds(every, columns)
-    owners = [run_dir for run_dir in run_dirs for _ in variants_of(run_dir)]  # of every row
-    pictured = [owners[group[0]] for group in groups_of(every, columns)]
-    references = references_of(run_dirs, shown[0])
-    rows, pictured_by = [*rows, *references], [*pictured, *[None] * len(references)]
-    headings = headings_of(run_dirs)
-    files = {"": rows} | ({"_seeds": every} if "seeds" in shown else {})
+    sections = [Section.of(name, run_dirs) for name, run_dirs in by_data(finished_runs(folders)).items()]
+    rows = [row for section in sections for row in section.rows]
+    every = [row for section in sections for row in section.every]
+    files = {"": rows} | ({"_seeds": every} if any("seeds" in section.shown for section in sections) else {})
     calls = [read_small(folder / COMMAND).strip() for folder in folders if (folder / COMMAND).is_file()]
     pages = [(folders[0], "comparison")] + ([(docs, publish)] if publish else [])
     for folder, name in pages:
@@ -67,50 +65,93 @@ def compare(
         commands = calls if by_sweep else [*calls, itself + (f" --publish {publish}" if publish else "")]
         for end, content in files.items():
             write_text(folder / f"{name}{end}.json", json.dumps(content, indent=2) + "\n")
-        page = markdown(name, rows, shown, headings, commands, conditions_of(run_dirs), errors_over(run_dirs))
-        write_text(folder / f"{name}.md", page)
+        write_text(folder / f"{name}.md", markdown(name, sections, commands))
     for folder, name in pages:
-        draw(pictured_by, rows, shown, headings, folder / f"{name}.png")
+        for section in sections:
+            draw(section.pictured, section.rows, section.shown, section.headings, folder / section.figure(name))
     console = Console(width=None if sys.stdout.isatty() else 160)  # printed last: a closed pipe loses nothing
-    table = Table(*(escape(headings.get(name, name)) for name in shown), title=f"{len(run_dirs)} runs", title_justify="left")
-    for row in rows:
-        table.add_row(*[escape(with_error(row, name)) for name in shown])
-    console.print(table)
+    for section in sections:
+        headings = [escape(section.headings.get(name, name)) for name in section.shown]
+        title = f"{len(section.run_dirs)} runs" + (f" of {section.data}" if section.data else "")
+        table = Table(*headings, title=title, title_justify="left")
+        for row in section.rows:
+            table.add_row(*[escape(with_error(row, name)) for name in section.shown])
+        console.print(table)
     for folder, name in pages:
         console.print(f"written: {folder / name}.md, .json and .png", highlight=False, markup=False, soft_wrap=True)
     return rows
 
 
-def markdown(
-    name: str,
-    rows: Sequence[Row],
-    shown: Sequence[str],
-    headings: Mapping[str, str],
-    commands: Sequence[str],
-    conditions: Sequence[str],
-    over: Sequence[str],
-) -> str:
-    """The table, under the commands that made the runs and it, above its figure and how they were measured, a line each.
+@dataclass(frozen=True)
+class Section:
+    """The part of a page for one data set, whose numbers are comparable.
 
-    over: what the errors of a measurement are over.
+    Args:
+        data: its name; "" where a page has no other.
+        run_dirs: its runs.
+        every: a row for each of them, or for each variant of its measurements.
+        rows: those over seeds, and those of what is known exactly.
+        pictured: the run whose samples stand beside each row; None: none.
+        shown: the columns of the table.
+        headings: of the columns, for people.
     """
+
+    data: str
+    run_dirs: Sequence[Path]
+    every: Sequence[Row]
+    rows: Sequence[Row]
+    pictured: Sequence[Path | None]
+    shown: Sequence[str]
+    headings: Mapping[str, str]
+
+    @classmethod
+    def of(cls, data: str, run_dirs: Sequence[Path]) -> "Section":
+        """That of the runs of a data set."""
+        every, columns = rows_of(run_dirs)
+        every = [{"data": data, **row} if data else row for row in every]
+        rows, shown = over_seeds(every, columns)
+        owners = [run_dir for run_dir in run_dirs for _ in variants_of(run_dir)]  # of every row
+        pictured = [owners[group[0]] for group in groups_of(every, columns)]
+        known = [{"data": data, **row} if data else row for row in references_of(run_dirs, shown[0])]
+        return cls(data, run_dirs, every, [*rows, *known], [*pictured, *[None] * len(known)], shown, headings_of(run_dirs))
+
+    def figure(self, name: str) -> str:
+        """The file of its figure, on a page of a name."""
+        return f"{name}_{re.sub(r'[^A-Za-z0-9_-]+', '-', self.data)}.png" if self.data else f"{name}.png"
+
+
+def by_data(run_dirs: Sequence[Path]) -> dict[str, list[Path]]:
+    """The runs of each data set, by its name; all of them under "" where there is but one."""
+    found: dict[str, list[Path]] = {}
+    for run_dir in run_dirs:
+        found.setdefault(read_info(run_dir).data_name, []).append(run_dir)
+    return found if len(found) > 1 else {"": list(run_dirs)}
+
+
+def markdown(name: str, sections: Sequence[Section], commands: Sequence[str]) -> str:
+    """The tables, under the commands that made the runs and them, each above its figure and how they were measured."""
     made, numbers = [f"    {command}" for command in commands], f"All numbers of every run: [{name}.json]({name}.json)."
+    over = dict.fromkeys(word for section in sections for word in errors_over(section.run_dirs))
     measured = f"over {' or '.join(over)}" if over else "of their measurement"
-    if "seeds" in shown:
+    if any("seeds" in section.shown for section in sections):
         numbers = (
             f"Numbers are means over seeds, ± their standard errors over seeds: [{name}.json]({name}.json) has them all, "
             f"[{name}_seeds.json]({name}_seeds.json) those of every run. Those of rows of one seed or none are {measured}."
         )
-    elif any(f"{column}_se" in row for row in rows for column in shown):
+    elif any(f"{column}_se" in row for section in sections for row in section.rows for column in section.shown):
         numbers += f" ± are standard errors {measured}."
-    values = [column for column in shown if column != "seeds" and any(is_number(row.get(column)) for row in rows)]
-    better = ["", f"*{caption(values, headings)} {MARKS}*"] if values else []
-    cells = [[with_error(row, column) for column in shown] for row in rows]
-    table = markdown_table([headings.get(column, column) for column in shown], cells)
-    how = ["", "How they were measured:", "", *conditions] if conditions else []
-    return "\n".join(
-        [f"# {name}", "", "Made by", "", *made, "", numbers, "", *table, "", f"![{name}]({name}.png)", *better, *how, ""]
-    )
+    lines = [f"# {name}", "", "Made by", "", *made, "", numbers, ""]
+    for section in sections:
+        rows, shown = section.rows, section.shown
+        values = [column for column in shown if column != "seeds" and any(is_number(row.get(column)) for row in rows)]
+        better = ["", f"*{caption(values, section.headings)} {MARKS}*"] if values else []
+        cells = [[with_error(row, column) for column in shown] for row in rows]
+        table = markdown_table([section.headings.get(column, column) for column in shown], cells)
+        conditions = conditions_of(section.run_dirs)
+        how = ["", "How they were measured:", "", *conditions] if conditions else []
+        lines += [f"## {section.data}", ""] if section.data else []
+        lines += [*table, "", f"![{section.data or name}]({section.figure(name)})", *better, *how, ""]
+    return "\n".join(lines)
 
 
 def main() -> None:

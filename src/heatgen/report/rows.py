@@ -56,14 +56,16 @@ def job_number(run_dir: Path) -> tuple[float, str]:
 
 
 def settings_of(run_dir: Path) -> dict[str, str]:
-    """The overrides that the run was started with; the option of an experiment's own group is its `row`."""
+    """The overrides that the run was started with; the option of an experiment's own group is its `row`, if it has one."""
     path = run_dir / "overrides.txt"
     try:
         words = shlex.split((read_small(path).splitlines() or [""])[0]) if path.is_file() else []
     except (OSError, ValueError) as error:
         raise damaged(path, error) from error
     settings = dict(word.split("=", 1) for word in words if "=" in word)
-    return {"row" if key.startswith("experiment/") else key: value for key, value in settings.items()}
+    groups = [key for key in settings if key.startswith("experiment/")]
+    names = {key: key.removeprefix("experiment/") if len(groups) > 1 else "row" for key in groups}
+    return {names.get(key, key): value for key, value in settings.items()}
 
 
 def results_of(run_dir: Path) -> list[Measured]:

@@ -180,6 +180,7 @@ class RunInfo:
     parametrisation: str | None  # what the model predicts, where it chose one
     shape: tuple[int, ...]  # of the data, (C, H, W); () where the config does not say
     pictured: int  # how many samples each grid in samples/ shows
+    data_name: str  # "" where the config does not say
 
 
 def config_text(path: Path) -> str:
@@ -223,7 +224,8 @@ def read_info(run_dir: Path) -> RunInfo:
     try:
         model, data, callbacks = (config.get(group) or {} for group in ("model", "data", "callback"))
         pictured = int((callbacks.get("pictures") or {}).get("n", 36))
-        return RunInfo(str(config.get("seed", "")), model.get("parametrisation"), tuple(data.get("shape") or ()), pictured)
+        shape, name = tuple(data.get("shape") or ()), str(config.get("data_name") or "")
+        return RunInfo(str(config.get("seed", "")), model.get("parametrisation"), shape, pictured, name)
     except (AttributeError, TypeError, ValueError) as error:
         raise ConfigError(f"{run_dir / CONFIG} cannot be read ({type(error).__name__}); give another run.") from error
 
