@@ -15,6 +15,7 @@ DENSITIES = {"uniform": (0.0, 0.0), "lognormal": (-1.2 - math.log(2), 1.2), "log
 FIRST = 2.0**-40  # of the time of level 1: below it no time is drawn
 KNOTS, WIDEST = 513, 6.4  # of the table of times, evenly spaced in standard deviations
 AT_ONCE = 32  # of them that are solved for together
+FARTHEST = 100.0  # from 0 that a mean of x may be, as exp(x) is computed
 RARE = 1e-6  # the least share of a density that lies within the map
 
 
@@ -38,7 +39,8 @@ class TimeDensity:
             )
         if not process.is_diagonal:
             raise ConfigError(f"{self.key} needs times between levels, which forward={process.name} has not; use uniform.")
-        self.mean = DENSITIES[kind][0] if mean is None else check.number("model.density_mean", mean)
+        far = {"minimum": -FARTHEST, "maximum": FARTHEST}
+        self.mean = DENSITIES[kind][0] if mean is None else check.number("model.density_mean", mean, **far)
         self.std = DENSITIES[kind][1] if std is None else check.number("model.density_std", std, above=0)
         ends = torch.stack([FIRST * process.times[1], process.times[-1]])
         x = (ends / process.times[-1]).logit()
