@@ -110,7 +110,7 @@ def test_with_a_number_for_preconditioning_the_formulas_are_those_of_karras():
     assert_close(seen[0], into * u, atol=1e-12, rtol=0)
     u0, eps = normal(K, 1), normal(K, 2)
     expected = (u0 - skip * (u0 + noise * eps)) / out
-    assert_close(model._target(u0, u0 + noise * eps, eps, t), expected, atol=1e-10, rtol=0)
+    assert_close(model._target(u0, eps, t), expected, atol=1e-10, rtol=0)
 
 
 @pytest.mark.parametrize("name", DIAGONAL)
@@ -121,7 +121,7 @@ def test_input_and_target_have_unit_variance_in_each_coefficient_and_no_correlat
     mean = process.basis.inverse(MEAN.expand(K, *SHAPE))
     signal, nothing = process.basis.inverse(SPREAD.expand(K, *SHAPE)), torch.zeros(K, *SHAPE).double()
     eps = process.basis.inverse(torch.ones(K, *SHAPE).double())
-    targets = [process.basis(model._target(u0, None, noise, t)) for u0, noise in ((mean + signal, nothing), (mean, eps))]
+    targets = [process.basis(model._target(u0, noise, t)) for u0, noise in ((mean + signal, nothing), (mean, eps))]
     for u0, noise in ((mean + signal, nothing), (mean, eps)):
         model.denoise(process.perturb(u0, t, noise), t)
     inputs = [process.basis(x) for x in seen]
@@ -149,7 +149,7 @@ def test_a_network_that_gives_the_target_returns_the_field(name):
         later = levels(process)
         for t in (later,) if name == "random_matrix" else (later, later - 0.4 * process.times.diff()):
             u = process.perturb(u0, t, eps)
-            answer = model._target(u0, u, eps, t)
+            answer = model._target(u0, eps, t)
             model.net = lambda x, k, cond, answer=answer: answer
             assert_close(model.denoise(u, t), u0, atol=1e-6, rtol=0)
             assert_close(model.noise_estimate(u, t, model.denoise(u, t)), eps, atol=1e-6, rtol=0)

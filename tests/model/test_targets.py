@@ -114,7 +114,7 @@ def test_u0_and_the_noise_follow_from_the_velocity_at_all_times(name):
     process, t = model.process, many_times(model.process)
     u0, eps = normal(len(t), 1), normal(len(t), 2)
     u = process.perturb(u0, t, eps)
-    target = model._target(u0, u, eps, t)
+    target = model._target(u0, eps, t)
     model.net = lambda x, k, cond: target
     assert_close(model.denoise(u, t), u0, atol=1e-5, rtol=0)
     assert_close(model.noise_estimate(u, t, model.denoise(u, t)), eps, atol=1e-5, rtol=0)
@@ -134,7 +134,7 @@ def test_a_shipped_map_gives_u0_back_from_its_velocity_or_refuses_it_by_name(nam
     t = many_times(process)
     u0, eps = fields[: len(t)].double(), torch.randn(len(t), *shape, generator=torch.Generator().manual_seed(1)).double()
     u = process.perturb(u0, t, eps)
-    target = model._target(u0, u, eps, t)
+    target = model._target(u0, eps, t)
     model.net = lambda x, k, cond: target
     assert_close(model.denoise(u, t), u0, atol=1e-5, rtol=0)
 
@@ -148,7 +148,7 @@ def test_the_target_is_the_slope_of_the_state_in_units_of_its_size(name):
     for time in t.split(1):
         time = time.expand(4000)
         change = (process.perturb(u0, time + h, eps) - process.perturb(u0, time - h, eps)) / (2 * h)
-        target = model._target(u0, None, eps, time)
+        target = model._target(u0, eps, time)
         size = (change / target).median()
         assert_close(size * target, change, atol=1e-6, rtol=1e-6)
         if name != "drift":  # whose size leaves out that b' and the mean image may point the same way
@@ -159,9 +159,9 @@ def test_of_a_flow_it_is_the_noise_minus_the_image_and_of_noise_alone_the_noise(
     u0, eps, t = normal(K, 1), normal(K, 2), Flow().times[1:]
     size = (1 + (SPREAD**2 + MEAN**2).mean()).sqrt()
     model = make(Flow(), prediction_type="velocity")
-    assert_close(size * model._target(u0, None, eps, t), eps - u0, atol=1e-12, rtol=0)
+    assert_close(size * model._target(u0, eps, t), eps - u0, atol=1e-12, rtol=0)
     noise = make(MAPS["variance_exploding"](), prediction_type="velocity")
-    assert_close(noise._target(u0, None, eps, noise.process.times[1:]), eps, atol=1e-12, rtol=0)
+    assert_close(noise._target(u0, eps, noise.process.times[1:]), eps, atol=1e-12, rtol=0)
 
 
 def test_eulers_step_of_a_flow_is_heuns_of_order_1():
@@ -184,7 +184,7 @@ def test_every_prediction_type_of_an_exact_denoiser_has_the_exact_score(name):
         t = model.process.times[1:]
         u = torch.randn(K, *shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
         v = oracle.posterior_mean(u, t)
-        model._output = lambda u, t, model=model, v=v: model._target(v, u, model.noise_estimate(u, t, v), t)
+        model._output = lambda u, t, model=model, v=v: model._target(v, model.noise_estimate(u, t, v), t)
         if not model.score_only:
             assert_close(model.denoise(u, t), v, atol=1e-7, rtol=0)
         assert_close(model.score(u, t), oracle.score(u, t), atol=1e-6, rtol=1e-6)
@@ -204,9 +204,9 @@ def test_the_preconditioned_target_has_unit_variance_at_every_time_on_the_data_t
     model.prepare(SimpleNamespace(batch_size=8, images=lambda split: fields, get=lambda split, chosen: fields[list(chosen)]))
     for t in many_times(process):
         nothing, t = torch.zeros_like(fields), t.expand(len(fields))
-        signal = process.basis(model._target(fields, None, nothing, t)).var(0, correction=0)
+        signal = process.basis(model._target(fields, nothing, t)).var(0, correction=0)
         one = process.basis.inverse(torch.ones_like(fields))
-        noise = process.basis(model._target(process.basis.inverse(model.mean.expand_as(fields)), None, one, t))[0].square()
+        noise = process.basis(model._target(process.basis.inverse(model.mean.expand_as(fields)), one, t))[0].square()
         assert_close(signal + noise, torch.ones(SHAPE).double(), atol=1e-9, rtol=0)
 
 
@@ -221,7 +221,7 @@ def test_centred_preconditioning_is_that_of_the_same_images_shifted_and_stretche
         get = lambda split, chosen, images=images: images[list(chosen)]  # noqa: E731
         model.prepare(SimpleNamespace(batch_size=8, images=lambda split, images=images: images, get=get))
         t, eps = process.times[1:].repeat(60 // K), normal(60, 4)
-        targets.append(model._target(images, None, eps, t))
+        targets.append(model._target(images, eps, t))
         model.denoise(process.perturb(images, t, eps), t)
     assert_close(*targets, atol=1e-9, rtol=0)
     assert_close(*inputs, atol=1e-9, rtol=0)

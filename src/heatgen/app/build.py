@@ -182,14 +182,15 @@ def build(cfg: DictConfig, prepare: bool = False) -> tuple["Method", "DataModule
     model: Method = instantiate(cfg.model, process=process, net=instantiate(cfg.net), sampler=sampler, optimizer=optimizer)
     if model.uses_sampler:
         from heatgen.model.grid import Grid
-        from heatgen.sampler.interface import ExactModel, check_pair, protocol_of
+        from heatgen.sampler.interface import ExactModel, check_pair, function_of, protocol_of
 
         if sampler is None:
             raise ConfigError(f"{cfg.model._target_} draws with a sampler; choose one with sampler=NAME.")
         check_pair(sampler, model)
         model.grid = Grid(**{key: value for key, value in plain(cfg.sampler).items() if key in GRID and value is not None})
         if protocol_of(sampler) is ExactModel and model.grid != Grid():
-            raise ConfigError("This sampler draws u_0 at once, so sampler.steps, spacing and rho do nothing; remove them.")
+            own = function_of(sampler).__name__
+            raise ConfigError(f"sampler={own} draws u_0 at once, so sampler.steps, spacing and rho do nothing; remove them.")
         model.sampling_times()  # what it cannot visit is refused now
         if model.trainable:
             model.rehearse()

@@ -118,7 +118,7 @@ def changed(cfg: DictConfig, request: LoadRequest) -> DictConfig:
         OmegaConf.update(cfg, f"model.{key}", value, force_add=True)
     if request.sampler is not None:
         node, new = request.sampler.node, "_target_" in request.sampler.node
-        node = {"rho": GRID["rho"]} | node if "spacing" in node else node  # the run's own is of its own spacing
+        node = {"rho": GRID["rho"]} | node if "spacing" in node else node  # a new spacing does not inherit the run's rho
         OmegaConf.update(cfg, "sampler", node, force_add=True, merge=not new)
     for key, value in request.data.items():
         if key not in cfg.data:

@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from heatgen.check import ConfigError, did_you_mean
 
 INSTALLED = Path(__file__).resolve().parents[1] / "conf"
+NEEDED = ("basis", "noise_scale")  # parts that no map does without
 CONF = INSTALLED if INSTALLED.is_dir() else INSTALLED.parents[2] / "conf"  # in a wheel, or in the repository
 
 
@@ -103,7 +104,8 @@ def check_choices(choices: Mapping[str, str | None]) -> None:
 
 def unknown_option(group: str, choice: str, options: list[str]) -> str:
     """The sentence for group=choice that is not there."""
-    hint = f"; to go without, write ~{group}" if choice == "null" and "/" in group else did_you_mean(choice, options)
+    optional = choice == "null" and "/" in group and group.split("/")[-1] not in NEEDED
+    hint = f"; to go without, write ~{group}" if optional else did_you_mean(choice, options)
     return f"{group}={choice} is not an option{hint} (options: {', '.join(options)})."
 
 

@@ -11,8 +11,6 @@ from heatgen.forward.composed import Composed, Measured
 from heatgen.forward.moments import TINY, moments
 from heatgen.forward.process import TrainingData
 
-MEASURED = 10_000  # training images at most that a spectrum is measured on
-
 
 def wave_numbers(t: Tensor, process: Composed) -> Tensor:
     """r_i in 1/pixel, (H, W) like t, where the mean counts as the longest wave."""
@@ -22,7 +20,7 @@ def wave_numbers(t: Tensor, process: Composed) -> Tensor:
 
 
 def normalised(logs: Tensor) -> Tensor:
-    """exp(logs), but for a factor, with mean square 1."""
+    """exp(logs) over its root mean square, computed without overflow."""
     weights = (logs - logs.max()).exp()
     return weights / weights.square().mean().sqrt()
 
@@ -46,7 +44,7 @@ def blue(t: Tensor, process: Composed, exponent: float = 1.0, tau: float = 0.2) 
 
 
 def two_band(t: Tensor, process: Composed, gamma_low: float = 1.0, gamma_high: float = 0.5, cutoff: float = 0.5) -> Tensor:
-    """gamma_low for waves up to the share `cutoff` of the highest, gamma_high above it, but for a factor; all above 0.
+    """gamma_low for waves up to `cutoff` times the highest, gamma_high above, scaled to mean square 1; both above 0.
 
     Source: Spectrally Anisotropic Gaussian Diffusion, arXiv 2510.09660.
     """
@@ -91,7 +89,7 @@ class Data(Measured):
 
     @torch.no_grad()
     def prepare(self, process: Composed, data: TrainingData) -> None:
-        mean, square = moments(process, data, MEASURED)
+        mean, square = moments(process, data)
         variance = square - mean**2
         if not (overall := variance.mean()) > 0:
             raise ConfigError(f"forward={process.name} needs training images that differ, to measure their spectrum.")

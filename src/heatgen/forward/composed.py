@@ -56,8 +56,10 @@ class Composed(ForwardProcess):
         self._name = check.name("forward.name", name)
         needed, others = {"noise_scale": noise_scale, "basis": basis}, {"scale": scale, "blur": blur, "colour": colour}
         for key, part in (needed | others | {"levels": levels}).items():
-            if not callable(part) and (part is not None or key in needed):
-                raise ConfigError(f"forward.{key} is no part of forward={name}: choose it with forward/{key}=NAME.")
+            if part is None and key in needed:
+                raise ConfigError(f"forward={name} needs forward.{key}; choose it with forward/{key}=NAME.")
+            if part is not None and not callable(part):
+                raise ConfigError(f"forward.{key} has options and no name; choose forward/{key}=NAME too, or remove them.")
         assert noise_scale is not None and basis is not None, "refused above"
         height, width = check.shape("data.shape", shape)[-2:]
         times = (levels or uniform)(check.integer("forward.num_levels", num_levels, minimum=1))
@@ -66,10 +68,13 @@ class Composed(ForwardProcess):
         self.measured = [part for part in (scale, blur, noise_scale, colour) if isinstance(part, Measured)]
         for part in self.measured:
             part.attach(self)
-        std, _ = (self.product(times[-1:], *parts) for parts in ((noise_scale, colour), (scale, blur)))
+        self.product(times[-1:], scale, blur)  # refuses options out of range
+        std = self.product(times[-1:], noise_scale, colour)
         if not std.min() >= LEAST * std.max():  # also for NaN
-            spread = f"forward.colour of forward={name} leaves some wave less than {LEAST:g} of the noise of another"
-            raise ConfigError(f"{spread}; use options nearer to white noise.")
+            raise ConfigError(
+                f"forward={name} leaves some coefficient less than {LEAST:g} of the noise of another at level K; use a "
+                "forward/colour nearer to white, or a forward/noise_scale that does not follow the gain of each."
+            )
 
     @property
     def name(self) -> str:

@@ -7,12 +7,13 @@ from heatgen.forward.process import ForwardProcess, TrainingData
 from heatgen.noise import batches
 from heatgen.runtime.peers import ALONE, Peers
 
+MEASURED = 10_000  # training images at most
 TINY = 1e-10  # the least variance of a coefficient that counts, in units of the mean one
 
 
-def moments(process: ForwardProcess, data: TrainingData, images: int, peers: Peers = ALONE) -> Tensor:
+def moments(process: ForwardProcess, data: TrainingData, peers: Peers = ALONE) -> Tensor:
     """Mean and mean square of each coefficient of training images, (2, C, H, W) float64; the processes share them."""
-    n = min(images, len(data.images("train")))
+    n = min(MEASURED, len(data.images("train")))
     total = torch.zeros(2, *process.shape, dtype=torch.float64, device=process.times.device)
     with peers.together():
         for indices in batches(peers.share(range(n)), 1024):

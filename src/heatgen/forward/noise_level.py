@@ -19,19 +19,21 @@ def noise_to_signal(process: "ForwardProcess", t: Tensor) -> Tensor:
     return std.square().mean(1).sqrt() / gain.abs().amax(1)
 
 
-def time_at(process: "ForwardProcess", ratio: Tensor, key: str) -> Tensor:
+def time_at(process: "ForwardProcess", ratio: Tensor, key: str, instead: str) -> Tensor:
     """The times of these noise-to-signal ratios, held to the range of the map, by bisection; (N,) float64.
 
     Args:
         process: the map.
         ratio: (N,).
         key: what asked for it, such as sampler.spacing=rho, for the message.
+        instead: what the message advises to use.
 
     Raises:
         ConfigError: the ratio does not rise from level to level, or is not known between levels.
     """
     if not process.is_diagonal or (noise_to_signal(process, process.times).diff() <= 0).any():
-        raise ConfigError(f"{key} needs noise that grows with every level, which forward={process.name} does not have.")
+        lacks = f"noise that grows with every level, which forward={process.name} does not have"
+        raise ConfigError(f"{key} needs {lacks}; use {instead}.")
     low, high = process.times[:1].expand(len(ratio)), process.times[-1:].expand(len(ratio))
     for _ in range(HALVINGS):
         middle = (low + high) / 2
@@ -41,11 +43,14 @@ def time_at(process: "ForwardProcess", ratio: Tensor, key: str) -> Tensor:
 
 
 def raised(process: "ForwardProcess", t: Tensor, factor: float, least: float, most: float) -> list[Tensor | None]:
-    """The times of `factor` times the noise-to-signal ratio of times t, (N,), up to t_K; None where it is not in a band."""
+    """For each of times t, (N,), the time at which noise over signal is `factor` times as large, at most t_K.
+
+    None where that ratio at t is outside least .. most. ConfigError where the map has no noisy steps, or no step is inside.
+    """
     if process.is_random or not process.is_markov:
         raise ConfigError(f"sampler.churn needs a map with noisy steps, which forward={process.name} lacks; use 0.")
     sigma = noise_to_signal(process, t)
-    up = time_at(process, sigma * factor, "sampler.churn")
+    up = time_at(process, sigma * factor, "sampler.churn", "churn=0")
     acts = ((sigma >= least) & (sigma <= most) & (up > t)).tolist()
     if not any(acts):
         raise ConfigError(

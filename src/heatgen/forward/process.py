@@ -91,7 +91,12 @@ class ForwardProcess(nn.Module):
     is_diagonal: bool = True  # whether A and L are diagonal in `basis`, and so known between the levels too
     is_random: bool = False  # whether A(t) or L(t) is drawn at random
     random_noise_only: bool = False  # whether all that is drawn, and hidden, is one factor of L for each sample
-    withholds_cond: bool = False  # whether it is, and the network is not given what was drawn
+    withholds_cond: bool = False  # whether the network is not given what was drawn
+
+    @property
+    def has_random_gain(self) -> bool:
+        """Whether A(t) is drawn at random."""
+        return self.is_random and not self.random_noise_only
 
     @property
     def is_scalar(self) -> bool:

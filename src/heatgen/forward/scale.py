@@ -39,7 +39,7 @@ def log_snr(t: Tensor, process: Composed, log_snr_max: float = 10.0) -> Tensor:
 
 
 def flow(t: Tensor, process: Composed, dissipation: float = 0.0) -> Tensor:
-    """(1 - t)^(1 + a lambda_i), a = dissipation >= 0 in pixel^2, which is nothing at t = 1.
+    """(1 - t)^(1 + a lambda_i), a = dissipation >= 0 in pixel^2, 0 at t = 1.
 
     Source: Lipman et al. 2023, eq. 20 (a = 0); Heat Dissipation Flow Matching, arXiv 2605.19371 (a = 1/2).
     """

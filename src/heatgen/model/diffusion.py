@@ -22,8 +22,6 @@ from heatgen.noise import SampleNoise
 from heatgen.runtime.peers import ALONE, Peers
 from heatgen.sampler.interface import Sampler, function_of, members_of, protocol_of
 
-MEASURED = 10_000  # training images at most that the spectrum is measured on
-
 
 class Diffusion(DenoisingMethod):
     """E[u_0 | u_t] or the score learned at every t, from u_t = A u_0 + b + L eps with t continuous; steps derived from it.
@@ -44,8 +42,8 @@ class Diffusion(DenoisingMethod):
 
     Args:
         prediction_type: auto: preconditioned where the map is diagonal, else x0.
-        preconditioning: coefficient: m and S by coefficient; scalar: m = 0, and the mean square of all; centred: one m, that
-            of a pixel, and one S about it, as EDM has on data of mean 0.
+        preconditioning: of preconditioned, and of weight=edm and whitened: coefficient: m and S by coefficient; scalar:
+            m = 0, and the mean square of all; centred: one m, that of a pixel, and one S about it, as EDM on data of mean 0.
         scale_input: whether networks of x0, eps, score and velocity see states of unit size.
         time_density, density_mean, density_std: how often each time is trained (`heatgen.model.time_density`).
         weight, norm: prediction | edm | velocity | soft | min_snr | whitened; l2 | l1: |w^(1/2) (F - F*)| in its place.
@@ -98,21 +96,30 @@ class Diffusion(DenoisingMethod):
         self.calibration_images = check.integer("model.calibration_images", calibration_images, minimum=2)
         self.norm = check.choice("model.norm", norm, ("l2", "l1"))
         self.weight = check.choice("model.weight", weight, WEIGHTS)
+        if weight == "whitened" and preconditioning != "coefficient":
+            raise ConfigError(f"model.weight=whitened needs model.preconditioning=coefficient, not {preconditioning}.")
         check_weight(self.weight, process, self.score_only)
         density = check.choice("model.time_density", time_density, list(DENSITIES)), density_mean, density_std
         self.density = None if density == ("uniform", None, None) else TimeDensity(process, *density)
         for name in ("mean", "spectrum"):
             self.register_buffer(name, torch.full(process.shape, float(name == "spectrum"), dtype=torch.float64))
 
+    @property
+    def gaussian_noise(self) -> bool:
+        """Whether the noise of u_t is Gaussian and independent of u_0."""
+        return super().gaussian_noise and self.coupling != "ot"
+
     def _check_sampler(self, sampler: Sampler) -> None:
         """ConfigError where it needs what there is not: more than a score, or noise that is Gaussian."""
         needs = members_of(protocol_of(sampler) or object)
-        name, process = function_of(sampler).__name__, self.process
-        churn, others = getattr(sampler, "keywords", {}).get("churn"), {"score", "reverse_noise"} & {*needs}
-        gaussian = churn or others or name == "momentum"
-        if gaussian and (process.random_noise_only or self.coupling == "ot"):
+        process, churn = self.process, getattr(sampler, "keywords", {}).get("churn")
+        gaussian = churn or not {"score", "reverse_noise", "gaussian_noise"}.isdisjoint(needs)
+        if gaussian and not self.gaussian_noise:
             cause = f"forward={process.name}" if process.random_noise_only else "model.coupling=ot"
-            raise ConfigError(f"sampler={name} takes Gaussian steps, wrong for {cause}; use sampler=heun without churn.")
+            raise ConfigError(
+                f"sampler={function_of(sampler).__name__} takes Gaussian steps, wrong for {cause}; use sampler=heun "
+                "without churn."
+            )
         if self.score_only and not {"denoise", "reverse_mean"}.isdisjoint(needs):
             raise ConfigError(self.refusal)
 
@@ -132,7 +139,7 @@ class Diffusion(DenoisingMethod):
         self.times_for(SampleNoise([0], "prepare"))  # a table of times is made before the first step
         if self.prediction_type in ("x0", "eps", "score") and not self.scale_input and self.weight == "prediction":
             return
-        mean, square = moments(self.process, data, MEASURED, peers)
+        mean, square = moments(self.process, data, peers)
         if self.preconditioning == "centred":
             pixel = self.process.basis.inverse(mean[None]).mean()
             grey = self.process.basis(pixel.expand_as(mean)[None].contiguous())[0]
@@ -151,10 +158,13 @@ class Diffusion(DenoisingMethod):
 
     def _scale(self, t: Tensor) -> Tensor:
         """1 / rms(u_t), (B, 1, 1, 1)."""
-        signal = (self.spectrum + self.mean**2).mean()
-        process = self.process
-        gain = process.gain(t).double().square().mean((1, 2, 3), keepdim=True) if process.is_diagonal else 1.0
-        return (gain * signal + process.std(t).double().square().mean((1, 2, 3), keepdim=True)).rsqrt()
+        power, process = self.spectrum + self.mean**2, self.process
+        signal = (process.gain(t).double() ** 2 * power if process.is_diagonal else power).mean((-3, -2, -1), keepdim=True)
+        return (signal + process.std(t).double().square().mean((1, 2, 3), keepdim=True)).rsqrt()
+
+    def _velocity(self, t: Tensor) -> Velocity:
+        """What prediction_type=velocity means at t."""
+        return Velocity(self.process, t, self.spectrum + self.mean**2)
 
     def _coefficients(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """A, L, v and S over the coefficients at t."""
@@ -186,7 +196,7 @@ class Diffusion(DenoisingMethod):
             known = gain * spectrum / variance * self._centred(u, t)
             return basis.inverse(mean + known + std * (spectrum / variance).sqrt() * basis(output.double())).to(u)
         if self.prediction_type == "velocity":
-            return Velocity(process, t, self.spectrum + self.mean**2).solve(u, output).to(u)
+            return self._velocity(t).solve(u, output).to(u)
         eps = output if self.prediction_type == "eps" else -process.scale_coefficients(output, std / rms(std))
         noiseless = process.basis((u - process.scale_coefficients(eps, std)).double()) - process.offset(t)
         return process.basis.inverse(noiseless / gain).to(u)
@@ -225,7 +235,7 @@ class Diffusion(DenoisingMethod):
         eps = rng.normal_like(u0)
         eps = model.sized(transported(u0, eps) if self.coupling == "ot" else eps)
         u = model.process.perturb(u0, t, eps)
-        gap = model._output(u, t) - model._target(u0, u, eps, t).to(u)
+        gap = model._output(u, t) - model._target(u0, eps, t).to(u)
         if self.weight != "prediction":
             factor = model._slope(t) * root(self.weight, model.process, t, self._prior()[1])
             gap = model.process.scale_coefficients(gap, factor)
@@ -234,7 +244,7 @@ class Diffusion(DenoisingMethod):
     def _slope(self, t: Tensor) -> Tensor:
         """|dv / dF| by coefficient, v the estimate of u_0 that F gives."""
         if self.prediction_type == "velocity":
-            return Velocity(self.process, t, self.spectrum + self.mean**2).slope()
+            return self._velocity(t).slope()
         gain, std, variance, spectrum = self._coefficients(t)
         if self.prediction_type == "preconditioned":
             return std * (spectrum / variance).sqrt()
@@ -242,11 +252,11 @@ class Diffusion(DenoisingMethod):
             return torch.ones_like(gain)
         return (std / gain if self.prediction_type == "eps" else std**2 / (gain * rms(std))).abs()
 
-    def _target(self, u0: Tensor, u: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+    def _target(self, u0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
         if self.prediction_type in ("x0", "eps"):
             return u0 if self.prediction_type == "x0" else eps
         if self.prediction_type == "velocity":
-            return Velocity(self.process, t, self.spectrum + self.mean**2).target(u0, eps)
+            return self._velocity(t).target(u0, eps)
         if self.prediction_type == "score":
             std = self.process.std(t)
             return -self.process.scale_coefficients(eps, rms(std) / std)

@@ -58,18 +58,22 @@ class Grid:
             if self.spacing != "level":
                 raise ConfigError(f"{key} needs times between the levels, and {whose} has none; use sampler.spacing=level.")
             if steps > last:
-                raise ConfigError(f"sampler.steps={steps} must be at most K = {last}, as {whose} is of its levels alone.")
+                raise ConfigError(
+                    f"sampler.steps={steps} must be at most K = {last}, as {whose} is known at its levels only."
+                )
             return own[(2 * i * last + steps) // (2 * steps)]
         if self.spacing == "level":
             times = process.time_of(i.double() * last / steps)
         elif self.spacing == "uniform":
             times = own[-1] * (i.double() / steps)
-        elif process.is_random and not process.random_noise_only:
-            raise ConfigError(f"{key} needs one noise for all, and forward={process.name} is drawn at random.")
+        elif process.has_random_gain:
+            raise ConfigError(
+                f"{key} needs one noise for all, and forward={process.name} is drawn at random; use sampler.spacing=level."
+            )
         else:
             low, high = noise_to_signal(process, torch.stack([own[1], own[-1]])).clamp(max=LARGEST) ** (1 / self.rho)
             ratios = torch.lerp(low, high, i[:steps].double() / max(steps - 1, 1)) ** self.rho
-            inner = time_at(process, ratios[1:-1], key)
+            inner = time_at(process, ratios[1:-1], key, "sampler.spacing=level")
             times = torch.cat([own[:1], own[1:2], inner, own[-1:]] if steps > 1 else [own[:1], own[-1:]])
         if not (times.float().diff() > 0).all():
             raise ConfigError(f"sampler.steps={steps} {key} gives times that coincide in float32; use fewer sampler.steps.")

@@ -58,7 +58,7 @@ def untrained_errors(process: ForwardProcess, noisy: bool = False) -> dict[str, 
 
 def has_one_ratio(process: ForwardProcess) -> bool:
     """Whether A(s) / A(t) is one number that is known."""
-    return process.is_scalar and (not process.is_random or process.random_noise_only)
+    return process.is_scalar and not process.has_random_gain
 
 
 def safe_ratio(process: ForwardProcess, t: Tensor, s: Tensor) -> Tensor:
@@ -131,7 +131,7 @@ class IHD(Method):
         self.errors: Tensor | None = None  # MSE of level k by coefficient, (K + 1, 1 or C, 1 or H, 1 or W)
 
     def _choose(self, wanted: str) -> str:
-        hides = self.process.withholds_cond and not self.process.random_noise_only  # of what A(t) is
+        hides = self.process.withholds_cond and self.process.has_random_gain
         if hides and wanted in ("ratio", "x0"):
             raise ConfigError(f"model.parametrisation={wanted} uses T, which forward.conditional=false hides; use residual.")
         if wanted == "ratio" and not has_one_ratio(self.process):
@@ -153,7 +153,7 @@ class IHD(Method):
 
     def _mean(self, u: Tensor, t: Tensor, s: Tensor) -> Tensor:
         process = self.process
-        skips = self.parametrisation == "x0" and process.is_random  # and the network knows the ends of single levels alone
+        skips = self.parametrisation == "x0" and process.is_random  # cond of a step is learned for single levels only
         output = self.network(u, t, process.time_of((process.level(t) - 1).clamp(min=0)) if skips else s)
         if self.parametrisation == "x0":
             state = process.mean(output, s)
@@ -166,12 +166,15 @@ class IHD(Method):
         return u + output if self.parametrisation == "residual" else output
 
     def check_steps(self, t: Tensor, s: Tensor) -> None:
-        """ConfigError where s is not the level next to t, unless parametrisation=x0: the others learn single steps only."""
-        for key, fix in (("parametrisation", "x0"), ("delta_mode", "constant")):
-            if getattr(self, key) != fix:
-                takes = f"model.{key}={getattr(self, key)} takes single levels, so sampler.steps must be K"
-                skips = ((self.process.level(t) - self.process.level(s)) - 1).abs() >= 1e-6
-                check.refuse(skips, functools.partial("{}; use {} to skip some.".format, takes, fix))
+        """ConfigError where s is not the level next to t, unless parametrisation=x0 and delta_mode=constant skip levels."""
+        cures = {"parametrisation": "train with model.parametrisation=x0", "delta_mode": "use delta_mode=constant"}
+        single = [
+            key for key, skips in (("parametrisation", "x0"), ("delta_mode", "constant")) if getattr(self, key) != skips
+        ]
+        for key in single:
+            steps = f"takes one level a step, so sampler.steps must be K = {self.process.num_levels}, or null"
+            sentence = f"model.{key}={getattr(self, key)} {steps}; {cures[key]} to skip levels."
+            check.refuse((self.process.level(t) - self.process.level(s) - 1).abs() >= 1e-6, functools.partial(str, sentence))
 
     def reverse_mean(self, u: Tensor, t: Tensor, s: Tensor) -> Tensor:
         """mu: the mean of u_s given u_t = u, (B, C, H, W), for times t > s, (B,). ConfigError as of `check_steps`."""

@@ -83,6 +83,11 @@ class GenerativeModel(nn.Module):
         super().__init__()
         self.calls = Calls()
 
+    @property
+    def gaussian_noise(self) -> bool:
+        """Whether the noise of u_t is Gaussian and independent of u_0, as samplers with noise in their steps assume."""
+        return not self.process.random_noise_only
+
     def network(self, x: Tensor, t: Tensor, s: Tensor | None = None) -> Tensor:
         """The output of the network, net(x, level(t), cond), like x.
 
@@ -208,14 +213,20 @@ class GenerativeModel(nn.Module):
 
     @torch.no_grad()
     def rehearse(self) -> None:
-        """Take up to a hundred of the sampler's steps with 0 in place of the network: what they refuse is refused now."""
+        """Take up to a hundred steps of the sampler with 0 in place of the network: what they refuse is refused now.
+
+        From end to end where the model is of any time, else the lowest levels.
+        """
         rng = SampleNoise([0], self.seed, "rehearsal")
         trial, channels = copy.copy(self.bound(rng)), self.process.shape[0]
         trial.network = lambda x, t, s=None: torch.zeros_like(x[:, :channels])  # type: ignore[method-assign]
         if getattr(trial, "errors", False) is None:  # what `calibrate` measures
             trial.errors = torch.zeros(self.process.num_levels + 1, *self.process.shape, dtype=torch.float64)
         assert self.sampler is not None, "a method without a sampler has no steps"
-        self.sampler(trial, torch.zeros(1, *self.process.shape), self.sampling_times()[: REHEARSED + 1], rng=rng)
+        times = self.sampling_times()
+        chosen = torch.linspace(0, len(times) - 1, min(len(times), REHEARSED + 1)).round().long()
+        times = times[chosen if self.any_time and self.process.is_diagonal else slice(REHEARSED + 1)]
+        self.sampler(trial, torch.zeros(1, *self.process.shape), times, rng=rng)
 
     # what is measured on data ---------------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ def root(weight: str, process: ForwardProcess, t: Tensor, spectrum: Tensor) -> T
         edm       (L^2 + A^2 S) / (L^2 S), S: `spectrum`, the variance of each coefficient of the data, (C, H, W)
         velocity  (A' - L' A / L)^2, as of velocities that follow from v: 1 / t^2 for a flow; below level K / 20 as there
         soft      A^2, as of degraded images
-        min_snr   min(A^2 / (2 L)^2, 5): 2 L is the noise on data in [-1, 1]
+        min_snr   min(max A^2 / (2 L)^2, 5), max over the coefficients: 2 L is the noise on data in [-1, 1]
         whitened  1 / S
 
     Source: Karras et al. 2022, table 1; Li and He 2025 (velocity); Daras et al. 2022; Hang et al. 2023; Falck et al. 2025.
@@ -35,7 +35,7 @@ def root(weight: str, process: ForwardProcess, t: Tensor, spectrum: Tensor) -> T
     if weight == "soft":
         return gain.abs()
     if weight == "min_snr":
-        return (gain / (2 * std)).abs().clamp(max=MOST_SNR**0.5)
+        return (gain.abs().amax((1, 2, 3), keepdim=True) / (2 * std)).clamp(max=MOST_SNR**0.5)
     return (std**2 + gain**2 * spectrum).sqrt() / (std * spectrum.sqrt())
 
 
@@ -48,13 +48,16 @@ def check_weight(weight: str, process: ForwardProcess, score_only: bool) -> None
         raise ConfigError(f"{asked} needs a diagonal map; forward={name} is not: use model.weight=prediction.")
     if score_only:
         raise ConfigError(
-            f"{asked} is of errors of u_0, which prediction_type=score does not know of forward={name}; use x0."
+            f"{asked} is of errors of u_0, which prediction_type=score does not know of forward={name}; use "
+            "prediction_type=x0."
         )
     one = torch.ones(process.shape, dtype=torch.float64, device=process.times.device)
     largest = torch.zeros_like(one)
     for t in process.times[1:].split(AT_ONCE):
         largest = torch.maximum(largest, root(weight, process, t, one).amax(0))
     if not largest.isfinite().all():
-        raise ConfigError(f"{asked} needs noise at each level of forward={name}; raise forward.sigma, or use prediction.")
+        raise ConfigError(
+            f"{asked} needs noise at each level of forward={name}; raise forward.sigma, or use model.weight=prediction."
+        )
     if (largest == 0).any():
         raise ConfigError(f"{asked} leaves out what forward={name} never changes; use another weight.")

@@ -45,7 +45,7 @@ class TimeDensity:
         ends = torch.stack([FIRST * process.times[1], process.times[-1]])
         x = (ends / process.times[-1]).logit()
         if kind == "lognormal":
-            time_at(process, torch.ones_like(ends), self.key)  # refuses a map whose sigma does not rise
+            time_at(process, torch.ones_like(ends), self.key, "uniform")  # refuses a map whose sigma does not rise
             x = noise_to_signal(process, ends).log()
         self.ends = (x.cpu() - self.mean) / self.std
         self.low, self.high = torch.special.ndtr(self.ends).tolist()
@@ -66,7 +66,9 @@ class TimeDensity:
         first, last = self.ends.clamp(-WIDEST, WIDEST).tolist()
         if self.table is None or self.table.device != times.device:  # so that a training step solves nothing
             x = self.mean + self.std * torch.linspace(first, last, KNOTS, dtype=torch.float64, device=times.device)
-            self.table = torch.cat([time_at(self.process, part, self.key) for part in x.exp().split(AT_ONCE)]).log()
+            self.table = torch.cat(
+                [time_at(self.process, part, self.key, "uniform") for part in x.exp().split(AT_ONCE)]
+            ).log()
         place = ((z - first) / (last - first)).clamp(0, 1) * (KNOTS - 1)
         below = place.long().clamp(max=KNOTS - 2)
         return torch.lerp(self.table[below], self.table[below + 1], place - below).exp()

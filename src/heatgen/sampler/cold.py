@@ -12,8 +12,9 @@ ROUNDING = 1e-6  # of a deviation
 def cold(model: Denoiser, u: Tensor, times: Tensor, rng: Noise | None = None, on_step: OnStep | None = None) -> Tensor:
     """u_0 from u_K by u_s = u_t - (A(t) v + b(t)) + A(s) v + b(s), with v = denoise(u_t, t).
 
-    An error of v that is linear in t cancels. Down to level 1 it is sampler=heun with order 1, state for state; the last
-    step keeps the noise of the map, where that one returns v. For the arguments see `Sampler`; rng is not used.
+    Where the degradation is u_0 + t e with one e, a step is exact whatever v is. Down to level 1 it is sampler=heun with
+    order 1, state for state; the last step keeps the noise of the map, where that one returns v. For the arguments see
+    `Sampler`; rng is not used.
 
     Raises:
         ConfigError: the noise of the map changes from level to level, and would all be left in u_0.

@@ -56,12 +56,12 @@ def heun(
     least = check.number("sampler.churn_min", churn_min, minimum=0)
     most = math.inf if churn_max is None else check.number("sampler.churn_max", churn_max, minimum=least)
     churn_noise = check.number("sampler.churn_noise", churn_noise, minimum=0)
-    way = list(steps(times, substeps, len(u)))
-    starts: list[Tensor | None] = [None] * len(way)
+    path = list(steps(times, substeps, len(u)))
+    starts: list[Tensor | None] = [None] * len(path)
     if churn:
-        times = torch.stack([t[0] for _, t, _ in way])
-        starts = process.raised(times, 1 + min(churn / len(way), MOST_CHURN), least, most)
-    for (k, t, s), start in zip(way, starts, strict=True):
+        times = torch.stack([t[0] for _, t, _ in path])
+        starts = process.raised(times, 1 + min(churn / len(path), MOST_CHURN), least, most)
+    for (k, t, s), start in zip(path, starts, strict=True):
         if start is not None:
             start = start.expand(len(u))
             noise = process.scale_coefficients(draw(u, rng), churn_noise * process.step_std(t, start))

@@ -104,6 +104,15 @@ class Denoiser(HasProcess, Protocol):
 
 
 @runtime_checkable
+class GaussianDenoiser(Denoiser, Protocol):
+    """A denoiser for steps that add Gaussian noise."""
+
+    @property
+    def gaussian_noise(self) -> bool:
+        """Whether the noise of its map is Gaussian, and independent of u_0."""
+
+
+@runtime_checkable
 class ExactModel(HasProcess, Protocol):
     """Exact draws of u_0 given u_t."""
 

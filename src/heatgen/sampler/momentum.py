@@ -4,7 +4,7 @@ from torch import Tensor
 
 from heatgen import check
 from heatgen.noise import Noise
-from heatgen.sampler.interface import Denoiser, OnStep
+from heatgen.sampler.interface import GaussianDenoiser, OnStep
 from heatgen.sampler.steps import draw
 
 FORMS = ("posterior", "sde")
@@ -12,7 +12,7 @@ ROUNDING = 1e-6  # of a deviation
 
 
 def momentum(
-    model: Denoiser,
+    model: GaussianDenoiser,
     u: Tensor,
     times: Tensor,
     rng: Noise | None = None,
@@ -35,7 +35,7 @@ def momentum(
     """
     process = model.process
     check.choice("sampler.form", form, FORMS)
-    sentence = "sampler=momentum needs noise that never shrinks with t, as that of forward={} does; use sampler=heun."
+    sentence = "sampler=momentum needs noise that never shrinks with t, but that of forward={} does; use sampler=heun."
     for k in range(len(times) - 1, 0, -1):
         t, s = times[k].expand(len(u)), times[k - 1].expand(len(u))
         x0_pred, start, end = model.denoise(u, t), process.std(t), process.std(s)
