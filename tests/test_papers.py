@@ -6,10 +6,11 @@ import pytest
 import torch
 from conftest import call
 
-from heatgen.app.api import load
+from heatgen.app.build import build
 from heatgen.app.compose import compose
 from heatgen.app.options import options_of
 from heatgen.check import ConfigError
+from heatgen.noise import SampleNoise
 
 ROOT = Path(__file__).resolve().parents[1]
 PAPERS = options_of("experiment/paper")
@@ -19,14 +20,34 @@ TINY = [
 ]
 
 
+BY_COMMAND = (
+    "equal_snr",
+    "ot_flow_matching",
+    "pfgmpp",
+    "pure_deblurring",
+)  # measure data, pair, hide noise, take other targets
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PAPERS)
-def test_a_paper_trains_and_samples(name: str, tmp_path: Path) -> None:
-    folder = tmp_path / "run"
-    assert call("train", f"experiment=paper/{name}", "data=digits", *TINY, f"hydra.run.dir={folder}") == 0
-    model = load(folder)[0]
+def test_a_paper_is_built_learns_and_samples(name: str) -> None:
+    model, data = build(compose(f"experiment=paper/{name}", "data=digits", *TINY), prepare=True)
+    model.prepare(data)
+    u0 = torch.stack([data.get("train", [i])[0] for i in range(4)])
+    assert model.loss({"u0": u0}, SampleNoise(range(4), 0)).isfinite().all()
+    model.calibrate(data)
     state = model.generate(torch.zeros(2, *model.process.shape), None)
     assert state.isfinite().all() and state.shape == (2, 1, 8, 8)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BY_COMMAND)
+def test_a_paper_trains_and_samples_by_its_command(name: str, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    assert call("train", f"experiment=paper/{name}", "data=digits", *TINY, f"hydra.run.dir={folder}") == 0
+    assert call("sample", f"run={folder}", "n=2", "trainer.accelerator=cpu") == 0
+    samples = torch.load(next(folder.glob("samples/*/samples.pt")), weights_only=True)["samples"]
+    assert samples.isfinite().all() and samples.shape == (2, 1, 8, 8)
 
 
 def test_papers_are_short_and_have_a_row_on_the_page_of_methods() -> None:

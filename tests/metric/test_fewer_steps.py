@@ -91,7 +91,7 @@ def test_a_run_keeps_its_own_steps_but_for_what_is_given(run):
         ("evaluate", ["mode=fid", "sampler.steps=[]"], "sampler.steps=[] must be a list of numbers, such as [5,10,20]"),
         ("evaluate", ["mode=fid", "sampler.steps=[5,2.5]"], "sampler.steps must be a whole number of at least 1, not 2.5"),
         ("evaluate", ["mode=fid", "sampler.steps=[5]", "delta=[0.1]"], "delta and sampler.steps are both lists"),
-        ("evaluate", ["mode=elbo", "sampler.steps=3"], "mode=elbo draws no samples, so sampler.steps does nothing"),
+        ("evaluate", ["mode=elbo", "sampler.steps=3"], "mode=elbo draws no samples, so sampler= and its options do nothing"),
         ("evaluate", ["mode=fid", "metric.source=test", "sampler.spacing=rho"], "so sampler.spacing does nothing"),
         ("evaluate", ["run=null", "data=digits", "sampler.steps=3"], "run=null has no model, which sampler is for"),
         ("sample", ["sampler.steps=[5,10]"], "sampler.steps must be a whole number of at least 1, not [5, 10]"),
@@ -109,11 +109,14 @@ def test_what_cannot_be_is_refused_in_a_sentence(run, refused, verb, words, sent
 def test_a_model_of_single_levels_refuses_other_steps_before_it_samples(small_run, refused):
     for verb, more in (("sample", []), ("evaluate", ["mode=memorisation"])):
         words = [verb, f"run={small_run}", CPU, *more, "sampler.steps=3"]
-        assert "model.parametrisation=residual takes single levels, so sampler.steps must be K; use x0" in refused(*words)
-    assert "takes single levels" in refused("train", *SMALL, "model.parametrisation=residual", "sampler.steps=3")
+        assert (
+            "takes one level a step, so sampler.steps must be K = 5, or null; train with model.parametrisation=x0"
+            in refused(*words)
+        )
+    assert "takes one level a step" in refused("train", *SMALL, "model.parametrisation=residual", "sampler.steps=3")
     assert "model=ihd has none" in refused("train", *SMALL, "model.parametrisation=x0", "sampler.spacing=uniform")
     words = ["model=oracle", "data=gaussian_mixture", CPU, "sampler=exact", "+sampler.steps=3"]
-    assert refused("train", *words).startswith("Error: This sampler draws u_0 at once, so sampler.steps")
+    assert refused("train", *words).startswith("Error: sampler=exact draws u_0 at once, so sampler.steps")
 
 
 def test_a_run_of_before_there_were_steps_loads_and_takes_them(own_run, refused):
@@ -127,7 +130,7 @@ def test_a_run_of_before_there_were_steps_loads_and_takes_them(own_run, refused)
     first, second = sorted(own_run.glob("samples/delta_*/samples.pt"))
     assert torch.equal(*(torch.load(file, weights_only=True)["samples"] for file in (first, second)))
     words = [f"resume={own_run}", "trainer.max_steps=13", CPU]
-    assert "takes single levels" in refused("train", *words, "sampler.steps=3")
+    assert "takes one level a step" in refused("train", *words, "sampler.steps=3")
     assert call("train", *words, "sampler.steps=5") == 0
     assert OmegaConf.load(path).sampler.steps == 5
 

@@ -72,7 +72,12 @@ def test_the_nearest_levels_are_distinct_where_they_alone_are_known(steps):
 @pytest.mark.parametrize(
     ("grid", "process", "any_time", "words"),
     [
-        (Grid(13), exploding(12), False, "sampler.steps=13 must be at most K = 12, as model=toy is of its levels alone."),
+        (
+            Grid(13),
+            exploding(12),
+            False,
+            "sampler.steps=13 must be at most K = 12, as model=toy is known at its levels only.",
+        ),
         (Grid(13), RandomMatrix(SHAPE, 12), True, "sampler.steps=13 must be at most K = 12, as forward=random_matrix "),
         (Grid(3, "rho"), exploding(), False, "sampler.spacing=rho needs times between the levels, and model=toy has none"),
         (Grid(3, "uniform"), RandomMatrix(SHAPE, 12), True, "sampler.spacing=uniform .* forward=random_matrix has none"),

@@ -40,9 +40,8 @@ def recursion(form, num_levels):
     for k in range(num_levels, 0, -1):
         a, q, b, r = gain(k), std(k) ** 2, gain(k - 1), std(k - 1) ** 2
         estimate, kept = a / (a**2 + q), r / q
-        noise = {"posterior": r * (1 - kept), "sde": q - r if k > 1 else 0.0, "naive": r}[form]
-        slope = b * estimate + (0 if form == "naive" else kept * (1 - a * estimate))
-        variance = slope**2 * variance + noise
+        noise = {"posterior": r * (1 - kept), "sde": q - r if k > 1 else 0.0}[form]
+        variance = (b * estimate + kept * (1 - a * estimate)) ** 2 * variance + noise
     return variance
 
 
@@ -56,10 +55,6 @@ def test_it_keeps_the_variance_of_a_mode_better_the_more_levels_there_are(form):
     start = model.exactly.variance(model.process.times[-1:])[0]
     expected = torch.full(SHAPE, recursion(form, n), dtype=torch.float64)
     assert_close(gain[0] ** 2 * start + noise[0], expected, atol=1e-9, rtol=0)
-
-
-def test_without_its_coupling_half_of_the_variance_would_be_lost():
-    assert [recursion("naive", n) for n in (20, 200, 2000)] == pytest.approx([0.468, 0.494, 0.499], abs=6e-4)
 
 
 def test_where_the_noise_stays_the_same_its_steps_are_those_of_cold_diffusion_but_for_the_last():

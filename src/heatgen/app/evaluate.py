@@ -14,7 +14,6 @@ from heatgen.app.load import compile_run, data_name, moved, open_run, own_precis
 from heatgen.app.plain import plain
 from heatgen.app.recorded import log_result, step_of
 from heatgen.app.requests import FILES, EvaluateRequest, LoadRequest
-from heatgen.app.sampler_request import GRID
 from heatgen.check import ConfigError
 from heatgen.runtime import directory
 
@@ -52,10 +51,8 @@ def evaluate(cfg: DictConfig) -> None:
         )
     quiet_lightning()
     metric = instantiate(cfg.metric)
-    told = request.load.sampler.node if request.load and request.load.sampler else {}
-    draws = getattr(metric, "draws_samples", True)
-    if unused := [key for key in GRID if not draws and told.get(key) not in (None, GRID[key])]:
-        raise ConfigError(f"mode={request.mode} draws no samples, so sampler.{unused[0]} does nothing; remove it.")
+    if request.load and request.load.sampler and not getattr(metric, "draws_samples", True):
+        raise ConfigError(f"mode={request.mode} draws no samples, so sampler= and its options do nothing; remove them.")
     devices = where.open(own_precision(request.load)) if request.load else where.open()
     label, results, begun = request.load and request.load.label, [], []
     for value, load in request.loads:

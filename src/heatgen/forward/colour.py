@@ -1,4 +1,4 @@
-"""forward/colour: the noise of each coefficient beside the others', colour_i(t), of mean square 1 over the coefficients."""
+"""forward/colour: the noise of each coefficient beside the others', colour_i(t), mostly of mean square 1 over them."""
 
 import math
 
@@ -57,6 +57,8 @@ def two_band(t: Tensor, process: Composed, gamma_low: float = 1.0, gamma_high: f
 
 def matern(t: Tensor, process: Composed, length: float = 2.0, nu: float = 0.5) -> Tensor:
     """w_i^2 ~ (2 nu / length^2 + r_i^2)^-(nu + 1), a Matern field in the plane; length in pixels, nu = 1/2: exponential.
+
+    The mean counts as the longest wave.
 
     Source: Rasmussen and Williams 2006, eq. 4.15; Lim et al. 2023, arXiv 2302.07400.
     """

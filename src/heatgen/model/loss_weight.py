@@ -21,7 +21,7 @@ def root(weight: str, process: ForwardProcess, t: Tensor, spectrum: Tensor) -> T
         min_snr   min(max A^2 / (2 L)^2, 5), max over the coefficients: 2 L is the noise on data in [-1, 1]
         whitened  1 / S
 
-    Source: Karras et al. 2022, table 1; Li and He 2025 (velocity); Daras et al. 2022; Hang et al. 2023; Falck et al. 2025.
+    Source: Karras et al. 2022, table 1; Li and He 2025 (velocity); Daras et al. 2023; Hang et al. 2023; Falck et al. 2025.
     """
     t = t.double()
     if weight == "whitened":
