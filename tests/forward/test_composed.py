@@ -331,16 +331,16 @@ REFUSED = {  # a preset, other parts, options -> what the sentence says
     ): r"^forward\.colour needs a basis with waves, which forward=flow has not; use forward/basis=",
     ("flow", "blur=sine,basis=random", ""): r"^forward\.blur needs a basis with waves",
     ("hdfm", "basis=pixel", ""): r"^forward\.scale needs a basis with waves",
-    ("spectral_noise", "", "colour.exponent=-80"): r"^forward\.colour of forward=spectral_noise leaves some wave less than",
-    ("spectral_noise", "", "colour.exponent=1e308"): r"^forward\.colour of forward=spectral_noise leaves some wave",
+    ("spectral_noise", "", "colour.exponent=-80"): r"^forward=spectral_noise leaves some coefficient .* nearer to white",
+    ("spectral_noise", "", "colour.exponent=1e308"): r"^forward=spectral_noise leaves some coefficient",
     ("spectral_noise", "", "colour.exponent=.inf"): r"^forward\.colour\.exponent must be a number",
     ("spectral_noise", "colour=two_band", "colour.gamma_high=0"): r"^forward\.colour\.gamma_high must be a number greater",
     ("spectral_noise", "colour=two_band", "colour.gamma_low=-1"): r"^forward\.colour\.gamma_low must be",
-    ("spectral_noise", "colour=two_band", "colour.gamma_high=1e-9"): r"leaves some wave less than",
+    ("spectral_noise", "colour=two_band", "colour.gamma_high=1e-9"): r"leaves some coefficient less than",
     ("spectral_noise", "colour=two_band", "colour.cutoff=1"): r"^forward\.colour\.cutoff must be",
     ("spectral_noise", "colour=matern", "colour.length=0"): r"^forward\.colour\.length must be",
     ("spectral_noise", "colour=matern", "colour.nu=1e9"): r"^forward\.colour\.nu must be a number",
-    ("spectral_noise", "colour=matern", "colour.length=1e5,colour.nu=50"): r"leaves some wave less than",
+    ("spectral_noise", "colour=matern", "colour.length=1e5,colour.nu=50"): r"leaves some coefficient less than",
     ("spectral_noise", "colour=matern", "colour.length=1e300"): r"^forward\.colour\.length must be",
     ("blur_vp", "", "blur.sigma_max=1e200"): r"^forward\.blur\.sigma_max must be",
     ("warm", "", "blur.ratio=1e200"): r"^forward\.blur\.ratio must be",
@@ -355,6 +355,7 @@ REFUSED = {  # a preset, other parts, options -> what the sentence says
     ("variance_preserving", "scale=", ""): r"^forward/noise_scale=preserving needs a scale; choose forward/scale",
     ("warm", "noise_scale=preserving,scale=flow", "noise_scale.of=gain"): r"^forward/blur=noise follows the noise",
     ("warm", "", "blur.ratio=-1"): r"^forward\.blur\.ratio must be",
+    ("blur_vp", "scale=", ""): r"^forward=blur_vp leaves some coefficient .*noise_scale that does not follow",
     ("blur_vp", "", "blur.d_min=2"): r"^forward\.blur\.d_min must be",
     ("blur_vp", "", "blur.exponent=0.5"): r"^forward\.blur\.exponent must be",
     ("scale_space", "", "blur.levels=5"): r"^forward\.blur\.levels=5 of forward=scale_space .* use at most 4\.",
@@ -387,9 +388,14 @@ def test_a_part_that_is_no_part_and_images_that_are_all_the_same_are_refused():
     )
     with pytest.raises(ConfigError, match=r"^forward\.colour is a part with options of its own, not 'pink'"):
         check_options(node)
-    for key, parts in (("noise_scale", {}), ("blur", {"blur": {"ratio": 1.0}})):  # the options that ~forward/blur leaves
-        with pytest.raises(ConfigError, match=rf"^forward\.{key} is no part .* forward/{key}=NAME"):
-            Composed(SHAPE, **({"noise_scale": lambda t, process: t} if parts else {}), basis=Cosine, **parts)
+    with pytest.raises(
+        ConfigError, match=r"^forward=composed needs forward\.noise_scale; choose it with forward/noise_scale=NAME"
+    ):
+        Composed(SHAPE, basis=Cosine)
+    with pytest.raises(
+        ConfigError, match=r"^forward\.blur has options and no name; choose forward/blur=NAME too"
+    ):  # ~forward/blur
+        Composed(SHAPE, lambda t, process: t, Cosine, blur={"ratio": 1.0})
     with pytest.raises(ConfigError, match=r"^forward=equal_snr needs training images that differ"):
         make("equal_snr").prepare(Fields(torch.full((5, *SHAPE), 0.25)))
 
