@@ -8,9 +8,9 @@ from heatgen.report.seeds import with_error
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 COLUMNS = (
-    *(("digits", "fid_classifier"), ("digits", "spectral_error_radial")),
+    *(("digits", "fid_classifier"), ("digits", "spectral_error_radial"), ("digits", "nfe")),
     *(("grf", "spectral_error_exact"), ("grf", "score_error_relative")),
-    *(("fashion_mnist", "fid_classifier"), ("fashion_mnist", "fid"), ("fashion_mnist", "nfe")),
+    *(("fashion_mnist", "fid"), ("fashion_mnist", "kid")),
 )
 
 

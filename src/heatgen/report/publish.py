@@ -8,6 +8,7 @@ import argparse
 import csv
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from heatgen.runtime.explain import entry
 from heatgen.runtime.files import read_small, write_text
 
 LARGEST = 2**28  # bytes of a results file
+SAMPLER = re.compile(r"(?:^|; )sampler: ([^;]+)")  # of the facts, where it is not the run's own
 WORDS = ("time", "run", "mode", "facts", "command")  # columns of a measurement that are no values
 HIDDEN = ("time", "mode", "facts", "command")  # of those, what a table does not show
 
@@ -41,6 +43,8 @@ def measurements(results: Path) -> tuple[list[Row], dict[str, str]]:
             if key not in rows or rows[key]["time"] != line["time"]:
                 rows[key] = {word: line[word] for word in WORDS}
                 rows[key] |= {line["param_name"]: line["param_value"]} if line["param_name"] else {}
+                sampler = SAMPLER.search(line["facts"])
+                rows[key] |= {"sampler": sampler[1]} if sampler else {}
             rows[key][name] = float(line["value"])
             headings[name] = heading(line.get("label") or name, line.get("unit") or "")
             if line["standard_error"]:
