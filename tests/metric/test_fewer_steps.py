@@ -92,7 +92,7 @@ def test_a_run_keeps_its_own_steps_but_for_what_is_given(run):
         ("evaluate", ["mode=fid", "sampler.steps=[5,2.5]"], "sampler.steps must be a whole number of at least 1, not 2.5"),
         ("evaluate", ["mode=fid", "sampler.steps=[5]", "delta=[0.1]"], "delta and sampler.steps are both lists"),
         ("evaluate", ["mode=elbo", "sampler.steps=3"], "mode=elbo draws no samples, so sampler= and its options do nothing"),
-        ("evaluate", ["mode=fid", "metric.source=test", "sampler.spacing=rho"], "so sampler.spacing does nothing"),
+        ("evaluate", ["mode=fid", "metric.source=test", "sampler.spacing=rho"], "so sampler= and its options do nothing"),
         ("evaluate", ["run=null", "data=digits", "sampler.steps=3"], "run=null has no model, which sampler is for"),
         ("sample", ["sampler.steps=[5,10]"], "sampler.steps must be a whole number of at least 1, not [5, 10]"),
         ("sample", ["sampler.steps=0"], "sampler.steps must be a whole number of at least 1, not 0"),
