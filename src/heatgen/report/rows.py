@@ -62,7 +62,7 @@ def settings_of(run_dir: Path) -> dict[str, str]:
         words = shlex.split((read_small(path).splitlines() or [""])[0]) if path.is_file() else []
     except (OSError, ValueError) as error:
         raise damaged(path, error) from error
-    settings = dict(word.split("=", 1) for word in words if "=" in word)
+    settings = dict(word.split("=", 1) for word in words if "=" in word and not word.startswith(("resume=", "trust=")))
     groups = [key for key in settings if key.startswith("experiment/")]
     names = {key: key.removeprefix("experiment/") if len(groups) > 1 else "row" for key in groups}
     return {names.get(key, key): value for key, value in settings.items()}
