@@ -114,7 +114,7 @@ def test_no_network_sees_the_size_and_the_loss_of_the_truth_is_0(prediction_type
     z = size.reshape(-1, 1, 1, 1) * rng.normal_like(u0)
     u = process.perturb(u0, t, z)
     assert_close(seen[0][0] / u, (seen[0][0] / u)[:, :1, :1, :1].expand_as(u), atol=1e-6, rtol=1e-6)
-    assert_close(model._target(u0, u, z, t).double(), of_truth(model, u0, u, t), atol=1e-5, rtol=1e-5)
+    assert_close(model._target(u0, z, t).double(), of_truth(model, u0, u, t), atol=1e-5, rtol=1e-5)
 
 
 def of_truth(model, u0, u, t):
