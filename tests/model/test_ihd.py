@@ -116,7 +116,7 @@ def test_the_x0_net_predicts_the_image_and_may_skip_levels(skip):
 @pytest.mark.parametrize("parametrisation", ["residual", "direct"])
 def test_other_parametrisations_refuse_to_skip_levels(parametrisation, steps):
     model, k = make(parametrisation=parametrisation), torch.tensor([3, 4])
-    with pytest.raises(ConfigError, match=f"model.parametrisation={parametrisation}.*use x0"):
+    with pytest.raises(ConfigError, match=f"model.parametrisation={parametrisation}.*parametrisation=x0"):
         model.reverse_mean(images(2), model.process.times[k], model.process.times[k - torch.tensor(steps)])
 
 
