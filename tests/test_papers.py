@@ -18,14 +18,8 @@ TINY = [
     *("data.recommended.unet.model_channels=4", "data.recommended.unet.norm_groups=2", "data.recommended.num_levels=20"),
     *("trainer.accelerator=cpu", "trainer.max_steps=2", "callback.pictures.every=0"),
 ]
-
-
-BY_COMMAND = (
-    "equal_snr",
-    "ot_flow_matching",
-    "pfgmpp",
-    "pure_deblurring",
-)  # measure data, pair, hide noise, take other targets
+# these measure data, pair images and noises, hide the noise, and have other targets
+BY_COMMAND = ("equal_snr", "ot_flow_matching", "pfgmpp", "pure_deblurring")
 
 
 @pytest.mark.slow

@@ -61,7 +61,7 @@ def sweep(tmp_path):
     """Two jobs of a sweep over maps and seeds, with everything that a run can have."""
     folder = tmp_path / "sweep"
     two = make_run(folder, "2-ihd-heat-digits", "forward=heat seed=0 net.multipliers='[1,2]'")
-    ten = make_run(folder, "10-ihd-identity-digits", "forward=identity seed=0 model.delta=0.02", "x0")
+    ten = make_run(folder, "10-ihd-identity-digits", "forward=identity seed=0 model.delta=0.02 trust=true", "x0")
     for run, bits in ((two, 3.5), (ten, 4.5)):
         measure(run, "train_a", "train", {"val_loss": bits / 100, "steps": 12}, 100)
         measure(run, "elbo_b", "elbo", {BITS: bits, "l_last_nats": 7.0}, 200, {BITS: 0.25})
@@ -103,7 +103,7 @@ def test_the_option_of_an_experiments_own_group_is_its_row(tmp_path):
     assert shown == ["row", "parametrisation"] and [row["row"] for row in rows] == ["a", "b"]
 
 
-def test_runs_of_several_data_sets_have_a_table_and_a_figure_for_each(tmp_path):
+def test_runs_of_several_data_sets_have_a_table_and_a_figure_for_each(tmp_path, capsys):
     for i, (data, paper) in enumerate((d, p) for d in ("digits", "grf") for p in ("edm", "ddpm")):
         run = make_run(tmp_path, f"{i}-{paper}", f"experiment/study={data} experiment/paper={paper} experiment=study")
         OmegaConf.save(OmegaConf.merge(OmegaConf.load(run / "config.yaml"), {"data_name": data}), run / "config.yaml")
@@ -111,6 +111,7 @@ def test_runs_of_several_data_sets_have_a_table_and_a_figure_for_each(tmp_path):
         name = {"digits": "fid", "grf": "score_error"}[data]
         measure(run, "a", "score" if exact else "fid", {name: i + 1.25}, 100, **exact)
     rows = compare.compare([tmp_path], None)
+    assert "comparison_digits.png and" in capsys.readouterr().out.replace("\n", "")
     assert [row.get("data") for row in rows] == ["digits"] * 2 + ["grf"] * 3
     text = (tmp_path / "comparison.md").read_text()
     digits, grf = text.split("## grf\n")

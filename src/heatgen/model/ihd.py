@@ -21,6 +21,10 @@ from heatgen.sampler.interface import Sampler
 PARAMETRISATIONS = ("auto", "residual", "ratio", "x0", "direct")
 TARGETS, LEVELS = ("clean", "noisy"), ("discrete", "continuous")
 DELTA_MODES = ("constant", "per_step", "spectral")
+SKIPPING = (  # a key, its value with which steps may skip levels, and how one comes to it
+    ("parametrisation", "x0", "train with model.parametrisation=x0"),
+    ("delta_mode", "constant", "use delta_mode=constant"),
+)
 DELTA_RATIO = 1.25  # delta over the forward's noise, the paper's best for both FID and pictures
 
 
@@ -167,14 +171,12 @@ class IHD(Method):
 
     def check_steps(self, t: Tensor, s: Tensor) -> None:
         """ConfigError where s is not the level next to t, unless parametrisation=x0 and delta_mode=constant skip levels."""
-        cures = {"parametrisation": "train with model.parametrisation=x0", "delta_mode": "use delta_mode=constant"}
-        single = [
-            key for key, skips in (("parametrisation", "x0"), ("delta_mode", "constant")) if getattr(self, key) != skips
-        ]
-        for key in single:
-            steps = f"takes one level a step, so sampler.steps must be K = {self.process.num_levels}, or null"
-            sentence = f"model.{key}={getattr(self, key)} {steps}; {cures[key]} to skip levels."
-            check.refuse((self.process.level(t) - self.process.level(s) - 1).abs() >= 1e-6, functools.partial(str, sentence))
+        for key, skips, cure in SKIPPING:
+            if getattr(self, key) != skips:
+                takes = f"takes one level a step, so sampler.steps must be K = {self.process.num_levels}, or null"
+                sentence = f"model.{key}={getattr(self, key)} {takes}; {cure} to skip levels."
+                skipped = (self.process.level(t) - self.process.level(s) - 1).abs() >= 1e-6
+                check.refuse(skipped, functools.partial(str, sentence))
 
     def reverse_mean(self, u: Tensor, t: Tensor, s: Tensor) -> Tensor:
         """mu: the mean of u_s given u_t = u, (B, C, H, W), for times t > s, (B,). ConfigError as of `check_steps`."""

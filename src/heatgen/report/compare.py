@@ -78,7 +78,9 @@ def compare(
             table.add_row(*[escape(with_error(row, name)) for name in section.shown])
         console.print(table)
     for folder, name in pages:
-        console.print(f"written: {folder / name}.md, .json and .png", highlight=False, markup=False, soft_wrap=True)
+        figures = [str(folder / section.figure(name)) for section in sections]
+        written = ".md, .json and .png" if len(sections) == 1 else f".md, .json, {' and '.join(figures)}"
+        console.print(f"written: {folder / name}{written}", highlight=False, markup=False, soft_wrap=True)
     return rows
 
 
