@@ -232,7 +232,7 @@ def test_measured_noise_is_that_of_single_levels(mode):
     with pytest.raises(AssertionError, match="call calibrate"):
         model.reverse_std(*single(process, 2))
     model.calibrate(gaussian_data(process, 4))
-    with pytest.raises(ConfigError, match=f"model.delta_mode={mode}.*use constant"):
+    with pytest.raises(ConfigError, match=f"model.delta_mode={mode}.*use delta_mode=constant"):
         model.check_steps(process.times[[4]], process.times[[2]])
     assert make(process, parametrisation="x0").reverse_std(process.times[[4]], process.times[[2]]).item() == 1.25 * SIGMA
 
