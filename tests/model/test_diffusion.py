@@ -320,6 +320,21 @@ def test_preparing_looks_at_many_fields_at_most():
     assert [i for _, samples in asked for i in samples] == list(range(MEASURED))
 
 
+def test_a_clipped_estimate_stays_within_the_values_of_training_images():
+    process, u0, wild = MAPS["blurring"](), draw(MAPS["blurring"](), 300), lambda x, k, cond: 1e3 * torch.tanh(x)
+    model, free = (Diffusion(process, wild, ancestral, None, "eps", clip=clip, reverse_variance="small") for clip in (True, False))
+    model.prepare(of(u0))
+    free.prepare(of(u0))
+    other = Diffusion(process, wild, ancestral, None, "eps", clip=True)
+    other.load_state_dict(model.state_dict())
+    states, times = normal(K), levels(process)
+    assert free.denoise(states, times).abs().max() > 100
+    for clipped in (model, other):
+        assert_close(clipped.denoise(states, times), free.denoise(states, times).clamp(u0.min().item(), u0.max().item()))
+    shown = model.generate(normal(4), SampleNoise(range(4), 0))
+    assert u0.min() - 1e-6 <= shown.min() and shown.max() <= u0.max() + 1e-6
+
+
 def test_a_coefficient_that_never_varies_does_no_harm():
     process = MAPS["stochastic_heat"]()
     model = make(process, lambda x, k, cond: torch.tanh(x))

@@ -377,6 +377,7 @@ def test_what_a_map_forbids_is_one_sentence_that_names_both():
         (heat, {"weight": "velocity"}, "weight=velocity leaves out.*forward=heat"),
         (silent, {"weight": "edm"}, "weight=edm needs noise.*forward=heat"),
         (heat, {"weight": "soft", "prediction_type": "score"}, "weight=soft.*score.*forward=heat.*use prediction_type=x0"),
+        (heat, {"clip": True, "prediction_type": "score"}, "clip=true.*score.*forward=heat.*prediction_type=auto"),
         (heat, {"weight": "soff"}, "did you mean soft"),
         (Flow(), {"weight": "whitened", "preconditioning": "centred"}, "weight=whitened needs .*=coefficient, not centred"),
         (

@@ -1,4 +1,4 @@
-"""What is measured of training images for a map: the law of each coefficient, by itself."""
+"""What is measured of training images: the law of each coefficient of a map, by itself, and the range of their values."""
 
 import torch
 from torch import Tensor
@@ -20,3 +20,14 @@ def moments(process: ForwardProcess, data: TrainingData, peers: Peers = ALONE) -
             c = process.basis(data.get("train", indices).to(total))
             total += torch.stack([c.sum(0), c.square().sum(0)])
     return peers.sum(total) / n
+
+
+def extent(data: TrainingData, peers: Peers = ALONE) -> Tensor:
+    """The least and the greatest value of training images, (2,); the processes share them."""
+    low, high = torch.inf, -torch.inf
+    with peers.together():
+        for indices in batches(peers.share(range(min(MEASURED, len(data.images("train"))))), 1024):
+            images = data.get("train", indices)
+            low, high = min(low, images.min().item()), max(high, images.max().item())
+    every = peers.gather(torch.tensor([[low, high]]))
+    return torch.stack([every[:, 0].min(), every[:, 1].max()])

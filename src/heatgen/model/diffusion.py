@@ -9,7 +9,7 @@ from heatgen import check
 from heatgen.check import ConfigError
 from heatgen.data.module import DataModule
 from heatgen.data.stream import Batch
-from heatgen.forward.moments import TINY, moments
+from heatgen.forward.moments import TINY, extent, moments
 from heatgen.forward.process import ForwardProcess
 from heatgen.model.coupling import COUPLINGS, transported
 from heatgen.model.denoiser import DenoisingMethod
@@ -47,6 +47,8 @@ class Diffusion(DenoisingMethod):
         scale_input: whether networks of x0, eps, score and velocity see states of unit size.
         time_density, density_mean, density_std: how often each time is trained (`heatgen.model.time_density`).
         weight, norm: prediction | edm | velocity | soft | min_snr | whitened; l2 | l1: |w^(1/2) (F - F*)| in its place.
+        clip: the estimate of u_0 is held within the values of training images, as by the samplers of DDPM; a score that
+            the network gives itself is not.
         coupling: independent | ot: noises and images of a process's batch are paired by optimal transport, which changes the
             marginals. The probability flow (sampler=heun) leads to the data nonetheless, steps with noise do not.
         reverse_variance: of reverse steps: measured, with the error of the estimate by coefficient; small, without.
@@ -62,6 +64,7 @@ class Diffusion(DenoisingMethod):
     takes_random_noise = True
     mean: Tensor
     spectrum: Tensor
+    range: Tensor | None  # of training images, (2,), with clip
 
     def __init__(
         self,
@@ -72,6 +75,7 @@ class Diffusion(DenoisingMethod):
         prediction_type: str = "auto",
         preconditioning: str = "coefficient",
         scale_input: bool = True,
+        clip: bool = False,
         reverse_variance: str = "measured",
         calibration_images: int = 256,
         time_density: str = "uniform",
@@ -103,6 +107,9 @@ class Diffusion(DenoisingMethod):
         self.density = None if density == ("uniform", None, None) else TimeDensity(process, *density)
         for name in ("mean", "spectrum"):
             self.register_buffer(name, torch.full(process.shape, float(name == "spectrum"), dtype=torch.float64))
+        if check.boolean("model.clip", clip) and self.score_only:
+            raise ConfigError(f"model.clip=true holds an estimate of u_0; {self.refusal}")
+        self.register_buffer("range", torch.tensor([-torch.inf, torch.inf]) if clip else None)
 
     @property
     def gaussian_noise(self) -> bool:
@@ -137,6 +144,8 @@ class Diffusion(DenoisingMethod):
         if self.coupling == "ot" and data.batch_size < (least := 2 * peers.world):
             raise ConfigError(f"model.coupling=ot pairs two images a process or more; raise data.batch_size to {least}.")
         self.times_for(SampleNoise([0], "prepare"))  # a table of times is made before the first step
+        if self.range is not None:
+            self.range.copy_(extent(data, peers))
         if self.prediction_type in ("x0", "eps", "score") and not self.scale_input and self.weight == "prediction":
             return
         mean, square = moments(self.process, data, peers)
@@ -187,6 +196,11 @@ class Diffusion(DenoisingMethod):
         """The estimate of E[u_0 | u_t = u], (B, C, H, W), for times t, (B,). ConfigError where only the score is known."""
         if self.score_only:
             raise ConfigError(self.refusal)
+        estimate = self._estimate(u, t)
+        return estimate if self.range is None else estimate.clamp(*self.range)
+
+    def _estimate(self, u: Tensor, t: Tensor) -> Tensor:
+        """`denoise` before it is clipped."""
         output, process = self._output(u, t), self.process
         if self.prediction_type == "x0":
             return output
