@@ -322,7 +322,9 @@ def test_preparing_looks_at_many_fields_at_most():
 
 def test_a_clipped_estimate_stays_within_the_values_of_training_images():
     process, u0, wild = MAPS["blurring"](), draw(MAPS["blurring"](), 300), lambda x, k, cond: 1e3 * torch.tanh(x)
-    model, free = (Diffusion(process, wild, ancestral, None, "eps", clip=clip, reverse_variance="small") for clip in (True, False))
+    model, free = (
+        Diffusion(process, wild, ancestral, None, "eps", clip=clip, reverse_variance="small") for clip in (True, False)
+    )
     model.prepare(of(u0))
     free.prepare(of(u0))
     other = Diffusion(process, wild, ancestral, None, "eps", clip=True)
