@@ -23,7 +23,7 @@ def moments(process: ForwardProcess, data: TrainingData, peers: Peers = ALONE) -
 
 
 def extent(data: TrainingData, peers: Peers = ALONE) -> Tensor:
-    """The least and the greatest value of training images, (2,); the processes share them."""
+    """The least and the greatest value of training images, of 10,000 at most, (2,); the processes share them."""
     low, high = torch.inf, -torch.inf
     with peers.together():
         for indices in batches(peers.share(range(min(MEASURED, len(data.images("train"))))), 1024):
