@@ -9,6 +9,7 @@ from heatgen.report.seeds import with_error
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 COLUMNS = (
     *(("digits", "fid_classifier"), ("digits", "spectral_error_radial"), ("digits", "nfe")),
+    *(("fashion_mnist", "fid_classifier"), ("fashion_mnist", "fid"), ("fashion_mnist", "spectral_error_radial")),
     *(("grf", "spectral_error_exact"), ("grf", "score_error_relative")),
 )
 
