@@ -30,7 +30,7 @@ with claim.lock(Path(sys.argv[1])):
 
 def at_once(function, folder: Path, count: int = 6) -> list[Path]:
     """What a function gives in several processes, in one instant."""
-    with FORK.Pool(count) as pool:
+    with FORK.Pool(count, signal.signal, (signal.SIGTERM, signal.SIG_DFL)) as pool:  # which ends them, whatever a test left
         return pool.map(function, [folder] * count, chunksize=1)
 
 
