@@ -3,7 +3,8 @@
 import functools
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -56,10 +57,22 @@ def measure(device: torch.device, tiny: bool = False) -> Floors:
     peaks = {}
     for name in (FLOAT32, BFLOAT16):
         a, b = (torch.randn(side, side, device=device).to(getattr(torch, name)) for _ in range(2))
-        peaks[name] = 2 * side**3 / best(functools.partial(torch.matmul, a, b), device)
+        with as_convolutions():
+            peaks[name] = 2 * side**3 / best(functools.partial(torch.matmul, a, b), device)
     one = torch.zeros(1, device=device)
     launch = best(lambda: [one.add_(1) for _ in range(100)], device) / 100
     return Floors(2 * size / copied, peaks, launch)
+
+
+@contextmanager
+def as_convolutions() -> Iterator[None]:
+    """Products of float32 matrices on a GPU as precise as PyTorch has convolutions there, TF32 unless it is turned off."""
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
 
 
 def best(function: Callable[[], object], device: torch.device, rounds: int = 7) -> float:

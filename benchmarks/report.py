@@ -12,9 +12,8 @@ from rich.table import Table
 
 from benchmarks.floors import Floors
 from benchmarks.harness import Entry, Growth, Note, Row
-from heatgen.metric.pictures.figure import plots
+from heatgen.metric.pictures.figure import DOUBLE, plots, save, styled
 from heatgen.report.page import cell, markdown_table
-from heatgen.runtime.files import atomic_path
 
 BARS = 60  # rows of a figure
 
@@ -110,13 +109,14 @@ def listed(entries: Sequence[Entry]) -> list[str]:
     return [*lines, *(f"Left out: {e.name}: {e.text}." for e in entries if isinstance(e, Note))]
 
 
+@styled()
 def draw(entries: Mapping[str, Sequence[Entry]], path: Path, title: str) -> None:
     """A bar for each ratio on a log scale, with its quartiles, and a panel with the growths."""
     rows = [e for found in entries.values() for e in found if isinstance(e, Row) and e.unit == "ms"][:BARS]
     growths = [e for found in entries.values() for e in found if isinstance(e, Growth) and len(e.points) > 1]
     plt = plots()
     height = max(4.0, 0.22 * len(rows) + 1)
-    figure, (left, right) = plt.subplots(1, 2, figsize=(14, height), layout="constrained", width_ratios=(3, 2))
+    figure, (left, right) = plt.subplots(1, 2, figsize=(2 * DOUBLE, height), layout="constrained", width_ratios=(3, 2))
     places, ratios = range(len(rows)), [row.ratio for row in rows]
     errors = [[row.ratio - row.low for row in rows], [row.high - row.ratio for row in rows]]
     left.barh(places, ratios, xerr=errors, height=0.7, color=["C0" if r >= 1 else "C1" for r in ratios], log=True)
@@ -131,6 +131,4 @@ def draw(entries: Mapping[str, Sequence[Entry]], path: Path, title: str) -> None
     right.set(xlabel="size, relative to the smallest", ylabel="time or memory, likewise", title="growth, with its exponent")
     right.legend(fontsize=6, loc="upper center", bbox_to_anchor=(0.5, -0.06))
     figure.suptitle(title)
-    with atomic_path(path) as beside:
-        figure.savefig(beside, dpi=110, format="png")
-    plt.close(figure)
+    save(figure, path)

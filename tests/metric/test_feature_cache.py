@@ -134,3 +134,18 @@ def test_no_rows_are_kept_where_they_would_be_too_many_or_one_is_missing(tmp_pat
     file = RowFile(tmp_path / "b.npy", 4)
     file.write(rows, range(4))
     assert file.lost and not (tmp_path / "b.npy.part").exists()
+
+
+def test_two_commands_that_make_the_same_rows_at_once_both_end_and_leave_them_whole(tmp_path):
+    rows = torch.arange(1.0, 13).reshape(4, 3)
+    one, other = (RowFile(tmp_path / "a.npy", 4) for _ in range(2))
+    for file in (one, other):
+        file.write(rows[:2], range(2))
+    one.write(rows[2:], range(2, 4))
+    one.close()
+    one.finish(3)
+    other.write(rows[2:], range(2, 4))
+    other.close()
+    other.finish(3)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.npy"]
+    assert np.array_equal(np.load(tmp_path / "a.npy"), rows.numpy())

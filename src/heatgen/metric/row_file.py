@@ -76,9 +76,13 @@ class RowFile:
 
     def close(self) -> None:
         """Have everything on the disk; before the processes come together."""
-        if self.file is not None:
-            self.file.close()
-            flush(self.part)
+        if self.file is None:
+            return
+        try:
+            with self.file as file:
+                os.fsync(file.fileno())  # by the file, as another command that makes the same may have given it its name
+        except OSError as error:
+            self.give_up(error.strerror or str(error))
 
     @contextmanager
     def gone_if_refused(self) -> Iterator[None]:
