@@ -219,7 +219,7 @@ def test_a_run_of_points_is_drawn_as_clouds_and_samples_2000_unless_it_is_told(d
                 assert picture.size == (320, 320)
     with Image.open(next((run / "samples").glob("step_*.png"))) as picture:
         assert picture.size == (320, 320)
-    assert compare_figure.first_samples(run).size == (6 * compare_figure.SIDE, compare_figure.SIDE)
+    assert compare_figure.first_samples(run).size == (compare_figure.SIDE, compare_figure.SIDE)
 
 
 def test_36_images_or_2000_points_are_usual():

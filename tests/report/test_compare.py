@@ -24,6 +24,7 @@ from heatgen.runtime.explain import entry
 BITS, KEPT = "nll_bound", "information_last"
 BITS_HEADING = "NLL bound [bits/dim]"
 
+ENDS = ("json", "csv", "md", "tex", "png", "pdf")  # of the files of a page
 LABELS = {BITS: "NLL bound", KEPT: "information at K"}
 
 
@@ -282,6 +283,10 @@ def test_the_table_is_written_with_names_as_json_and_with_units_as_markdown(swee
             in text
         )
         assert "\n| identity |  | 0.02 | x0 | 0.045 | 4.50 ± 0.25 | 12 |\n" in text
+    latex, table = (docs / "maps.tex").read_text(), (docs / "maps.csv").read_text()
+    assert r"identity &  & $0.02$ & x0 & $0.045$ & $4.50 \pm 0.25$ & $12$ \\" in latex.splitlines()
+    assert len(table.splitlines()) == 3 and "nll_bound_se" in table.splitlines()[0]
+    assert (docs / "maps.pdf").read_bytes() == (sweep / "comparison.pdf").read_bytes()
     assert "![maps](maps.png)" in (docs / "maps.md").read_text()
     for picture in (sweep / "comparison.png", docs / "maps.png"):
         with Image.open(picture) as image:
@@ -289,15 +294,17 @@ def test_the_table_is_written_with_names_as_json_and_with_units_as_markdown(swee
     assert "2 runs" in capsys.readouterr().out
 
 
-def test_the_figure_shows_the_first_row_of_the_newest_samples(sweep):
+def test_the_figure_shows_the_first_of_the_newest_samples_side_by_side(sweep):
     compare.compare([sweep], None)
     with Image.open(sweep / "comparison.png") as image:
         pixels = np.asarray(image.convert("RGB")).astype(int)
     red = (pixels[..., 0] > 200) & (pixels[..., 1] < 60) & (pixels[..., 2] < 60)
     blue = (pixels[..., 2] > 200) & (pixels[..., 0] < 60) & (pixels[..., 1] < 60)
     assert red.sum() > 1000 and not blue.any()
+    rows, columns = (np.flatnonzero(red.any(axis)) for axis in (1, 0))
+    assert len(columns) / (np.diff(rows) == 1).sum() == pytest.approx(2, abs=0.3)  # two squares side by side
     first = np.asarray(compare_figure.first_samples(sweep / "2-ihd-heat-digits"))
-    assert first.shape == (44, 86, 3) and (first[:43] == (255, 0, 0)).all()
+    assert first.shape == (43, 172, 3) and (first[:, :86] == (255, 0, 0)).all() and not first[:, 86:].any()
     assert compare_figure.first_samples(sweep / "10-ihd-identity-digits") is None
 
 
@@ -321,7 +328,7 @@ def test_the_command_publishes_beside_the_results(sweep, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["compare", str(sweep), "--publish", "maps"])
     compare.main()
-    assert {path.name for path in (tmp_path / "docs" / "results").iterdir()} == {"maps.json", "maps.md", "maps.png"}
+    assert {path.name for path in (tmp_path / "docs" / "results").iterdir()} == {f"maps.{end}" for end in ENDS}
 
 
 def test_a_sweep_without_a_finished_run_ends_with_a_note(tmp_path, caplog):
@@ -356,7 +363,7 @@ def test_a_sweep_publishes_its_comparison_under_its_own_command_alone(sweep, tmp
     config = OmegaConf.create({"publish": "maps", "hydra": {"sweep": {"dir": str(sweep)}}})
     Comparison().on_multirun_end(config=config)
     results = tmp_path / "docs" / "results"
-    assert {path.name for path in results.iterdir()} == {"maps.json", "maps.md", "maps.png"}
+    assert {path.name for path in results.iterdir()} == {f"maps.{end}" for end in ENDS}
     for text in ((results / "maps.md").read_text(), (sweep / "comparison.md").read_text()):
         assert "Made by\n\n    python train.py -m forward=heat,identity publish=maps\n\nAll numbers" in text
     assert "| heat |" in (results / "maps.md").read_text()

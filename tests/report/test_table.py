@@ -42,7 +42,7 @@ def tell(tmp_path, capsys):
     run = tmp_path / "runs" / "heat" / "a"
 
     def told(result, mode="test", parameter=None, **settings):
-        path = report(result, mode, run, str(tmp_path / "runs"), "mine", parameter, **settings)
+        (path, _), *_ = report(result, mode, run, str(tmp_path / "runs"), "mine", parameter, **settings)
         return json.loads(path.read_text(), parse_constant=pytest.fail), path, capsys.readouterr().out
 
     return told
@@ -88,12 +88,12 @@ def test_facts_of_any_kind_can_be_written(tell, tmp_path):
 
 
 def test_the_screen_shows_values_errors_facts_and_notes(tell):
-    _, path, shown = tell(RESULT)
+    _, _, shown = tell(RESULT)
     lines = [line.split() for line in shown.splitlines()]
     assert ["│", "first", "│", "1.5", "│", "│", "│"] in lines
     assert ["│", "the", "second", "│", "-2", "│", "0.25", "│", "nats", "│"] in lines
     assert "height [m]" in shown and "|d|" in shown
-    assert "place: here" in shown and "Note: beware." in shown and f"written: {path}" in shown
+    assert "place: here" in shown and "Note: beware." in shown
     assert ["│", "2", "│", "1e+06", "│", "3", "│"] in lines  # the last place of the series
 
 
@@ -160,17 +160,18 @@ def test_every_value_is_a_row_of_the_experiments_table(tell, tmp_path):
 
 def test_a_sweep_ends_in_the_headlines_side_by_side(tmp_path, capsys):
     results = [dataclasses.replace(result_of(a=float(i), b=10.0 + i, c=5.0), headline=("b", "a")) for i in range(3)]
-    path = report_sweep("delta", [0.1, 0.2, 0.4], results, "fid", tmp_path)
+    (path, _), (figure, _) = report_sweep("delta", [0.1, 0.2, 0.4], results, "fid", tmp_path)
     assert path.name.startswith("fid_delta_") and path.parent == tmp_path / "evaluation"
     content = json.loads(path.read_text())
     assert content["mode"] == "fid" and content["parameter"] == "delta"
     assert list(content["series"].items()) == [("delta", [0.1, 0.2, 0.4]), ("b", [10, 11, 12]), ("a", [0, 1, 2])]
-    assert Image.open(path.with_suffix(".png")).width > 600  # a panel each
+    assert figure == path.with_suffix(".png") and Image.open(figure).width > 600  # a panel each
     assert ["│", "0.4", "│", "12", "│", "2", "│"] in [line.split() for line in capsys.readouterr().out.splitlines()]
 
 
 def test_a_sweep_of_results_without_a_headline_is_of_their_first_value(tmp_path):
-    path = report_sweep("delta", [1.0, 2.0], [result_of(a=1.0, b=2.0), result_of(a=math.nan, b=3.0)], "kid", tmp_path)
+    results = [result_of(a=1.0, b=2.0), result_of(a=math.nan, b=3.0)]
+    path = report_sweep("delta", [1.0, 2.0], results, "kid", tmp_path)[0][0]
     assert json.loads(path.read_text())["series"] == {"delta": [1, 2], "a": [1, None]}
 
 

@@ -1,9 +1,9 @@
 """Runs side by side, as a table and a figure: python -m heatgen.report.compare FOLDER... [--publish NAME].
 
 A sweep (train.py -m) ends with it by itself, and with publish=NAME publishes it. FOLDER is a run or a folder of runs, such
-as a sweep's; the table goes there as comparison.json (a list of rows, one object a run, or a variant of its measurements),
-comparison.md and comparison.png, and with --publish NAME also to docs/results/NAME.json, .md and .png. Runs of several data
-sets have a table and a figure (comparison_DATA.png) for each.
+as a sweep's; the table goes there as comparison.json (a list of rows, one object a run, or a variant of its measurements)
+and comparison.csv, comparison.md and comparison.tex, comparison.png and comparison.pdf; and with --publish NAME also to
+docs/results/NAME.json and so on. Runs of several data sets have a table and a figure (comparison_DATA.png) for each.
 """
 
 import argparse
@@ -23,13 +23,14 @@ from rich.table import Table
 from heatgen import check
 from heatgen.report.better import caption
 from heatgen.report.compare_figure import draw
-from heatgen.report.page import markdown_table
+from heatgen.report.page import csv_table, latex, latex_table, markdown_table
 from heatgen.report.rows import Row, conditions_of, errors_over, headings_of, references_of, rows_of, variants_of
 from heatgen.report.seeds import groups_of, is_number, over_seeds, with_error
 from heatgen.report.unfinished import finished_runs
 from heatgen.runtime.directory import COMMAND, read_info
 from heatgen.runtime.explain import entry
 from heatgen.runtime.files import read_small, write_text
+from heatgen.runtime.screen import listed, painted
 
 MARKS = "A broken line is what is known exactly; a number behind an arrow is beyond the axis."  # of a figure
 
@@ -65,22 +66,24 @@ def compare(
         commands = calls if by_sweep else [*calls, itself + (f" --publish {publish}" if publish else "")]
         for end, content in files.items():
             write_text(folder / f"{name}{end}.json", json.dumps(content, indent=2) + "\n")
+        write_text(folder / f"{name}.csv", csv_table(rows))
         write_text(folder / f"{name}.md", markdown(name, sections, commands))
+        write_text(folder / f"{name}.tex", latex_page(sections))
     for folder, name in pages:
         for section in sections:
-            draw(section.pictured, section.rows, section.shown, section.headings, folder / section.figure(name))
+            paths = [folder / section.figure(name).replace(".png", end) for end in (".png", ".pdf")]
+            draw(section.pictured, section.rows, section.shown, section.headings, *paths)
     console = Console(width=None if sys.stdout.isatty() else 160)  # printed last: a closed pipe loses nothing
     for section in sections:
-        headings = [escape(section.headings.get(name, name)) for name in section.shown]
         title = f"{len(section.run_dirs)} runs" + (f" of {section.data}" if section.data else "")
-        table = Table(*headings, title=title, title_justify="left")
-        for row in section.rows:
-            table.add_row(*[escape(with_error(row, name)) for name in section.shown])
+        table = Table(*map(escape, section.titles), title=title, title_justify="left")
+        for cells in section.cells:
+            table.add_row(*map(escape, cells))
         console.print(table)
     for folder, name in pages:
-        figures = [str(folder / section.figure(name)) for section in sections]
-        written = ".md, .json and .png" if len(sections) == 1 else f".md, .json, {' and '.join(figures)}"
-        console.print(f"written: {folder / name}{written}", highlight=False, markup=False, soft_wrap=True)
+        figures = [f"{folder / section.figure(name)} and .pdf" for section in sections]
+        said = ["as a page; .tex, .csv and .json: for a paper and to read on", *[""] * len(figures)]
+        print(painted(listed("written", list(zip([f"{folder / name}.md", *figures], said, strict=True))), sys.stdout))
     return rows
 
 
@@ -117,6 +120,16 @@ class Section:
         known = [{"data": data, **row} if data else row for row in references_of(run_dirs, shown[0])]
         return cls(data, run_dirs, every, [*rows, *known], [*pictured, *[None] * len(known)], shown, headings_of(run_dirs))
 
+    @property
+    def titles(self) -> list[str]:
+        """What stands above the columns of its table."""
+        return [self.headings.get(column, column) for column in self.shown]
+
+    @property
+    def cells(self) -> list[list[str]]:
+        """The rows of its table."""
+        return [[with_error(row, column) for column in self.shown] for row in self.rows]
+
     def figure(self, name: str) -> str:
         """The file of its figure, on a page of a name."""
         return f"{name}_{re.sub(r'[^A-Za-z0-9_-]+', '-', self.data)}.png" if self.data else f"{name}.png"
@@ -147,8 +160,7 @@ def markdown(name: str, sections: Sequence[Section], commands: Sequence[str]) ->
         rows, shown = section.rows, section.shown
         values = [column for column in shown if column != "seeds" and any(is_number(row.get(column)) for row in rows)]
         better = ["", f"*{caption(values, section.headings)} {MARKS}*"] if values else []
-        cells = [[with_error(row, column) for column in shown] for row in rows]
-        table = markdown_table([section.headings.get(column, column) for column in shown], cells)
+        table = markdown_table(section.titles, section.cells)
         conditions = conditions_of(section.run_dirs)
         how = ["", "How they were measured:", "", *conditions] if conditions else []
         lines += [f"## {section.data}", ""] if section.data else []
@@ -156,11 +168,17 @@ def markdown(name: str, sections: Sequence[Section], commands: Sequence[str]) ->
     return "\n".join(lines)
 
 
+def latex_page(sections: Sequence[Section]) -> str:
+    """The tables of a page for LaTeX."""
+    parts = [(section.data, latex_table(section.titles, section.cells)) for section in sections]
+    return "\n\n".join("\n".join([*([f"% {latex(data)}"] if data else []), *table]) for data, table in parts) + "\n"
+
+
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m heatgen.report.compare", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folders", nargs="+", type=Path, help="runs, or folders of runs such as a sweep's")
-    parser.add_argument("--publish", metavar="NAME", help="also write docs/results/NAME.md, .json and .png")
+    parser.add_argument("--publish", metavar="NAME", help="also write docs/results/NAME.md, .json, .png and so on")
     options = parser.parse_args()
     compare(options.folders, options.publish)
 

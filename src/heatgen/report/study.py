@@ -5,9 +5,9 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from heatgen.metric.pictures.figure import plots
+from heatgen.metric.pictures.figure import DOUBLE, plots, save, styled
 from heatgen.report.page import markdown_table
-from heatgen.runtime.files import atomic_path, write_text
+from heatgen.runtime.files import write_text
 
 Trial = Mapping[str, object]  # trial (its number), state, value, and the parameters
 
@@ -44,10 +44,13 @@ def number(value: object) -> object:
         return value
 
 
+@styled()
 def draw(trials: Sequence[Trial], keys: Sequence[str], objective: str, direction: str, path: Path) -> None:
     """The best value so far against the trials, and the values against each parameter."""
     plt = plots()
-    figure, axes = plt.subplots(1, 1 + len(keys), figsize=(3.6 * (1 + len(keys)), 3), layout="constrained", squeeze=False)
+    figure, axes = plt.subplots(
+        1, 1 + len(keys), figsize=(max(DOUBLE, 1.8 * (1 + len(keys))), 2.2), layout="constrained", squeeze=False
+    )
     better = max if direction == "maximize" else min
     valued = [(trial, float(str(trial["value"]))) for trial in trials if trial["value"] is not None]
     done = [[value for trial, value in valued[: i + 1] if trial["state"] == "complete"] for i in range(len(valued))]
@@ -64,6 +67,4 @@ def draw(trials: Sequence[Trial], keys: Sequence[str], objective: str, direction
             panel.locator_params(axis="x", nbins=3, integer=all(float(x).is_integer() for x in numbers))
         panel.set(xlabel=key, ylabel=objective if key == "trial" else "")
     axes[0, 0].legend()
-    with atomic_path(path) as beside:
-        figure.savefig(beside, format="png", dpi=110)
-    plt.close(figure)
+    save(figure, path)

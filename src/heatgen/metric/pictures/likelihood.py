@@ -6,14 +6,15 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from heatgen.metric.pictures.figure import as_image, plots
+from heatgen.metric.pictures.figure import DOUBLE, as_image, plots, size, styled
 
 MOST = 200  # pictures in a film
 
 
+@styled()
 def likelihoods(series: Mapping[str, Sequence[float]], ceiling: float) -> Image.Image:
     """ln p a dimension against the number of context frames, with the exact lines and the noise ceiling; and the RMSE."""
-    figure, (left, right) = plots().subplots(1, 2, figsize=(9.5, 3.6), layout="constrained")
+    figure, (left, right) = plots().subplots(1, 2, figsize=size(2, 2.6), layout="constrained")
     x = series["num_context"] if all(c == c for c in series["num_context"]) else [0] * len(series["joint"])
     for name, style in (("joint", "C0o-"), ("frame", "C1s-"), ("pixel", "C2^-")):
         left.plot(x, series[name], style, label=name)
@@ -22,20 +23,22 @@ def likelihoods(series: Mapping[str, Sequence[float]], ceiling: float) -> Image.
             left.plot(x, series[name], style, label=name.replace("_", " "))
     left.axhline(ceiling, color="0.7", linestyle="-.", label="noise ceiling")
     left.set(xlabel="context frames", title="log-likelihood [nats a dimension]", xticks=list(x))
-    left.legend(fontsize=7)
+    left.legend()
     right.plot(x, series["rmse"], "C0o-", label="model")
     if "exact_rmse" in series:
         right.plot(x, series["exact_rmse"], "k-", label="exact")
     right.set(xlabel="context frames", title="RMSE of the mean, against clean frames", xticks=list(x), ylim=(0, None))
-    right.legend(fontsize=8)
+    right.legend()
     return as_image(figure)
 
 
+@styled()
 def frames(rows: Mapping[str, Tensor], times: Sequence[float]) -> Image.Image:
     """Frames (M, C, H, W) side by side, a row each name; all but deviations on the scale of the targets."""
     plt, count = plots(), len(times)
+    side = min(1.1, (DOUBLE - 0.6) / count)  # inches of a frame
     figure, axes = plt.subplots(
-        *(len(rows), count), figsize=(1.1 * count + 0.9, 1.15 * len(rows) + 0.3), layout="constrained", squeeze=False
+        *(len(rows), count), figsize=(side * count + 0.6, 1.05 * side * len(rows) + 0.3), layout="constrained", squeeze=False
     )
     low, high = rows["clean"].min().item(), rows["clean"].max().item()
     widest = max(u.max().item() for name, u in rows.items() if "std" in name)
@@ -49,11 +52,12 @@ def frames(rows: Mapping[str, Tensor], times: Sequence[float]) -> Image.Image:
             panel.imshow(u[0].double().numpy(), interpolation="nearest", **scale)
             panel.set(xticks=[], yticks=[])
             if row == 0:
-                panel.set_title(f"t = {time:.3g}", fontsize=8)
-        line[0].set_ylabel(name, fontsize=8)
+                panel.set_title(f"t = {time:.3g}")
+        line[0].set_ylabel(name)
     return as_image(figure)
 
 
+@styled()
 def film(rows: Mapping[str, Tensor], times: Sequence[float], context: Sequence[float]) -> list[Image.Image]:
     """Frames (M, C, H, W) side by side, a panel each name, at one time after the other; at most 200 of them.
 
@@ -72,7 +76,7 @@ def film(rows: Mapping[str, Tensor], times: Sequence[float], context: Sequence[f
     pages = []
     for i in range(0, len(times), -(-len(times) // MOST)):
         is_context = any(abs(times[i] - time) < 1e-9 for time in context)
-        figure.suptitle(f"t = {times[i]:.3g}{', in the context' if is_context else ''}", fontsize=9)
+        figure.suptitle(f"t = {times[i]:.3g}{', in the context' if is_context else ''}")
         for panel, u in zip(panels, rows.values(), strict=True):
             panel.set_data(u[i, 0].double().numpy())
         figure.canvas.draw()

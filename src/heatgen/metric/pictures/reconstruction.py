@@ -5,9 +5,10 @@ from collections.abc import Mapping, Sequence
 from PIL import Image
 from torch import Tensor
 
-from heatgen.metric.pictures.figure import as_image, plots
+from heatgen.metric.pictures.figure import DOUBLE, as_image, plots, size, styled
 
 
+@styled()
 def fields(rows: Tensor, names: Sequence[str]) -> Image.Image:
     """Fields side by side: a row each, a column a name; rows: (fields, names, C, H, W).
 
@@ -15,9 +16,10 @@ def fields(rows: Tensor, names: Sequence[str]) -> Image.Image:
     row's first column, u_K on its own. A column `std` runs from 0, one of `error` is on the scale of the first column.
     """
     plt, finite = plots(), rows.double().nan_to_num(0, 0, 0)
+    side = min(1.4, DOUBLE / len(names))  # inches of a field
     figure, axes = plt.subplots(
         *(len(rows), len(names)),
-        figsize=(1.5 * len(names), 1.5 * len(rows) + 0.35),
+        figsize=(side * len(names), side * len(rows) + 0.3),
         layout="constrained",
         squeeze=False,
     )
@@ -34,13 +36,14 @@ def fields(rows: Tensor, names: Sequence[str]) -> Image.Image:
                 panel.imshow(shown.numpy(), cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
             panel.set(xticks=[], yticks=[])
     for panel, name in zip(axes[0], names, strict=True):
-        panel.set_title(name, fontsize=9)
+        panel.set_title(name)
     return as_image(figure)
 
 
+@styled()
 def spectra(powers: Mapping[str, Tensor]) -> Image.Image:
     """Power against the radius 1, 2, ... of the ring, both on log scales; powers: name -> (radii,)."""
-    figure, panel = plots().subplots(figsize=(5.2, 3.8), layout="constrained")
+    figure, panel = plots().subplots(figsize=size(1, 2.6), layout="constrained")
     styles = ["k-", "C3-", "C0--", "C2:"]
     for (name, power), style in zip(powers.items(), styles, strict=False):
         panel.loglog(range(1, len(power) + 1), power.clamp(min=1e-30).tolist(), style, label=name)
@@ -49,9 +52,10 @@ def spectra(powers: Mapping[str, Tensor]) -> Image.Image:
     return as_image(figure)
 
 
+@styled()
 def ranks(histogram: Tensor) -> Image.Image:
     """The share of pixels whose truth has rank 0 .. n among n draws, and the flat line of exact draws; (n + 1,)."""
-    figure, panel = plots().subplots(figsize=(5.2, 3.2), layout="constrained")
+    figure, panel = plots().subplots(figsize=size(1), layout="constrained")
     panel.bar(range(len(histogram)), histogram.tolist(), width=0.9)
     panel.axhline(1 / len(histogram), color="k", linestyle="--", label="exact draws")
     panel.set(xlabel="rank of the truth among the draws", ylabel="share of pixels", title="rank histogram")

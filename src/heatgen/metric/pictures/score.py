@@ -9,7 +9,7 @@ from torch import Tensor
 
 from heatgen.forward.process import ForwardProcess
 from heatgen.metric import distances
-from heatgen.metric.pictures.figure import as_image, plots
+from heatgen.metric.pictures.figure import as_image, plots, size, styled
 from heatgen.metric.reference import Reference
 from heatgen.noise import SampleNoise
 from heatgen.oracle.find import Oracle
@@ -26,6 +26,7 @@ REACH = 3.5  # deviations to either side that a grid covers
 Answer = Callable[[Tensor, Tensor], Tensor]
 
 
+@styled()
 def score(
     process: ForwardProcess,
     oracle: Oracle,
@@ -38,12 +39,12 @@ def score(
 
     u0: clean points, (B, C, H, W), which say where the states are. sigma: the rms of L over coefficients.
     """
-    size = u0[0].numel()
-    if size == 1:
+    dimension = u0[0].numel()
+    if dimension == 1:
         return score_line(process, oracle, learned, u0)
-    if size == 2:
+    if dimension == 2:
         return score_plane(process, oracle, learned, u0, levels)
-    figure, panel = plots().subplots(figsize=(5.2, 3.8), layout="constrained")
+    figure, panel = plots().subplots(figsize=size(1, 2.6), layout="constrained")
     error_curve(panel, series)
     return as_image(figure)
 
@@ -59,6 +60,7 @@ def forward_draws(process: ForwardProcess, u0: Tensor, time: Tensor, k: int, see
     return process.perturb(u0, time.expand(len(u0)), rng.normal_like(u0))
 
 
+@styled()
 def score_line(process: ForwardProcess, oracle: Oracle, learned: Answer, u0: Tensor) -> Image.Image:
     """Colours over (x, t): exact, learned, difference; dashed, the quantiles between which 99.8 % of the states are."""
     last, count = forward_draws(process, u0, process.times[-1], process.num_levels).double(), process.num_levels
@@ -74,7 +76,7 @@ def score_line(process: ForwardProcess, oracle: Oracle, learned: Answer, u0: Ten
     inside = (below > 0.001) & (below < 0.999)
     limit = exact[inside].abs().max().item() if inside.any() else exact.abs().quantile(0.99).item()
     error = (own - exact)[inside].abs().quantile(0.99).item() if inside.any() else limit
-    figure, axes = plots().subplots(1, 3, figsize=(12.5, 3.8), layout="constrained", sharey=True)
+    figure, axes = plots().subplots(1, 3, figsize=size(3, 2.4), layout="constrained", sharey=True)
     columns = {"exact": (exact, limit), "learned": (own, limit), "learned - exact": (own - exact, max(error, 1e-9))}
     across, up = x.cpu().numpy(), times.cpu().numpy()
     for panel, (name, (values, high)) in zip(axes, columns.items(), strict=True):
@@ -83,16 +85,17 @@ def score_line(process: ForwardProcess, oracle: Oracle, learned: Answer, u0: Ten
         panel.set(xlabel="x", title=name)
         figure.colorbar(mesh, ax=panel)
     axes[0].set_ylabel("t")
-    figure.suptitle("sigma(t) x score; 99.8 % of the states lie between the dashed lines", fontsize=10)
+    figure.suptitle("sigma(t) x score; 99.8 % of the states lie between the dashed lines")
     return as_image(figure)
 
 
+@styled()
 def score_plane(
     process: ForwardProcess, oracle: Oracle, learned: Answer, u0: Tensor, levels: Mapping[int, Tensor]
 ) -> Image.Image:
     """At four levels: the exact and the learned score as arrows over the exact density, and the size of the difference."""
     chosen = [list(levels)[round(i * (len(levels) - 1) / 3)] for i in range(4)]
-    figure, axes = plots().subplots(3, 4, figsize=(12.5, 9.0), layout="constrained", squeeze=False)
+    figure, axes = plots().subplots(3, 4, figsize=size(4, 5.4), layout="constrained", squeeze=False)
     for k, column in zip(chosen, axes.T, strict=True):
         time, box = levels[k], extent(forward_draws(process, u0, levels[k], k))
         scale = sigma(process, time[None]).item()
@@ -115,13 +118,13 @@ def score_plane(
             panel.quiver(
                 *places.T.numpy(), *arrows.T.numpy(), angles="xy", scale_units="xy", scale=length, width=0.005, color="k"
             )
-            panel.set_title(f"{name}, t = {time.item():.3g}", fontsize=10)
+            panel.set_title(f"{name}, t = {time.item():.3g}")
         mesh = column[2].imshow(gap.numpy(), extent=box, origin="lower", cmap="magma", vmin=0, vmax=peak)
-        column[2].set_title(f"|difference|, t = {time.item():.3g}", fontsize=10)
+        column[2].set_title(f"|difference|, t = {time.item():.3g}")
         figure.colorbar(mesh, ax=column[2], location="bottom", shrink=0.8)
         for panel in column:
             panel.set(xlim=box[:2], ylim=box[2:], aspect="equal")
-    figure.suptitle(f"sigma(t) x score over the exact density; arrows longer than {LONGEST:g} are cut", fontsize=10)
+    figure.suptitle(f"sigma(t) x score over the exact density; arrows longer than {LONGEST:g} are cut")
     return as_image(figure)
 
 
@@ -148,19 +151,20 @@ def error_curve(panel: "Axes", series: Mapping[str, Sequence[float]]) -> None:
         panel.set_yscale("log")
     else:
         panel.set_ylim(-0.05, 1)  # an exact score
-    panel.set(xlabel="t", title="score error, $E|L(s - s^*)|^2 / D$")
+    panel.set(xlabel="t", title="score error,\n$E|L(s - s^*)|^2 / D$")
     panel.legend()
 
 
+@styled()
 def levels(series: Mapping[str, Sequence[float]], exact_ks: float) -> Image.Image:
     """The series against t, a panel each: score error, KS and W1 beside those of exact draws, deviations."""
     names = [*(["score"] if "score_error" in series else []), "ks", "w1", "std"]
-    figure, axes = plots().subplots(1, len(names), figsize=(4 * len(names), 3.6), layout="constrained")
+    figure, axes = plots().subplots(1, len(names), figsize=size(len(names), 2.4), layout="constrained")
     t = series["t"]
     panels = dict(zip(names, axes, strict=True))
     if "score" in panels:
         error_curve(panels["score"], series)
-    for name, title in (("ks", "Kolmogorov-Smirnov distance"), ("w1", "Wasserstein-1 distance [unit of the data]")):
+    for name, title in (("ks", "Kolmogorov-Smirnov\ndistance"), ("w1", "Wasserstein-1 distance\n[unit of the data]")):
         panels[name].plot(t, series[name], "C0o-", markersize=3, label="mean over coefficients")
         if any(x < y for x, y in zip(series[name], series[f"{name}_largest"], strict=True)):
             panels[name].plot(t, series[f"{name}_largest"], "C0:", label="largest")
@@ -176,6 +180,7 @@ def levels(series: Mapping[str, Sequence[float]], exact_ks: float) -> Image.Imag
     return as_image(figure)
 
 
+@styled()
 def densities(reference: Reference, u0: Tensor, states: Mapping[int, Tensor], times: Tensor, seed: int) -> Image.Image:
     """Forward draws (top) and states on the way back (bottom) at the same times, t = 0 on the left.
 
@@ -187,7 +192,7 @@ def densities(reference: Reference, u0: Tensor, states: Mapping[int, Tensor], ti
     chosen = sorted({known[round(i * (len(known) - 1) / (SHOWN - 1))] for i in range(SHOWN)})
     draws = {k: forward_draws(process, u0, times[k], k, seed) for k in chosen}
     figure, axes = plots().subplots(
-        2, len(chosen), figsize=(2.7 * len(chosen), 5.6), layout="constrained", squeeze=False, sharex="col"
+        2, len(chosen), figsize=size(len(chosen), 3.4), layout="constrained", squeeze=False, sharex="col"
     )
     pick = int(distances.moments(*reference.law(times[:1]))[1].argmax())
     least = 1e-3 * distances.moments(*reference.law(times[-1:]))[1].max().item() or 1e-3
@@ -199,10 +204,10 @@ def densities(reference: Reference, u0: Tensor, states: Mapping[int, Tensor], ti
             law = [x[:, pick : pick + 1] if x.dim() == 2 else x for x in reference.law(time)]
             density_line(column, reference.coefficients(draws[k], time)[:, pick].cpu(), states[k][:, pick], law, least)
         for panel, word in zip(column, ("forward", "way back"), strict=True):
-            panel.set_title(f"{word}, t = {time.item():.3g}", fontsize=10)
+            panel.set_title(f"{word}, t = {time.item():.3g}")
     which = "" if reference.size <= 2 else f"coefficient {int(reference.kept[pick])} of {reference.size}; "
     lines = "colours: the same in a column" if reference.size == 2 else "black: exact density"
-    figure.suptitle(f"forward draws and states on the way back; {which}{lines}", fontsize=10)
+    figure.suptitle(f"forward draws and states on the way back; {which}{lines}")
     return as_image(figure)
 
 

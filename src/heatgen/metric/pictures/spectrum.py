@@ -4,12 +4,13 @@ from collections.abc import Mapping, Sequence
 
 from PIL import Image
 
-from heatgen.metric.pictures.figure import as_image, plots
+from heatgen.metric.pictures.figure import as_image, plots, size, styled
 
 
+@styled()
 def spectrum(series: Mapping[str, Sequence[float]], source: str, reference: str, high: float) -> Image.Image:
     """Power by wave number and its ratio, as in the result, within two standard errors, on log scales; grey from `high`."""
-    shape = {"height_ratios": (2, 1), "sharex": True, "layout": "constrained", "figsize": (5.6, 5.6)}
+    shape = {"height_ratios": (2, 1), "sharex": True, "layout": "constrained", "figsize": size(1, 3.8)}
     figure, (above, below) = plots().subplots(2, 1, **shape)
     waves = series["wave_number"]
     rows = [(above, "power_data", "k", reference), (above, "power", "C3", source), (below, "ratio", "C3", "")]
