@@ -42,6 +42,9 @@ def test_a_table_has_one_row_a_measurement_and_the_newest_of_equal_ones(
     text = (tmp_path / "docs" / "trial.md").read_text()
     assert "| run | delta | NLL [nats] |" in text and "| a/b | 0.01 | 8.00 ± 0.5 |" in text
     assert "`python evaluate.py n=3` (n: 3)" in text
+    latex = (tmp_path / "docs" / "trial.tex").read_text().splitlines()
+    assert latex[0] == "% elbo" and r"run & delta & NLL [nats] \\" in latex and r"a/b & $0.01$ & $8.00 \pm 0.5$ \\" in latex
+    assert (tmp_path / "docs" / "trial.csv").read_text().startswith("time,run,mode,facts,command,delta,nll,nll_se\n")
 
 
 def test_results_that_are_not_there_get_one_sentence(

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from heatgen.check import ConfigError
+from heatgen.report.story import Story
 from heatgen.report.unfinished import finished_runs, lacking_of
 
 CONFIG = "optimizer: {lr: 0.1}\ntrainer: {max_steps: 12, max_epochs: null}\nevaluate: null\n"
@@ -24,6 +25,10 @@ def make(run, steps=None, modes=(), config=CONFIG, started="2026-01-01T10:00:00"
 def test_a_run_is_finished_when_its_training_and_what_it_asked_for_have_ended(tmp_path):
     assert lacking_of(make(tmp_path / "a", 12)) is None
     assert lacking_of(make(tmp_path / "b")) == "its training has not ended"
+    assert (
+        Story.of(tmp_path / "b").to_go_on == f"heatgen train resume={tmp_path / 'b'}"
+        and not Story.of(tmp_path / "a").to_go_on
+    )
     assert lacking_of(make(tmp_path / "c", 8, started="2026-01-01T12:00:00")) == "its training has not ended (8 of 12 steps)"
     assert lacking_of(make(tmp_path / "d", 8)) is None  # a callback ended it
     asks = CONFIG.replace("null\n", "['n=4', 'mode=fid n=4']\n").replace(

@@ -32,9 +32,7 @@ class Comparison(Callback):
     """Decides the folder of a run or a sweep, compares the runs of a sweep, and refuses a `publish` that cannot be."""
 
     def on_run_start(self, config: DictConfig, **kwargs: object) -> None:
-        """Refuse `publish` where there is no sweep; the processes of a sweep's job have it from their sweep."""
-        if config.get("publish") is not None and not ranks.is_own_child():
-            stop(f"publish={config.publish} is for a sweep, which has runs to compare; add -m, or use publish=null.")
+        """Decide the folder of a run."""
         with explained():
             folders.decide_run(config)
 

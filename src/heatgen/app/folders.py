@@ -57,10 +57,13 @@ def decide_run(config: DictConfig) -> None:
     """Put the folder of a training into Hydra's config, claimed where it is a new one.
 
     Raises:
-        ConfigError: `resume` names no run, or does not go with the folder that is given.
+        ConfigError: `resume` names no run, or does not go with the folder that is given; there is `publish` without a sweep.
     """
     if ranks.is_own_child():  # the folder is on its command line
         return
+    if config.get("publish") is not None:
+        fix = "add -m, or use publish=null"
+        raise ConfigError(f"publish={config.publish} is for a sweep, which has runs to compare; {fix}.")
     with decided(config):
         check_names(config)
         folder = ranks.told(lambda: str(run_folder(config)))

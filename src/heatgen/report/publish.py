@@ -1,7 +1,7 @@
 """What was measured as a page of the documentation: python -m heatgen.report.publish EXPERIMENT [NAME].
 
-Reads runs/results/<EXPERIMENT>.csv and writes docs/results/<NAME>.json (a list of rows, one object a row) and
-docs/results/<NAME>.md (the same as tables, with the commands that made them). NAME is EXPERIMENT unless given.
+Reads runs/results/<EXPERIMENT>.csv and writes docs/results/<NAME>.json (a list of rows, one object a row) and .csv,
+docs/results/<NAME>.md (the same as tables, with the commands that made them) and .tex. NAME is EXPERIMENT unless given.
 """
 
 import argparse
@@ -9,6 +9,7 @@ import csv
 import json
 import os
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -16,15 +17,17 @@ from heatgen import check
 from heatgen.check import ConfigError
 from heatgen.metric.result import heading
 from heatgen.report.better import caption
-from heatgen.report.page import markdown_table
+from heatgen.report.page import csv_table, latex, latex_table, markdown_table
 from heatgen.report.rows import Row
 from heatgen.report.seeds import with_error
 from heatgen.runtime.explain import entry
 from heatgen.runtime.files import read_small, write_text
+from heatgen.runtime.screen import listed, painted
 
 LARGEST = 2**28  # bytes of a results file
 SAMPLER = re.compile(r"(?:^|; )sampler: ([^;]+)")  # of the facts, where it is not the run's own
 WORDS = ("time", "run", "mode", "facts", "command")  # columns of a measurement that are no values
+Cells = tuple[list[str], list[list[str]]]
 HIDDEN = ("time", "mode", "facts", "command")  # of those, what a table does not show
 
 
@@ -69,16 +72,30 @@ def lines_of(results: Path) -> list[dict[str, str]]:
     return lines
 
 
+def tables(rows: Sequence[Row], headings: Mapping[str, str]) -> dict[str, Cells]:
+    """The headings and the cells of each mode."""
+    found = {}
+    for mode in dict.fromkeys(str(row["mode"]) for row in rows):
+        chosen = [row for row in rows if row["mode"] == mode]
+        shown = shown_of(chosen)
+        cells = [[with_error(row, column) for column in shown] for row in chosen]
+        found[mode] = [headings.get(column, column) for column in shown], cells
+    return found
+
+
+def shown_of(rows: Sequence[Row]) -> list[str]:
+    """The columns of measurements that a table shows."""
+    columns = dict.fromkeys(column for row in rows for column in row)
+    return [column for column in columns if column not in HIDDEN and not column.endswith("_se")]
+
+
 def markdown(name: str, rows: Sequence[Row], headings: Mapping[str, str], command: str) -> str:
     """The rows as Markdown, a table for each mode, under the command that wrote the file."""
     lines = [f"# {name}", "", f"Written by `{command}`; the same rows as data: [{name}.json]({name}.json).", ""]
-    for mode in dict.fromkeys(row["mode"] for row in rows):
+    for mode, (titles, cells) in tables(rows, headings).items():
         chosen = [row for row in rows if row["mode"] == mode]
-        columns = dict.fromkeys(column for row in chosen for column in row)
-        shown = [column for column in columns if column not in HIDDEN and not column.endswith("_se")]
-        cells = [[with_error(row, column) for column in shown] for row in chosen]
-        lines += [f"## {mode}", "", *markdown_table([headings.get(column, column) for column in shown], cells)]
-        values = [column for column in shown if any(isinstance(row.get(column), float) for row in chosen)]
+        lines += [f"## {mode}", "", *markdown_table(titles, cells)]
+        values = [column for column in shown_of(chosen) if any(isinstance(row.get(column), float) for row in chosen)]
         lines += ["", f"*{caption(values, headings)}*", "", "How each row was measured:", ""]
         lines += [f"- {row['run']}: `{row['command']}` ({row['facts']})" for row in chosen] + [""]
     return "\n".join(lines)
@@ -103,7 +120,11 @@ def main() -> None:
     itself = f"python -m heatgen.report.publish {options.experiment}" + (f" {options.name}" if options.name else "")
     write_text(folder / f"{name}.json", json.dumps(rows, indent=2) + "\n")
     write_text(folder / f"{name}.md", markdown(name, rows, headings, itself))
-    print(f"written: {folder / name}.md and .json")
+    write_text(folder / f"{name}.csv", csv_table(rows))
+    parts = [[f"% {latex(mode)}", *latex_table(*table)] for mode, table in tables(rows, headings).items()]
+    write_text(folder / f"{name}.tex", "\n\n".join("\n".join(lines) for lines in parts) + "\n")
+    page = (f"{folder / name}.md", "as a page; .tex, .csv and .json: for a paper and to read on")
+    print(painted(listed("written", [page]), sys.stdout))
 
 
 if __name__ == "__main__":

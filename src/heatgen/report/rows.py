@@ -70,12 +70,17 @@ def settings_of(run_dir: Path) -> dict[str, str]:
 
 def results_of(run_dir: Path) -> list[Measured]:
     """The newest result of each mode and variant at the run's own settings, in the order of MODES, then of their names."""
-    newest: dict[tuple[str, str | None], Measured] = {}
+    return list(files_of(run_dir).values())
+
+
+def files_of(run_dir: Path) -> dict[Path, Measured]:
+    """`results_of`, by their files."""
+    newest: dict[tuple[str, str | None], tuple[Path, Measured]] = {}
     for path in sorted((run_dir / "evaluation").glob("*.json")):  # their names end in the time
         result = read_result(path)
         if "values" in result and not result.get("parameter"):
-            newest[result["mode"], result.get("variant")] = result
-    return sorted(newest.values(), key=lambda result: MODES.get(result["mode"], len(MODES)))
+            newest[result["mode"], result.get("variant")] = path, result
+    return dict(sorted(newest.values(), key=lambda found: MODES.get(found[1]["mode"], len(MODES))))
 
 
 def read_result(path: Path) -> Measured:
