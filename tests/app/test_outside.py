@@ -23,7 +23,7 @@ class Mine(ObservedProcess):
         return 1 - 0.5 * self.column(t)
 """
 FEW = [word for word in SMALL if not word.startswith("forward.")] + ["trainer.max_steps=2", "callback.pictures.every=0"]
-NODE = "_target_: my_package.Mine\nshape: ${data.shape}\nnum_levels: 5\n"
+NODE = "_target_: my_package.Mine # half of the image stays\nshape: ${data.shape}\nnum_levels: 5\n"
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def test_a_wheel_trains_a_map_of_the_users_own_in_two_processes_and_measures_it(
     flags = ["--config-dir", "options", "--config-name", "mytrain"]
     out, _ = heatgen(site, folder, "train", *small, *flags, "forward=mine", "trainer.devices=2", measured)
     (run,) = (folder / "runs").glob("ihd-mine-digits/*")
-    assert "next: heatgen sample run=" in out
+    assert out.count("next:    heatgen sample run=") == 1
     assert (run / "checkpoints" / "last.ckpt").is_file() and (run / "process_1.log").is_file()
     assert "seed: 7" in (run / "config.yaml").read_text()
     (result,) = (run / "evaluation").glob("forward_*.json")
@@ -83,8 +83,10 @@ def test_a_wheel_trains_a_map_of_the_users_own_in_two_processes_and_measures_it(
 def test_options_of_the_users_own_are_known_to_help_and_to_suggestions(site: Path, folder: Path) -> None:
     for place in (["--config-dir", "options"], ["hydra.searchpath=[options]"]):
         out, _ = heatgen(site, folder, "train", *place, "--help")
-        (line,) = [line for line in out.splitlines() if line.startswith("forward: ")]
-        assert "mine" in line and "heat" in line and "heatgen train model=" in out
+        names = out[out.rindex("  forward     ") : out.rindex("  net     ")].replace(",", " ").split()
+        assert {"mine", "heat"} < {*names} and "heatgen train model=" in out
+        out, _ = heatgen(site, folder, "train", *place, "--help", "forward", "forward=mine")
+        assert "  mine                  half of the image stays\n" in out and "forward=mine: half of the image stays" in out
         _, error = heatgen(site, folder, "train", "forward=mien", *place, code=1)
         assert error.startswith("Error: forward=mien is not an option; did you mean mine?")
     _, error = heatgen(site, folder, "train", "forward._target_=my_package.Mien", code=1)
@@ -100,3 +102,8 @@ def test_a_sweep_runs_anywhere(site: Path, folder: Path) -> None:
     (sweep,) = (folder / "runs" / "sweeps").iterdir()
     assert [row["forward"] for row in json.loads((sweep / "comparison.json").read_text())] == ["mine", "constant_velocity"]
     assert (sweep / "command.txt").read_text().startswith("heatgen train -m --config-dir options")
+    out, _ = heatgen(site, folder, "report", "runs")
+    assert out == "written: runs/index.html, a gallery of 2 runs\n"
+    assert "Side by side" in (folder / "runs" / "index.html").read_text()
+    choices = json.loads((sweep / "0-ihd-mine-digits" / "choices.json").read_text())
+    assert choices["options"]["forward"] == "mine" and "trainer.max_steps" in choices["differs"]

@@ -156,7 +156,7 @@ def change(path: Path, name: str) -> None:
             if name == "foreign":
                 del file.attrs["format"]
             elif name == "newer":
-                file.attrs["version"] = 2
+                file.attrs["version"] = 3
             elif name == "dtype":
                 images = file["images"][()].astype(np.float32)
                 del file["images"]
@@ -183,9 +183,9 @@ def change(path: Path, name: str) -> None:
         ("empty", "is cut short at 0 bytes; copy it again"),
         ("other", r"is not an HDF5 file \(it starts with .*\); give one that heatgen pack has written"),
         ("folder", "is a folder; pack it with heatgen pack, or read it with data=image_folder"),
-        ("gone", "is not there; give the file that heatgen pack has written"),
+        ("gone", "is not there; give the packed file as data.path=FILE"),
         ("foreign", r"is not a packed file \(it holds `images` .*\); give one that heatgen pack"),
-        ("newer", "is of version 2 of packed files, and this heatgen reads up to 1; use a newer heatgen, or pack it again"),
+        ("newer", "is of version 3 of packed files, and this heatgen reads up to 2; use a newer heatgen, or pack it again"),
         ("dtype", r"holds images of float32, not bytes \(uint8\); pack them again"),
         ("count", "holds images .* and says train 19, val 5, test 1; copy it again"),
         ("sums", r"is damaged \(its checksum differs\); copy it again"),

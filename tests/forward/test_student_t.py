@@ -85,7 +85,7 @@ def test_the_flow_with_the_exact_mean_ends_in_the_data_in_their_proportions():
     n, process = 3000, make(3, 60, 20.0)
     model = TwoPoints(process, silent, heun, None)
     data = SimpleNamespace(
-        prior_images=lambda indices, seed: TwoPoints.points[(torch.tensor(indices) % 4 > 0).long()].float()
+        states=None, prior_images=lambda indices, seed: TwoPoints.points[(torch.tensor(indices) % 4 > 0).long()].float()
     )
     model.grid = Grid(50, "rho")  # the one of EDM, which is PFGM++'s too: it does not know the sizes
     begin = start(model, data, range(n), 0, "cpu")

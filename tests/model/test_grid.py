@@ -76,7 +76,7 @@ def test_the_nearest_levels_are_distinct_where_they_alone_are_known(steps):
             Grid(13),
             exploding(12),
             False,
-            "sampler.steps=13 must be at most K = 12, as model=toy is known at its levels only.",
+            "sampler.steps=13 must be at most K = 12, as model=toy is known at its levels; null takes all.",
         ),
         (Grid(13), RandomMatrix(SHAPE, 12), True, "sampler.steps=13 must be at most K = 12, as forward=random_matrix "),
         (Grid(3, "rho"), exploding(), False, "sampler.spacing=rho needs times between the levels, and model=toy has none"),

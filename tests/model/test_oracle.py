@@ -131,7 +131,8 @@ def train(folder, *arguments):
 def test_a_run_is_written_without_training_and_loads_without_a_note(tmp_path, capfd, caplog):
     folder = tmp_path / "runs" / "own"
     assert train(folder) == 0
-    assert "nothing to train; next: " in capfd.readouterr().out
+    said = capfd.readouterr().out
+    assert "nothing to train\nwritten: " in said and "\nnext:    " in said and f"run={folder}" in said
     assert {path.name for path in folder.iterdir()} >= {"config.yaml", "checkpoints"}
     caplog.set_level(logging.WARNING)
     caplog.clear()

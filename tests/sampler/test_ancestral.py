@@ -48,7 +48,7 @@ def conditional():
 
 def data():
     images = torch.rand(50, *SHAPE, generator=torch.Generator().manual_seed(2))
-    return SimpleNamespace(prior_images=lambda samples, seed: torch.stack([images[i + seed] for i in samples]))
+    return SimpleNamespace(states=None, prior_images=lambda samples, seed: torch.stack([images[i + seed] for i in samples]))
 
 
 def samples_of(states, samples):

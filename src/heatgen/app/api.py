@@ -1,21 +1,17 @@
-"""heatgen from Python: `heatgen.load`, `heatgen.sample` and `heatgen.compose`."""
+"""heatgen from Python: `heatgen.load` and `heatgen.train`."""
 
-import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict, Unpack
+from typing import TypedDict, Unpack
 
-from heatgen.app.compose import compose
-from heatgen.app.load import Run, open_run, own_precision, precision_of
-from heatgen.app.quoting import quoted
-from heatgen.app.requests import LoadRequest, SampleRequest
+from heatgen.app.compose import compose, words_of
+from heatgen.app.in_process import train_here
+from heatgen.app.load import open_run, own_precision
+from heatgen.app.requests import LoadRequest
+from heatgen.app.run import Run
 from heatgen.check import ConfigError
 from heatgen.runtime.launch import DeviceRequest
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-__all__ = ["LoadOptions", "Run", "SampleOptions", "compose", "load", "sample"]
 
 
 class LoadOptions(TypedDict, total=False):
@@ -31,90 +27,62 @@ class LoadOptions(TypedDict, total=False):
     data: Mapping[str, str | int]  # where the files of its data are now, such as {"path": "/new/place"}
 
 
-class SampleOptions(LoadOptions, total=False):
-    """How samples may be drawn; the keys of conf/sample.yaml."""
-
-    batch_size: int | str  # samples at a time; auto: as many as fit
-    same_init: bool  # all samples start from one initial state
-    share_noise: bool  # all samples share the noise of each step
-
-
 def load(run: str | Path = "latest", device: str = "auto", **options: Unpack[LoadOptions]) -> Run:
     """A trained run that is ready to sample: with averaged weights, calibrated, on its device.
 
     Args:
-        run: its folder, or `latest`.
+        run: its folder, `latest`, or what `heatgen export` wrote of one: the folder, or the file of weights alone.
         device: auto (a CUDA GPU where there is one) | cpu | gpu.
         options: what to replace of it.
 
     Returns:
-        Its model, its data and its config; `model, data, config = load(...)` takes them apart.
+        The run; `model, data, config = load(...)` takes it apart.
 
     Raises:
         ConfigError: the run cannot be read, or does not have what is to be replaced.
     """
-    wanted = request(run, options).load
-    return open_run(wanted, DeviceRequest(device, precision="auto").open(own_precision(wanted)))
+    given = {key: value for key, value in options.items() if value is not None}
+    wanted = LoadRequest.of(compose(*words_of({"run": str(run), **given}), verb="sample"))
+    devices = DeviceRequest(device, precision="auto").open(own_precision(wanted))
+    return Run.of(open_run(wanted, devices), wanted, devices)
 
 
-def sample(
-    run: Run | str | Path = "latest",
-    n: int | None = None,
-    seed: int = 0,
+def train(
+    *overrides: str | Mapping[str, object],
+    data: object = None,
     device: str = "auto",
-    **options: Unpack[SampleOptions],
-) -> "Tensor":
-    """Samples of u_0, the same as those of `heatgen sample`.
+    folder: str | Path | None = None,
+    config_dir: str | Path | None = None,
+    **options: object,
+) -> Run:
+    """Train a model in this process, as `heatgen train` does, into a run's folder of its own.
 
     Args:
-        run: what `load` gave, or the folder of a run, or `latest`.
-        n: how many; None: 36 images, or 2000 points.
-        seed: of the initial states and of all noise.
-        device: where to sample; of a run that is loaded, its own.
-        options: how to sample, and what to replace of the run where it is not loaded yet.
+        overrides: words of the command line, such as "trainer.max_steps=500", or mappings of keys to values.
+        data: what to train on: the name of an option (digits); or samples in memory, which the run keeps: a tensor or an
+            array of bytes or floats, (N, C, H, W), (N, H, W) or (N, d); a Dataset of images or (image, label); or a mapping
+            of train, val and test to any of them. What is not given is held out, a tenth for each split.
+        device: auto (a CUDA GPU where there is one) | cpu | gpu.
+        folder: of the run; None: a new one in `runs_dir`.
+        config_dir: a folder with more options, as --config-dir.
+        options: groups and keys with their values: model="ihd", forward="heat", seed=1, trainer={"max_steps": 500}.
 
     Returns:
-        The samples, (n, C, H, W) float32 on the CPU, in the range of the data.
+        The run, ready to sample; `heatgen train resume=FOLDER` goes on with it.
 
     Raises:
-        ConfigError: an option does not exist or does not fit the run.
+        ConfigError: an option or the data cannot be used.
+        KeyboardInterrupt: Ctrl-C (a notebook's stop) came; what is trained is saved.
     """
-    from heatgen.app import batch
-    from heatgen.app.draw import draw_samples, usual_n
-
-    if isinstance(run, Run):
-        own = SampleOptions.__annotations__.keys() - LoadOptions.__annotations__.keys()
-        if late := sorted(options.keys() - own):
-            raise ConfigError(f"{late[0]} cannot be given for a run that is loaded; give it to heatgen.load.")
-        wanted = SampleRequest(
-            LoadRequest(Path()),
-            n,
-            seed,
-            options.get("batch_size", 128),
-            options.get("same_init", False),
-            options.get("share_noise", False),
-        )
-        where = DeviceRequest("cpu" if run.model.device.type == "cpu" else "gpu", precision="auto")
-        devices = where.open(precision_of(run.config))
-    else:
-        wanted = request(run, {"n": n, "seed": seed, **options})
-        devices = DeviceRequest(device, precision="auto").open(own_precision(wanted.load))
-        run = open_run(wanted.load, devices)
-    count = wanted.n or usual_n(run.model.process.shape)
-    size = batch.settle(wanted.batch_size, run.model, run.data, devices, count, seed, None)
-    with batch.explained(size, devices):
-        samples, _ = draw_samples(run.model, run.data, devices, wanted, count, size)
-    return samples
-
-
-def request(run: str | Path, options: Mapping[str, object]) -> SampleRequest:
-    """What `heatgen sample run=RUN KEY=VALUE...` asks for."""
-    flat: dict[str, object] = {"run": str(run)}
-    for key, value in options.items():
-        flat |= {f"{key}.{name}": one for name, one in value.items()} if isinstance(value, Mapping) else {key: value}
-    words = [
-        f"{key}={quoted(value) if isinstance(value, str) else json.dumps(value)}"
-        for key, value in flat.items()
-        if value is not None
-    ]
-    return SampleRequest.of(compose(*words, verb="sample"))
+    words = words_of({} if device == "auto" else {"trainer.accelerator": device})
+    words += [] if folder is None else words_of({"hydra.run.dir": str(folder)})
+    if isinstance(data, os.PathLike) or (isinstance(data, str) and not data.isidentifier()):
+        raise ConfigError(f'data={data} is no option; for files give data="image_folder" and {{"data.path": "{data}"}}.')
+    if isinstance(data, str):
+        options, data = {"data": data, **options}, None
+    for part in (options, *overrides):
+        words += [part] if isinstance(part, str) else words_of(part)
+    if wrong := next((word for word in words if word[:1] != "~" and (word[:1] == "-" or "=" not in word)), None):
+        raise ConfigError(f"{wrong!r} is no KEY=VALUE; flags are for the command line.")
+    run_dir = train_here(words, data, None if config_dir is None else str(config_dir))
+    return load(run_dir, device, trust=True)

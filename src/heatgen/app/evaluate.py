@@ -1,26 +1,34 @@
 """Measure a run, or a data set alone; see conf/evaluate.yaml."""
 
 import hashlib
-from collections.abc import Mapping
+import logging
+import shlex
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from heatgen import __version__
+from heatgen.app import pages
 from heatgen.app.build import build_data, build_process, instantiate, locate, options_of_target
-from heatgen.app.job import choices, devices_of, launched, refuse_unread, task_wrapper
+from heatgen.app.job import choices, devices_of, in_sweep, launched, refuse_unread, task_wrapper
 from heatgen.app.load import compile_run, data_name, moved, open_run, own_precision, read_config
 from heatgen.app.plain import plain
 from heatgen.app.recorded import log_result, step_of
 from heatgen.app.requests import FILES, EvaluateRequest, LoadRequest
 from heatgen.check import ConfigError
 from heatgen.runtime import directory
+from heatgen.runtime.command import call, command_line
+from heatgen.runtime.screen import listed
 
 if TYPE_CHECKING:
     from heatgen.metric.context import EvalContext
+    from heatgen.metric.result import Result
     from heatgen.runtime.devices import Devices
 
+log = logging.getLogger("heatgen")
 BESIDE = {  # keys that `words_of` knows otherwise, and what no sample depends on
     *("run", "delta", "checkpoint", "sampler", "trainer", "n"),
     *("runs_dir", "experiment_name", "variant", "param_name", "picture"),
@@ -37,47 +45,30 @@ def evaluate(cfg: DictConfig) -> None:
     where = devices_of(cfg)
     if launched("evaluate", where, request.folder):
         return
-    from heatgen.app import batch
     from heatgen.app.trainer import quiet_lightning
-    from heatgen.metric.context import marked
     from heatgen.metric.result import Value
-    from heatgen.oracle.law import facts_of
-    from heatgen.report.table import report, report_sweep
+    from heatgen.report.table import report_sweep
     from heatgen.runtime.partial import Partial
 
-    if not isinstance(cfg.metric, DictConfig):
-        raise ConfigError(
-            f"metric={cfg.metric} is no metric; choose one with mode=NAME, and set its options by metric.KEY=."
-        )
     quiet_lightning()
-    metric = instantiate(cfg.metric)
-    if request.load and request.load.sampler and not getattr(metric, "draws_samples", True):
-        raise ConfigError(f"mode={request.mode} draws no samples, so sampler= and its options do nothing; remove them.")
+    metric = metric_of(cfg, request.mode, request.load)
     devices = where.open(own_precision(request.load)) if request.load else where.open()
-    label, results, begun = request.load and request.load.label, [], []
+    label, results, begun = None if request.load is None else request.load.label, [], []
+    written: list[tuple[Path, str]] = []
     for value, load in request.loads:
         ctx, experiment = context_of(cfg, request, load, devices)
         begun.append(Partial(request.folder / "evaluation" / "partial", *words_of(cfg, ctx, load)))
         ctx.partial = begun[-1]
         if devices.first:
             ctx.partial.tidy()
-        size = batch.settle(request.batch_size, ctx.model, ctx.data, devices, request.n, request.seed, ctx.partial)
-        ctx.batch_size = size
-        if load is not None:
-            compile_run(ctx.trained(request.mode), load, devices, request.n, size)
-        with batch.explained(size, devices):
-            result = marked(ctx.with_nfe(metric(ctx)), request.mode)
-        result.facts |= ({"sampler": load.label} if load and load.label else {}) | (moved(load) if load else {})
-        result.facts |= facts_of(ctx.data)
+        result = measured(metric, request.mode, ctx, load, request.batch_size)
         results.append(result)
         if devices.first:
             name = str(request.experiment_name or experiment or "default")
             swept = request.parameter if request.swept is None else (request.swept, value)
             variant = request.variant or label
-            report(result, request.mode, request.folder, request.runs_dir, name, swept, request.picture, variant)
-            if load is not None:
-                words = [request.mode, *([str(variant)] if variant else []), *(["=".join(map(str, swept))] if swept else [])]
-                tell_loggers(load, " ".join(words), result.values)
+            keeping = request.mode, request.folder, request.runs_dir, name, load, swept, request.picture, variant
+            written += keep(result, *keeping)
         if request.swept == "sampler.steps" and "nfe" in result.values:
             result.headline = (*(result.values if len(result.values) < 10 else result.headlines), "seconds")
             calls = ctx.trained(request.mode).calls
@@ -85,9 +76,73 @@ def evaluate(cfg: DictConfig) -> None:
     if devices.first and request.swept is not None and len(results) > 1:
         values = [value for value, _ in request.loads if value is not None]
         up = -1 if request.swept == "sampler.steps" else 1  # the largest was the first
-        report_sweep(request.swept, values[::up], results[::up], request.mode, request.folder)
+        written += report_sweep(request.swept, values[::up], results[::up], request.mode, request.folder)
     for partial in begun if devices.first else ():
         partial.remove()
+    if devices.first:
+        pages.tell(written, request.load.run_dir if request.load else None)
+    if devices.first and not in_sweep() and command_line().startswith(call("evaluate")):  # not at the end of a training
+        page = f"python -m heatgen.report.publish {shlex.quote(name)}"
+        log.info(listed("next", [(page, "all that was measured of this experiment, as a page")]))
+
+
+def metric_of(cfg: DictConfig, mode: str, load: LoadRequest | None) -> "Callable[[EvalContext], Result]":
+    """The metric of a config. ConfigError where it is none, or has no use for the sampler that a request names."""
+    if not isinstance(cfg.metric, DictConfig):
+        raise ConfigError(
+            f"metric={cfg.metric} is no metric; choose one with mode=NAME, and set its options by metric.KEY=."
+        )
+    metric: Callable[[EvalContext], Result] = instantiate(cfg.metric)
+    if load and load.sampler and not getattr(metric, "draws_samples", True):
+        raise ConfigError(f"mode={mode} draws no samples, so sampler= and its options do nothing; remove them.")
+    return metric
+
+
+def measured(
+    metric: "Callable[[EvalContext], Result]", mode: str, ctx: "EvalContext", load: LoadRequest | None, batch_size: int | str
+) -> "Result":
+    """What a metric finds, with what a reader must know of it.
+
+    Args:
+        metric: the mode's.
+        mode: its name.
+        ctx: what is measured; its batch size is settled here.
+        load: which run that is, and what of it was replaced; None: data alone.
+        batch_size: a number, or auto.
+    """
+    from heatgen.app import batch
+    from heatgen.metric.context import marked
+    from heatgen.oracle.law import facts_of
+
+    ctx.batch_size = batch.settle(batch_size, ctx.model, ctx.data, ctx.devices, ctx.n, ctx.seed, ctx.partial)
+    if load is not None:
+        compile_run(ctx.trained(mode), load, ctx.devices, ctx.n, ctx.batch_size)
+    with batch.explained(ctx.batch_size, ctx.devices):
+        result = marked(ctx.with_nfe(metric(ctx)), mode)
+    result.facts |= ({"sampler": load.label} if load and load.label else {}) | (moved(load) if load else {})
+    result.facts |= facts_of(ctx.data)
+    return result
+
+
+def keep(
+    result: "Result",
+    mode: str,
+    folder: Path,
+    runs_dir: str,
+    experiment: str,
+    load: LoadRequest | None,
+    swept: tuple[str, object] | None = None,
+    picture: str | None = None,
+    variant: str | None = None,
+) -> list[tuple[Path, str]]:
+    """Write and print a result (`heatgen.report.table.report`), and tell the loggers of its run; what is written."""
+    from heatgen.report.table import report
+
+    written = report(result, mode, folder, runs_dir, experiment, swept, picture, variant)
+    if load is not None:
+        words = [mode, *([variant] if variant else []), *(["=".join(map(str, swept))] if swept else [])]
+        tell_loggers(load, " ".join(words), result.values)
+    return written
 
 
 def words_of(cfg: DictConfig, ctx: "EvalContext", load: LoadRequest | None) -> tuple[str, str, str]:
@@ -130,7 +185,7 @@ def context_of(
 
     how = (devices, request.n, 1, request.seed)
     if load is not None:
-        model, data, config = open_run(load, devices)
+        model, data, config = open_run(load, devices, measured=True)
         return EvalContext(model, data, data_name(config), *how, model.process), config.get("experiment_name")
     takes = options_of_target(locate(cfg.data._target_)) or list(cfg.data)
     own = {key: value for key, value in plain(cfg.data).items() if key in takes or key not in FILES or value is not None}

@@ -10,7 +10,7 @@ from pathlib import Path
 import lightning as L
 from omegaconf import DictConfig, OmegaConf
 
-from heatgen.app import folders, sweep
+from heatgen.app import folders, pages, sweep
 from heatgen.app.build import build, build_all, refuse_blind_net, refuse_unused
 from heatgen.app.describe import Describe
 from heatgen.app.initial import frozen_count, start_from
@@ -142,7 +142,7 @@ def run(training: Training, run_dir: Path) -> None:
 
 
 def conclude(training: Training, cfg: DictConfig, request: TrainRequest, seconds: int) -> None:
-    """Write what a training found, which took so many seconds in all its parts, and say what comes next."""
+    """Write what a training found, which took so many seconds in all its parts, and say what is where."""
     model, run_dir, steps = training.model, request.run_dir, training.trainer.global_step
     best = float(training.saved.best if training.saved else math.inf)
     finite = finite_of(training.trainer)
@@ -166,7 +166,16 @@ def conclude(training: Training, cfg: DictConfig, request: TrainRequest, seconds
     done += f", best val/loss {best:.6g}" if math.isfinite(best) else ""
     if ranks.rank() == 0 and request.trainer.get("profiler"):
         log.info("profile: %s", ", ".join(map(str, run_dir.glob("fit-profile*.txt"))))
-    log.info("%s; next: %s", done, advised("run", run_dir, "sample"))
+    log.info(done)
+    kept = {
+        "checkpoints/last.ckpt": "the weights",
+        "checkpoints/best.ckpt": "those of the least validation loss",
+        "samples/process.gif": "the way back of its samples",
+        "metrics.csv": "the losses",
+    }
+    there = [(run_dir / name, what) for name, what in kept.items() if (run_dir / name).is_file()]
+    if ranks.rank() == 0:
+        pages.refresh(run_dir) if in_sweep() else pages.tell(there, run_dir)
 
 
 def refuse_too_late(steps: int, max_steps: int, run_dir: Path, changes: list[str]) -> None:

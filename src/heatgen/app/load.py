@@ -1,7 +1,8 @@
 """A run as it was after training: its model, its data and its config."""
 
 import io
-from collections.abc import Collection
+import os
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -15,11 +16,15 @@ from heatgen.app.requests import LoadRequest
 from heatgen.app.sampler_request import GRID
 from heatgen.app.trust import ROOMS, check_config
 from heatgen.check import ConfigError
-from heatgen.runtime import directory
+from heatgen.runtime import directory, exported
 from heatgen.runtime.command import call
+from heatgen.runtime.files import shown
 from heatgen.runtime.launch import PRECISIONS
+from heatgen.runtime.screen import listed
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from heatgen.data.module import DataModule
     from heatgen.model.module import Method
     from heatgen.runtime.devices import Devices
@@ -29,8 +34,8 @@ NEEDED = ("data", "forward", "net", "model")  # groups without which a run canno
 NAMES = ("name", "experiment_name", "data_name", "publish")
 
 
-class Run(NamedTuple):
-    """A trained run: its model, the data it was trained on, and its config."""
+class Loaded(NamedTuple):
+    """A trained run as it is read: its model, the data it was trained on, and its config."""
 
     model: "Method"
     data: "DataModule"
@@ -38,7 +43,9 @@ class Run(NamedTuple):
 
 
 def read_config(run_dir: Path, trust: bool = False, named: Collection[str] = ()) -> DictConfig:
-    """The config.yaml of a run. Without trust nothing in it is worked out: a text with ${ is that text, or refused.
+    """The config of a run, or of an exported model, whose data are looked for in the data folder of this machine.
+
+    Without trust nothing in it is worked out: a text with ${ is that text, or refused.
 
     Args:
         run_dir: the run.
@@ -48,7 +55,8 @@ def read_config(run_dir: Path, trust: bool = False, named: Collection[str] = ())
     Raises:
         ConfigError: it cannot be read, or names code that is no option of heatgen.
     """
-    path = run_dir / "config.yaml"
+    file = exported.file_of(run_dir)
+    path = file or run_dir / "config.yaml"
     text = directory.config_text(path)
     try:
         cfg = OmegaConf.load(io.StringIO(text))
@@ -71,6 +79,10 @@ def read_config(run_dir: Path, trust: bool = False, named: Collection[str] = ())
             check.name(f"{key} in {path}", str(content[key]), parts=key != "publish")
     if renew(content["net"]):
         cfg.net = content["net"]
+    if file and "data_dir" in content["data"]:
+        cfg.data.data_dir = content["data"]["data_dir"] = os.environ.get("HEATGEN_DATA", "data")
+    if Path(str(content["data"].get("path"))).name == directory.DATA and (run_dir / directory.DATA).is_file():
+        cfg.data.path = content["data"]["path"] = str((run_dir / directory.DATA).absolute())  # wherever the run is now
     if trust:
         return cfg
     check_config(content, path, named)
@@ -103,6 +115,12 @@ def advised(key: str, run_dir: Path, verb: str | None = None) -> str:
     except ConfigError:
         words += ["trust=true"] if (run_dir / directory.CONFIG).is_file() else []
     return " ".join([*([call(verb)] if verb else []), *words])
+
+
+def coming(run_dir: Path, *verbs: str) -> str:
+    """What a user may do next with a run, a line each."""
+    what = {"sample": "more samples", "evaluate": "how good they are: mode=NAME, which --help mode tells"}
+    return listed("next", [(advised("run", Path(shown(run_dir)), verb), what[verb]) for verb in verbs])
 
 
 def changed(cfg: DictConfig, request: LoadRequest) -> DictConfig:
@@ -155,7 +173,7 @@ def data_name(cfg: DictConfig) -> str:
     return last if last in options_of("data") else str(cfg.data._target_).split(".")[-2]
 
 
-def restore(request: LoadRequest) -> Run:
+def restore(request: LoadRequest) -> Loaded:
     """A run as after training, with what the request replaces.
 
     Raises:
@@ -173,10 +191,35 @@ def restore(request: LoadRequest) -> Run:
     except (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError) as error:
         reason = str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__
         raise ConfigError(f"{run_dir / 'config.yaml'} describes no model that can be built ({reason}).") from error
+    refuse_sampler(model, request)
+    sampling = state.get("sampling")  # of an exported model alone
+    if sampling is not None and request.weights == "raw":
+        raise ConfigError(f"{path} is an exported model, which has averaged weights alone; remove weights=raw.")
+    fit(model, state, path, "raw" if sampling is not None else request.weights)
+    if sampling:
+        furnish(model, data, sampling, path)
+    return Loaded(model.eval(), data, cfg)
+
+
+def refuse_sampler(model: "Method", request: LoadRequest) -> None:
+    """ConfigError for a sampler, or its times, where the model draws without one."""
     if not model.uses_sampler and request.sampler is not None:
-        raise ConfigError(f"The model of {run_dir.name} has its own way back, without a sampler; remove sampler=.")
-    fit(model, state, path, request.weights)
-    return Run(model.eval(), data, cfg)
+        raise ConfigError(f"The model of {request.run_dir.name} has its own way back, without a sampler; remove sampler=.")
+
+
+def furnish(model: "Method", data: "DataModule", sampling: "Mapping[str, Tensor]", path: Path) -> None:
+    """Give a model and its data what an export took of the data: states to start from, and measured errors.
+
+    ConfigError where they are of another shape.
+    """
+    shape, levels = model.process.shape, model.process.num_levels + 1
+    states, errors = sampling.get("states"), sampling.get("errors")
+    if states is None or not states.is_floating_point() or tuple(states.shape[1:]) != shape or not states.numel():
+        raise ConfigError(f"{path} has no states of shape {list(shape)} to start from; export the run again.")
+    sizes = None if errors is None else tuple(errors.shape)
+    if sizes is not None and (len(sizes) != 4 or any(n not in (1, m) for n, m in zip(sizes, (levels, *shape), strict=True))):
+        raise ConfigError(f"{path} has errors of shape {list(sizes)}, which is not the model's; export the run again.")
+    data.states, model.errors = states, errors
 
 
 def compile_run(model: "Method", request: LoadRequest, devices: "Devices", n: int | None, batch_size: int) -> None:
@@ -194,13 +237,21 @@ def compile_run(model: "Method", request: LoadRequest, devices: "Devices", n: in
     engine.compile_net(model.net, request.compile, devices.device, calls, model.not_compiled, frozen=True)
 
 
-def open_run(request: LoadRequest, devices: "Devices") -> Run:
-    """A run that is ready to sample: on its device, its data there, and calibrated on them."""
+def open_run(request: LoadRequest, devices: "Devices", measured: bool = False) -> Loaded:
+    """A run that is ready to sample: on its device, its data there, and calibrated on them.
+
+    An exported model that has states to start from needs no data, unless it is to be `measured` beside them.
+    """
     run = restore(request)
-    with devices.fabric.rank_zero_first():
-        run.data.prepare_data()
-    with devices.autocast():
-        run.model.to(devices.device).calibrate(run.data, devices)
+    run.data.states = None if measured else run.data.states
+    run.model.to(devices.device)
+    if run.data.states is None or request.delta_mode is not None:
+        with devices.fabric.rank_zero_first():
+            run.data.prepare_data()
+        with devices.autocast():
+            run.model.calibrate(run.data, devices)
+    elif run.model.errors is not None:
+        run.model.errors = run.model.errors.to(devices.device)
     if bad := check.first_nonfinite(run.model.state_dict()):
         raise ConfigError(
             f"The weights of {request.run_dir.name} give no finite answers on held-out data, where {bad} is measured; use "

@@ -86,12 +86,6 @@ def groups_of(verb: str, loader: ConfigLoader | None = None) -> list[str]:
     return list(dict.fromkeys(group for group in groups if options_of(group, loader)))
 
 
-def describe_groups(verb: str) -> str:
-    """The groups of a verb and their options, one group a line; for --help."""
-    loader = SearchPath.current().loader()
-    return "\n".join(f"{group}: {', '.join(options_of(group, loader))}" for group in groups_of(verb, loader))
-
-
 def check_choices(choices: Mapping[str, str | None]) -> None:
     """ConfigError for the choice of an optional group that does not exist, which Hydra passes over in silence."""
     loader = SearchPath.current().loader()
@@ -99,14 +93,44 @@ def check_choices(choices: Mapping[str, str | None]) -> None:
         group = key.split("@")[0]
         options = options_beside(group, choice, loader)
         if options and choice not in (None, "null", *options):
-            raise ConfigError(unknown_option(group, str(choice), options))
+            raise ConfigError(unknown_option(group, str(choice), options, loader))
 
 
-def unknown_option(group: str, choice: str, options: list[str]) -> str:
+def unknown_option(group: str, choice: str, options: list[str], loader: ConfigLoader) -> str:
     """The sentence for group=choice that is not there."""
+    if found := elsewhere(group, choice, loader):
+        return f"{group}={choice} is not an option{found}"
     optional = choice == "null" and "/" in group and group.split("/")[-1] not in NEEDED
     hint = f"; to go without, write ~{group}" if optional else did_you_mean(choice, options)
     return f"{group}={choice} is not an option{hint} (options: {', '.join(options)})."
+
+
+def inner(group: str, loader: ConfigLoader) -> list[str]:
+    """The folders within a group: parts of its options, or options by several names."""
+    sources = [source for source in loader.get_sources() if source.is_group(group)]
+    return sorted({name for source in sources for name in source.list(group, ObjectType.GROUP)})
+
+
+def is_part(group: str, part: str, loader: ConfigLoader) -> bool:
+    """Whether a folder within a group is chosen by itself, GROUP/PART=NAME; else its options are those of the group."""
+    first = text_of(f"{group}/{part}", options_of(f"{group}/{part}", loader)[0], loader)
+    return part in options_of(group, loader) or "@package _global_" not in first
+
+
+def elsewhere(group: str, name: str, loader: ConfigLoader) -> str:
+    """The words "; did you mean GROUP=PART/NAME?" where an option of that name is in a folder within a group, or ""."""
+    for part in inner(group, loader):
+        if name in options_of(f"{group}/{part}", loader):
+            chosen = f"{group}/{part}={name}" if is_part(group, part, loader) else f"{group}={part}/{name}"
+            return f"; did you mean {chosen}?"
+    return ""
+
+
+def text_of(group: str, option: str, loader: ConfigLoader) -> str:
+    """The yaml of an option, wherever it is; "" where it is no file."""
+    sources = [source for source in loader.get_sources() if source.scheme() == "file"]
+    paths = [Path(source.path) / group / f"{option}.yaml" for source in sources]
+    return next((path.read_text() for path in paths if path.is_file()), "")
 
 
 def known_keys(verb: str, loader: ConfigLoader) -> list[str]:

@@ -47,6 +47,8 @@ def typed(key: str, text: str) -> str:
 def unreadable(word: str) -> str:
     """The sentence for an argument that Hydra cannot read: what to type in its place."""
     key, equals, text = word.partition("=")
+    if not equals and re.fullmatch(r"[A-Za-z_][\w./@-]*", word):
+        return f"{word} has no value; write {word}=VALUE, and quotes around an argument that holds spaces: 'key=a b'."
     if not equals or not re.fullmatch(r"[~+]{0,2}[\w./@:-]+", key):
         return f"{word} cannot be read; write key=value, with quotes around it where the value holds spaces: 'key=a b'."
     if text.startswith(OPENING):

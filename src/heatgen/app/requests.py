@@ -53,6 +53,11 @@ class LoadRequest:
         return cls(run_dir, *words, sampler, files_of(cfg.get("data")), *told)
 
     @property
+    def folder(self) -> Path:
+        """Where what is made of the run goes: the run, or the folder of the file of an exported model."""
+        return self.run_dir if self.run_dir.is_dir() else self.run_dir.parent
+
+    @property
     def label(self) -> str | None:
         """The sampler that replaces the run's own, with its options, as words; None: the run's own."""
         return None if self.sampler is None else " ".join(self.sampler.words()) or None
@@ -141,7 +146,7 @@ class EvaluateRequest:
         swept, loads = (None, ()) if load is None else points_of(cfg, load)
         return cls(
             load=load,
-            folder=Path(folder_of("runs_dir", cfg.runs_dir)) / f"data-{name}" if load is None else load.run_dir,
+            folder=Path(folder_of("runs_dir", cfg.runs_dir)) / f"data-{name}" if load is None else load.folder,
             mode=str(choices["mode"]),
             data_name=name,
             n=cfg.n,

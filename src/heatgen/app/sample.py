@@ -4,8 +4,9 @@ import logging
 
 from omegaconf import DictConfig
 
-from heatgen.app.job import devices_of, launched, refuse_unread, task_wrapper
-from heatgen.app.load import compile_run, open_run, own_precision
+from heatgen.app import pages
+from heatgen.app.job import devices_of, in_sweep, launched, refuse_unread, task_wrapper
+from heatgen.app.load import coming, compile_run, open_run, own_precision
 from heatgen.app.requests import SampleRequest
 
 log = logging.getLogger("heatgen")
@@ -16,8 +17,8 @@ def sample(cfg: DictConfig) -> None:
     """Sample from a run; see conf/sample.yaml."""
     refuse_unread(cfg)
     request = SampleRequest.of(cfg)
-    run_dir, where = request.load.run_dir, devices_of(cfg)
-    if launched("sample", where, run_dir):
+    folder, where = request.load.folder, devices_of(cfg)
+    if launched("sample", where, folder):
         return
     from heatgen.app import batch
     from heatgen.app.draw import draw, usual_n
@@ -30,7 +31,10 @@ def sample(cfg: DictConfig) -> None:
     size = batch.settle(request.batch_size, model, data, devices, n, request.seed, None)
     compile_run(model, request.load, devices, n, size)
     with batch.explained(size, devices):
-        folder = draw(model, data, devices, run_dir / "samples", request, n, size)
+        written = draw(model, data, devices, folder / "samples", request, n, size)
     if devices.first:
         log.info("NFE: %s calls of the network, or of exact answers, a sample", model.calls.nfe)
-        log.info("samples: %s", folder)
+        kept = {"grid.png": "the samples", "process.gif": "the way back; process.mp4: as a film", "samples.pt": "tensors"}
+        pages.tell([(written / name, what) for name, what in kept.items()], request.load.run_dir)
+        if not in_sweep():
+            log.info(coming(request.load.run_dir, "evaluate"))

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from heatgen import check
 from heatgen.app import folders, sweep
 from heatgen.app.job import choices, devices_of, in_sweep, launched, task_wrapper
-from heatgen.app.load import advised
+from heatgen.app.load import advised, coming
 from heatgen.app.measure import check_evaluate, measure
 from heatgen.app.requests import TrainRequest
 from heatgen.app.resumed import resumed
@@ -46,6 +46,8 @@ def train(cfg: DictConfig) -> float:
         if not in_sweep():
             signals.advise(f"the training is whole; go on with: {advised('resume', run_dir, 'train')}")
         measure(run_dir, request.evaluate, request.runs_dir, request.trainer["accelerator"], in_sweep())
+        if not in_sweep() and not ranks.is_own_child() and ranks.rank() == 0:
+            log.info(coming(run_dir, "sample", "evaluate"))
     best = directory.trained(run_dir).get("val_loss")
     return math.inf if best is None else float(best)
 

@@ -91,7 +91,7 @@ class ImageFolder(DataModule):
     @functools.cached_property
     def contents(self) -> Contents:
         """What the folder holds, which is logged."""
-        found = search_lmdb(self.path) if holds_lmdb(self.path) else search(self.path)
+        found = self.search()
         found.notes.extend(self._frames_left_out(found))
         if ranks.rank() == 0:
             log.info("data.path = %s, %s", shown(self.path), self._words(found))
@@ -100,6 +100,10 @@ class ImageFolder(DataModule):
             for note in found.notes:
                 log.warning("Note: %s", note)
         return found
+
+    def search(self) -> Contents:
+        """What there is at `path`, by split."""
+        return search_lmdb(self.path) if holds_lmdb(self.path) else search(self.path)
 
     def _frames_left_out(self, found: Contents) -> list[str]:
         """A note on files of which the first frame alone is taken; .png is hardly ever one, and would take long."""

@@ -116,6 +116,7 @@ class DataModule(L.LightningDataModule):
         ConfigError: for values out of range.
     """
 
+    states: Tensor | None = None  # (N, C, H, W) at level K, which samples start from in place of training images
     drawn_from_law = False  # whether a class draws its samples from the law that it asserts: then nothing is compared
 
     def __init__(
@@ -205,8 +206,8 @@ class DataModule(L.LightningDataModule):
         return self.get("train", self.prior_order(indices, seed))
 
     def prior_order(self, indices: Sequence[int], seed: int) -> list[int]:
-        """The numbers, in the training split, of the `prior_images` of these samples."""
-        n = len(self.images("train"))
+        """The numbers, in the training split or in `states`, of what these samples start from."""
+        n = len(self.images("train") if self.states is None else self.states)
         order = shuffled(n, seed, "prior")
         return [order[i % n] for i in indices]
 

@@ -1,4 +1,5 @@
-"""data=packed: a file that `heatgen pack` has written, mapped into memory by as many processes and machines as there are."""
+"""data=packed and memory: a file that `heatgen pack` or `heatgen.train` has written, mapped into memory by any number of
+processes and machines."""
 
 import functools
 import logging
@@ -9,8 +10,8 @@ from heatgen import check
 from heatgen.check import ConfigError
 from heatgen.data.image_decoding import shown
 from heatgen.data.images import ImageSet
-from heatgen.data.module import DataModule, DataSettings
-from heatgen.data.packed_file import Header, read_header
+from heatgen.data.module import DataModule, DataSettings, DataSpec
+from heatgen.data.packed_file import AGAIN, Header, read_header
 from heatgen.data.packed_images import PackedImages
 from heatgen.runtime import ranks
 from heatgen.runtime.files import absolute
@@ -20,7 +21,7 @@ VERIFY = ("lazy", "whole", "none")
 
 
 class PackedData(DataModule):
-    """The images of a packed file, with the splits and the order that they were packed with.
+    """The images or fields of a packed file, with the splits and the order that they were packed with.
 
     Args:
         path: the file, kept as an absolute path.
@@ -37,6 +38,9 @@ class PackedData(DataModule):
             raise ConfigError("data.path is not given; write data.path=FILE, a file that heatgen pack has written.")
         self.path = absolute(path)
         self.verify = check.choice("data.verify", verify, VERIFY)
+        header = header_of(self.path)
+        if header is not None and header.floats:
+            self.spec = DataSpec(self.spec.shape, value_range_of(header), bits=None)
 
     @functools.cached_property
     def packed(self) -> Header:
@@ -50,7 +54,8 @@ class PackedData(DataModule):
             )
         if ranks.rank() == 0:
             splits = ", ".join(f"{split} {size}" for split, size in packed.sizes.items())
-            log.info("data.path = %s, packed images: %s; checksum %s", shown(self.path), splits, packed.checksum)
+            span = ", of numbers from {:g} to {:g}".format(*value_range_of(packed)) if packed.floats else ""
+            log.info("data.path = %s, packed images: %s%s; checksum %s", shown(self.path), splits, span, packed.checksum)
         return packed
 
     def read(self, split: str) -> ImageSet:
@@ -64,9 +69,19 @@ class PackedData(DataModule):
         return super().report() | own
 
 
-def shape_of(path: Path) -> tuple[int, ...] | None:
-    """The shape of the images of a packed file; None where there is no such file, which is said when it is read."""
+def header_of(path: Path) -> Header | None:
+    """What a packed file says of itself; None where there is no such file, which is said when it is read."""
     try:
-        return read_header(path).shape
+        return read_header(path)
     except ConfigError:
         return None
+
+
+def value_range_of(header: Header) -> tuple[float, float]:
+    """The range of the floats of a packed file. ConfigError where it says none."""
+    told = header.source.get("value_range")
+    if isinstance(told, list) and len(told) == 2:
+        low, high = (check.number("value_range", number) for number in told)
+        if low < high:
+            return low, high
+    raise ConfigError(f"data.path = {shown(header.path)} does not say the range of its numbers; {AGAIN}.")

@@ -17,7 +17,7 @@ from heatgen.noise import batches
 
 
 class PackedImages:
-    """One split of a packed file, as bytes; a process opens the file when it reads the first of them.
+    """One split of a packed file, as it is stored; a process opens the file when it reads the first of them.
 
     Images that lie in one piece are mapped into memory, which all processes of a machine share; else h5py reads them.
 
@@ -56,7 +56,7 @@ class PackedImages:
                     self._rows = opened(path)["images"]
                 else:
                     shape = (sum(self.packed.sizes.values()), *self.packed.shape)
-                    self._rows = np.memmap(path, np.uint8, "r", offset, shape)
+                    self._rows = np.memmap(path, self.packed.dtype, "r", offset, shape)
             except (OSError, ValueError) as error:
                 raise ConfigError(
                     f"data.path = {shown(path)} has changed since it was opened ({error}); {AGAIN}."
@@ -72,7 +72,7 @@ class PackedImages:
         if self.verify:
             for block in sorted({place // self.packed.rows for place in places}):
                 self.check(block)
-        array = np.empty((len(places), *self.packed.shape), np.uint8)
+        array = np.empty((len(places), *self.packed.shape), self.packed.dtype)
         for row, place in enumerate(places):
             array[row] = self.rows[self.start + place]
         return torch.from_numpy(array)

@@ -24,7 +24,6 @@ class DenoisingMethod(ScoreMethod):
     has_markov_forward = True
     noise_last_step = True
     any_time = True
-    errors: Tensor | None = None  # of the estimate at each level by coefficient, (K + 1, C, H, W), where measured
 
     def denoise(self, u: Tensor, t: Tensor) -> Tensor:
         """An estimate of E[u_0 | u_t = u], (B, C, H, W), for times t, (B,)."""

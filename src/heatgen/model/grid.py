@@ -59,7 +59,7 @@ class Grid:
                 raise ConfigError(f"{key} needs times between the levels, and {whose} has none; use sampler.spacing=level.")
             if steps > last:
                 raise ConfigError(
-                    f"sampler.steps={steps} must be at most K = {last}, as {whose} is known at its levels only."
+                    f"sampler.steps={steps} must be at most K = {last}, as {whose} is known at its levels; null takes all."
                 )
             return own[(2 * i * last + steps) // (2 * steps)]
         if self.spacing == "level":

@@ -76,6 +76,7 @@ class GenerativeModel(nn.Module):
     not_compiled = ""  # why its network cannot be compiled, as the end of a sentence
     noise_size: Tensor | None = None  # of each sample, (B, 1), where the map draws and hides it (`random_noise_only`)
     noise_last_step = False  # whether the reverse step to t = 0 draws noise too, of `reverse_std`
+    errors: Tensor | None = None  # what `calibrate` measures, where it does: by level and coefficient, (K + 1, C, H, W)
     any_time: bool = False  # whether it is defined at times between levels too
     grid = Grid()  # the times that the sampler visits
 
@@ -129,7 +130,10 @@ class GenerativeModel(nn.Module):
 
     def initial_state(self, u0: Tensor, rng: Noise) -> Tensor:
         """A draw of the prior around training images u0, (B, C, H, W): A(t_K) u_0 + b(t_K) + initial_std eps."""
-        state = self.process.mean(u0, self.process.times[-1:].expand(len(u0)))
+        return self.initial_draw(self.process.mean(u0, self.process.times[-1:].expand(len(u0))), rng)
+
+    def initial_draw(self, state: Tensor, rng: Noise) -> Tensor:
+        """A draw of the prior around A(t_K) u_0 + b(t_K), (B, C, H, W), which has initial_std eps added."""
         return state + self.process.scale_coefficients(self.sized(rng.normal_like(state)), self.initial_std())
 
     def initial_std(self) -> Tensor:
@@ -207,9 +211,14 @@ class GenerativeModel(nn.Module):
             rng: where the noise of the steps comes from.
             on_step: called with (k, u) for every state on the way, at the k-th of `sampling_times`, k = N-1 .. 0.
         """
+        return self.way_back(u_last, self.sampling_times(), rng, on_step)
+
+    @torch.no_grad()
+    def way_back(self, u: Tensor, times: Tensor, rng: Noise, on_step: OnStep | None = None) -> Tensor:
+        """Samples of u_0 from states u at the last of these ascending times, (B, C, H, W); see `generate`."""
         assert self.sampler is not None, "a method without a sampler writes its own generate"
-        with self.calls.sampling(len(u_last)), check.deferred():
-            return self.sampler(self, u_last, self.sampling_times(), rng=rng, on_step=on_step)
+        with self.calls.sampling(len(u)), check.deferred():
+            return self.sampler(self, u, times, rng=rng, on_step=on_step)
 
     @torch.no_grad()
     def rehearse(self) -> None:
@@ -220,7 +229,7 @@ class GenerativeModel(nn.Module):
         rng = SampleNoise([0], self.seed, "rehearsal")
         trial, channels = copy.copy(self.bound(rng)), self.process.shape[0]
         trial.network = lambda x, t, s=None: torch.zeros_like(x[:, :channels])  # type: ignore[method-assign]
-        if getattr(trial, "errors", False) is None:  # what `calibrate` measures
+        if trial.errors is None:
             trial.errors = torch.zeros(self.process.num_levels + 1, *self.process.shape, dtype=torch.float64)
         assert self.sampler is not None, "a method without a sampler has no steps"
         times = self.sampling_times()

@@ -1,4 +1,4 @@
-"""Where samples start: training images seen through the map up to its last level."""
+"""Where samples start: training images seen through the map up to its last level, or such states that were kept."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ def start(
 
     Args:
         model: on `device`.
-        data: whose training images are taken.
+        data: whose training images are taken, or whose `states`, A(t_K) u_0 + b(t_K), in place of them.
         indices: B sample numbers; a sample depends on (seed, key, its own number) alone.
         seed: of the choice of images and of all noise.
         device: where the states are to be.
@@ -35,5 +35,8 @@ def start(
     """
     rng = SampleNoise(indices, seed, key)
     bound = model.bound(rng)
+    if data.states is not None:
+        mean = data.states[data.prior_order(indices, seed)].to(device)
+        return Start(bound, bound.initial_draw(mean, rng), rng)
     u0 = data.prior_images(indices, seed).to(device)
     return Start(bound, bound.initial_state(u0, rng), rng)
