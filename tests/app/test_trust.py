@@ -125,6 +125,8 @@ def test_a_target_that_the_command_line_names_is_the_users_own(own_run: Path, tr
 
 
 def test_what_is_advised_works_as_printed(own_run: Path, trap: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    assert advised("run", own_run, "sample") == f"heatgen sample run={own_run}"
+    monkeypatch.setattr(sys, "argv", ["sample.py"])
     assert advised("run", own_run, "sample") == f"python sample.py run={own_run}"
     plant(own_run, trap, "callback.mine", {"_target_": "lightning.pytorch.callbacks.EarlyStopping", "monitor": "val/loss"})
     assert advised("run", own_run, "sample") == f"python sample.py run={own_run} trust=true"

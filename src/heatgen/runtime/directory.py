@@ -17,13 +17,15 @@ from pathlib import Path
 from typing import Any
 
 from heatgen.check import ConfigError, first_nonfinite_weight, tensors_in
-from heatgen.runtime import ranks
+from heatgen.runtime import exported, ranks
 from heatgen.runtime.command import call
 from heatgen.runtime.files import read_small, write_new, write_text
 
 DEEPEST = 50  # nested containers of a config.yaml
 CONFIG, OVERRIDES = "config.yaml", "overrides.txt"  # in a run's folder: what it is, and the arguments it was started with
+CHOICES = "choices.json"  # in a run's folder: the option of each group, and what differs from their defaults
 SWEEP, COMMAND = "sweep.json", "command.txt"  # in a sweep's folder: how it goes on, and what was called
+DATA = exported.DATA
 MEASURED = "measured.txt"  # in a run's folder: what of its `evaluate` has been done since it was trained
 STOPPED = "stopped.txt"  # in a run's folder, where its training stopped as it was not finite: the sentence it ended with
 PACKAGES = ("heatgen", "torch", "lightning", "hydra-core", "omegaconf", "numpy", "torchvision")
@@ -34,7 +36,7 @@ RESULT_COLUMNS = (
 
 
 def find_run(run: str, runs_dir: str, trained: bool = False, of_ranks: bool = True) -> Path:
-    """The directory of a run.
+    """The directory of a run, or of an exported model, or the file of one.
 
     Args:
         run: itself, or "latest" for the one whose config.yaml is the newest under runs_dir.
@@ -43,11 +45,13 @@ def find_run(run: str, runs_dir: str, trained: bool = False, of_ranks: bool = Tr
         of_ranks: whether all processes ask for it, who hear what rank 0 finds.
 
     Raises:
-        ConfigError: there is none, or it holds no config.yaml.
+        ConfigError: there is none, or it holds neither config.yaml nor model.safetensors.
     """
     if run == "latest":
         return Path(ranks.told(lambda: str(latest(runs_dir, trained))) if of_ranks else latest(runs_dir, trained))
     folder = Path(run)
+    if exported.file_of(folder):
+        return folder.resolve()
     if not folder.is_dir():
         raise ConfigError(f"The run directory {run} does not exist; give a directory under {runs_dir}, or `latest`.")
     if not (folder / CONFIG).is_file():
@@ -184,11 +188,14 @@ class RunInfo:
 
 
 def config_text(path: Path) -> str:
-    """The text of a run's config.yaml. ConfigError unless it is a small file of YAML that says what it says once."""
+    """The text of a run's config.yaml, or of the config in an exported model.
+
+    ConfigError unless it is a small file of YAML that says what it says once.
+    """
     import yaml
 
     try:
-        text = read_small(path)
+        text = exported.config_text(path) if path.suffix == exported.SUFFIX else read_small(path)
         depth = 0
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
@@ -239,8 +246,14 @@ def snapshots(run: Path) -> list[str]:
 def find_checkpoint(run: Path, checkpoint: str) -> Path:
     """The file of a run's checkpoint `last`, `best` or `step_N`, or `checkpoint` itself where it is a file.
 
+    An exported model has one, which is `last`.
+
     ConfigError where it is missing, and for `last` of a training that stopped as it was not finite.
     """
+    if file := exported.file_of(run):
+        if checkpoint == "last":
+            return file
+        raise ConfigError(f"{file} is an exported model, which has one set of weights; remove checkpoint={checkpoint}.")
     named = checkpoint in ("last", "best") or re.fullmatch(r"step_\d+", checkpoint)
     path = run / "checkpoints" / f"{checkpoint}.ckpt" if named else Path(checkpoint)
     if path.is_file() and checkpoint == "last" and (run / STOPPED).is_file():
@@ -264,6 +277,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
     ConfigError if it is cut short, foreign, of tensors larger than the file, or not finite.
     """
+    if path.suffix == exported.SUFFIX:
+        return exported.read(path)
     import torch
 
     try:

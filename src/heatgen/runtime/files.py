@@ -94,6 +94,12 @@ def absolute(path: str | Path) -> Path:
     return Path(path).expanduser().absolute()
 
 
+def shown(path: Path) -> str:
+    """A path as a user would type it: from the current folder on where it is within that."""
+    here = Path.cwd()
+    return str(path.absolute().relative_to(here)) if path.absolute().is_relative_to(here) else str(path)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a small text file, whole or not at all."""
     with atomic_path(path) as beside:
