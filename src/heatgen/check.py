@@ -22,9 +22,10 @@ class ConfigError(ValueError):
 
 
 def did_you_mean(word: str, options: Iterable[str]) -> str:
-    """The words "; did you mean X?" for the option nearest to `word`, or "" if none is near."""
-    near = difflib.get_close_matches(word, list(options), n=1, cutoff=0.5)
-    return f"; did you mean {near[0]}?" if near else ""
+    """The words "; did you mean X?" for the option nearest to `word` in any case, or "" if none is near."""
+    known = {option.lower(): option for option in options}
+    near = difflib.get_close_matches(word.lower(), known, n=1, cutoff=0.5)
+    return f"; did you mean {known[near[0]]}?" if near else ""
 
 
 def option_name(thing: object) -> str:

@@ -50,6 +50,7 @@ def data():
         batch_size=128,
         images=lambda split: images[:6],
         get=lambda split, samples: images[list(samples)],
+        states=None,
         prior_images=lambda samples, seed: torch.stack([images[i + seed] for i in samples]),
         spec=DataSpec(SHAPE),
     )

@@ -1,5 +1,6 @@
 """What cannot be printed costs the screen only."""
 
+import io
 import os
 import subprocess
 import sys
@@ -7,6 +8,8 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
+
+from heatgen.runtime.screen import listed, painted
 
 WORK = """
 import logging, subprocess, sys
@@ -58,3 +61,29 @@ def test_a_measurement_is_kept_where_nothing_can_be_printed(own_run: Path) -> No
     command = [sys.executable, "evaluate.py", f"run={own_run}", "mode=elbo", "n=4", "metric.levels=null"]
     assert shell(command, ">&- 2>&-") == 0
     assert len(list((own_run / "evaluation").glob("elbo_*.json"))) == 1
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_first_words_are_in_colour_on_a_terminal_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "trained 3 steps\nwritten: a\n         Note: b\nNote: c\nok    d\noked e"
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    first, last = "\033[32mwritten:\033[0m a\n         Note: b\n", "\033[33mNote:\033[0m c\n\033[32mok\033[0m    d\noked e"
+    assert painted(text, Terminal()) == f"trained 3 steps\n{first}{last}"
+    assert painted(text, io.StringIO()) == text
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert painted(text, Terminal()) == text
+    monkeypatch.delenv("NO_COLOR")
+    monkeypatch.setenv("TERM", "dumb")
+    assert painted(text, Terminal()) == text
+
+
+def test_a_list_stands_in_columns_below_its_label() -> None:
+    assert listed("next", [("sample", "more"), ("evaluate", "")]) == "next:    sample    more\n         evaluate"
+    assert listed("written", []) == ""

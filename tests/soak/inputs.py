@@ -114,6 +114,7 @@ def of_a_run(trial: Trial) -> None:
         "evaluate": [f"run={run}", "mode=elbo", "n=2", f"checkpoint={path if path.suffix == '.ckpt' else 'last'}"],
         "train": [f"resume={run}", "trainer.max_steps=4"],
         "heatgen.report.compare": [str(run)],
+        "heatgen.report.site": [str(run)],
         "heatgen.report.publish": ["default", "--runs-dir", str(trial.folder / "runs"), "--folder", str(trial.folder)],
     }
     verb = rng.choice(list(commands)[:3] if path.suffix in (".ckpt", ".yaml") else list(commands))

@@ -26,6 +26,7 @@ GIB = 2**30
 
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[name] = "1"  # no threads that a fork would lose, and the same bits everywhere
+os.environ["JE_ARROW_MALLOC_CONF"] = "background_thread:false"  # of pyarrow, which comes with datasets
 
 
 def warm() -> None:

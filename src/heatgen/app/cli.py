@@ -21,6 +21,15 @@ VERBS = {
     "evaluate": "measure a run, or a data set",
     "pack": "write the images of a data set into one file",
 }
+COMMANDS: dict[str, tuple[str, str]] = {  # with arguments of their own: the module whose main() it is, and what it does
+    "report": ("heatgen.report.site", "pages of runs, to look at in a browser"),
+    "figure": ("heatgen.report.figure", "draw results anew, for a paper"),
+    "doctor": ("heatgen.app.doctor", "what this machine has, and what to do about what it lacks"),
+    "completion": ("heatgen.app.completion", 'complete words in bash: eval "$(heatgen completion)"'),
+    "export": ("heatgen.app.export", "write a run as one file of weights, with a model card"),
+    "import": ("heatgen.app.foreign", "make a run of a checkpoint of the papers' own code"),
+}
+FIRST_STEPS = "Begin with {0} train, which needs no GPU and no download.\n{0} COMMAND --help shows more."
 SWEEPING = ("experiment", "hparams_search", "hydra", "-c", "--config")  # what begins words that may set hydra.mode
 
 
@@ -30,22 +39,25 @@ def main() -> None:
     if verb in ("-h", "--help", "--version"):
         print(__version__ if verb == "--version" else usage())
         return
-    if verb not in VERBS:
-        hint = did_you_mean(verb, VERBS) or f"; use {', '.join(VERBS)}."
+    if verb not in {*VERBS, *COMMANDS}:
+        known = [*VERBS, *COMMANDS]
+        hint = did_you_mean(verb, known) or f"; use {', '.join(known)}."
         print(f"Error: {verb} is not a command of {NAME}{hint}", file=sys.stderr)
         sys.exit(1)
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     sys.argv = [f"{NAME} {verb}", *arguments]
-    run(verb)
+    if verb in COMMANDS:
+        explain.entry(importlib.import_module(COMMANDS[verb][0]).main)
+    else:
+        run(verb)
 
 
 def usage() -> str:
     """What `heatgen --help` shows."""
-    lines = [f"  {NAME} {verb:<9} {what}" for verb, what in VERBS.items()]
-    return "\n".join(
-        ["Generative models that undo a linear degradation.", "", *lines, "", f"{NAME} train --help shows more."]
-    )
+    every = VERBS | {verb: what for verb, (_, what) in COMMANDS.items()}
+    lines = [f"  {NAME} {verb:<11} {what}" for verb, what in every.items()]
+    return "\n".join(["Generative models that undo a linear degradation.", "", *lines, "", FIRST_STEPS.format(NAME)])
 
 
 def run(verb: str) -> None:

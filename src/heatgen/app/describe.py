@@ -6,6 +6,7 @@ from pathlib import Path
 
 import lightning as L
 
+from heatgen.app.chosen import write_choices
 from heatgen.data.module import DataModule
 from heatgen.runtime import directory
 
@@ -13,7 +14,7 @@ log = logging.getLogger("heatgen")
 
 
 class Describe(L.Callback):
-    """Writes config.yaml, overrides.txt, env.txt and data.json when the first step is about to be made.
+    """Writes config.yaml, overrides.txt, env.txt, choices.json and data.json when the first step is about to be made.
 
     Args:
         run_dir: the run.
@@ -34,6 +35,7 @@ class Describe(L.Callback):
         """Write them; config.yaml last, as it makes the folder a run."""
         if changed := directory.describe_data(self.run_dir, self.data.report()):
             log.warning("Note: %s", changed)
+        write_choices(self.run_dir, self.config)
         directory.describe_run(self.run_dir, self.config, self.overrides)
         log.info("run: %s", self.run_dir)
         if self.note:

@@ -5,6 +5,7 @@ import importlib.util
 import re
 import shlex
 from collections.abc import Sequence
+from pathlib import Path
 
 from hydra._internal.utils import get_args_parser
 from hydra.core.config_loader import ConfigLoader
@@ -20,6 +21,7 @@ from heatgen.app.requests import GIVEN_BY_RUN, own_of_the_run
 from heatgen.check import did_you_mean
 from heatgen.runtime import explain
 from heatgen.runtime.command import call
+from heatgen.runtime.directory import CONFIG
 
 PLUGINS = {  # option -> the plugin of Hydra's that it needs
     "hydra/launcher=joblib": "hydra_joblib_launcher",
@@ -27,6 +29,14 @@ PLUGINS = {  # option -> the plugin of Hydra's that it needs
     "hydra/launcher=submitit_slurm": "hydra_submitit_launcher",
     "hydra/launcher=ray": "hydra_ray_launcher",
     "hydra/sweeper=optuna": "hydra_optuna_sweeper",
+}
+
+ELSEWHERE = {  # what other code calls a key -> our name of it
+    **dict.fromkeys(("learning_rate", "base_lr"), "optimizer.lr"),
+    **dict.fromkeys(("epochs", "num_epochs", "n_epochs"), "trainer.max_epochs"),
+    **dict.fromkeys(("steps", "iterations", "iters", "n_iters", "num_steps"), "trainer.max_steps"),
+    **dict.fromkeys(("gpus", "num_gpus"), "trainer.devices"),
+    **{"device": "trainer.accelerator", "dataset": "data", "batch": "data.batch_size", "num_samples": "n"},
 }
 
 FLAGS = {  # what Hydra says of flags that do not go together: what to do
@@ -66,6 +76,15 @@ def of_command_line(verb: str, error: BaseException) -> str | None:
     return sentence(error)
 
 
+def without_key(word: str, verb: str, loader: ConfigLoader) -> str | None:
+    """The sentence for an argument that is a run, or an option of a group, and does not say of what; None for any other."""
+    if verb != "pack" and (word == "latest" or (Path(word) / CONFIG).is_file()):
+        meant = [typed("resume" if verb == "train" else "run", word)]
+    else:
+        meant = [f"{group}={word}" for group in groups_of(verb, loader) if word in options_of(group, loader)]
+    return f"{word} has no key; did you mean {' or '.join(meant)}?" if meant else None
+
+
 def diagnose(
     verb: str, overrides: Sequence[str], path: SearchPath, config_name: str | None = None, in_sweep: bool = False
 ) -> str | None:
@@ -83,7 +102,7 @@ def diagnose(
         try:
             parsed += OverridesParser.create().parse_overrides([word])
         except OverrideParseException:
-            return unreadable(word)
+            return without_key(word, verb, path.loader()) or unreadable(word)
     for override in parsed:
         if override.key_or_group == "hydra.searchpath":
             path = dataclasses.replace(path, more=tuple(options_in(values_of(override)[0])))
@@ -93,7 +112,7 @@ def diagnose(
     chosen = [override for override in parsed if options_of(override.key_or_group, loader)]
     alone = any(override.key_or_group == "run" and override.value() is None for override in parsed)
     if empty := next((o.key_or_group for o in chosen if o.value() == "" and not o.is_delete()), None):
-        return unknown_option(empty, "", options_of(empty, loader))
+        return unknown_option(empty, "", options_of(empty, loader), loader)
     foreign = next((o.key_or_group for o in chosen if o.key_or_group.split("/")[0] not in groups_of(verb, loader)), None)
     if foreign is not None and verb != "train":
         return f"{foreign} is nothing that pack uses; remove {foreign}=." if verb == "pack" else own_of_the_run(foreign)
@@ -101,14 +120,14 @@ def diagnose(
         for name in [name for value in values_of(override) for name in options_in(value)]:
             options = options_beside(override.key_or_group, name, loader)
             if name not in options:
-                return unknown_option(override.key_or_group, name, options)
+                return unknown_option(override.key_or_group, name, options, loader)
     try:
         cfg = path.load(config_name or verb, [without_sweep(override) for override in chosen])
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         if part := re.match(r"Could not override '((\w+)/\w+)'", str(error)):
             return f"{part[1]}= is a part that this {part[2]}= does not have; choose another {part[2]}= too."
         none = next((o.key_or_group for o in chosen if o.value() is None and not o.is_delete()), None)
-        return None if none is None else unknown_option(none, "null", options_of(none, loader))
+        return None if none is None else unknown_option(none, "null", options_of(none, loader), loader)
     rest = [o for o in parsed if o not in chosen and not o.is_add() and not o.is_force_add() and not o.is_hydra_override()]
     wrong = next((override.key_or_group for override in rest if not holds(cfg, override.key_or_group)), None)
     if wrong is not None:
@@ -169,5 +188,9 @@ def unknown_key(verb: str, key: str, loader: ConfigLoader) -> str:
     if key in known:
         fix = f"choose that option too; where a sweep chooses it, write ++{key}="
         return f"{key} is a key of another option of its group; {fix}."
-    hint = did_you_mean(key, known)
+    last = key.rpartition(".")[2]
+    same = sorted([name for name in known if name.rpartition(".")[2] == last and ".recommended." not in name], key=len)
+    if (usual := ELSEWHERE.get(last)) in known:
+        same = [str(usual), *same] if verb == "train" else [*same, str(usual)]
+    hint = f"; did you mean {same[0]}?" if same else did_you_mean(key, known)
     return f"{key} is not a key of the config{hint or f'; see {call(verb)} --help.'}"

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from heatgen import check
 from heatgen.callback.ema import ema_of
+from heatgen.callback.terminal import show
 from heatgen.model.module import Method, data_of, peers_of
 from heatgen.model.prior import start
 from heatgen.picture import MARK, MOST_POINTS, MOST_TILES, Film, grid, is_points, save_gif
@@ -33,15 +34,17 @@ class Pictures(L.Callback):
         every: optimizer steps from one picture to the next; 0: never.
         n: samples in a picture.
         seed: of the samples.
+        terminal: whether the first of them are shown in the terminal, too; where it cannot, the place of the GIF is said.
 
     Raises:
         ConfigError: a value is out of range.
     """
 
-    def __init__(self, every: int = 500, n: int = 36, seed: int = 0):
+    def __init__(self, every: int = 500, n: int = 36, seed: int = 0, terminal: bool = False):
         self.every = check.integer("callback.pictures.every", every, minimum=0)
         self.n = check.integer("callback.pictures.n", n, minimum=1)
         self.seed = check.integer("seed", seed, minimum=0)
+        self.terminal = check.boolean("callback.pictures.terminal", terminal)
         self.last_step = 0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -94,6 +97,8 @@ class Pictures(L.Callback):
         tiles = MOST_POINTS if is_points(samples.shape[1:]) else MOST_TILES
         with atomic_path(folder / "process.gif") as beside:
             save_gif(beside, [grid(to_unit(state)) for state in states[:tiles].unbind(1)])
+        if self.terminal:
+            show(to_unit(samples), trainer.global_step, folder / "process.gif")
         for logger in trainer.loggers:
             writer = getattr(logger, "experiment", None)
             if isinstance(logger, ImageLogger):

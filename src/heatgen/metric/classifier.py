@@ -25,6 +25,7 @@ from heatgen.runtime.directory import read_checkpoint
 
 FEATURES = 128
 BATCH = 128
+UNLABELLED = ("image_folder", "packed", "memory", "huggingface")  # data that are known by a path alone, or none
 
 
 def weights_file(data_dir: str, data_name: str) -> Path:
@@ -72,6 +73,8 @@ class Classifier:
         usual = Path(os.environ.get("HEATGEN_DATA", "data")).resolve()
         words = [data_name] if place.resolve() == usual else [data_name, "--data-dir", str(place)]
         again = f"train it with python -m heatgen.app.classifier {shlex.join(words)}"
+        if data_name.partition("-")[0] in UNLABELLED:
+            again = "that is trained for data sets with labels; use metric.extractor=inception, or a TorchScript file"
         if not path.is_file():
             raise ConfigError(f"metric.extractor=classifier needs {path}; {again}.")
         try:

@@ -19,7 +19,7 @@ from heatgen.check import ConfigError
 from heatgen.forward.process import ForwardProcess
 from heatgen.metric.context import EvalContext
 from heatgen.metric.flow import diffusion_squared, flow_field, integrate, kernel_density
-from heatgen.metric.pictures.figure import as_image, plots
+from heatgen.metric.pictures.figure import as_image, plots, size, styled
 from heatgen.metric.result import Result, Value, few_samples
 from heatgen.metric.trivial import compare_with_trivial
 from heatgen.noise import SampleNoise, batches
@@ -222,9 +222,10 @@ class FlowLikelihood:
         return notes + law_of(ctx.data).notes
 
 
+@styled()
 def histogram(found: Tensor, exact: Tensor | None) -> Image.Image:
     """How the log-likelihoods of samples spread, (n,) each, with the exact ones beside them; a picture."""
-    figure, panel = plots().subplots(figsize=(5.2, 3.4), layout="constrained")
+    figure, panel = plots().subplots(figsize=size(1, 2.3), layout="constrained")
     together = found if exact is None else torch.cat([found, exact])
     low, high = together.min().item(), together.max().item()
     options = {"bins": 30, "range": (low, high) if high > low else (low - 1, low + 1)}

@@ -21,8 +21,8 @@ def command_line() -> str:
 
 
 def call(verb: str) -> str:
-    """How this user calls a verb: `heatgen train`, or `python train.py` in the repository, which has no pack.py."""
-    if command_line().startswith(f"{NAME} "):
+    """How this user calls a verb: `heatgen train`, also from Python, or `python train.py` by a file of the repository."""
+    if command_line().split(maxsplit=2)[1:2] not in [[f"{script}.py"] for script in SCRIPTS]:
         return f"{NAME} {verb}"
     return f"python {verb}.py" if verb in SCRIPTS else f"python -m {NAME}.app {verb}"
 

@@ -118,7 +118,9 @@ def entry(main: Callable[[], object], explain: Callable[[BaseException], str | N
 
 def unknown_argument(parser: argparse.ArgumentParser, message: str) -> NoReturn:
     """ConfigError in place of argparse's own end, which has a page of usage and exit code 2."""
-    raise ConfigError(f"{message}; {parser.prog} --help says what there is.")
+    dashed = parser.description == "Hydra" and message.startswith(("unrecognized", "argument --multirun/-m: ignored"))
+    fix = "write options without dashes, as key=value such as seed=1; " if dashed else ""
+    raise ConfigError(f"{message}; {fix}{parser.prog} --help says what there is.")
 
 
 def guarded(main: Callable[[], object], explain: Callable[[BaseException], str | None]) -> None:
@@ -153,5 +155,5 @@ def refuse(error: Exception, sentence: str | None) -> NoReturn:
     """End with the sentence for an error and exit code 1, or raise it where there is none or the traceback is wanted."""
     if sentence is None or os.environ.get(OURS) == "0":
         raise error
-    print(f"{below_a_bar()}Error: {sentence}", file=sys.stderr)
+    print(screen.painted(f"{below_a_bar()}Error: {sentence}", sys.stderr), file=sys.stderr)
     sys.exit(1)

@@ -4,11 +4,41 @@ A reader that has gone (`| head`), a full disk behind `>`, a terminal that was c
 start (`>&-`): the rest is printed to nowhere, and the work goes on.
 """
 
+import logging
 import os
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TextIO, cast
+
+COLOURS = {  # the first word of a line -> its colour on a terminal
+    **dict.fromkeys(("Error:", "fail"), "1;31"),
+    **dict.fromkeys(("Note:", "note"), "33"),
+    **dict.fromkeys(("ok", "written:"), "32"),
+    "next:": "1;36",
+}
+FIRST = re.compile(rf"^({'|'.join(COLOURS)})(?= )", re.MULTILINE)
+
+
+def painted(text: str, stream: TextIO) -> str:
+    """Text with the first word of its lines in colour where the stream is a terminal with colours and NO_COLOR is unset."""
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM", "dumb") == "dumb" or not stream.isatty()
+    return text if plain else FIRST.sub(lambda found: f"\033[{COLOURS[found[1]]}m{found[1]}\033[0m", text)
+
+
+def listed(label: str, rows: Sequence[tuple[str, str]]) -> str:
+    """Lines such as "written: FILE  what it is", the label before the first one."""
+    width = max((len(name) for name, _ in rows), default=0)
+    heads = [f"{label}:" if i == 0 else "" for i in range(len(rows))]
+    return "\n".join(f"{head:<9}{name:<{width}}  {what}".rstrip() for head, (name, what) in zip(heads, rows, strict=True))
+
+
+class Painter(logging.Formatter):
+    """A log's messages as they are, `painted` for standard output."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return painted(super().format(record), sys.stdout)
 
 
 class Screen:

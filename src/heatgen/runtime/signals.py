@@ -23,6 +23,7 @@ Handler = Callable[[int, FrameType | None], object]
 _received: list[int] = []  # in this order
 _foreign: dict[int, Handler] = {}  # the handlers of a launcher, which wait while a training notes
 _noting = 0  # whether signals are noted; contexts within contexts are counted
+_guest: dict[int, Handler] | None = None  # the handlers of a program that trains from Python; None: this is a command
 _is_child = False  # whether a parent hands its signals on to this process, which may have had them already
 _before_end: Callable[[], None] | None = None  # what a second Ctrl-C does first
 _advice = ""  # how the user goes on after a signal
@@ -90,7 +91,7 @@ def _receive(number: int, frame: FrameType | None) -> None:
 
 def take(number: int) -> None:
     """Note a signal that came; a second Ctrl-C ends at once, unless this process has a parent that does it."""
-    again = number == signal.SIGINT and signal.SIGINT in _received and not _is_child
+    again = number == signal.SIGINT and signal.SIGINT in _received and not _is_child and _guest is None
     _received.append(number)
     if again:
         if _before_end:
@@ -116,11 +117,17 @@ def _is_foreign(number: int) -> bool:
 def obey() -> None:
     """From here on a signal ends this process; SIGUSR1 and SIGUSR2 are left to whoever handles them.
 
-    Whoever was kept waiting while a training noted hears now of the signals that came, in this order.
+    A program that this is a guest of handles all of them again. Whoever was kept waiting while a training noted hears now of
+    the signals that came, in this order.
     """
     global _noting
     _noting = 0
     if threading.current_thread() is not threading.main_thread():
+        return
+    if _guest is not None:
+        _foreign.clear()
+        for number, handler in _guest.items():
+            signal.signal(number, handler)
         return
     waiting: dict[int, Handler] = {number: _foreign.pop(number) for number in list(_foreign)}
     for number in ENDING:
@@ -168,6 +175,22 @@ def held(before_end: Callable[[], None]) -> Iterator[None]:
     finally:
         _before_end = outer
         _noting = max(0, _noting - 1)
+
+
+@contextmanager
+def guest() -> Iterator[None]:
+    """Within it this process is somebody else's program: a training notes signals, saves and stops; nothing else is done."""
+    global _guest
+    _received.clear()
+    advise("")
+    main = threading.current_thread() is threading.main_thread()
+    before = {number: signal.getsignal(number) for number in ENDING} if main else {}
+    _guest = {number: handler for number, handler in before.items() if handler is not None}  # type: ignore[misc]  # or a number
+    try:
+        yield
+    finally:
+        obey()
+        _guest = None
 
 
 @contextmanager
