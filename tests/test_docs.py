@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from pydoc import locate
 
 from PIL import Image
 
@@ -24,3 +25,8 @@ def test_every_map_of_the_page_of_maps_exists_and_has_a_picture() -> None:
         assert (ROOT / "conf" / "forward" / f"{name}.yaml").exists(), name
         with Image.open(ROOT / "docs" / "forward" / f"{name}.png") as picture:
             assert picture.width > 2 * picture.height, name  # eleven states of four images
+
+
+def test_what_the_reference_shows_exists() -> None:
+    names = [name for page in PAGES for name in re.findall(r"^::: (\S+)", page.read_text(), re.M)]
+    assert len(names) > 20 and [name for name in names if locate(name) is None] == []

@@ -6,6 +6,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from heatgen.app.menu import WHAT
+
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src" / "heatgen"
 CONF = ROOT / "conf"
@@ -115,6 +117,11 @@ def test_a_config_instantiates_something_or_is_a_preset_of_one_that_does() -> No
         if group not in PRESET_GROUPS and not path.stem.startswith("_") and path.stem != "none":
             silent += [] if targets(config) or config.get("defaults") else [str(path.relative_to(CONF))]
     assert silent == []
+
+
+def test_every_option_says_what_it_is_where_help_finds_it() -> None:
+    options = [path for path in YAMLS if not path.stem.startswith("_")]
+    assert len(options) > 200 and [path for path in options if not WHAT.search(path.read_text())] == []
 
 
 def test_an_experiment_says_what_it_is_and_only_overrides_other_groups() -> None:

@@ -48,7 +48,7 @@ def test_papers_are_short_and_have_a_row_on_the_page_of_methods() -> None:
     page = (ROOT / "docs" / "methods.md").read_text()
     for name in PAPERS:
         assert len((ROOT / "conf" / "experiment" / "paper" / f"{name}.yaml").read_text().splitlines()) <= 15
-        assert f"experiment=paper/{name}`" in page, name
+        assert f"| `paper/{name}` |" in page, name
     for path in (ROOT / "conf" / "forward").glob("[!_]*.yaml"):
         assert len(path.read_text().splitlines()) <= 20, path
 
