@@ -165,7 +165,7 @@ def test_a_model_comes_with_a_network_an_optimizer_and_a_sampler_that_suit_it(mo
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("model", "net"), [("supervised", "fno"), ("ssm", None), ("np", "tnp")])
+@pytest.mark.parametrize(("model", "net"), [("supervised", "fno"), ("smdp", None), ("np", "tnp")])
 def test_the_network_of_a_model_can_be_replaced(model: str, net: str | None) -> None:
     own = unresolved("train", f"model={model}", *([f"net={net}"] if net else []))
     assert own.net == unresolved("train", f"net={net or 'encoder_decoder'}").net

@@ -1,4 +1,4 @@
-"""The second input of smdp and ssm, and the maps that have none."""
+"""The second input of smdp, and the maps that have none."""
 
 import pytest
 import torch

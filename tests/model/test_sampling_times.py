@@ -18,7 +18,6 @@ from heatgen.model.diffusion import Diffusion
 from heatgen.model.grid import Grid
 from heatgen.model.ihd import IHD
 from heatgen.model.smdp import SMDP
-from heatgen.model.ssm import SSM
 from heatgen.noise import SampleNoise
 from heatgen.sampler.ancestral import ancestral
 from heatgen.sampler.exact import exact
@@ -136,7 +135,8 @@ def model_of(cls, process=None, **options):
 
 
 def test_a_model_of_levels_alone_takes_the_nearest_ones_and_refuses_what_it_has_not_learned():
-    for model in (model_of(SSM), model_of(IHD, shipped_map("heat", SHAPE, 6), parametrisation="x0")):
+    levels = model_of(IHD, shipped_map("heat", SHAPE, 6), parametrisation="x0")
+    for model in (model_of(Diffusion, shipped_map("random_matrix", SHAPE, 6)), levels):
         model.grid = Grid(4)
         assert_close(model.process.level(model.sampling_times()), torch.tensor([0.0, 2, 3, 5, 6]).double())
         for grid, words in ((Grid(7), "at most K = 6"), (Grid(3, "uniform"), "use sampler.spacing=level")):

@@ -1,4 +1,4 @@
-"""model=ssm: its loss by hand, its expectation against an explicit trace, its minimiser for Gaussian data."""
+"""model=ssm: its expected loss against an explicit divergence and the exact score, and the noise of its directions."""
 
 import functools
 import math
@@ -13,14 +13,13 @@ from torch.testing import assert_close
 from heatgen.check import ConfigError
 from heatgen.forward.heat import Heat
 from heatgen.forward.random_velocity import RandomVelocity
-from heatgen.forward.variance_exploding import VarianceExploding
 from heatgen.model.ssm import SSM
 from heatgen.net.bayesian_unet import BayesianUNet
 from heatgen.net.encoder_decoder import EncoderDecoder
 from heatgen.net.fno import FNO
 from heatgen.net.unet import UNet
 from heatgen.noise import SampleNoise
-from heatgen.sampler.ancestral import ancestral
+from heatgen.sampler.sde import sde
 
 SHAPE = (2, 4, 3)
 D = math.prod(SHAPE)
@@ -36,26 +35,29 @@ NETS = {
 
 
 class Linear(nn.Module):
-    """net(x, k) = M x + c on flattened fields, one M and c for each level."""
+    """net(x, k) = M x + c on flattened fields."""
 
     def __init__(self, seed=0):
         super().__init__()
         generator = torch.Generator().manual_seed(seed)
-        self.matrix = nn.Parameter(torch.randn(K + 1, D, D, generator=generator, dtype=torch.float64))
-        self.shift = nn.Parameter(torch.randn(K + 1, D, generator=generator, dtype=torch.float64))
+        self.matrix = nn.Parameter(torch.randn(D, D, generator=generator, dtype=torch.float64))
+        self.shift = nn.Parameter(torch.randn(D, generator=generator, dtype=torch.float64))
 
     def forward(self, x, k, cond=None):
-        number = k.round().long()
-        return (torch.einsum("bij,bj->bi", self.matrix[number], x.flatten(1)) + self.shift[number]).reshape(x.shape)
+        return (x.flatten(1) @ self.matrix.mT + self.shift).reshape(x.shape)
 
 
 def heat():
     return Heat(SHAPE, K, SIGMA)
 
 
-def make(net, process=None, **settings):
+def make(net, process=None, t=None, **settings):
+    """A model whose loss is that at the time t, if it is given."""
     optimizer = functools.partial(torch.optim.Adam, lr=1e-3)
-    return SSM(process or heat(), net, ancestral, optimizer, **settings).eval()
+    model = SSM(process or heat(), net, sde, optimizer, **settings).eval()
+    if t is not None:
+        model.times_for = lambda rng: t
+    return model
 
 
 def images(batch, seed=0):
@@ -69,49 +71,107 @@ def randomised(net):
     return net.double()
 
 
-def fixed(k, eps, uniform):
-    """Noise that draws these levels, this eps and these numbers for v."""
-    return SimpleNamespace(integers=lambda low, high: k, normal_like=lambda u: eps, uniform_like=lambda u: uniform)
+def fixed(eps, uniform):
+    """Noise that draws this eps and these numbers for z."""
+    return SimpleNamespace(normal_like=lambda u: eps, uniform_like=lambda u: uniform)
 
 
-def signs(n, seed=2):
-    return images(n, seed)
+def weighed(process, t, s):
+    """L s."""
+    return process.scale_coefficients(s, process.std(t).double())
 
 
-def test_the_loss_of_a_linear_network_by_hand():
+@pytest.mark.parametrize("name", ["heat", "stochastic_heat", "blurring", "random_matrix"])
+def test_the_expected_loss_is_half_the_square_and_the_divergence(name):
+    """Of L s and of L^2 grad s, whatever the map; the Jacobian by differences of exact rows."""
+    n, process = 4000, shipped_map(name, SHAPE, K)
+    one = process.times[2:3]
+    model = make(Linear(), process, one.expand(n))
+    u0, eps, noise = images(1), images(1, 1) - 0.5, SampleNoise(range(n), 0).uniform_like(images(1).expand(n, *SHAPE))
+    losses = model.loss({"u0": u0.expand(n, *SHAPE)}, fixed(eps.expand(n, *SHAPE), noise))
+    u = process.perturb(u0, one, eps)
+    score = model.score(u, one)
+    unit = torch.eye(D, dtype=torch.float64).reshape(D, *SHAPE)
+    rows = model.score(u + unit, one.expand(D)) - score  # a linear network has no other derivative
+    divergence = (weighed(process, one, weighed(process, one, rows)) * unit).sum()
+    expected = (weighed(process, one, score).square().sum() / 2 + divergence) / D
+    assert abs(losses.mean() - expected) < 4 * losses.std() / math.sqrt(n) + 1e-9
+
+
+def test_the_loss_is_the_error_of_the_score_and_a_constant():
+    """For Gaussian data: loss(s) - loss(s*) is 1/2 |L (s - s*)|^2 / D in the mean, s* the exact score."""
+    n, process = 20_000, shipped_map("stochastic_heat", SHAPE, K)
+    t = process.times[2:3].expand(n)
+    generator = torch.Generator().manual_seed(4)
+    root = 0.3 * torch.randn(D, D, generator=generator, dtype=torch.float64) + torch.eye(D, dtype=torch.float64)
+    u0 = (torch.randn(n, D, generator=generator, dtype=torch.float64) @ root.mT).reshape(n, *SHAPE)
+    eps = torch.randn(n, *SHAPE, generator=generator, dtype=torch.float64)
+    noise = fixed(eps, SampleNoise(range(n), 0).uniform_like(u0))
+    unit = torch.eye(D, dtype=torch.float64).reshape(D, *SHAPE)
+    seen, blur = process.mean((root.mT).reshape(D, *SHAPE), t[:D]), weighed(process, t[:D], unit)
+    covariance = seen.flatten(1).mT @ seen.flatten(1) + blur.flatten(1).mT @ blur.flatten(1)
+
+    def exact(u):
+        return -torch.linalg.solve(covariance, u.flatten(1).mT).mT.reshape(u.shape)
+
+    def answer(x, k, cond):  # F of the exact score
+        gain, std, variance, spectrum = model._coefficients(t[:1])
+        u = process.basis.inverse(process.basis(x) * variance.sqrt())
+        known = process.basis.inverse(-std / variance * process.basis(u))
+        return process.scale_coefficients(weighed(process, t[:1], exact(u)) - known, (variance / spectrum).sqrt() / gain)
+
     net = Linear()
-    model, u0, eps, numbers = make(net), images(K), images(K, 1) - 0.5, signs(K)
-    k = torch.arange(1, K + 1)
-    u = (model.process.mean(u0, model.process.times[k]) + SIGMA * eps).flatten(1)
-    v = torch.where(numbers < 0.5, -1.0, 1.0).double().flatten(1)
-    score = (torch.einsum("kij,kj->ki", net.matrix[1:], u) + net.shift[1:]) / SIGMA
-    slope = torch.einsum("ki,kij,kj->k", v, net.matrix[1:], v) / SIGMA
-    expected = SIGMA**2 * (score.square().sum(1) / 2 + slope) / D
-    assert_close(model.loss({"u0": u0}, fixed(k, eps, numbers)), expected, atol=1e-12, rtol=1e-12)
+    with torch.no_grad():
+        for p in net.parameters():
+            p.mul_(0.3)
+    model = make(net, process, t)
+    learned, u = model.loss({"u0": u0}, noise), process.perturb(u0, t, eps)
+    error = weighed(process, t, model.score(u, t) - exact(u)).square().flatten(1).mean(1) / 2
+    ideal = make(answer, process, t)
+    best = ideal.loss({"u0": u0}, noise)
+    assert (weighed(process, t, ideal.score(u, t) - exact(u)).abs() < 1e-9).all()
+    gap = learned - best - error
+    assert error.mean() > 0.05 and abs(gap.mean()) < 4 * gap.std() / math.sqrt(n)
 
 
-def test_the_expected_derivative_is_the_trace_of_the_jacobian():
-    n, net = 4000, Linear()
-    model, u0, eps = make(net), images(1).expand(n, *SHAPE), images(1, 1).expand(n, *SHAPE)
-    losses = model.loss({"u0": u0}, fixed(torch.full((n,), 2), eps, SampleNoise(range(n), 0).uniform_like(u0)))
-    u = (model.process.mean(u0[:1], model.process.times[2:3]) + SIGMA * eps[:1]).flatten()
-    output = net.matrix[2] @ u + net.shift[2]
-    expected = (output.square().sum() / 2 + SIGMA * net.matrix[2].trace()) / D
-    assert losses.std() > 0.1
-    assert abs(losses.mean() - expected) < 4 * losses.std() / math.sqrt(n)
+def test_a_derivative_that_is_diagonal_in_the_basis_has_no_noise_of_the_directions():
+    n, process = 50, shipped_map("stochastic_heat", SHAPE, K)
+    factors = torch.rand(SHAPE, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+    def net(x, k, cond):
+        return process.scale_coefficients(x, factors.expand(len(x), *SHAPE))
+
+    model = make(net, process, process.times[2:3].expand(n))
+    u0, eps = images(1).expand(n, *SHAPE), images(1, 1).expand(n, *SHAPE)
+    losses = model.loss({"u0": u0}, fixed(eps, SampleNoise(range(n), 0).uniform_like(u0)))
+    assert losses.std() < 1e-12
+
+
+def test_more_projections_have_less_noise():
+    n, process = 2000, heat()
+    spread = []
+    for projections in (1, 8):
+        model = make(Linear(), process, process.times[2:3].expand(n), projections=projections)
+        noise = SampleNoise(range(n), 0)
+        stub = SimpleNamespace(normal_like=lambda u: torch.zeros_like(u), uniform_like=noise.uniform_like)
+        spread.append(float(model.loss({"u0": images(1).expand(n, *SHAPE)}, stub).detach().var()))
+    assert 6 < spread[0] / spread[1] < 10.5
 
 
 @pytest.mark.parametrize("name", NETS)
 def test_the_derivative_is_that_of_differences_and_every_weight_learns(name):
-    model = make(randomised(NETS[name]))
+    process = heat()
+    t = process.times[1:]
+    model = make(randomised(NETS[name]), process, t)
     model.zero_grad()
-    u0, eps, numbers, k = images(K), images(K, 1), signs(K), torch.arange(1, K + 1)
-    losses = model.loss({"u0": u0}, fixed(k, eps, numbers))
-    t = model.process.times[k]
-    u, v = model.process.perturb(u0, t, eps), torch.where(numbers < 0.5, -1.0, 1.0).double()
-    step = 1e-5
-    slope = (model.score(u + step * v, t) - model.score(u - step * v, t)) / (2 * step)
-    expected = SIGMA**2 * (model.score(u, t).square() / 2 + v * slope).flatten(1).mean(1)
+    u0, eps, numbers = images(K), images(K, 1), images(K, 2)
+    losses = model.loss({"u0": u0}, fixed(eps, numbers))
+    u, z = process.perturb(u0, t, eps), process.basis.inverse(torch.where(numbers < 0.5, -1.0, 1.0).double())
+    along, step = weighed(process, t, z), 1e-5
+    slope = (model._learned(u + step * along, t) - model._learned(u - step * along, t)) / (2 * step)
+    _, std, variance, _ = model._coefficients(t)
+    parts = weighed(process, t, model.score(u, t)).square() / 2 + z * slope
+    expected = parts.flatten(1).mean(1) - (std**2 / variance).expand_as(u).flatten(1).mean(1)
     assert_close(losses, expected, atol=1e-7, rtol=1e-6)
     losses.sum().backward()
     assert [key for key, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
@@ -134,68 +194,6 @@ def test_half_precision_leaves_the_derivative_alone(name):
         half = model.loss(batch, SampleNoise(range(3), 0))
         half.sum().backward()
     assert torch.equal(half, losses)
-
-
-def test_the_minimiser_for_gaussian_data_is_the_exact_score():
-    """For u_t ~ N(m, S) the score is -S^-1 (u - m); the loss is quadratic in (M, c), so one Newton step ends there."""
-    n, k = 6000, 2
-    generator = torch.Generator().manual_seed(4)
-    root = 0.3 * torch.randn(D, D, generator=generator, dtype=torch.float64) + torch.eye(D, dtype=torch.float64)
-    u0 = (torch.randn(n, D, generator=generator, dtype=torch.float64) @ root.mT + 0.5).reshape(n, *SHAPE)
-    net = Linear()
-    model = make(net)
-    eps = torch.randn(n, *SHAPE, generator=generator, dtype=torch.float64)
-    noise = fixed(torch.full((n,), k), eps, SampleNoise(range(n), 0).uniform_like(u0))
-    t = model.process.times[k].expand(n)
-    u = model.process.perturb(u0, t, eps).flatten(1)
-    solution = torch.linalg.solve(torch.cov(u.mT, correction=0), u - u.mean(0), left=False)
-    expected = -solution.reshape(n, *SHAPE)
-    gram = torch.cat([u, torch.ones(n, 1, dtype=torch.float64)], dim=1)
-    with torch.no_grad():
-        net.matrix.zero_()
-        net.shift.zero_()
-    model.loss({"u0": u0}, noise).mean().backward()
-    gradient = torch.cat([net.matrix.grad[k], net.shift.grad[k][:, None]], dim=1)  # at 0: the derivative's term alone
-    weights = -torch.linalg.solve(gram.mT @ gram / n, gradient * D, left=False)  # the Hessian is that of |M u + c|^2 / 2
-    with torch.no_grad():
-        net.matrix[k], net.shift[k] = weights[:, :-1], weights[:, -1]
-    score = model.score(u.reshape(n, *SHAPE), t)
-    gap = (score - expected).square().mean().sqrt() / expected.square().mean().sqrt()
-    assert gap < 0.1  # of the signs v: sqrt(D / n)
-    best = model.loss({"u0": u0}, noise).mean()
-    for _ in range(5):
-        with torch.no_grad():
-            before = [p.clone() for p in net.parameters()]
-            for p in net.parameters():
-                p.add_(0.05 * torch.randn(p.shape, generator=generator, dtype=torch.float64))
-            assert model.loss({"u0": u0}, noise).mean() > best
-            for p, old in zip(net.parameters(), before, strict=True):
-                p.copy_(old)
-
-
-def test_the_levels_are_trained_evenly_and_weigh_alike():
-    process = VarianceExploding(SHAPE, num_levels=K)
-    seen = []
-
-    def net(u, k, cond=None):
-        seen.append(k)
-        return -u
-
-    n, model = 1500, make(net, process)
-    model.loss({"u0": images(1).expand(n, *SHAPE)}, SampleNoise(range(n), 0))
-    counts = torch.bincount(seen[0].round().long(), minlength=K + 1)
-    assert counts[0] == 0 and (counts[1:] - n / K).abs().max() < 4 * math.sqrt(n / K)
-    t = process.times[1:]
-    assert_close(model.sigma(t).flatten(), (2 * t).sqrt(), atol=1e-12, rtol=0)
-    u = images(K)
-    assert_close(model.score(u, t), -u / (2 * t).sqrt().reshape(-1, 1, 1, 1), atol=1e-12, rtol=0)
-
-
-def test_the_noise_of_a_map_that_differs_by_coefficient_counts_by_its_root_mean_square():
-    process = heat()
-    weights = torch.arange(12.0).double().reshape(1, 1, 4, 3)
-    process.std = lambda t: (process.column(t) > 0) * weights
-    assert_close(make(Linear(), process).sigma(process.times[1:]).flatten(), weights.square().mean().sqrt().expand(K))
 
 
 def test_the_loss_of_a_sample_does_not_depend_on_its_batch():

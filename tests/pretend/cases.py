@@ -78,7 +78,7 @@ MODELS: dict[str, list[str]] = {  # over the map that suits them
     "smdp zero": ["model=smdp", "model.losses=backward_and_zero"],
     "autoregressive": ["model=autoregressive"],
     "ssm": ["model=ssm"],
-    "ssm inputs": ["model=ssm", "model.inputs=2", "forward=stochastic_heat"],
+    "ssm projections": ["model=ssm", "model.projections=2", "forward=stochastic_heat"],
     "supervised fno": ["model=supervised", "net=fno"],
     "supervised resnet": ["model=supervised", "net=resnet", "model.loss=physics"],
     "supervised bayesian_unet": ["model=supervised", "net=bayesian_unet", "net.channels=[4,4]", "model.input=white"],

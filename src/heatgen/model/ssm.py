@@ -5,26 +5,36 @@ from typing import Unpack
 import torch
 from torch import Tensor, nn
 
+from heatgen import check
 from heatgen.check import ConfigError
 from heatgen.data.stream import Batch
 from heatgen.forward.process import ForwardProcess
-from heatgen.model.inputs import check_inputs, show, unit
+from heatgen.model.diffusion import Diffusion
 from heatgen.model.module import MethodSettings, OptimizerFactory
-from heatgen.model.score import ScoreMethod
 from heatgen.noise import SampleNoise
 from heatgen.runtime import engine
 from heatgen.sampler.interface import Sampler
 
 
-class SSM(ScoreMethod):
-    """s(u, t) = net(u, k) / sigma_t, an estimate of the gradient of log p_t(u), with sigma_t^2 = |L(t)|_F^2 / D.
+class SSM(Diffusion):
+    """The score and E[u_0 | u_t] at every t from samples of u_t alone, which may be used as those of `Diffusion`.
 
-    Loss of a sample: sigma_t^2 / D (1/2 |s|^2 + v^T (ds/du) v), D pixels, v uniform on {-1, 1}^D, k uniform on 1 .. K; the
-    factor weighs the levels alike. Its expectation is sigma_t^2 / (2 D) E |s - grad log p_t|^2 and a constant. It may be
-    negative. The directional derivative is taken forward, in the precision of u with autocast off.
+    Over a diagonal map the network is preconditioned as there, by coefficient, so that L s = -L c / v + g with
+
+        g = A sqrt(S / v) F(c / sqrt(v)),    c = u_t - b - A m,    v = A^2 S + L^2;
+
+    over others L s = g = L F(u) / rms(L). The loss of a sample is, with D pixels and t uniform,
+
+        1 / D (1/2 |L s|^2 + z^T (dg/du) L z - sum of L^2 / v),
+
+    whose expectation is 1 / (2 D) E |L (s - grad log p_t)|^2 and a constant; it may be negative. The last term is the
+    divergence of the known part, exactly. z is uniform on {-1, 1}^D in the basis of the map, where a derivative that is
+    diagonal, as that of the score of stationary Gaussian fields, has no noise of z. It is taken forward, in the precision
+    of u with autocast off.
 
     Args:
-        inputs: what the network sees: 1, u; 2, also the map's increment.
+        preconditioning: coefficient | scalar | centred, as of `Diffusion`; coefficient holds the answer for Gaussian data.
+        projections: how many z a sample has.
         settings: see `Method`.
 
     Raises:
@@ -34,6 +44,7 @@ class SSM(ScoreMethod):
     """
 
     not_compiled = "model=ssm takes forward derivatives of its network"
+    takes_random_noise = False
 
     def __init__(
         self,
@@ -41,39 +52,58 @@ class SSM(ScoreMethod):
         net: nn.Module,
         sampler: Sampler | None,
         optimizer: OptimizerFactory | None,
-        inputs: int = 1,
+        preconditioning: str = "scalar",
+        projections: int = 1,
         **settings: Unpack[MethodSettings],
     ):
-        super().__init__(process, net, sampler, optimizer, **settings)
+        diagonal = process.is_diagonal
+        kind = {"prediction_type": "preconditioned"} if diagonal else {"prediction_type": "score", "scale_input": False}
+        super().__init__(process, net, sampler, optimizer, preconditioning=preconditioning, **kind, **settings)
         if isinstance(net, nn.Module) and any(getattr(part, "checkpointing", False) for part in net.modules()):
             raise ConfigError(
                 "net.checkpointing=true does not go with model=ssm, whose derivative is taken forward; remove it."
             )
-        self.inputs = check_inputs(inputs, process)
-        self.unit = unit(process) if self.inputs == 2 else 1.0
-        if not (self.sigma(process.times[1:]) > 0).all():
+        if not (process.std(process.times[1:]) > 0).flatten(1).any(1).all():
             raise ConfigError(
                 f"model=ssm needs noise at each level of forward={process.name}; raise forward.sigma (or forward.g)."
             )
+        self.projections = check.integer("model.projections", projections, minimum=1)
 
-    def sigma(self, t: Tensor) -> Tensor:
-        """The noise at time t, root mean square over the coefficients, (B, 1, 1, 1) float64."""
-        return self.process.column(self.process.std(t).double().square().flatten(1).mean(1).sqrt())
+    def _learned(self, u: Tensor, t: Tensor) -> Tensor:
+        """g, (B, C, H, W)."""
+        output = self._output(u, t)
+        if self.prediction_type == "score":
+            std = self.process.std(t)
+            return self.process.scale_coefficients(output, std / std.double().square().mean((1, 2, 3), keepdim=True).sqrt())
+        gain, _, variance, spectrum = self._coefficients(t)
+        return self.process.scale_coefficients(output, gain * (spectrum / variance).sqrt())
 
-    def _output(self, u: Tensor, t: Tensor) -> Tensor:
-        return self.network(show(self.process, u, t, self.inputs, self.unit), t)
+    def _known(self, u: Tensor, t: Tensor) -> tuple[Tensor | float, Tensor | float]:
+        """-L c / v, (B, C, H, W), and its divergence in u, weighed by L^2: -L^2 / v by coefficient."""
+        if self.prediction_type == "score":
+            return 0.0, 0.0
+        _, std, variance, _ = self._coefficients(t)
+        return self.process.basis.inverse(-std / variance * self._centred(u, t)).to(u), -(std**2 / variance).to(u)
 
-    def score(self, u: Tensor, t: Tensor) -> Tensor:
-        """An estimate of the gradient of log p_t(u), (B, C, H, W), for times t > 0, (B,)."""
-        return self._output(u, t) / self.sigma(t).to(u)
+    def _direction(self, u: Tensor, rng: SampleNoise) -> Tensor:
+        """z, (B, C, H, W)."""
+        signs = 1 - 2 * (rng.uniform_like(u) < 0.5).to(u)
+        return self.process.basis.inverse(signs.double()).to(u) if self.process.is_diagonal else signs
 
     def loss(self, batch: Batch, rng: SampleNoise) -> Tensor:
-        """sigma_t^2 (1/2 |s|^2 + v^T (ds/du) v), mean over pixels, (B,)."""
+        """1/2 |L s|^2 + z^T (dg/du) L z - sum of L^2 / v, mean over pixels, (B,)."""
         u0, model = batch["u0"], self.bound(rng)
-        t = self.process.times[rng.integers(1, self.process.num_levels).to(u0.device)]
-        u = model.process.perturb(u0, t, rng.normal_like(u0))
-        v = 1 - 2 * (rng.uniform_like(u) < 0.5).to(u)
+        process, t = model.process, model.times_for(rng).to(model.process.times)
+        u = process.perturb(u0, t, rng.normal_like(u0))
+        known, divergence = model._known(u, t)
+        slopes = []
         with engine.forward_mode(u.device):
-            f, slope = torch.func.jvp(lambda state: model._output(state, t), (u,), (v,))[:2]
-        output: Tensor = (f.square() / 2 + self.sigma(t).to(u) * v * slope).flatten(1).mean(1)
+            for _ in range(self.projections):
+                z = model._direction(u, rng)
+                g, slope = torch.func.jvp(
+                    lambda state: model._learned(state, t), (u,), (process.scale_coefficients(z, process.std(t)),)
+                )[:2]
+                slopes.append(z * slope)
+        total = (known + g).square() / 2 + torch.stack(slopes).mean(0) + divergence
+        output: Tensor = total.flatten(1).mean(1)
         return output
