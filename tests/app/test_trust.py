@@ -14,7 +14,7 @@ import heatgen
 from heatgen.app import sweep
 from heatgen.app.api import load
 from heatgen.app.load import advised, read_config, restore
-from heatgen.app.requests import LoadRequest
+from heatgen.app.requests import LoadRequest, TrainRequest
 from heatgen.app.resumed import resumed
 from heatgen.app.trust import foreign_targets
 from heatgen.check import ConfigError
@@ -144,12 +144,19 @@ def test_targets_of_the_users_own_files_are_found() -> None:
 
 
 def test_what_a_run_measures_at_its_end_is_the_command_lines(own_run: Path, trap: Path, caplog: Any) -> None:
-    plant(own_run, trap, "evaluate", ["mode=elbo metric._target_=stranger.trap"])
+    bad = "mode=elbo metric._target_=stranger.trap"
+    plant(own_run, trap, "evaluate", [bad])
+
+    def measured(words: list[str], trust: bool = False) -> tuple[str, ...] | None:
+        return TrainRequest.of(going_on(own_run, words, trust), own_run, words).evaluate
+
     with caplog.at_level("WARNING", "heatgen"):
-        assert going_on(own_run, []).evaluate is None
+        assert measured([]) == ()
     assert "evaluate" in caplog.text
-    assert list(going_on(own_run, ["evaluate=['mode=elbo']"]).evaluate) == ["mode=elbo"]
-    assert list(going_on(own_run, [], trust=True).evaluate) == ["mode=elbo metric._target_=stranger.trap"]
+    assert list(going_on(own_run, []).evaluate) == [bad]  # which its config.yaml keeps, for trust=true later
+    assert measured(["evaluate=['mode=elbo']"]) == ("mode=elbo",)
+    assert measured([], trust=True) == (bad,)
+    assert advised("resume", own_run) == f"resume={own_run} trust=true"
 
 
 def test_text_with_a_dollar_and_a_brace_is_text(own_run: Path, trap: Path) -> None:

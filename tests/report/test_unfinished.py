@@ -6,7 +6,7 @@ import pytest
 
 from heatgen.check import ConfigError
 from heatgen.report.story import Story
-from heatgen.report.unfinished import finished_runs, lacking_of
+from heatgen.report.unfinished import finished_runs, go_on, lacking_of
 
 CONFIG = "optimizer: {lr: 0.1}\ntrainer: {max_steps: 12, max_epochs: null}\nevaluate: null\n"
 
@@ -68,5 +68,7 @@ def test_a_sweep_that_is_not_finished_has_no_comparison(tmp_path):
     assert (
         "1-b: mode=memorisation has not been measured; 2-c: its training has not ended; job 3: not begun; job 4" in sentence
     )
-    assert f"-m resume={tmp_path}" in sentence
+    assert f"-m resume={tmp_path}, or" in sentence
+    (tmp_path / "2-c" / "config.yaml").write_text(CONFIG.replace("evaluate: null", "evaluate: [n=4]"))
+    assert go_on(tmp_path) == f"heatgen train -m resume={tmp_path} trust=true"  # else it would not be measured
     assert finished_runs([tmp_path / "0-a"]) == [tmp_path / "0-a"]

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, SMALL
 
-from heatgen.runtime import signals
+from heatgen.runtime import children, signals
 from heatgen.runtime.children import Attended
 
 ENTRY = """
@@ -209,3 +209,21 @@ def test_nobody_outlives_a_training_that_is_killed(tmp_path: Path) -> None:
         children = children_of(process.pid)
         os.kill(process.pid, signal.SIGKILL)
         assert len(children) >= 4 and gone(children)  # two that train, and load with two
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the system does not say what a process handles")
+def test_signals_go_on_to_processes_below_nohup_too_and_not_to_those_that_ignore_them() -> None:
+    handled = (
+        "import signal, sys, time; from heatgen.runtime import signals; signals.obey(); print(flush=True); time.sleep(60)"
+    )
+    deaf = "import time; from heatgen.runtime import children; children.in_loader(0); print(flush=True); time.sleep(60)"
+    starts = [[sys.executable, "-c", handled], ["nohup", sys.executable, "-c", handled], [sys.executable, "-c", deaf]]
+    below = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) for command in starts]
+    try:
+        for child in below:
+            assert child.stdout is not None and child.stdout.readline() == b"\n"
+        assert children.workers(os.getpid()) & {child.pid for child in below} == {below[0].pid, below[1].pid}
+    finally:
+        for child in below:
+            child.kill()
+            child.communicate()

@@ -71,7 +71,8 @@ def launcher_of(hc: HydraConf) -> str:
 
 def begin_sweep(hc: HydraConf) -> None:
     """What a signal does to a sweep: processes of this machine that do its jobs get it, and the user hears how to go on."""
-    signals.advise(f"go on with: {sweep.advised(Path(hc.sweep.dir))}")
+    folder = Path(hc.sweep.dir)
+    signals.advise(lambda: f"go on with: {sweep.advised(folder)}")
     if launcher_of(hc) == "joblib_launcher":
         children.hand_on_to_workers(own=True)
     elif str(hc.launcher._target_).endswith(".LocalLauncher"):

@@ -102,7 +102,7 @@ def renew(net: dict[str, object]) -> bool:
 
 
 def advised(key: str, run_dir: Path, verb: str | None = None) -> str:
-    """KEY=RUN as it is typed, with trust=true where the run's config names code of the user's own.
+    """KEY=RUN as it is typed, with trust=true where the config names code of the user's own, or measurements to go on with.
 
     Args:
         key: run | resume.
@@ -111,9 +111,10 @@ def advised(key: str, run_dir: Path, verb: str | None = None) -> str:
     """
     words = [typed(key, str(run_dir))]
     try:
-        read_config(run_dir)
+        trust = bool(read_config(run_dir).get("evaluate")) and key == "resume"
     except ConfigError:
-        words += ["trust=true"] if (run_dir / directory.CONFIG).is_file() else []
+        trust = (run_dir / directory.CONFIG).is_file()
+    words += ["trust=true"] if trust else []
     return " ".join([*([call(verb)] if verb else []), *words])
 
 

@@ -12,6 +12,7 @@ from heatgen.app.plain import Options, plain
 from heatgen.app.quoting import typed
 from heatgen.app.resolvers import data_name
 from heatgen.app.sampler_request import SamplerRequest
+from heatgen.app.trust import leaves_out_measurements
 from heatgen.check import ConfigError
 from heatgen.runtime import directory
 from heatgen.runtime.files import absolute
@@ -183,6 +184,8 @@ class TrainRequest:
         if not OmegaConf.is_list(cfg.get("evaluate", [])) and cfg.evaluate is not None:
             raise ConfigError(f"evaluate must be a list such as ['mode=forward'], not {cfg.evaluate!r}.")
         wanted = cfg.get("evaluate")  # a run of before there was this key has none
+        if leaves_out_measurements(cfg, overrides):
+            wanted = ()
         return cls(
             run_dir=run_dir,
             overrides=tuple(overrides),

@@ -1,5 +1,6 @@
 """The config of a run that goes on: its own, with what the command line may change. What cannot act is refused by name."""
 
+import logging
 import math
 import re
 from collections.abc import Collection, Iterator
@@ -14,9 +15,11 @@ from heatgen.app.folders import differing
 from heatgen.app.load import data_name, read_config
 from heatgen.app.options import SearchPath, dotted, holds, known_keys
 from heatgen.app.plain import plain
-from heatgen.app.trust import forget_measurements, named_targets
+from heatgen.app.trust import leaves_out_measurements, named_targets
 from heatgen.check import ConfigError, did_you_mean
 from heatgen.runtime.directory import mapped
+
+log = logging.getLogger("heatgen")
 
 ACTING_GROUPS = ("trainer", "callback", "logger", "sampler")  # of which another option can be chosen, too
 ACTING = {  # all keys of these groups, but how their objects are made
@@ -65,8 +68,11 @@ def resumed(
     """
     cfg = read_config(run_dir, trust, {*named, *named_targets(overrides)})
     cfg.trust, cfg.resume = trust, str(run_dir)
-    if not trust:
-        forget_measurements(cfg, run_dir, overrides)
+    if leaves_out_measurements(cfg, overrides):
+        log.warning(
+            "Note: evaluate= of %s is not done, as it may be somebody else's; give it again, or say trust=true.",
+            run_dir / "config.yaml",
+        )
     OmegaConf.set_struct(cfg, True)
     parsed = OverridesParser.create().parse_overrides(overrides)
     chosen = [o for o in parsed if (o.key_or_group in groups or "/" in o.key_or_group) and not isinstance(o.value(), dict)]

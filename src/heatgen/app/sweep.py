@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from heatgen.app.quoting import quoted, typed
 from heatgen.check import ConfigError
 from heatgen.runtime.command import FLAGS, call, command_line, runs_code
-from heatgen.runtime.directory import COMMAND, CONFIG, SWEEP
+from heatgen.runtime.directory import COMMAND, CONFIG, SWEEP, measures
 from heatgen.runtime.files import absolute, write_text
 
 ACTS_ANYWAY = ("hydra", "trainer", "evaluate", "publish", "resume", "trust", "runs_dir", "data_dir")
@@ -45,9 +45,9 @@ def begin(folder: Path, jobs: int) -> None:
 
 
 def advised(folder: Path) -> str:
-    """The command that goes on with the sweep in a folder; with trust=true where its arguments name code."""
+    """The command that goes on with a sweep; with trust=true where its arguments name code, or its jobs measure."""
     words = read(folder)["arguments"] if (folder / SWEEP).is_file() else sys.argv[1:]
-    trust = " trust=true" if any(map(runs_code, words)) else ""
+    trust = " trust=true" if measures(folder) or any(map(runs_code, words)) else ""
     return f"{call('train')} -m {typed('resume', str(folder))}{trust}"
 
 

@@ -1,7 +1,6 @@
 """What of a run's config.yaml may be built: options of heatgen, and more only where the user says trust=true."""
 
 import importlib
-import logging
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,7 +10,6 @@ from omegaconf import DictConfig, OmegaConf
 
 from heatgen.check import ConfigError
 
-log = logging.getLogger("heatgen")
 ROOMS = {  # a node of a run's config -> the rooms whose classes it may name
     **{name: (name,) for name in ("data", "net", "sampler", "regime", "callback", "logger")},
     "model": ("model", "regime"),
@@ -96,11 +94,7 @@ def foreign_targets(cfg: DictConfig) -> set[str]:
     return {str(target) for key, target in found if key.endswith("_target_") and not is_option(key.split(".")[0], target)}
 
 
-def forget_measurements(cfg: DictConfig, run_dir: Path, words: Sequence[str]) -> None:
-    """Take `evaluate` out of the config of a run that goes on, unless this command line has its own; a note says so."""
-    if cfg.get("evaluate") and not any(word.lstrip("+~").partition("=")[0] == "evaluate" for word in words):
-        log.warning(
-            "Note: evaluate= of %s is not done, as it may be somebody else's; give it again, or say trust=true.",
-            run_dir / "config.yaml",
-        )
-        cfg.evaluate = None
+def leaves_out_measurements(cfg: DictConfig, words: Sequence[str]) -> bool:
+    """Whether `evaluate` of a run that goes on is not done: without trust, unless this command line has its own."""
+    given = any(word.lstrip("+~").partition("=")[0] == "evaluate" for word in words)
+    return bool(cfg.get("evaluate")) and cfg.resume not in (None, "auto") and not cfg.trust and not given

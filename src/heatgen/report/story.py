@@ -81,7 +81,8 @@ class Story:
         run = shlex.quote(shown(self.run_dir))
         if self.lacking.startswith("mode="):
             return f"{call('evaluate')} run={run} {self.lacking.split()[0]}"
-        return f"{call('train')} resume={run}"
+        trust = " trust=true" if plain_config(self.run_dir).get("evaluate") else ""
+        return f"{call('train')} resume={run}{trust}"
 
     def foremost(self) -> list[Measured]:
         """Its results, what was measured of its samples first, then its map, its training last."""

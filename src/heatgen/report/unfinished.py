@@ -10,7 +10,7 @@ from pathlib import Path
 from heatgen.check import ConfigError
 from heatgen.report.rows import find_runs, results_of
 from heatgen.runtime.command import call, runs_code
-from heatgen.runtime.directory import CONFIG, STOPPED, SWEEP, plain_config, trained
+from heatgen.runtime.directory import CONFIG, STOPPED, SWEEP, measures, plain_config, trained
 from heatgen.runtime.files import read_small
 
 log = logging.getLogger("heatgen")
@@ -42,12 +42,12 @@ def finished_runs(folders: Sequence[Path]) -> list[Path]:
 
 
 def go_on(sweep: Path) -> str:
-    """The command that goes on with a sweep; with trust=true where its arguments name code."""
+    """The command that goes on with a sweep; with trust=true where its arguments name code, or its jobs measure."""
     bare = f"resume={sweep}"
     word = bare if re.fullmatch(r"[\w./=@:-]+", bare) else f'resume="{sweep}"'
     try:
         words = json.loads(read_small(sweep / SWEEP))["arguments"]
-        trust = " trust=true" if any(runs_code(str(one)) for one in words) else ""
+        trust = " trust=true" if measures(sweep) or any(runs_code(str(one)) for one in words) else ""
     except (OSError, ValueError, TypeError, LookupError, RecursionError):  # which -m resume= says
         trust = ""
     return f"{call('train')} -m {shlex.quote(word)}{trust}"

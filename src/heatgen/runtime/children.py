@@ -150,16 +150,18 @@ def _tell_workers() -> None:
 
 
 def workers(root: int) -> set[int]:
-    """The processes below `root` that handle the signals that ask to end; none where the system does not say which."""
+    """The processes below `root` that handle the signals that ask to end, or ignore some, as below nohup; none where the
+    system does not say which."""
     below, parents = {root}, {}
     for status in Path("/proc").glob("[0-9]*/status"):
         with suppress(OSError, ValueError):
             facts = dict(line.split(":\t", 1) for line in status.read_text().splitlines() if ":\t" in line)
-            parents[int(status.parent.name)] = int(facts["PPid"]), int(facts.get("SigCgt", "0"), 16)
-    while more := {child for child, (parent, _) in parents.items() if parent in below} - below:
+            caught, ignored = (int(facts.get(name, "0"), 16) for name in ("SigCgt", "SigIgn"))
+            parents[int(status.parent.name)] = int(facts["PPid"]), caught, caught | ignored
+    while more := {child for child, (parent, *_) in parents.items() if parent in below} - below:
         below |= more
-    wanted = sum(1 << (number - 1) for number in signals.ENDING)
-    return {process for process in below - {root} if parents[process][1] & wanted == wanted}
+    wanted, term = sum(1 << (number - 1) for number in signals.ENDING), 1 << (signal.SIGTERM - 1)
+    return {process for process in below - {root} if parents[process][1] & term and parents[process][2] & wanted == wanted}
 
 
 def begin_job() -> None:

@@ -26,7 +26,7 @@ _noting = 0  # whether signals are noted; contexts within contexts are counted
 _guest: dict[int, Handler] | None = None  # the handlers of a program that trains from Python; None: this is a command
 _is_child = False  # whether a parent hands its signals on to this process, which may have had them already
 _before_end: Callable[[], None] | None = None  # what a second Ctrl-C does first
-_advice = ""  # how the user goes on after a signal
+_advice: Callable[[], str] = str  # how the user goes on after a signal; str gives ""
 
 
 class Stopped(SystemExit):
@@ -63,15 +63,15 @@ def of_a_child() -> None:
     _is_child = True
 
 
-def advise(how: str) -> None:
-    """Say how the user goes on, should a signal end this process from here on."""
+def advise(how: str | Callable[[], str]) -> None:
+    """Say how the user goes on, should a signal end this process from here on; or what tells it then."""
     global _advice
-    _advice = how
+    _advice = how if callable(how) else lambda: how
 
 
 def advice() -> str:
     """What `advise` was given last; "" for nothing."""
-    return _advice
+    return _advice()
 
 
 def stop_if_caught(said: bool = False) -> None:
