@@ -8,6 +8,7 @@ empty: files carried to another machine go on there. The weights of a training t
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -62,14 +63,28 @@ class Job:
 
 DIGITS = ("data=image_folder", "data.path={digits}", "data.shape=[1,28,28]", "experiment=ihd_mnist", *SMALL)
 ELBO = ("mode=elbo", "n=256")
+FID = ("mode=fid", "n=10000")  # Inception's weights: $HEATGEN_INCEPTION
+CIFAR = "cifar-10-batches-py"
+IMAGES = 47_000  # steps of 128 of the 6 million images that published curves are read at
+
+
+def quick(paper: str) -> tuple[str, ...]:
+    """The words of a paper's method on CIFAR-10."""
+    return "experiment=quick_cifar10", f"experiment/paper={paper}"
+
+
 FIELDS = ("forward.num_levels=4", "data.batch_size=4", "data.train_size=64")
 JOBS = (  # the most important first
+    Job("flow_matching_cifar10", IMAGES, quick("flow_matching"), (("sampler=heun", "sampler.steps=25", *FID),), CIFAR),
+    Job("ddpm_cosine_cifar10", IMAGES, quick("ddpm_cosine"), (FID,), CIFAR),
+    Job("ihd_cifar10_small", IMAGES, quick("ihd"), (FID, ELBO), CIFAR),
+    Job("blurring_cifar10", IMAGES, quick("blurring"), (FID,), CIFAR),
     Job("ihd_fashion_mnist", 50_000, ("experiment=ihd_fashion_mnist", *SMALL), (ELBO,), "FashionMNIST"),
     Job("ihd_digits", 30_000, DIGITS, (ELBO, ("mode=memorisation", "n=256"))),
     Job("diffusion_digits", 30_000, (*DIGITS, "model=diffusion"), (ELBO,)),
     Job("velocity_digits", 30_000, (*DIGITS, "forward=constant_velocity"), (ELBO,)),
     Job("smdp_grf", 10_000, ("data=grf", "model=smdp"), (("mode=reconstruction", "n=100"),), tiny=FIELDS),
-    Job("ihd_cifar10", 100_000, ("experiment=ihd_cifar10",), (ELBO,), "cifar-10-batches-py"),
+    Job("ihd_cifar10", 100_000, ("experiment=ihd_cifar10",), (ELBO,), CIFAR),
 )
 
 
@@ -143,7 +158,7 @@ class Queue:
             name = " ".join(measured)
             known[name] = before.get(name, "not begun")
             if known[name] != 0 and self.left > START:
-                few = [word.replace("n=256", "n=4").replace("n=100", "n=4") for word in measured] if self.tiny else measured
+                few = [re.sub(r"^n=\d+$", "n=4", word) for word in measured] if self.tiny else measured
                 known[name] = self.child(["evaluate.py", f"run={folder}", *few, *data, on], log)
         known["measured"] = all(known[" ".join(words)] == 0 for words in job.measured)
         return known
