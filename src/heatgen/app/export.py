@@ -63,7 +63,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if options.push is not None:
         check.name("--push", options.push, parts=True)
-        exported.library("huggingface_hub")
+        exported.package("huggingface_hub")
     folder = export(
         LoadRequest(
             directory.find_run(options.run, options.runs_dir, trained=True), options.checkpoint, trust=options.trust
@@ -93,7 +93,7 @@ def export(request: LoadRequest, out: Path | None, states: int | None = None, pu
         ConfigError: the run cannot be read or has no weights, the folder holds something else, or states do not fit.
     """
     run_dir = request.run_dir
-    exported.library("safetensors")
+    exported.package("safetensors")
     if exported.file_of(run_dir):
         raise ConfigError(f"{run_dir} is an exported model already; copy it, or export the run that it is of.")
     folder = out or run_dir / "export"
@@ -175,7 +175,7 @@ def copy_picture(run_dir: Path, folder: Path) -> bool:
 
 def push(folder: Path, name: str) -> str:
     """Upload the three files of an export to the hub; the address. ConfigError where it cannot be done."""
-    hub = exported.library("huggingface_hub")
+    hub = exported.package("huggingface_hub")
     try:
         api = hub.HfApi()
         repo = api.create_repo(name, private=True, exist_ok=True)

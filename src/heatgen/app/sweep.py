@@ -13,8 +13,9 @@ from omegaconf import DictConfig
 
 from heatgen.app.quoting import quoted, typed
 from heatgen.check import ConfigError
+from heatgen.report.unfinished import measures
 from heatgen.runtime.command import FLAGS, call, command_line, runs_code
-from heatgen.runtime.directory import COMMAND, CONFIG, SWEEP, measures
+from heatgen.runtime.directory import COMMAND, CONFIG, SWEEP
 from heatgen.runtime.files import absolute, write_text
 
 ACTS_ANYWAY = ("hydra", "trainer", "evaluate", "publish", "resume", "trust", "runs_dir", "data_dir")

@@ -5,12 +5,13 @@ import logging
 import re
 import shlex
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from heatgen.check import ConfigError
 from heatgen.report.rows import find_runs, results_of
 from heatgen.runtime.command import call, runs_code
-from heatgen.runtime.directory import CONFIG, STOPPED, SWEEP, measures, plain_config, trained
+from heatgen.runtime.directory import CONFIG, STOPPED, SWEEP, plain_config, trained
 from heatgen.runtime.files import read_small
 
 log = logging.getLogger("heatgen")
@@ -51,6 +52,15 @@ def go_on(sweep: Path) -> str:
     except (OSError, ValueError, TypeError, LookupError, RecursionError):  # which -m resume= says
         trust = ""
     return f"{call('train')} -m {shlex.quote(word)}{trust}"
+
+
+def measures(sweep: Path) -> bool:
+    """Whether a job of a sweep says what is measured at its end."""
+    for path in sweep.glob(f"*/{CONFIG}"):
+        with suppress(ConfigError):
+            if plain_config(path.parent).get("evaluate"):
+                return True
+    return False
 
 
 def lacking_of_sweep(folder: Path) -> list[str]:

@@ -10,7 +10,6 @@ import shlex
 import subprocess
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -224,15 +223,6 @@ def plain_config(run_dir: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise ConfigError(f"{path} cannot be read (it has no keys); give another run.")
     return config
-
-
-def measures(sweep: Path) -> bool:
-    """Whether a job of a sweep says what is measured at its end."""
-    for path in sweep.glob(f"*/{CONFIG}"):
-        with suppress(ConfigError):
-            if plain_config(path.parent).get("evaluate"):
-                return True
-    return False
 
 
 def read_info(run_dir: Path) -> RunInfo:

@@ -32,27 +32,27 @@ def in_memory(data: object) -> bool:
     return isinstance(data, Mapping) and Path(str(data.get("path"))).name == DATA
 
 
-def library(name: str) -> ModuleType:
+def package(name: str) -> ModuleType:
     """A package of the extra `hub`. ConfigError where it is missing."""
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        package = name.partition(".")[0]
-        raise ConfigError(f"This needs the package {package}; install it with pip install 'heatgen[hub]'.") from error
+        top = name.partition(".")[0]
+        raise ConfigError(f"This needs the package {top}; install it with pip install 'heatgen[hub]'.") from error
 
 
 def write(path: Path, weights: "Mapping[str, Tensor]", beside: "Mapping[str, Tensor]", config: str, version: str) -> None:
     """Write weights, what stands beside them, and a config, whole or not at all."""
     named = {**weights, **{f"{BESIDE}{name}": tensor for name, tensor in beside.items()}}
     own = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in named.items()}  # none shares memory
-    content = library("safetensors.torch").save(own, metadata={"format": "pt", "heatgen": version, KEY: config})
+    content = package("safetensors.torch").save(own, metadata={"format": "pt", "heatgen": version, KEY: config})
     with atomic_path(path) as temporary:
         temporary.write_bytes(content)
 
 
 def config_text(path: Path) -> str:
     """The config in the metadata of an exported model. ConfigError where the file is none."""
-    safe_open = library("safetensors").safe_open
+    safe_open = package("safetensors").safe_open
     try:
         with safe_open(path, framework="pt") as file:
             config = (file.metadata() or {}).get(KEY)
@@ -70,7 +70,7 @@ def read(path: Path) -> dict[str, Any]:
 
     ConfigError if it is cut short, foreign or not finite.
     """
-    load = library("safetensors.torch").load_file
+    load = package("safetensors.torch").load_file
     try:
         tensors: dict[str, Tensor] = load(path)
     except Exception as error:
