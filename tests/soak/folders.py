@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 PASSING = ("seconds", "time", "created", "started", "command", "run", "folder", "path", "per_second")  # of no account
-OWN = (".lock", ".log", ".txt", "data.json", "sweep.json", "config.yaml", "profile")  # may differ: paths, dates, commands
+# What may differ: paths, dates, commands.
+OWN = (".lock", ".log", ".txt", "data.json", "sweep.json", "config.yaml", "profile", ".html")
 PICTURES = (".png", ".jpg", ".gif")
 
 
@@ -54,6 +55,10 @@ def read(path: Path) -> object:
         if b"moov" not in content:
             raise ValueError("it has no end")
         return content
+    if path.suffix == ".html":
+        if not (text := path.read_text()).rstrip().endswith("</html>"):
+            raise ValueError("it has no end")
+        return text
     if path.suffix in (".h5", ".hdf5"):
         with h5py.File(path) as file:
             return {name: file[name][...].tobytes() for name in file if isinstance(file[name], h5py.Dataset)}
