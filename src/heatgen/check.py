@@ -79,6 +79,16 @@ def number(
     raise ConfigError(f"{key} must be a number{' ' + wanted if wanted else ''}, not {value!r}.")
 
 
+def bracket(key: str, value: object) -> tuple[float, float]:
+    """`value` as (low, high), 0 < low < high; ConfigError otherwise."""
+    if isinstance(value, str) or not isinstance(value, Sequence) or len(value) != 2:
+        raise ConfigError(f"{key} must be a pair [low, high], not {value!r}.")
+    low, high = (number(key, end, above=0) for end in value)
+    if high <= low:
+        raise ConfigError(f"{key} must be a pair [low, high] that ascends, not {list(value)}.")
+    return low, high
+
+
 def boolean(key: str, value: object) -> bool:
     """`value` if it is true or false; ConfigError otherwise."""
     if not isinstance(value, bool):

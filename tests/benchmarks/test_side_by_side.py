@@ -1,4 +1,4 @@
-"""The original's loop as a whole training: it goes on to the bit where it was cut off, and the page has what was measured."""
+"""The original's loop as a whole training: cut off, it goes on to the bit; the page has what was measured."""
 
 from pathlib import Path
 

@@ -20,12 +20,13 @@ def numbers(*shape, seed=0):
     return torch.rand(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
+@pytest.mark.parametrize("laplacian, solver", [("five_point", "dct_semidiscrete"), ("spectral", "dct_spectral")])
 @pytest.mark.parametrize("shape", [(1, 6, 4), (2, 5, 5), (1, 1, 3)])
-def test_waves_are_those_of_a_box_with_insulating_walls_and_flow_as_heat_does(shape):
-    waves, u = Waves(shape).double(), numbers(3, *shape)
+def test_waves_are_those_of_a_box_with_insulating_walls_and_flow_as_heat_does(shape, laplacian, solver):
+    waves, u = Waves(shape, laplacian).double(), numbers(3, *shape)
     assert_close(waves.back(waves(u)), u, atol=1e-6, rtol=0)
     assert_close(waves(u).square().sum(-1), u.square().flatten(-2).sum(-1), atol=1e-5, rtol=0)
-    process = NeumannHeat(shape, 4, diffusivity=0.03)
+    process = NeumannHeat(shape, 4, diffusivity=0.03, solver=solver)
     expected = process.mean(u, torch.full((3,), 0.5).double())
     time = torch.tensor(0.03 * 0.5).double()
     assert_close(waves.back(waves.flow(time) * waves(u)), expected, atol=1e-5, rtol=0)
@@ -35,7 +36,7 @@ def test_waves_are_those_of_a_box_with_insulating_walls_and_flow_as_heat_does(sh
 def test_hypotheses_have_the_posterior_and_the_evidence_of_gaussian_fields():
     torch.manual_seed(0)
     waves = Waves(SHAPE).double()
-    layer = Hypotheses(waves).double()
+    layer = Hypotheses(waves, (0.005, 0.2), 0.05).double()
     torch.nn.init.normal_(layer.log_kappa)
     layer.log_noise.data.fill_(math.log(S))
     times, y = numbers(B, N), numbers(B, N, *SHAPE, seed=1)

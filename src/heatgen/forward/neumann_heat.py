@@ -161,9 +161,7 @@ def diffusivity_values(diffusivity: float | Sequence[float], count: int) -> Tens
         return torch.tensor([check.number("forward.diffusivity", diffusivity, above=0)], dtype=torch.float64)
     if len(diffusivity) != 2:
         raise ConfigError(f"forward.diffusivity must be a number or a pair [low, high], not {list(diffusivity)}.")
-    low, high = (check.number("forward.diffusivity", value, above=0) for value in diffusivity)
-    if high <= low:
-        raise ConfigError(f"forward.diffusivity must be a pair [low, high] that ascends, not {list(diffusivity)}.")
+    low, high = check.bracket("forward.diffusivity", diffusivity)
     count = check.integer("forward.diffusivities", count, minimum=2)
     return torch.linspace(math.log(low), math.log(high), count, dtype=torch.float64).exp()
 

@@ -1,7 +1,8 @@
 """Networks that think in heat: fields under hypothetical heat flows, filtered in the waves of a box with insulating walls.
 
 The waves are cosines, w_k(i) = c_k cos(pi k (i + 1/2) / n), and a field that flows as heat keeps each of them but for a
-factor exp(-D lambda_k t), lambda_k = n_max^2 (2 - 2 cos(pi k / n)) on each axis, in units of the longer side of the box.
+factor exp(-D lambda_k t), in units of the longer side of the box: lambda_k = n_max^2 (2 - 2 cos(pi k / n)) on each axis by
+the five-point Laplacian, n_max^2 (pi k / n)^2 by the one of space.
 """
 
 import math
@@ -14,15 +15,19 @@ from torch import Tensor, nn
 from heatgen.basis import cosine_waves, second_difference
 from heatgen.net.layers import mlp
 
-HYPOTHESES = 24  # diffusivities that are tried, evenly in log from SLOWEST to FASTEST at first; then they are learned
-SLOWEST, FASTEST = 0.005, 0.2  # side^2 in the time of all levels
+HYPOTHESES = 24  # diffusivities that are tried, evenly in log between two at first; then they are learned
+LAPLACIANS = ("five_point", "spectral")
 KNOTS = 16  # of a filter, evenly in the fourth root of lambda
 KERNELS = 8  # heat kernels that a prediction is put together from
-NOISE = 0.05  # deviation of a frame's noise, at first
 
 
 class Waves(nn.Module):
-    """Fields (..., H, W) in the waves of the box, and back; lambda of each wave. shape: (C, H, W)."""
+    """Fields (..., H, W) in the waves of the box, and back; lambda of each wave.
+
+    Args:
+        shape: (C, H, W).
+        laplacian: five_point | spectral, see above.
+    """
 
     across: Tensor
     along: Tensor
@@ -30,14 +35,16 @@ class Waves(nn.Module):
     columns: Tensor
     knots: Tensor
 
-    def __init__(self, shape: Sequence[int]):
+    def __init__(self, shape: Sequence[int], laplacian: str = "five_point"):
         super().__init__()
         longest = max(shape[-2:])
         for (waves, values), size in zip((("across", "rows"), ("along", "columns")), shape[-2:], strict=True):
             first = torch.arange(size)[:, None] == 0
             cosines = cosine_waves(size, torch.float32) * ((2 - first.float()) / size).sqrt()
             self.register_buffer(waves, cosines, persistent=False)
-            self.register_buffer(values, longest**2 * second_difference(size, torch.float32), persistent=False)
+            frequencies = math.pi * torch.arange(size, dtype=torch.float32) / size
+            squares = second_difference(size, torch.float32) if laplacian == "five_point" else frequencies.square()
+            self.register_buffer(values, longest**2 * squares, persistent=False)
         place = (self.rows[:, None] + self.columns).flatten() ** 0.25
         place = place / place.max().clamp(min=1) * (KNOTS - 1)
         hats = (1 - (place - torch.arange(KNOTS)[:, None]).abs()).clamp(min=0)
@@ -65,14 +72,20 @@ class Hypotheses(nn.Module):
     Under hypothesis r every wave is N(0, s^2 / kappa_r) and frames are exp(-D_r lambda t) of it, seen through noise of
     deviation s. With g_c = exp(-D_r lambda t_c): P = kappa + sum_c g_c^2, mean = sum_c g_c y_c / P, and the log-evidence is
     sum (sum_c g_c y_c)^2 / (2 s^2 P) - ln(P / kappa) / 2 but for what all share. D, kappa and s are learned.
+
+    Args:
+        waves: of the box.
+        diffusivities: (least, largest) of the D at first, in side^2 by the time of all levels.
+        noise: s at first.
     """
 
-    def __init__(self, waves: Waves):
+    def __init__(self, waves: Waves, diffusivities: tuple[float, float], noise: float):
         super().__init__()
         self.waves = waves
-        self.log_rate = nn.Parameter(torch.linspace(math.log(SLOWEST), math.log(FASTEST), HYPOTHESES))
+        low, high = map(math.log, diffusivities)
+        self.log_rate = nn.Parameter(torch.linspace(low, high, HYPOTHESES))
         self.log_kappa = nn.Parameter(torch.linspace(-6, 3, KNOTS).repeat(HYPOTHESES, 1))
-        self.log_noise = nn.Parameter(torch.tensor(math.log(NOISE)))
+        self.log_noise = nn.Parameter(torch.tensor(math.log(noise)))
 
     def forward(self, y: Tensor, times: Tensor, allowed: Tensor) -> tuple[Tensor, ...]:
         """mean, sum_c g_c y_c, (B, M, R, C, S) each; sum_c g_c^2, (B, M, R, S); log-evidence and ln(P / kappa), (B, M, R).

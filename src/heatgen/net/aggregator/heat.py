@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from heatgen import check
 from heatgen.basis import exact
 from heatgen.net.aggregator.weighted import reach
-from heatgen.net.heat_flow import HYPOTHESES, HeatBlock, Hypotheses, Waves
+from heatgen.net.heat_flow import HYPOTHESES, LAPLACIANS, HeatBlock, Hypotheses, Waves
 from heatgen.net.layers import mlp
 from heatgen.net.layout import Layout
 
@@ -23,19 +23,35 @@ class HeatAggregator(nn.Module):
         width: R, of the maps; more than 2 C.
         channels: of the convolutions of a block.
         hidden: V, the features beside the maps.
-        layers: blocks. For the others see `AggregatorFactory`.
+        layers: blocks.
+        diffusivities: (least, largest) of the hypotheses at first, in side^2 by the time of all levels; they are learned.
+        noise: deviation of a frame's noise at first; learned.
+        laplacian: five_point | spectral, of the flows. For the others see `AggregatorFactory`.
     """
 
     layouts = {Layout.FRAME: Layout.FLOW}
 
-    def __init__(self, shape: Sequence[int], width: int, causal: bool, channels: int, hidden: int, layers: int):
+    def __init__(
+        self,
+        shape: Sequence[int],
+        width: int,
+        causal: bool,
+        channels: int,
+        hidden: int,
+        layers: int,
+        diffusivities: Sequence[float] = (0.005, 0.2),
+        noise: float = 0.05,
+        laplacian: str = "five_point",
+    ):
         super().__init__()
         channels = check.integer("net.aggregator.channels", channels, minimum=1)
         hidden = check.integer("net.aggregator.hidden", hidden, minimum=1)
         layers = check.layers("net.aggregator.layers", layers)
+        laplacian = check.choice("net.aggregator.laplacian", laplacian, LAPLACIANS)
+        noise = check.number("net.aggregator.noise", noise, above=0)
         fields, self.features = shape[0], 1 + hidden
-        self.causal, self.waves = causal, Waves(shape)
-        self.hypotheses = Hypotheses(self.waves)
+        self.causal, self.waves = causal, Waves(shape, laplacian)
+        self.hypotheses = Hypotheses(self.waves, check.bracket("net.aggregator.diffusivities", diffusivities), noise)
         self.log_trust = nn.Parameter(torch.zeros(()))  # of the evidence
         self.join = mlp(2 * HYPOTHESES + 2, hidden, hidden)
         self.in_conv = nn.Conv2d((2 * HYPOTHESES + 1) * fields, channels, 1)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from heatgen import check
 from heatgen.basis import exact
-from heatgen.net.heat_flow import FASTEST, KERNELS, Waves
+from heatgen.net.heat_flow import KERNELS, LAPLACIANS, Waves
 from heatgen.net.layers import mlp
 from heatgen.net.layout import Layout
 
@@ -22,20 +22,34 @@ class HeatDecoder(nn.Module):
     those of the time and the map, then ln D and the others of `HeatAggregator`.
 
     Args:
-        hidden: width of the hidden layers. For the others see `DecoderFactory`.
+        hidden: width of the hidden layers.
+        diffusivities: (least, largest) that the aggregator begins with: the largest bounds the times D t at first.
+        laplacian: five_point | spectral, of the flows. For the others see `DecoderFactory`.
     """
 
     layout = Layout.FLOW
     log_time: Tensor
 
-    def __init__(self, shape: Sequence[int], features: int, extra: int, width: int, outputs: int, hidden: int):
+    def __init__(
+        self,
+        shape: Sequence[int],
+        features: int,
+        extra: int,
+        width: int,
+        outputs: int,
+        hidden: int,
+        diffusivities: Sequence[float] = (0.005, 0.2),
+        laplacian: str = "five_point",
+    ):
         super().__init__()
         hidden = check.integer("net.decoder.hidden", hidden, minimum=1)
-        self.waves, self.fields, self.place = Waves(shape), shape[0], features
+        _, fastest = check.bracket("net.decoder.diffusivities", diffusivities)
+        laplacian = check.choice("net.decoder.laplacian", laplacian, LAPLACIANS)
+        self.waves, self.fields, self.place = Waves(shape, laplacian), shape[0], features
         self.shape = (outputs * shape[0], *shape[1:])
         self.coefficients = mlp(features + extra + 2, 2 * hidden, 2 * hidden, KERNELS * (1 + self.shape[0] * width))
         self.level = mlp(features + extra + 2, hidden, self.shape[0] - self.fields)
-        self.register_buffer("log_time", torch.linspace(math.log(1e-3), math.log(FASTEST), KERNELS), persistent=False)
+        self.register_buffer("log_time", torch.linspace(math.log(1e-3), math.log(fastest), KERNELS), persistent=False)
 
     def forward(self, r: Tensor, features: Tensor) -> Tensor:
         """r: (B, R, H, W), the first C maps the best guess of u_0; features: (B, F). Returns (B, outputs C, H, W)."""
