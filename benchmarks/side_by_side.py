@@ -47,8 +47,8 @@ BATCH, RATE, WARMUP, EMA = 32, 1e-3, 200, 0.999
 REFERENCE = 5000  # training images that FID compares with
 EVERY = 250  # steps that a kill costs
 PICTURED = 24
-NUMBERS = ("fid", "seconds", "cpu_seconds", "sampling_seconds")
-HEADINGS = ("FID (classifier features)", "training [s]", "of a processor [s]", "sampling [s]")  # of NUMBERS
+NUMBERS = ("fid", "seconds", "sampling_seconds")
+HEADINGS = ("FID (classifier features)", "training [s]", "sampling [s]")  # of NUMBERS
 Rows = list[dict[str, object]]
 
 
@@ -65,16 +65,13 @@ def our_words(folder: Path, steps: int, seed: int) -> list[str]:
     ]
 
 
-def our_training(folder: Path, steps: int, seed: int) -> tuple[float, float]:
-    """Train with train.py; the seconds in the loop, and those of a processor for the whole command."""
-    before = os.times()
+def our_training(folder: Path, steps: int, seed: int) -> float:
+    """Train with train.py; the seconds in the loop."""
     command = [sys.executable, str(ROOT / "train.py"), *our_words(folder, steps, seed)]
     if subprocess.run(command, cwd=ROOT).returncode:
         raise ConfigError(f"The training in {folder} did not end well; what it said stands above.")
-    after = os.times()
-    used = after.children_user + after.children_system - before.children_user - before.children_system
     result = json.loads(sorted((folder / "evaluation").glob("train_*.json"))[-1].read_text())
-    return float(result["values"]["seconds"]), used
+    return float(result["values"]["seconds"])
 
 
 def our_samples(folder: Path, n: int) -> tuple[Tensor, float]:
@@ -106,40 +103,40 @@ def their_images() -> Tensor:
     return images
 
 
-def their_training(folder: Path, steps: int, seed: int) -> tuple[float, float]:
-    """Train with the original's loop, passes over the images in new orders; the seconds, and those of a processor."""
-
+def their_training(folder: Path, steps: int, seed: int) -> float:
+    """Train with the original's loop, passes over the images in new orders; the seconds in the loop."""
     images, kept = their_images(), folder / "training.pt"
     torch.manual_seed(seed)
     net = their_net()
     training = Training(net, Blur(SHAPE[-1], LEVELS, LARGEST), images[:BATCH].float() / 255, SIGMA, RATE, WARMUP, EMA)
-    seconds = used = 0.0
+    seconds = 0.0
     if kept.is_file():
         state = torch.load(kept, weights_only=True)
         net.load_state_dict(state["net"])
         training.optimizer.load_state_dict(state["optimizer"])
         training.averages.shadows, training.averages.updates = state["averages"], state["step"]
-        training.step, seconds, used = state["step"], state["seconds"], state["used"]
+        training.step, seconds = state["step"], state["seconds"]
         torch.set_rng_state(state["random"])
-    a_pass = len(images) // BATCH
-    start, cpu = time.perf_counter(), time.process_time()
+    a_pass, turn = len(images) // BATCH, -1
+    start = time.perf_counter()
     for step in trange(training.step, steps, initial=training.step, total=steps, desc=SIDES[1]):
-        turn, place = divmod(step, a_pass)
-        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(1000 * seed + turn))
+        if step // a_pass != turn:
+            turn = step // a_pass
+            order = torch.randperm(len(images), generator=torch.Generator().manual_seed(1000 * seed + turn))
+        place = step % a_pass
         training.u0 = images[order[place * BATCH :][:BATCH]].float() / 255
         training()
         if training.step % EVERY == 0 or training.step == steps:
             state = {"net": net.state_dict(), "optimizer": training.optimizer.state_dict(), "step": training.step}
             state |= {"averages": training.averages.shadows, "random": torch.get_rng_state()}
-            state |= {"seconds": seconds + time.perf_counter() - start, "used": used + time.process_time() - cpu}
+            state |= {"seconds": seconds + time.perf_counter() - start}
             with atomic_path(kept) as path:
                 torch.save(state, path)
-    return seconds + time.perf_counter() - start, used + time.process_time() - cpu
+    return seconds + time.perf_counter() - start
 
 
 def their_samples(folder: Path, n: int, seed: int) -> tuple[Tensor, float]:
     """n samples by the original's sampler with the averaged weights, and the seconds that drawing takes."""
-
     images, net = their_images(), their_net()
     averages = torch.load(folder / "training.pt", weights_only=True)["averages"]
     with torch.no_grad():
@@ -156,7 +153,6 @@ def their_samples(folder: Path, n: int, seed: int) -> tuple[Tensor, float]:
 
 def fid(samples: Tensor) -> float:
     """The Frechet distance of features of the classifier, from the first training images."""
-
     data_dir = Path(os.environ.get("HEATGEN_DATA", "data"))
     extractor = Classifier.load(weights_file(str(data_dir), DATA), DATA, SHAPE, torch.device("cpu"))
     images = their_images()
@@ -167,14 +163,13 @@ def fid(samples: Tensor) -> float:
 
 def work(side: str, folder: Path, steps: int, seed: int, n: int) -> None:
     """Train, draw and measure one side; what comes out is in result.json."""
-
     torch.set_num_threads(1)
     ours = side == SIDES[0]
     folder.mkdir(parents=True, exist_ok=True)
-    seconds, used = (our_training if ours else their_training)(folder, steps, seed)
+    seconds = (our_training if ours else their_training)(folder, steps, seed)
     samples, drawing = our_samples(folder, n) if ours else their_samples(folder, n, seed)
     grid(samples[:PICTURED], PICTURED // 2).save(folder / "samples.png")
-    result = {"fid": fid(samples), "seconds": seconds, "cpu_seconds": used, "sampling_seconds": drawing}
+    result = {"fid": fid(samples), "seconds": seconds, "sampling_seconds": drawing, "steps": steps, "n": n}
     write_text(folder / "result.json", json.dumps(result, indent=1))
 
 
@@ -196,7 +191,11 @@ def measured(options: argparse.Namespace, out: Path) -> Rows:
         if any([child.wait() for child in children]):
             raise ConfigError("A side did not end well; what it said stands above. The same command goes on with both.")
         for side, folder in folders.items():
-            rows.append({"code": side, "seed": seed} | json.loads((folder / "result.json").read_text()))
+            result = json.loads((folder / "result.json").read_text())
+            if (result["steps"], result["n"]) != (options.steps, options.n):
+                was = f"--steps {result['steps']} --n {result['n']}"
+                raise ConfigError(f"{folder} was measured with {was}; give these, or another --out.")
+            rows.append({"code": side, "seed": seed} | result)
     return rows
 
 
