@@ -63,6 +63,9 @@ def read_history(run_dir):
 
 @pytest.mark.slow
 def test_every_job_of_a_sweep_has_its_own_run_of_wandb_with_its_config(tmp_path):
+    from wandb.sdk.data_types._private import MEDIA_TMP
+
+    MEDIA_TMP.cleanup()  # as a fork that ends, or a cleaner of /tmp, does it
     sweep = tmp_path / "sweep"
     assert call("train", "-m", *TINY, "logger=wandb", "seed=0,1", f"hydra.sweep.dir={sweep}") == 0
     found = [history(run, "val/loss") for run in sorted(sweep.glob("*-ihd-heat-digits"))]

@@ -9,7 +9,6 @@ from typing import Protocol, runtime_checkable
 import lightning as L
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from heatgen import check
@@ -93,7 +92,8 @@ class Pictures(L.Callback):
             log.warning("Note: %s hold NaN or inf (the colour #%02x%02x%02x; points are left out).", where, *MARK)
         to_unit = data_of(trainer).spec.to_unit
         picture = grid(to_unit(samples))
-        save_picture(folder / f"step_{trainer.global_step:06d}.png", picture)
+        path = folder / f"step_{trainer.global_step:06d}.png"
+        save_picture(path, picture)
         tiles = MOST_POINTS if is_points(samples.shape[1:]) else MOST_TILES
         with atomic_path(folder / "process.gif") as beside:
             save_gif(beside, [grid(to_unit(state)) for state in states[:tiles].unbind(1)])
@@ -102,7 +102,7 @@ class Pictures(L.Callback):
         for logger in trainer.loggers:
             writer = getattr(logger, "experiment", None)
             if isinstance(logger, ImageLogger):
-                logger.log_image("samples", [picture], step=trainer.global_step)
+                logger.log_image("samples", [str(path)], step=trainer.global_step)
             elif isinstance(writer, ImageWriter):
                 writer.add_image("samples", np.asarray(picture), trainer.global_step, dataformats="HWC")
             if isinstance(logger, FilmLogger):
@@ -124,10 +124,13 @@ def evaluating(trainer: L.Trainer, model: L.LightningModule) -> Iterator[None]:
 
 @runtime_checkable
 class ImageLogger(Protocol):
-    """A logger that takes images, such as that of W&B."""
+    """A logger that takes images, such as that of W&B.
 
-    def log_image(self, key: str, images: list[Image.Image], step: int | None = None) -> None:
-        """Log images under a name."""
+    It is given files of the run, as W&B would keep images of memory in a temporary folder, which may be cleared meanwhile.
+    """
+
+    def log_image(self, key: str, images: list[str], step: int | None = None) -> None:
+        """Log images, files by their paths, under a name."""
 
 
 @runtime_checkable

@@ -8,7 +8,6 @@ from typing import Any
 
 from lightning.pytorch.loggers import MLFlowLogger
 from lightning.pytorch.utilities import rank_zero_only
-from PIL import Image
 
 from heatgen.check import ConfigError
 from heatgen.logger.flatten import flatten
@@ -54,10 +53,10 @@ class MLflowLog(MLFlowLogger):
         super().log_hyperparams({key: value for key, value in flatten(params).items() if key not in taken})
 
     @rank_zero_only
-    def log_image(self, key: str, images: list[Image.Image], step: int | None = None) -> None:
-        """Log images as artifacts."""
-        for i, image in enumerate(images):
-            self.experiment.log_image(self.run_id, image, f"{key}/step_{step:06d}{f'_{i}' if i else ''}.png")
+    def log_image(self, key: str, images: list[str], step: int | None = None) -> None:
+        """Log images, files by their paths, as artifacts of their names."""
+        for image in images:
+            self.experiment.log_artifact(self.run_id, image, key)
 
     @rank_zero_only
     def log_film(self, name: str, path: Path, step: int) -> None:
