@@ -570,3 +570,68 @@ def test_exact_reverse_steps_make_the_bound_the_likelihood_but_for_the_prior(nam
         surprise = 0.5 * (1 + (2 * math.pi * spec.spectrum).log()).sum().item()
         found, error = nats["l_middle_nats"] + nats["l_first_nats"], math.sqrt(64 / 2 / 300)
         assert found == pytest.approx(surprise - latent, abs=5 * error)
+
+
+# the best network ---------------------------------------------------------------------------------------------------------
+
+
+def known_law(process, network, test):
+    """Data with SPECTRUM, which they say themselves, and a network."""
+    toy = ctx(network, test[:2], test)
+    toy.data.spec = DataSpec(SHAPE, bits=None, variances=SPECTRUM[None])
+    return toy
+
+
+def test_the_exact_gap_is_that_of_a_linear_network_in_closed_form():
+    """A network that leaves states as they are: (1 - f)^2 (d^2 S + sigma^2) / (2 delta^2) of each mode and level."""
+    process, u0 = heat(), draws(3000, seed=2)
+    d = process.gain(process.times).squeeze(1)
+    seen = d[1:] ** 2 * SPECTRUM + SIGMA**2
+    factor = d[1:] * d[:-1] * SPECTRUM / seen
+    expected = ((1 - factor) ** 2 * seen / (2 * DELTA**2)).sum((1, 2))
+    result = ELBO(levels=None)(known_law(process, lazy(process), u0))
+    assert abs(result.values["exact_gap_nats"] - expected.sum()) < 4 * result.errors["exact_gap_nats"]
+    assert result.values["exact_gap_nats"] == pytest.approx(expected.sum().item(), rel=0.1)
+    assert result.series["exact_gap_k"] == pytest.approx(expected[1:].tolist(), rel=0.1)
+    assert ELBO(levels=None)(known_law(process, optimal(process), u0)).values["exact_gap_nats"] < 1e-9
+    assert "exact_gap" not in ELBO()(ctx(lazy(process), u0[:2], u0)).values  # no law is known
+
+
+def test_the_exact_gap_of_a_map_drawn_at_random_is_to_the_network_that_knows_the_draw():
+    """The conditional mean by normal equations of each image's own matrix of pixels."""
+    process = RandomVelocity(SHAPE, num_levels=K, sigma=SIGMA)
+    basis = heat().basis
+    pixels = torch.eye(D, dtype=torch.float64).reshape(D, *SHAPE)
+    prior = basis(pixels).flatten(1)
+    covariance = prior @ torch.diag(SPECTRUM.flatten()) @ prior.mT
+    u0, seen = draws(12, seed=2), []
+
+    def network(bound, drawn):
+        def mean(u, t, s):
+            rows = []
+            for i, row in enumerate(drawn):
+                own = process.bind(row[None])
+                zero, after, before = (
+                    own.mean(x, time.expand(len(x))).flatten(1)
+                    for x, time in ((0 * pixels, t[i]), (pixels, t[i]), (pixels, s[i]))
+                )
+                back, forth = (before - zero).mT, (after - zero).mT
+                total = forth @ covariance @ forth.mT + SIGMA**2 * torch.eye(D)
+                rows.append(back @ covariance @ forth.mT @ torch.linalg.solve(total, u[i].double().flatten()))
+            seen.append(len(rows))
+            return torch.stack(rows).reshape(-1, *SHAPE)
+
+        return model(bound, mean)
+
+    toy = lazy(process)
+    toy.bind = lambda drawn: lazy(process.bind(drawn))
+
+    def bound(noise):
+        drawn = process.draw(noise)
+        return network(process.bind(drawn), drawn)
+
+    toy.bound = bound
+    result = ELBO(levels=None)(known_law(process, toy, u0))
+    assert seen and result.values["exact_gap_nats"] == pytest.approx(0, abs=1e-6)
+    toy.bound = lambda noise: lazy(process.bind(process.draw(noise)))
+    assert ELBO(levels=None)(known_law(process, toy, u0)).values["exact_gap_nats"] > 1

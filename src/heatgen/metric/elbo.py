@@ -17,6 +17,7 @@ from torch import Tensor
 from heatgen import check
 from heatgen.check import ConfigError
 from heatgen.metric import bound
+from heatgen.metric.best_network import BestNetwork
 from heatgen.metric.context import FIX, EvalContext
 from heatgen.metric.reduction import LogSums
 from heatgen.metric.result import Result, Series, Value, few_samples
@@ -24,6 +25,7 @@ from heatgen.metric.tiles import PAIRS, samples_at_once, tiles
 from heatgen.metric.trivial import compare_with_trivial
 from heatgen.model.module import Method
 from heatgen.noise import SampleNoise, batches
+from heatgen.oracle.law import law_of
 from heatgen.sampler.interface import ReverseModel
 
 TERMS = {"l_last": "L_K", "l_middle": "L_1..K-1", "l_first": "L_0", "nll_bound": "NLL bound"}  # name -> label
@@ -41,7 +43,9 @@ class ELBO:
 
     Bytes are dequantised, u_0 = (255 x + U) / 256, so bits per dimension are NLL / (D ln 2) + 8; beside them what trivial
     coders need (`trivial`), above which a bound is vacuous. A map that is drawn at
-    random is drawn once for each image, and the bound is given that draw.
+    random is drawn once for each image, and the bound is given that draw. Where the law of the data is known, `exact_gap`
+    is how much lower the bound would be with the means of the best network (`BestNetwork`) and the same delta, over the
+    same draws: sum_k E |mu - mu*|^2 / (2 delta_k^2) >= 0.
 
     Args:
         split: of the images, train, val or test.
@@ -71,10 +75,20 @@ class ELBO:
         design = bound.balanced_levels(n, per_image, num_terms, ctx.seed)
 
         terms = dict(zip(chosen, design, strict=True))
-        middle = ctx.each(chosen, lambda batch: self._middle(ctx, batch, torch.stack([terms[i] for i in batch])), "L_k")
-        first = ctx.each(chosen, lambda batch: self._first(ctx, batch), "L_0")
+        best = BestNetwork.find(model.process, law_of(ctx.data).spec)
+
+        def given(batch: Sequence[int]) -> BestNetwork | None:
+            return best and best.given(model.process, law_of(ctx.data).spec, self._map_rng(ctx, batch))
+
+        def of_levels(batch: Sequence[int]) -> Tensor:
+            return self._middle(ctx, given(batch), batch, torch.stack([terms[i] for i in batch]))
+
+        middle = ctx.each(chosen, of_levels, "L_k")
+        first = ctx.each(chosen, lambda batch: self._first(ctx, given(batch), batch), "L_0")
         last = self._last(ctx, chosen)
-        result = self._result(ctx, first, middle, design, last)
+        result = self._result(ctx, first[:, 0], middle[:, 0], design, last)
+        if best is not None and not self.compat:
+            self._add_gap(ctx, first[:, 1], middle[:, 1], design, result)
         compare_with_trivial(result, "nll_bound", ctx.data, self.split, chosen)
         return result
 
@@ -110,8 +124,13 @@ class ELBO:
         return SampleNoise(indices, ctx.seed, "elbo map")
 
     @staticmethod
-    def _gap(ctx: EvalContext, model: Method, u0: Tensor, eps: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-        """(mu(u_k, k) - target)^2 for a draw of u_k, by coefficient, (B, D); and the step's delta, (B, 1 or D)."""
+    def _gap(
+        ctx: EvalContext, model: Method, best: BestNetwork | None, u0: Tensor, eps: Tensor, k: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """(mu(u_k, k) - target)^2 for a draw of u_k, by coefficient, (B, D); the step's delta, (B, 1 or D); (mu - mu*)^2.
+
+        The last is 0 where nothing is known of the best network.
+        """
         assert isinstance(model, ReverseModel)
         process = model.process
         t, s = process.times[k], process.times[k - 1]
@@ -119,30 +138,37 @@ class ELBO:
             u = process.perturb(u0, t, eps)
             mean = model.reverse_mean(u, t, s)
         gap = process.basis(mean.double() - model.target_mean(u0.double(), u.double(), t, s)).square()
-        return gap.flatten(1), model.reverse_std(t, s).flatten(1)
+        above = torch.zeros_like(gap) if best is None else process.basis(mean.double() - best.mean(model, u, t, s)).square()
+        return gap.flatten(1), model.reverse_std(t, s).flatten(1), above.flatten(1)
 
-    def _middle(self, ctx: EvalContext, indices: Sequence[int], terms: Tensor) -> Tensor:
-        """L_{k-1} of each image at its levels, (B, m); term j is k = j + 2, or j + 1 as the original code has it."""
+    def _middle(self, ctx: EvalContext, best: BestNetwork | None, indices: Sequence[int], terms: Tensor) -> Tensor:
+        """L_{k-1} of each image at its levels and its exact gap, (B, 2, m).
+
+        Term j is k = j + 2, or j + 1 as the original code has it.
+        """
         model, u0 = self._model(ctx, indices), ctx.dequantised(self.split, indices, torch.float32)
         rng = SampleNoise(indices, ctx.seed, "elbo")
-        columns = [torch.empty(len(u0), 0, dtype=torch.float64)]
+        columns = [torch.empty(len(u0), 2, 0, dtype=torch.float64)]
         for term in terms.to(u0.device).unbind(1):
             k = term + (1 if self.compat else 2)
-            gap, delta = self._gap(ctx, model, u0, rng.normal_like(u0), k)
+            gap, delta, above = self._gap(ctx, model, best, u0, rng.normal_like(u0), k)
             times = model.process.times
             sigma = model.target_std(times[k], times[(k - 1).clamp(min=1)]).flatten(1)
             least = CERTAIN * model.process.std(times[k]).flatten(1)
             certain = ((sigma <= least) & (delta <= least)).expand_as(gap)  # both sides know this coefficient
             sigma, delta = (std.expand_as(gap).masked_fill(certain, 1) for std in (sigma, delta))
-            columns.append(bound.gaussian_kl(gap.masked_fill(certain, 0), sigma**2, delta).cpu()[:, None])
-        return torch.cat(columns, dim=1)
+            kl = bound.gaussian_kl(gap.masked_fill(certain, 0), sigma**2, delta)
+            lost = (above.masked_fill(certain, 0) / (2 * delta.double() ** 2)).sum(1)
+            columns.append(torch.stack([kl, lost], dim=1).cpu()[:, :, None])
+        return torch.cat(columns, dim=2)
 
-    def _first(self, ctx: EvalContext, indices: Sequence[int]) -> Tensor:
-        """L_0, (B,)."""
+    def _first(self, ctx: EvalContext, best: BestNetwork | None, indices: Sequence[int]) -> Tensor:
+        """L_0 and its exact gap, (B, 2)."""
         model, u0 = self._model(ctx, indices), ctx.dequantised(self.split, indices, torch.float32)
         eps = SampleNoise(indices, ctx.seed, "elbo first").normal_like(u0)
-        gap, delta = self._gap(ctx, model, u0, eps, torch.ones(len(u0), dtype=torch.long, device=u0.device))
-        return bound.gaussian_nll(gap, delta)
+        first = torch.ones(len(u0), dtype=torch.long, device=u0.device)
+        gap, delta, above = self._gap(ctx, model, best, u0, eps, first)
+        return torch.stack([bound.gaussian_nll(gap, delta), (above / (2 * delta.double() ** 2)).sum(1)], dim=1)
 
     def _last(self, ctx: EvalContext, chosen: Sequence[int]) -> Tensor:
         """L_K of each image, (n,): over tiles of training images, which the processes share out; see `tiles`."""
@@ -228,6 +254,18 @@ class ELBO:
             )
         values, notes = self._values(ctx, first, means, parts, last), notes + few_samples(n, "images")
         return Result(values, facts, notes, curves, headline=("nll_bound",), over="images, their noise and levels")
+
+    @staticmethod
+    def _add_gap(ctx: EvalContext, first: Tensor, middle: Tensor, design: Tensor, result: Result) -> None:
+        """How much lower the bound of the best network is, from the gaps of the terms of each image, (n,) and (n, m)."""
+        n, dimensions = len(first), math.prod(ctx.data.spec.shape)
+        means, parts = bound.clustered_sum(middle, design, len(result.series["k"]))
+        nats = (means.sum() + first.mean()).item()
+        error = (parts + (first - first.mean()) / math.sqrt(n * (n - 1))).norm().item()
+        unit, label = 1 / (dimensions * math.log(2)), "bound above the best network's"
+        result.add(Value("exact_gap_nats", nats, error, "nats", label))
+        result.add(Value("exact_gap", nats * unit, error * unit, "bits/dim", label))
+        result.curves.append(Series("exact_gap_k", means.tolist(), "nats", "L_{k-1} above the best network's"))
 
     @staticmethod
     def _values(ctx: EvalContext, first: Tensor, means: Tensor, parts: Tensor, last: Tensor) -> list[Value]:

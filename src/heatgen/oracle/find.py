@@ -18,8 +18,11 @@ def exact_answers(process: ForwardProcess, spec: DataSpec) -> Oracle | None:
         process: the map.
         spec: with the law to rest on, `law_of(data).spec`: what the data set asserts, where its samples agree.
     """
-    if process.is_random:
-        return None
+    return None if process.is_random else answers_given(process, spec)
+
+
+def answers_given(process: ForwardProcess, spec: DataSpec) -> Oracle | None:
+    """`exact_answers` for a map that is not drawn at random, or that is bound to one draw."""
     if spec.spectrum is not None:
         return GaussianOracle(process, spec)
     return MixtureOracle(process, spec) if spec.mixture is not None else None
