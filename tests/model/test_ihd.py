@@ -112,6 +112,77 @@ def test_the_x0_net_predicts_the_image_and_may_skip_levels(skip):
     assert_close(model.reverse_mean(u, t, s), model.process.mean(curved(u, k), s), atol=1e-7, rtol=0)
 
 
+# what second moments tell ------------------------------------------------------------------------------------------------
+
+
+def stationary(mean=0.3, seed=4):
+    """The mean and the variance of each coefficient of heat's basis, and a function that draws n images of that law."""
+    process, rng = heat(), torch.Generator().manual_seed(seed)
+    centre = process.basis(torch.full((1, *SHAPE), mean, dtype=torch.float64))[0]
+    spectrum = 0.1 * torch.rand(SHAPE, generator=rng, dtype=torch.float64) + 0.01
+
+    def draw(n):
+        noise = torch.randn(n, *SHAPE, generator=rng, dtype=torch.float64)
+        return process.basis.inverse(centre + spectrum.sqrt() * noise)
+
+    return centre, spectrum, draw
+
+
+def preconditioned(net, mean, spectrum, **settings):
+    model = make(net, parametrisation="preconditioned", **settings)
+    model.mean.copy_(mean)
+    model.spectrum.copy_(spectrum)
+    return model
+
+
+def test_a_preconditioned_net_that_gives_nothing_takes_the_best_linear_step_with_a_loss_of_1_a_pixel():
+    mean, spectrum, draw = stationary()
+    model = preconditioned(lambda u, k, cond: torch.zeros_like(u), mean, spectrum)
+    process, n = model.process, 4000
+    k = torch.arange(n) % K + 1
+    (t, s), u0 = between(k), draw(n)
+    eps = torch.randn(n, *SHAPE, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    u = process.perturb(u0, t, eps)
+    after, before = process.gain(t), process.gain(s)
+    step = before * after * spectrum / (after**2 * spectrum + SIGMA**2)
+    expected = process.basis.inverse(before * mean + step * (process.basis(u) - after * mean))
+    assert_close(model.reverse_mean(u, t, s), expected, atol=1e-12, rtol=0)
+    losses = model.loss({"u0": u0}, fixed(k, eps))
+    assert losses.mean() == pytest.approx(math.prod(SHAPE), abs=4 * losses.std().item() / math.sqrt(n))
+
+
+@pytest.mark.parametrize("target", ["clean", "noisy"])
+def test_the_loss_of_a_preconditioned_net_is_0_where_it_steps_to_the_target(target):
+    mean, spectrum, draw = stationary()
+    k, u0, eps = torch.arange(1, K + 1), draw(K), images(K) - 0.5
+    t, s = between(k)
+    process = heat()
+    u, variance = process.perturb(u0, t, eps), process.gain(t) ** 2 * spectrum + SIGMA**2
+    centred = process.basis(u) - process.gain(t) * mean
+
+    def net(x, level, cond):
+        assert_close(process.basis(x), centred / variance.sqrt(), atol=1e-10, rtol=0)
+        rest = process.basis(u0) - mean - process.gain(t) * spectrum / variance * centred
+        return process.basis.inverse(rest / (SIGMA * (spectrum / variance).sqrt()))
+
+    model = preconditioned(net, mean, spectrum, target=target)
+    assert_close(model.loss({"u0": u0}, fixed(k, eps)), torch.zeros(K, dtype=torch.float64), atol=1e-15, rtol=0)
+    aim = process.mean(u0, s) if target == "clean" else process.perturb(u0, s, eps)
+    assert_close(model.reverse_mean(u, t, s), aim, atol=1e-10, rtol=0)
+
+
+def test_a_preconditioned_net_is_told_the_moments_of_training_images_and_needs_a_diagonal_map():
+    _, _, draw = stationary()
+    model, u0 = make(parametrisation="preconditioned"), draw(500)
+    model.prepare(SimpleNamespace(images=lambda split: u0, get=lambda split, indices: u0[list(indices)]))
+    c = model.process.basis(u0)
+    assert_close(model.mean, c.mean(0), atol=1e-12, rtol=0)
+    assert_close(model.known.spectrum, c.var(0, correction=0), atol=1e-12, rtol=0)
+    for process, fix in ((RandomProduct(SHAPE, K), "diagonal map.*use x0"), (HIDDEN, "hides; use residual")):
+        with pytest.raises(ConfigError, match=fix):
+            make(process=process, parametrisation="preconditioned")
+
+
 @pytest.mark.parametrize("steps", [(2, 2), (1, 2), (-1, 1)])
 @pytest.mark.parametrize("parametrisation", ["residual", "direct"])
 def test_other_parametrisations_refuse_to_skip_levels(parametrisation, steps):

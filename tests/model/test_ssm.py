@@ -115,7 +115,7 @@ def test_the_loss_is_the_error_of_the_score_and_a_constant():
         return -torch.linalg.solve(covariance, u.flatten(1).mT).mT.reshape(u.shape)
 
     def answer(x, k, cond):  # F of the exact score
-        gain, std, variance, spectrum = model._coefficients(t[:1])
+        (gain, std, variance), spectrum = model.known.coefficients(t[:1]), model.known.spectrum
         u = process.basis.inverse(process.basis(x) * variance.sqrt())
         known = process.basis.inverse(-std / variance * process.basis(u))
         return process.scale_coefficients(weighed(process, t[:1], exact(u)) - known, (variance / spectrum).sqrt() / gain)
@@ -169,7 +169,7 @@ def test_the_derivative_is_that_of_differences_and_every_weight_learns(name):
     u, z = process.perturb(u0, t, eps), process.basis.inverse(torch.where(numbers < 0.5, -1.0, 1.0).double())
     along, step = weighed(process, t, z), 1e-5
     slope = (model._learned(u + step * along, t) - model._learned(u - step * along, t)) / (2 * step)
-    _, std, variance, _ = model._coefficients(t)
+    _, std, variance = model.known.coefficients(t)
     parts = weighed(process, t, model.score(u, t)).square() / 2 + z * slope
     expected = parts.flatten(1).mean(1) - (std**2 / variance).expand_as(u).flatten(1).mean(1)
     assert_close(losses, expected, atol=1e-7, rtol=1e-6)

@@ -22,6 +22,11 @@ def moments(process: ForwardProcess, data: TrainingData, peers: Peers = ALONE) -
     return peers.sum(total) / n
 
 
+def floored(spectrum: Tensor) -> Tensor:
+    """Variances that may be divided by: at least 1e-10 of their mean."""
+    return spectrum.clamp(min=TINY * spectrum.mean() + 1e-30)
+
+
 def extent(data: TrainingData, peers: Peers = ALONE) -> Tensor:
     """The least and the greatest value of training images, of 10,000 at most, (2,); the processes share them."""
     low, high = torch.inf, -torch.inf

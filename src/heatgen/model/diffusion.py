@@ -9,13 +9,14 @@ from heatgen import check
 from heatgen.check import ConfigError
 from heatgen.data.module import DataModule
 from heatgen.data.stream import Batch
-from heatgen.forward.moments import TINY, extent, moments
+from heatgen.forward.moments import extent, floored, moments
 from heatgen.forward.process import ForwardProcess
 from heatgen.model.coupling import COUPLINGS, transported
 from heatgen.model.denoiser import DenoisingMethod
 from heatgen.model.interface import rms
 from heatgen.model.loss_weight import WEIGHTS, check_weight, root
 from heatgen.model.module import MethodSettings, OptimizerFactory
+from heatgen.model.preconditioning import Preconditioning
 from heatgen.model.prediction_type import Velocity, choose, loses_u0
 from heatgen.model.time_density import DENSITIES, TimeDensity
 from heatgen.noise import SampleNoise
@@ -28,7 +29,7 @@ class Diffusion(DenoisingMethod):
 
     The loss of a sample is w |F - F*|^2 a pixel, F what the network gives and F* what `prediction_type` asks for:
 
-        preconditioned    u_0 = m + (A S / v) c + L sqrt(S / v) F(c / sqrt(v)),    c = u_t - b - A m, v = A^2 S + L^2,
+        preconditioned    u_0 = m + (A S / V) c + L sqrt(S / V) F(c / sqrt(V))    (`heatgen.model.preconditioning`),
 
     by coefficient, whose F* has unit variance; m, S: the mean and variance of each coefficient of training images;
 
@@ -163,7 +164,7 @@ class Diffusion(DenoisingMethod):
         """m and S of the preconditioning, broadcastable to (B, C, H, W)."""
         if self.preconditioning == "scalar":
             return torch.zeros_like(self.mean), (self.spectrum + self.mean**2).mean().expand_as(self.spectrum)
-        return self.mean, self.spectrum.clamp(min=TINY * self.spectrum.mean() + 1e-30)
+        return self.mean, floored(self.spectrum)
 
     def _scale(self, t: Tensor) -> Tensor:
         """1 / rms(u_t), (B, 1, 1, 1)."""
@@ -175,21 +176,15 @@ class Diffusion(DenoisingMethod):
         """What prediction_type=velocity means at t."""
         return Velocity(self.process, t, self.spectrum + self.mean**2)
 
-    def _coefficients(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """A, L, v and S over the coefficients at t."""
-        gain, std, (_, spectrum) = self.process.gain(t).double(), self.process.std(t).double(), self._prior()
-        return gain, std, gain**2 * spectrum + std**2, spectrum
-
-    def _centred(self, u: Tensor, t: Tensor) -> Tensor:
-        """The coefficients of u - b - A m."""
-        mean, _ = self._prior()
-        return self.process.basis(u.double()) - self.process.offset(t) - self.process.gain(t) * mean
+    @property
+    def known(self) -> Preconditioning:
+        """What is known of u_0 from m and S."""
+        return Preconditioning(self.process, *self._prior())
 
     def _output(self, u: Tensor, t: Tensor) -> Tensor:
         """F, (B, C, H, W)."""
         if self.prediction_type == "preconditioned":
-            _, _, variance, _ = self._coefficients(t)
-            return self.network(self.process.basis.inverse(self._centred(u, t) * variance.rsqrt()).to(u), t)
+            return self.network(self.known.input(u, t), t)
         return self.network((u * self._scale(t)).to(u) if self.scale_input else u, t)
 
     def denoise(self, u: Tensor, t: Tensor) -> Tensor:
@@ -204,13 +199,11 @@ class Diffusion(DenoisingMethod):
         output, process = self._output(u, t), self.process
         if self.prediction_type == "x0":
             return output
-        gain, std, variance, spectrum = self._coefficients(t)
         if self.prediction_type == "preconditioned":
-            (mean, _), basis = self._prior(), process.basis
-            known = gain * spectrum / variance * self._centred(u, t)
-            return basis.inverse(mean + known + std * (spectrum / variance).sqrt() * basis(output.double())).to(u)
+            return self.known.estimate(u, t, output)
         if self.prediction_type == "velocity":
             return self._velocity(t).solve(u, output).to(u)
+        gain, std, _ = self.known.coefficients(t)
         eps = output if self.prediction_type == "eps" else -process.scale_coefficients(output, std / rms(std))
         noiseless = process.basis((u - process.scale_coefficients(eps, std)).double()) - process.offset(t)
         return process.basis.inverse(noiseless / gain).to(u)
@@ -259,9 +252,9 @@ class Diffusion(DenoisingMethod):
         """|dv / dF| by coefficient, v the estimate of u_0 that F gives."""
         if self.prediction_type == "velocity":
             return self._velocity(t).slope()
-        gain, std, variance, spectrum = self._coefficients(t)
         if self.prediction_type == "preconditioned":
-            return std * (spectrum / variance).sqrt()
+            return self.known.slope(t)
+        gain, std, _ = self.known.coefficients(t)
         if self.prediction_type == "x0":
             return torch.ones_like(gain)
         return (std / gain if self.prediction_type == "eps" else std**2 / (gain * rms(std))).abs()
@@ -274,9 +267,4 @@ class Diffusion(DenoisingMethod):
         if self.prediction_type == "score":
             std = self.process.std(t)
             return -self.process.scale_coefficients(eps, rms(std) / std)
-        gain, std, variance, spectrum = self._coefficients(t)
-        mean, _ = self._prior()
-        u0_coefficients, eps_coefficients = self.process.basis(u0.double()) - mean, self.process.basis(eps.double())
-        # (u_0 - m - A S / v c) / (L sqrt(S / v)), without a difference of near numbers
-        target = std / spectrum.sqrt() * u0_coefficients - gain * spectrum.sqrt() * eps_coefficients
-        return self.process.basis.inverse(target / variance.sqrt())
+        return self.known.target(u0, eps, t)

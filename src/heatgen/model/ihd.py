@@ -11,19 +11,21 @@ from heatgen import check
 from heatgen.check import ConfigError
 from heatgen.data.module import DataModule
 from heatgen.data.stream import Batch
+from heatgen.forward.moments import floored, moments
 from heatgen.forward.process import TYPICAL_STD, ForwardProcess
 from heatgen.model.interface import inverse
 from heatgen.model.module import Method, MethodSettings, OptimizerFactory
+from heatgen.model.preconditioning import Preconditioning
 from heatgen.noise import SampleNoise
 from heatgen.runtime.peers import ALONE, Peers
 from heatgen.sampler.interface import Sampler
 
-PARAMETRISATIONS = ("auto", "residual", "ratio", "x0", "direct")
+PARAMETRISATIONS = ("auto", "residual", "ratio", "x0", "direct", "preconditioned")
 TARGETS, LEVELS = ("clean", "noisy"), ("discrete", "continuous")
 DELTA_MODES = ("constant", "per_step", "spectral")
-SKIPPING = (  # a key, its value with which steps may skip levels, and how one comes to it
-    ("parametrisation", "x0", "train with model.parametrisation=x0"),
-    ("delta_mode", "constant", "use delta_mode=constant"),
+SKIPPING = (  # a key, its values with which steps may skip levels, and how one comes to one
+    ("parametrisation", ("x0", "preconditioned"), "train with model.parametrisation=x0"),
+    ("delta_mode", ("constant",), "use delta_mode=constant"),
 )
 DELTA_RATIO = 1.25  # delta over the forward's noise, the paper's best for both FID and pictures
 
@@ -74,7 +76,8 @@ def safe_ratio(process: ForwardProcess, t: Tensor, s: Tensor) -> Tensor:
 class IHD(Method):
     """p(u_{k-1} | u_k) = N(mu(u_k, k), delta^2), trained on the next less-degraded, noise-free state.
 
-    Loss of a sample: sum over pixels of (A(t_{k-1}) u_0 + b(t_{k-1}) - mu(u_k, k))^2, k uniform on 1 .. K.
+    Loss of a sample: sum over pixels of (A(t_{k-1}) u_0 + b(t_{k-1}) - mu(u_k, k))^2, k uniform on 1 .. K; with
+    parametrisation=preconditioned of (F* - F)^2, where all waves weigh the same.
 
     With target=noisy the target has the noise of the input, A(s) u_0 + b(s) + L(s) eps with the eps of u_t, so that where L
     is constant the network only deblurs. Sampling adds no noise: that of u_K stays in the picture down to level 1. As
@@ -82,11 +85,12 @@ class IHD(Method):
 
     Args:
         parametrisation: residual mu = u_k + f(u_k, k); ratio mu = b_{k-1} + A_{k-1} / A_k (u_k - b_k) + f, where A is one
-            number; x0 mu = A(t_{k-1}) f + b(t_{k-1}); direct mu = f; auto takes that of the first three whose untrained
-            network is nearest to the target (`untrained_errors`), residual where `cond` of a random map is withheld.
+            number; x0 mu = A(t_{k-1}) f + b(t_{k-1}); direct mu = f; preconditioned, over a diagonal map, as x0 with v of
+            `Preconditioning` for f; auto takes that of the first three whose untrained network is nearest to the target
+            (`untrained_errors`), residual where `cond` of a random map is withheld.
         target: clean or noisy; noisy x0 has L(s) eps in mu too, eps the noise of u_k that f leaves (a step of DDIM).
-        levels: discrete, k = 1 .. K; continuous, uniform on (0, K], s one level below, at least 0, with x0 (as auto) and a
-            diagonal map: `sampler.steps` may be any number. Networks see levels of the trained map.
+        levels: discrete, k = 1 .. K; continuous, uniform on (0, K], s one level below, at least 0, with x0 (as auto) or
+            preconditioned, and a diagonal map: `sampler.steps` may be any number. Networks see levels of the trained map.
         train_top_level: false draws k from 1 .. K-1, as the original code does (its first sampling step is then untrained).
         delta: the noise of each reverse step with delta_mode=constant, in units of a pixel; None: 1.25 times the map's noise
             where the step ends, however long it is (at least that of level 1), and none with target=noisy.
@@ -102,6 +106,8 @@ class IHD(Method):
     """
 
     takes_random_noise = True
+    mean: Tensor  # of each coefficient of training images, with parametrisation=preconditioned
+    spectrum: Tensor  # and its variance
 
     def __init__(
         self,
@@ -122,6 +128,9 @@ class IHD(Method):
         self.noisy = check.choice("model.target", target, TARGETS) == "noisy"
         self.any_time = check.choice("model.levels", levels, LEVELS) == "continuous"
         self.parametrisation = self._choose(check.choice("model.parametrisation", parametrisation, PARAMETRISATIONS))
+        if self.parametrisation == "preconditioned":
+            for name in ("mean", "spectrum"):
+                self.register_buffer(name, torch.full(process.shape, float(name == "spectrum"), dtype=torch.float64))
         self.top_level = self.process.num_levels - (0 if check.boolean("model.train_top_level", train_top_level) else 1)
         if self.top_level < 1:
             raise ConfigError("model.train_top_level=false needs forward.num_levels of at least 2.")
@@ -136,14 +145,18 @@ class IHD(Method):
 
     def _choose(self, wanted: str) -> str:
         hides = self.process.withholds_cond and self.process.has_random_gain
-        if hides and wanted in ("ratio", "x0"):
+        if hides and wanted in ("ratio", "x0", "preconditioned"):
             raise ConfigError(f"model.parametrisation={wanted} uses T, which forward.conditional=false hides; use residual.")
         if wanted == "ratio" and not has_one_ratio(self.process):
             raise ConfigError(
                 f"model.parametrisation=ratio needs a map with one number for A(t); forward={self.process.name} has none."
             )
+        if wanted == "preconditioned" and not self.process.is_diagonal:
+            raise ConfigError(
+                f"model.parametrisation=preconditioned needs a diagonal map; forward={self.process.name} is none; use x0."
+            )
         unsuited = hides or not self.process.is_diagonal
-        if self.any_time and (unsuited or wanted not in ("auto", "x0")):
+        if self.any_time and (unsuited or wanted not in ("auto", "x0", "preconditioned")):
             other = f"forward={self.process.name}" if unsuited else f"model.parametrisation={wanted}"
             raise ConfigError(f"model.levels=continuous needs x0 and a known diagonal map, not {other}; use discrete.")
         if wanted != "auto":
@@ -153,13 +166,34 @@ class IHD(Method):
         self.chosen["parametrisation"] = wanted
         return wanted
 
+    @torch.no_grad()
+    def prepare(self, data: DataModule, peers: Peers = ALONE) -> None:
+        """Measure mean and variance of each coefficient of training images, in the map's basis, if they are used."""
+        if self.parametrisation == "preconditioned":
+            mean, square = moments(self.process, data, peers)
+            self.mean.copy_(mean)
+            self.spectrum.copy_((square - mean**2).clamp(min=0))
+
+    @property
+    def known(self) -> Preconditioning:
+        """What is known of u_0 from its mean and variances."""
+        return Preconditioning(self.process, self.mean, floored(self.spectrum))
+
     # the reverse step -----------------------------------------------------------------------------------------------
 
+    def _output(self, u: Tensor, t: Tensor, s: Tensor) -> Tensor:
+        """What the network gives."""
+        if self.parametrisation not in ("x0", "preconditioned"):
+            return self.network(u, t, s)
+        process = self.process  # cond of a step is learned for single levels only
+        s = process.time_of((process.level(t) - 1).clamp(min=0)) if process.is_random else s
+        return self.network(self.known.input(u, t) if self.parametrisation == "preconditioned" else u, t, s)
+
     def _mean(self, u: Tensor, t: Tensor, s: Tensor) -> Tensor:
-        process = self.process
-        skips = self.parametrisation == "x0" and process.is_random  # cond of a step is learned for single levels only
-        output = self.network(u, t, process.time_of((process.level(t) - 1).clamp(min=0)) if skips else s)
-        if self.parametrisation == "x0":
+        process, output = self.process, self._output(u, t, s)
+        if self.parametrisation in ("x0", "preconditioned"):
+            if self.parametrisation == "preconditioned":
+                output = self.known.estimate(u, t, output)
             state = process.mean(output, s)
             if not self.noisy:
                 return state
@@ -170,9 +204,9 @@ class IHD(Method):
         return u + output if self.parametrisation == "residual" else output
 
     def check_steps(self, t: Tensor, s: Tensor) -> None:
-        """ConfigError where s is not the level next to t, unless parametrisation=x0 and delta_mode=constant skip levels."""
+        """ConfigError where s is not the level next to t, unless parametrisation and delta_mode skip levels."""
         for key, skips, cure in SKIPPING:
-            if getattr(self, key) != skips:
+            if getattr(self, key) not in skips:
                 takes = f"takes one level a step, so sampler.steps must be K = {self.process.num_levels}, or null"
                 sentence = f"model.{key}={getattr(self, key)} {takes}; {cure} to skip levels."
                 skipped = (self.process.level(t) - self.process.level(s) - 1).abs() >= 1e-6
@@ -226,11 +260,17 @@ class IHD(Method):
     # training -------------------------------------------------------------------------------------------------------
 
     def loss(self, batch: Batch, rng: SampleNoise) -> Tensor:
-        """sum over pixels of (A(t_{k-1}) u_0 + b(t_{k-1}) - mu(u_k, k))^2, (B,); with target=noisy of L(t_{k-1}) eps too."""
+        """sum over pixels of (A(t_{k-1}) u_0 + b(t_{k-1}) - mu(u_k, k))^2, (B,); with target=noisy of L(t_{k-1}) eps too.
+
+        With parametrisation=preconditioned of (F* - F)^2.
+        """
         u0, model = batch["u0"], self.bound(rng)
         t, s = self._step(rng, u0.device)
         eps = model.sized(rng.normal_like(u0))
-        u, target = model.process.perturb(u0, t, eps), model.process.mean(u0, s)
+        u = model.process.perturb(u0, t, eps)
+        if self.parametrisation == "preconditioned":
+            return (model.known.target(u0, eps, t).to(u) - model._output(u, t, s)).square().flatten(1).sum(1)
+        target = model.process.mean(u0, s)
         if self.noisy:
             target = target + model.process.scale_coefficients(eps, model.process.std(s))
         return (target - model._mean(u, t, s)).square().flatten(1).sum(1)

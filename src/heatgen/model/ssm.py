@@ -19,13 +19,13 @@ from heatgen.sampler.interface import Sampler
 class SSM(Diffusion):
     """The score and E[u_0 | u_t] at every t from samples of u_t alone, which may be used as those of `Diffusion`.
 
-    Over a diagonal map the network is preconditioned as there, by coefficient, so that L s = -L c / v + g with
+    Over a diagonal map the network is preconditioned as there, by coefficient, so that L s = -L c / V + g with
 
-        g = A sqrt(S / v) F(c / sqrt(v)),    c = u_t - b - A m,    v = A^2 S + L^2;
+        g = A sqrt(S / V) F(c / sqrt(V)),    c = u_t - b - A m,    V = A^2 S + L^2;
 
     over others L s = g = L F(u) / rms(L). The loss of a sample is, with D pixels and t uniform,
 
-        1 / D (1/2 |L s|^2 + z^T (dg/du) L z - sum of L^2 / v),
+        1 / D (1/2 |L s|^2 + z^T (dg/du) L z - sum of L^2 / V),
 
     whose expectation is 1 / (2 D) E |L (s - grad log p_t)|^2 and a constant; it may be negative. The last term is the
     divergence of the known part, exactly. z is uniform on {-1, 1}^D in the basis of the map, where a derivative that is
@@ -75,15 +75,15 @@ class SSM(Diffusion):
         if self.prediction_type == "score":
             std = self.process.std(t)
             return self.process.scale_coefficients(output, std / std.double().square().mean((1, 2, 3), keepdim=True).sqrt())
-        gain, _, variance, spectrum = self._coefficients(t)
-        return self.process.scale_coefficients(output, gain * (spectrum / variance).sqrt())
+        gain, _, variance = self.known.coefficients(t)
+        return self.process.scale_coefficients(output, gain * (self.known.spectrum / variance).sqrt())
 
     def _known(self, u: Tensor, t: Tensor) -> tuple[Tensor | float, Tensor | float]:
-        """-L c / v, (B, C, H, W), and its divergence in u, weighed by L^2: -L^2 / v by coefficient."""
+        """-L c / V, (B, C, H, W), and its divergence in u, weighed by L^2: -L^2 / V by coefficient."""
         if self.prediction_type == "score":
             return 0.0, 0.0
-        _, std, variance, _ = self._coefficients(t)
-        return self.process.basis.inverse(-std / variance * self._centred(u, t)).to(u), -(std**2 / variance).to(u)
+        _, std, variance = self.known.coefficients(t)
+        return self.process.basis.inverse(-std / variance * self.known.centred(u, t)).to(u), -(std**2 / variance).to(u)
 
     def _direction(self, u: Tensor, rng: SampleNoise) -> Tensor:
         """z, (B, C, H, W)."""
@@ -91,7 +91,7 @@ class SSM(Diffusion):
         return self.process.basis.inverse(signs.double()).to(u) if self.process.is_diagonal else signs
 
     def loss(self, batch: Batch, rng: SampleNoise) -> Tensor:
-        """1/2 |L s|^2 + z^T (dg/du) L z - sum of L^2 / v, mean over pixels, (B,)."""
+        """1/2 |L s|^2 + z^T (dg/du) L z - sum of L^2 / V, mean over pixels, (B,)."""
         u0, model = batch["u0"], self.bound(rng)
         process, t = model.process, model.times_for(rng).to(model.process.times)
         u = process.perturb(u0, t, rng.normal_like(u0))
