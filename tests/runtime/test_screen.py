@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
+from heatgen.runtime.explain import entry
 from heatgen.runtime.screen import listed, painted
 
 WORK = """
@@ -87,3 +88,13 @@ def test_first_words_are_in_colour_on_a_terminal_alone(monkeypatch: pytest.Monke
 def test_a_list_stands_in_columns_below_its_label() -> None:
     assert listed("next", [("sample", "more"), ("evaluate", "")]) == "next:    sample    more\n         evaluate"
     assert listed("written", []) == ""
+
+
+@pytest.mark.parametrize("chosen", [None, "ACTIVE"])
+def test_threads_of_a_job_wait_without_spinning_unless_the_environment_says_otherwise(monkeypatch, chosen):
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    if chosen:
+        monkeypatch.setenv("OMP_WAIT_POLICY", chosen)
+    seen = []
+    entry(lambda: seen.append(os.environ["OMP_WAIT_POLICY"]))
+    assert seen == [chosen or "PASSIVE"]

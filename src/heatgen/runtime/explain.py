@@ -101,6 +101,7 @@ def entry(main: Callable[[], object], explain: Callable[[BaseException], str | N
     before = {key: os.environ.get(key) for key in (FULL, OURS, VARIABLE)}
     os.environ[VARIABLE] = command_line()  # for the processes that do the job
     os.environ["MPLBACKEND"] = "Agg"  # figures are files here
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads that spin stall a job beside any other one
     os.environ.setdefault(OURS, "0" if before[FULL] else "1")  # for our processes too
     os.environ[FULL] = "1"  # so that Hydra raises, and we explain
     complains, logging.raiseExceptions = logging.raiseExceptions, False  # a log that nobody reads is no reason to complain
