@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from heatgen.check import ConfigError
 from heatgen.data.module import DataSpec
 from heatgen.forward.process import ForwardProcess
 from heatgen.model.module import Method
@@ -28,11 +27,11 @@ class BestNetwork:
 
     @classmethod
     def find(cls, process: ForwardProcess, spec: DataSpec) -> "BestNetwork | None":
-        """That of all samples, for a map drawn at random that of a first draw; None where the law is not known."""
-        try:
-            oracle = answers_given(process.bind(process.draw(SampleNoise([0], 0, "best network"))), spec)
-        except ConfigError:  # a map that is not diagonal, of a field that is too large
-            return None
+        """That of all samples, for a map drawn at random that of a first draw; None where the law is not known.
+
+        ConfigError for a map that is not diagonal, of a field that is too large.
+        """
+        oracle = answers_given(process.bind(process.draw(SampleNoise([0], 0, "best network"))), spec)
         return None if oracle is None else cls([oracle])
 
     def given(self, process: ForwardProcess, spec: DataSpec, rng: SampleNoise) -> "BestNetwork":

@@ -75,7 +75,11 @@ class ELBO:
         design = bound.balanced_levels(n, per_image, num_terms, ctx.seed)
 
         terms = dict(zip(chosen, design, strict=True))
-        best = BestNetwork.find(model.process, law_of(ctx.data).spec)
+        best, notes = None, law_of(ctx.data).notes
+        try:
+            best = BestNetwork.find(model.process, law_of(ctx.data).spec)
+        except ConfigError as error:
+            notes = [*notes, f"no exact gap: {error}"]
 
         def given(batch: Sequence[int]) -> BestNetwork | None:
             return best and best.given(model.process, law_of(ctx.data).spec, self._map_rng(ctx, batch))
@@ -87,6 +91,7 @@ class ELBO:
         first = ctx.each(chosen, lambda batch: self._first(ctx, given(batch), batch), "L_0")
         last = self._last(ctx, chosen)
         result = self._result(ctx, first[:, 0], middle[:, 0], design, last)
+        result.notes += notes
         if best is not None and not self.compat:
             self._add_gap(ctx, first[:, 1], middle[:, 1], design, result)
         compare_with_trivial(result, "nll_bound", ctx.data, self.split, chosen)
