@@ -12,6 +12,7 @@ from heatgen.forward.random_matrix import RandomMatrix
 from heatgen.forward.random_velocity import RandomVelocity
 from heatgen.forward.variance_exploding import VarianceExploding
 from heatgen.model.grid import Grid
+from heatgen.model.preconditioning import Preconditioning
 
 SHAPE = (1, 4, 4)
 
@@ -50,6 +51,19 @@ def test_a_ratio_beyond_40_counts_as_40_and_the_first_time_is_the_last_level():
     assert noise_to_signal(process, times[-2:-1]).item() == pytest.approx(sigma)
 
 
+@pytest.mark.parametrize("steps", [1, 2, 3, 9])
+def test_steps_of_variance_give_back_equal_parts_of_it(steps):
+    process, spectrum = shipped_map("heat", (1, 8, 8), 12, sigma=0.05), torch.rand(1, 8, 8).double() + 0.01
+    known = Preconditioning(process, torch.zeros(1, 8, 8).double(), spectrum)
+    times = Grid(steps, "variance").times(process, True, "toy", known)
+    assert times[0] == 0 and times[-1] == process.times[-1] and len(times) == steps + 1
+    gain = (-process.eigenvalues * times[1:].view(-1, 1, 1)).exp()
+    removed = (spectrum[0] * 0.05**2 / (gain**2 * spectrum[0] + 0.05**2)).sum((1, 2)) / spectrum.sum()
+    if steps > 1:
+        assert times[1] == process.times[1]
+        assert_close(removed.diff(), (removed[-1] - removed[0]).expand(steps - 1) / (steps - 1), rtol=1e-9, atol=0)
+
+
 def test_uniform_is_uniform_in_time_and_level_in_the_number_of_the_level():
     process = shipped_map("stochastic_heat", SHAPE, 12, spacing="quadratic")
     assert_close(Grid(5, "uniform").times(process, True), process.times[-1] * torch.linspace(0, 1, 6).double())
@@ -83,6 +97,12 @@ def test_the_nearest_levels_are_distinct_where_they_alone_are_known(steps):
         (Grid(3, "uniform"), RandomMatrix(SHAPE, 12), True, "sampler.spacing=uniform .* forward=random_matrix has none"),
         (Grid(3, "rho"), RandomVelocity(SHAPE, 12), True, "sampler.spacing=rho .* forward=random_velocity is drawn"),
         (Grid(3, "rho"), shipped_map("identity", SHAPE, 12), True, "sampler.spacing=rho .* forward=identity "),
+        (
+            Grid(3, "variance"),
+            exploding(),
+            True,
+            "sampler.spacing=variance needs the variances of the data, which model=toy ",
+        ),
         (Grid(400, "rho", 1e16), exploding(), True, "sampler.steps=400 .* coincide in float32; use fewer sampler.steps"),
         (Grid(3, "rho", 1e-9), exploding(), True, "sampler.steps=3 .* coincide in float32; use fewer sampler.steps"),
         (Grid(None, "rho"), exploding(12, 50.0, 60.0), True, "sampler.steps=12 .* coincide"),
@@ -101,7 +121,7 @@ def test_times_that_are_not_there_are_refused_by_name(grid, process, any_time, w
         ({"steps": True}, "sampler.steps must be a whole number"),
         ({"steps": [5, 10]}, "sampler.steps must be a whole number"),
         ({"steps": 10**6}, "sampler.steps must be at most 100000"),
-        ({"spacing": "karras"}, "sampler.spacing must be one of level, uniform, rho"),
+        ({"spacing": "karras"}, "sampler.spacing must be one of level, uniform, rho, variance"),
         ({"spacing": "rho", "rho": 0}, "sampler.rho must be a number greater than 0"),
         ({"spacing": "rho", "rho": float("inf")}, "sampler.rho must be a number"),
         ({"rho": 5}, "sampler.rho=5 is for sampler.spacing=rho"),

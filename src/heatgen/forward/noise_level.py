@@ -1,5 +1,7 @@
 """The noise level of a diagonal map, one number a time, and the time at which it has a given one."""
 
+import functools
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
@@ -31,13 +33,26 @@ def time_at(process: "ForwardProcess", ratio: Tensor, key: str, instead: str) ->
     Raises:
         ConfigError: the ratio does not rise from level to level, or is not known between levels.
     """
-    if not process.is_diagonal or (noise_to_signal(process, process.times).diff() <= 0).any():
-        lacks = f"noise that grows with every level, which forward={process.name} does not have"
+    return time_where(process, functools.partial(noise_to_signal, process), ratio, "noise", key, instead)
+
+
+def time_where(
+    process: "ForwardProcess", measure: Callable[[Tensor], Tensor], wanted: Tensor, what: str, key: str, instead: str
+) -> Tensor:
+    """The times at which a measure that rises from level to level has these values, as of `time_at`.
+
+    Args:
+        measure: from times, (N,), to values, (N,) float64.
+        wanted: its values, (N,).
+        what: its name, for the message.
+    """
+    if not process.is_diagonal or (measure(process.times).diff() <= 0).any():
+        lacks = f"{what} that grows with every level, which forward={process.name} does not have"
         raise ConfigError(f"{key} needs {lacks}; use {instead}.")
-    low, high = process.times[:1].expand(len(ratio)), process.times[-1:].expand(len(ratio))
+    low, high = process.times[:1].expand(len(wanted)), process.times[-1:].expand(len(wanted))
     for _ in range(HALVINGS):
         middle = (low + high) / 2
-        below = noise_to_signal(process, middle) < ratio.to(middle)
+        below = measure(middle) < wanted.to(middle)
         low, high = torch.where(below, middle, low), torch.where(below, high, middle)
     return high
 

@@ -147,7 +147,7 @@ class Diffusion(DenoisingMethod):
         self.times_for(SampleNoise([0], "prepare"))  # a table of times is made before the first step
         if self.range is not None:
             self.range.copy_(extent(data, peers))
-        if self.prediction_type in ("x0", "eps", "score") and not self.scale_input and self.weight == "prediction":
+        if not self._measures:
             return
         mean, square = moments(self.process, data, peers)
         if self.preconditioning == "centred":
@@ -157,6 +157,16 @@ class Diffusion(DenoisingMethod):
             mean = grey
         self.mean.copy_(mean)
         self.spectrum.copy_((square - mean**2).clamp(min=0))
+
+    @property
+    def _measures(self) -> bool:
+        """Whether it uses moments of the data."""
+        return self.prediction_type not in ("x0", "eps", "score") or self.scale_input or self.weight != "prediction"
+
+    @property
+    def measured(self) -> Preconditioning | None:
+        """See `GenerativeModel.measured`."""
+        return Preconditioning(self.process, self.mean, floored(self.spectrum)) if self._measures else None
 
     # the estimate -------------------------------------------------------------------------------------------------------
 

@@ -179,6 +179,11 @@ class IHD(Method):
         """What is known of u_0 from its mean and variances."""
         return Preconditioning(self.process, self.mean, floored(self.spectrum))
 
+    @property
+    def measured(self) -> Preconditioning | None:
+        """See `GenerativeModel.measured`."""
+        return self.known if self.parametrisation == "preconditioned" else None
+
     # the reverse step -----------------------------------------------------------------------------------------------
 
     def _output(self, u: Tensor, t: Tensor, s: Tensor) -> Tensor:

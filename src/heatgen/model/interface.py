@@ -14,6 +14,7 @@ from heatgen import check
 from heatgen.data.module import DataModule
 from heatgen.forward.process import ForwardProcess
 from heatgen.model.grid import Grid
+from heatgen.model.preconditioning import Preconditioning
 from heatgen.noise import Noise, SampleNoise, batches
 from heatgen.runtime.peers import ALONE, Peers
 from heatgen.sampler.interface import OnStep, Sampler
@@ -187,12 +188,17 @@ class GenerativeModel(nn.Module):
         """This model for states at level K that carry white noise of this deviation, where it can make use of that."""
         return self
 
+    @property
+    def measured(self) -> Preconditioning | None:
+        """The second moments of the data, where the model has measured them; None: it has not."""
+        return None
+
     def check_steps(self, t: Tensor, s: Tensor) -> None:
         """ConfigError where the model has no step from a time t to the time s below it, (B,) each."""
 
     def sampling_times(self) -> Tensor:
         """The times of `grid`, (N + 1,). ConfigError where the model or its map is not defined there."""
-        times = self.grid.times(self.process, self.any_time, check.option_name(self))
+        times = self.grid.times(self.process, self.any_time, check.option_name(self), self.measured)
         if times is not self.process.times:
             self.check_steps(times[1:], times[:-1])
         return times

@@ -28,6 +28,12 @@ class Preconditioning:
         gain, std = self.process.gain(t).double(), self.process.std(t).double()
         return gain, std, gain**2 * self.spectrum + std**2
 
+    def removed(self, t: Tensor) -> Tensor:
+        """The share of the variance of u_0 that a linear estimate from u_t leaves, sum(S L^2 / V) / sum(S); (B,) float64."""
+        _, std, variance = self.coefficients(t)
+        lost = (std**2 / variance).masked_fill(variance == 0, 0.0) * self.spectrum
+        return lost.flatten(1).sum(1) / self.spectrum.expand(lost.shape[1:]).sum()
+
     def centred(self, u: Tensor, t: Tensor) -> Tensor:
         """c, the coefficients of u - b - A m."""
         return self.process.basis(u.double()) - self.process.offset(t) - self.process.gain(t) * self.mean
