@@ -151,8 +151,9 @@ def test_a_preconditioned_net_that_gives_nothing_takes_the_best_linear_step_with
     assert losses.mean() == pytest.approx(math.prod(SHAPE), abs=4 * losses.std().item() / math.sqrt(n))
 
 
+@pytest.mark.parametrize("sees", ["whitened", "wiener", "state"])
 @pytest.mark.parametrize("target", ["clean", "noisy"])
-def test_the_loss_of_a_preconditioned_net_is_0_where_it_steps_to_the_target(target):
+def test_the_loss_of_a_preconditioned_net_is_0_where_it_steps_to_the_target(target, sees):
     mean, spectrum, draw = stationary()
     k, u0, eps = torch.arange(1, K + 1), draw(K), images(K) - 0.5
     t, s = between(k)
@@ -160,12 +161,19 @@ def test_the_loss_of_a_preconditioned_net_is_0_where_it_steps_to_the_target(targ
     u, variance = process.perturb(u0, t, eps), process.gain(t) ** 2 * spectrum + SIGMA**2
     centred = process.basis(u) - process.gain(t) * mean
 
+    weight = {
+        "whitened": variance.rsqrt(),
+        "wiener": process.gain(t) * spectrum / variance,
+        "state": torch.ones_like(variance),
+    }
+    size = (weight[sees] ** 2 * variance).mean((1, 2, 3), keepdim=True).sqrt()  # that of states, on average over data
+
     def net(x, level, cond):
-        assert_close(process.basis(x), centred / variance.sqrt(), atol=1e-10, rtol=0)
+        assert_close(process.basis(x), weight[sees] * centred / size, atol=1e-10, rtol=0)
         rest = process.basis(u0) - mean - process.gain(t) * spectrum / variance * centred
         return process.basis.inverse(rest / (SIGMA * (spectrum / variance).sqrt()))
 
-    model = preconditioned(net, mean, spectrum, target=target)
+    model = preconditioned(net, mean, spectrum, target=target, network_input=sees)
     assert_close(model.loss({"u0": u0}, fixed(k, eps)), torch.zeros(K, dtype=torch.float64), atol=1e-15, rtol=0)
     aim = process.mean(u0, s) if target == "clean" else process.perturb(u0, s, eps)
     assert_close(model.reverse_mean(u, t, s), aim, atol=1e-10, rtol=0)

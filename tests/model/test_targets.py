@@ -229,6 +229,18 @@ def test_centred_preconditioning_is_that_of_the_same_images_shifted_and_stretche
     assert 0.8 < signal < 1.2
 
 
+def test_a_filtered_input_has_unit_size_and_is_0_where_nothing_of_the_image_is_left():
+    process, seen = Flow(), []
+    model = make(process, lambda x, k, cond: seen.append(x) or x, prediction_type="preconditioned", network_input="wiener")
+    u0 = process.basis.inverse(MEAN + SPREAD * normal(4000, 5))
+    for t in process.times[1:]:
+        t = t.expand(len(u0))
+        model.denoise(process.perturb(u0, t, normal(4000, 6)), t)
+    assert process.gain(process.times[-1:]).max() == 0 and not seen[-1].any()
+    for x in seen[:-1]:
+        assert x.square().mean().item() == pytest.approx(1, rel=0.02)
+
+
 # the density of time -----------------------------------------------------------------------------------------------------
 
 
@@ -370,6 +382,11 @@ def test_what_a_map_forbids_is_one_sentence_that_names_both():
         (Flow(), {"time_density": "lognormal", "density_mean": -90.0}, "density_mean=-90.*forward=test_targets"),
         (MAPS["variance_exploding"](), {"time_density": "lognormal", **far}, "density_mean=90.*forward=variance_exploding"),
         (heat, {"time_density": "logit_normal", "density_mean": -90}, "density_mean=-90.*forward=heat"),
+        (
+            heat,
+            {"prediction_type": "x0", "network_input": "wiener"},
+            "network_input=wiener is for .*=preconditioned, not x0",
+        ),
         (heat, {"density_mean": 0.5}, "time_density=uniform has no density_mean.*lognormal"),
         (heat, {"time_density": "lognormal", "density_std": 0.0}, "density_std must be a number greater than 0"),
         (heat, {"time_density": "lognorm"}, "did you mean lognormal"),

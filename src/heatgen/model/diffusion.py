@@ -16,7 +16,7 @@ from heatgen.model.denoiser import DenoisingMethod
 from heatgen.model.interface import rms
 from heatgen.model.loss_weight import WEIGHTS, check_weight, root
 from heatgen.model.module import MethodSettings, OptimizerFactory
-from heatgen.model.preconditioning import Preconditioning
+from heatgen.model.preconditioning import Preconditioning, checked_input
 from heatgen.model.prediction_type import Velocity, choose, loses_u0
 from heatgen.model.time_density import DENSITIES, TimeDensity
 from heatgen.noise import SampleNoise
@@ -29,7 +29,7 @@ class Diffusion(DenoisingMethod):
 
     The loss of a sample is w |F - F*|^2 a pixel, F what the network gives and F* what `prediction_type` asks for:
 
-        preconditioned    u_0 = m + (A S / V) c + L sqrt(S / V) F(c / sqrt(V))    (`heatgen.model.preconditioning`),
+        preconditioned    u_0 = m + (A S / V) c + L sqrt(S / V) F    (`heatgen.model.preconditioning`),
 
     by coefficient, whose F* has unit variance; m, S: the mean and variance of each coefficient of training images;
 
@@ -45,6 +45,7 @@ class Diffusion(DenoisingMethod):
         prediction_type: auto: preconditioned where the map is diagonal, else x0.
         preconditioning: of preconditioned, and of weight=edm and whitened: coefficient: m and S by coefficient; scalar:
             m = 0, and the mean square of all; centred: one m, that of a pixel, and one S about it, as EDM on data of mean 0.
+        network_input: of preconditioned: whitened, wiener or state, see `Preconditioning`.
         scale_input: whether networks of x0, eps, score and velocity see states of unit size.
         time_density, density_mean, density_std: how often each time is trained (`heatgen.model.time_density`).
         weight, norm: prediction | edm | velocity | soft | min_snr | whitened; l2 | l1: |w^(1/2) (F - F*)| in its place.
@@ -75,6 +76,7 @@ class Diffusion(DenoisingMethod):
         optimizer: OptimizerFactory | None,
         prediction_type: str = "auto",
         preconditioning: str = "coefficient",
+        network_input: str = "whitened",
         scale_input: bool = True,
         clip: bool = False,
         reverse_variance: str = "measured",
@@ -97,6 +99,7 @@ class Diffusion(DenoisingMethod):
         if sampler is not None:
             self._check_sampler(sampler)
         self.preconditioning = check.choice("model.preconditioning", preconditioning, ("coefficient", "scalar", "centred"))
+        self.network_input = checked_input(network_input, "model.prediction_type", self.prediction_type)
         self.reverse_variance = check.choice("model.reverse_variance", reverse_variance, ("measured", "small"))
         self.calibration_images = check.integer("model.calibration_images", calibration_images, minimum=2)
         self.norm = check.choice("model.norm", norm, ("l2", "l1"))
@@ -189,7 +192,7 @@ class Diffusion(DenoisingMethod):
     @property
     def known(self) -> Preconditioning:
         """What is known of u_0 from m and S."""
-        return Preconditioning(self.process, *self._prior())
+        return Preconditioning(self.process, *self._prior(), self.network_input)
 
     def _output(self, u: Tensor, t: Tensor) -> Tensor:
         """F, (B, C, H, W)."""

@@ -15,7 +15,7 @@ from heatgen.forward.moments import floored, moments
 from heatgen.forward.process import TYPICAL_STD, ForwardProcess
 from heatgen.model.interface import inverse
 from heatgen.model.module import Method, MethodSettings, OptimizerFactory
-from heatgen.model.preconditioning import Preconditioning
+from heatgen.model.preconditioning import Preconditioning, checked_input
 from heatgen.noise import SampleNoise
 from heatgen.runtime.peers import ALONE, Peers
 from heatgen.sampler.interface import Sampler
@@ -89,6 +89,7 @@ class IHD(Method):
             `Preconditioning` for f; auto takes that of the first three whose untrained network is nearest to the target
             (`untrained_errors`), residual where `cond` of a random map is withheld.
         target: clean or noisy; noisy x0 has L(s) eps in mu too, eps the noise of u_k that f leaves (a step of DDIM).
+        network_input: of preconditioned: whitened, wiener or state, see `Preconditioning`.
         levels: discrete, k = 1 .. K; continuous, uniform on (0, K], s one level below, at least 0, with x0 (as auto) or
             preconditioned, and a diagonal map: `sampler.steps` may be any number. Networks see levels of the trained map.
         train_top_level: false draws k from 1 .. K-1, as the original code does (its first sampling step is then untrained).
@@ -117,6 +118,7 @@ class IHD(Method):
         optimizer: OptimizerFactory | None,
         parametrisation: str = "auto",
         target: str = "clean",
+        network_input: str = "whitened",
         levels: str = "discrete",
         train_top_level: bool = True,
         delta: float | None = None,
@@ -128,6 +130,7 @@ class IHD(Method):
         self.noisy = check.choice("model.target", target, TARGETS) == "noisy"
         self.any_time = check.choice("model.levels", levels, LEVELS) == "continuous"
         self.parametrisation = self._choose(check.choice("model.parametrisation", parametrisation, PARAMETRISATIONS))
+        self.network_input = checked_input(network_input, "model.parametrisation", self.parametrisation)
         if self.parametrisation == "preconditioned":
             for name in ("mean", "spectrum"):
                 self.register_buffer(name, torch.full(process.shape, float(name == "spectrum"), dtype=torch.float64))
@@ -177,7 +180,7 @@ class IHD(Method):
     @property
     def known(self) -> Preconditioning:
         """What is known of u_0 from its mean and variances."""
-        return Preconditioning(self.process, self.mean, floored(self.spectrum))
+        return Preconditioning(self.process, self.mean, floored(self.spectrum), self.network_input)
 
     @property
     def measured(self) -> Preconditioning | None:

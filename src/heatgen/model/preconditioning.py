@@ -4,24 +4,46 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from heatgen import check
+from heatgen.check import ConfigError
 from heatgen.forward.process import ForwardProcess
+
+NETWORK_INPUTS = ("whitened", "wiener", "state")
+TINY = 1e-200  # a mean square below it counts as it, so that 0 stays 0
+
+
+def checked_input(network_input: str, key: str, used: str) -> str:
+    """model.network_input, where the option `key` has the value `used`. ConfigError: it is none, or nothing uses it."""
+    chosen = check.choice("model.network_input", network_input, NETWORK_INPUTS)
+    if chosen != NETWORK_INPUTS[0] and used != "preconditioned":
+        raise ConfigError(
+            f"model.network_input={chosen} is for {key}=preconditioned, not {used}; choose that too, or remove it."
+        )
+    return chosen
 
 
 @dataclass(frozen=True)
 class Preconditioning:
-    """v = m + (A S / V) c + L sqrt(S / V) F(c / sqrt(V)),    c = u_t - b - A m,    V = A^2 S + L^2,    by coefficient.
+    """v = m + (A S / V) c + L sqrt(S / V) F,    c = u_t - b - A m,    V = A^2 S + L^2,    by coefficient.
 
-    What F should give, F* for v = u_0, has unit variance in each coefficient of data with mean m and variance S, and so has
-    what it is given.
+    What F should give, F* for v = u_0, has unit variance in each coefficient of data with mean m and variance S. It sees
+
+        whitened    c / sqrt(V): all coefficients at one size, those that are lost too, which are noise then,
+        wiener      A S / V c, the best linear estimate of u_0 - m, without the noise of coefficients that are lost,
+        state       c,
+
+    the latter two over the root of their mean square.
 
     Args:
         process: a diagonal map.
         mean, spectrum: m and S over the coefficients, broadcastable to (B, C, H, W), float64; S > 0.
+        network_input: whitened, wiener or state.
     """
 
     process: ForwardProcess
     mean: Tensor
     spectrum: Tensor
+    network_input: str = NETWORK_INPUTS[0]
 
     def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """A, L and V at t, float64."""
@@ -39,9 +61,14 @@ class Preconditioning:
         return self.process.basis(u.double()) - self.process.offset(t) - self.process.gain(t) * self.mean
 
     def input(self, u: Tensor, t: Tensor) -> Tensor:
-        """c / sqrt(V) as a field, (B, C, H, W), in the precision of u."""
-        _, _, variance = self.coefficients(t)
-        return self.process.basis.inverse(self.centred(u, t) * variance.rsqrt()).to(u)
+        """What F sees, (B, C, H, W), in the precision of u."""
+        gain, _, variance = self.coefficients(t)
+        if self.network_input == "whitened":
+            weight = variance.rsqrt()
+        else:
+            weight = gain * self.spectrum / variance if self.network_input == "wiener" else variance.new_ones(variance.shape)
+            weight = weight * (weight**2 * variance).mean((1, 2, 3), keepdim=True).clamp(min=TINY).rsqrt()
+        return self.process.basis.inverse(self.centred(u, t) * weight).to(u)
 
     def slope(self, t: Tensor) -> Tensor:
         """L sqrt(S / V), how far v goes with F."""
