@@ -22,7 +22,7 @@ from heatgen.app.build import build, build_data, build_optimizer, build_sampler,
 from heatgen.app.options import options_of
 from heatgen.app.trainer import make_trainer
 from heatgen.check import ConfigError
-from heatgen.model.ihd import untrained_errors
+from heatgen.model.parametrisation import untrained_errors
 from heatgen.sampler.interface import check_pair, members_of, protocol_of
 
 CONF = Path(__file__).resolve().parents[1] / "conf"

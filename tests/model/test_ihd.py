@@ -16,7 +16,8 @@ from heatgen.forward.random_product import RandomProduct
 from heatgen.forward.random_velocity import RandomVelocity
 from heatgen.forward.variance_exploding import VarianceExploding
 from heatgen.model.grid import Grid
-from heatgen.model.ihd import IHD, untrained_errors
+from heatgen.model.ihd import IHD
+from heatgen.model.parametrisation import untrained_errors
 from heatgen.model.schedule import warmup_factor
 from heatgen.net.unet import UNet
 from heatgen.noise import SampleNoise

@@ -14,7 +14,8 @@ from heatgen.forward.levels import uniform
 from heatgen.forward.polynomial import Polynomial
 from heatgen.forward.process import TYPICAL_STD, ObservedProcess
 from heatgen.forward.random_velocity import RandomVelocity
-from heatgen.model.ihd import IHD, has_one_ratio, untrained_errors
+from heatgen.model.ihd import IHD
+from heatgen.model.parametrisation import has_one_ratio, untrained_errors
 from heatgen.noise import SampleNoise
 from heatgen.sampler.ancestral import ancestral
 

@@ -226,14 +226,28 @@ def test_measured_noise_is_known_by_its_mode_and_starts_from_the_noise_of_the_la
 
 
 @pytest.mark.parametrize("mode", ["per_step", "spectral"])
-def test_measured_noise_is_that_of_single_levels(mode):
-    process = Heat(SHAPE, K, SIGMA)
-    model = make(process, best(process), parametrisation="x0", delta_mode=mode)
+def test_the_measured_error_of_u0_is_told_for_steps_of_any_length(mode):
+    n, process = 2000, Heat(SHAPE, K, SIGMA)
+
+    def shrinkage_of_u0(t):
+        return process.gain(t).double() * SPREAD**2 / (process.gain(t).double() ** 2 * SPREAD**2 + SIGMA**2)
+
+    def net(u, k, cond=None):
+        return process.basis.inverse(shrinkage_of_u0(process.time_of(k)) * process.basis(u))
+
+    model = make(process, net, parametrisation="x0", levels="continuous", delta_mode=mode, calibration_images=n)
     with pytest.raises(AssertionError, match="call calibrate"):
         model.reverse_std(*single(process, 2))
-    model.calibrate(gaussian_data(process, 4))
-    with pytest.raises(ConfigError, match=f"model.delta_mode={mode}.*use delta_mode=constant"):
-        model.check_steps(process.times[[4]], process.times[[2]])
+    model.calibrate(gaussian_data(process, n))
+    for level, end in ((4.0, 2.0), (3.0, 0.5), (5.5, 5.0)):
+        t, s = (process.time_of(torch.tensor([each], dtype=torch.float64)) for each in (level, end))
+        model.check_steps(t, s)
+        after, before = process.gain(t).double(), process.gain(s).double()
+        error = before**2 * SPREAD**2 * SIGMA**2 / (after**2 * SPREAD**2 + SIGMA**2)
+        error = error if mode == "spectral" else error.mean((1, 2, 3), keepdim=True)
+        found = model.reverse_std(t, s) ** 2 - SIGMA**2
+        assert found.shape == error.shape
+        assert ((found - error).abs() <= (5 * math.sqrt(2 / n) + (0.1 if level % 1 else 0)) * error + 1e-12).all()
     assert make(process, parametrisation="x0").reverse_std(process.times[[4]], process.times[[2]]).item() == 1.25 * SIGMA
 
 

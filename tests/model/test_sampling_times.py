@@ -161,7 +161,8 @@ def test_a_model_that_learned_steps_of_one_level_refuses_others(cls):
     "options", [{"parametrisation": "residual"}, {"delta_mode": "per_step"}, {"delta_mode": "spectral"}]
 )
 def test_ihd_names_what_makes_it_take_single_levels(options):
-    model = model_of(IHD, shipped_map("heat", SHAPE, 6), **{"parametrisation": "x0", **options})
+    process = RandomVelocity(SHAPE, 6) if "delta_mode" in options else shipped_map("heat", SHAPE, 6)
+    model = model_of(IHD, process, **{"parametrisation": "x0", **options})
     model.grid = Grid(3)
     key, value = next(iter(options.items()))
     with pytest.raises(

@@ -35,19 +35,12 @@ class DenoisingMethod(ScoreMethod):
 
     @torch.no_grad()
     def measure(self, data: DataModule, images: int, peers: Peers = ALONE) -> None:
-        """Measure the error of the estimate on so many validation images at every level, for `measured_variance`."""
+        """Measure the error of the estimate on so many validation images at every level, for `errors_at`."""
 
         def gap(model: Self, u0: Tensor, u: Tensor, k: int) -> Tensor:
             return u0 - model.denoise(u, model.process.times[k].expand(len(u0)))
 
         self.errors = self.measure_errors(data, images, gap, peers)
-
-    def measured_variance(self, t: Tensor) -> Tensor:
-        """The measured error of the estimate by coefficient, linear between levels, (B, C, H, W) float64."""
-        assert self.errors is not None, "call calibrate(data) first"
-        level = self.process.level(t).clamp(0, self.process.num_levels)
-        low = level.floor().long().clamp(max=self.process.num_levels - 1)
-        return torch.lerp(self.errors[low], self.errors[low + 1], self.process.column(level - low).to(self.errors))
 
     def score(self, u: Tensor, t: Tensor) -> Tensor:
         """An estimate of the gradient of log p_t(u), (B, C, H, W), by Tweedie's formula; 0 where L is."""

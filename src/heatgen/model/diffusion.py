@@ -231,7 +231,7 @@ class Diffusion(DenoisingMethod):
         """The measured error of the estimate by coefficient, (B, C, H, W); None where it is left out."""
         if self.reverse_variance == "small" or not self.process.is_diagonal:
             return None
-        return self.measured_variance(t)
+        return self.errors_at(t)
 
     def noise_label(self) -> str:
         """Which variance the reverse steps have, as a word."""

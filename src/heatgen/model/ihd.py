@@ -1,7 +1,6 @@
 """model=ihd: inverse heat dissipation, learning one step back along any forward map."""
 
 import functools
-import math
 from typing import Self, Unpack
 
 import torch
@@ -12,9 +11,9 @@ from heatgen.check import ConfigError
 from heatgen.data.module import DataModule
 from heatgen.data.stream import Batch
 from heatgen.forward.moments import floored, moments
-from heatgen.forward.process import TYPICAL_STD, ForwardProcess
-from heatgen.model.interface import inverse
+from heatgen.forward.process import ForwardProcess
 from heatgen.model.module import Method, MethodSettings, OptimizerFactory
+from heatgen.model.parametrisation import has_one_ratio, safe_ratio, untrained_errors
 from heatgen.model.preconditioning import Preconditioning, checked_input
 from heatgen.noise import SampleNoise
 from heatgen.runtime.peers import ALONE, Peers
@@ -25,52 +24,9 @@ TARGETS, LEVELS = ("clean", "noisy"), ("discrete", "continuous")
 DELTA_MODES = ("constant", "per_step", "spectral")
 SKIPPING = (  # a key, its values with which steps may skip levels, and how one comes to one
     ("parametrisation", ("x0", "preconditioned"), "train with model.parametrisation=x0"),
-    ("delta_mode", ("constant",), "use delta_mode=constant"),
+    ("delta_mode", ("constant",), "use delta_mode=constant"),  # but for a model that estimates u_0
 )
 DELTA_RATIO = 1.25  # delta over the forward's noise, the paper's best for both FID and pictures
-
-
-def untrained_errors(process: ForwardProcess, noisy: bool = False) -> dict[str, float]:
-    """By parametrisation: the expected |target - mu|^2 of a network that gives 0, for white images, mean over the levels.
-
-    With images of standard deviation tau: residual tau^2 |A(s) - A(t)|_F^2 + |b(s) - b(t)|^2 + |L(t)|_F^2; x0
-    tau^2 |A(s)|_F^2; ratio r^2 |L(t)|_F^2 with r = A(s) / A(t), and tau^2 |A(s)|_F^2 where A(t) = 0; it is left out where
-    A(t) is not one number, or drawn at random: it may come near 0 anywhere. With noisy targets L(t) - L(s) stands for L(t),
-    r L(t) - L(s) for r L(t) and A(s) - L(s) L(t)^-1 A(t) for A(s) of x0.
-    """
-    has_ratio = has_one_ratio(process)
-    dimensions, total = math.prod(process.shape), {"residual": 0.0, "ratio": 0.0, "x0": 0.0}
-    for t, s in zip(process.times[1:].split(1), process.times[:-1].split(1), strict=True):
-        std, kept = process.std(t).double(), process.std(s).double() * noisy
-
-        def size(noise: Tensor) -> float:
-            return noise.square().mean().item() * dimensions
-
-        signal = (TYPICAL_STD * process.frobenius(s)) ** 2
-        shift = size((process.offset(s) - process.offset(t)).double())
-        total["residual"] += (TYPICAL_STD * process.frobenius(t, s)) ** 2 + shift + size(std - kept)
-        lacking = process.frobenius(s, t if kept.any() else None)  # where noises are the same at all levels but 0
-        if process.is_diagonal:
-            rest = process.gain(s) - kept * inverse(std) * process.gain(t)
-            lacking = float(rest.double().expand(1, *process.shape).norm())
-        total["x0"] += (TYPICAL_STD * lacking) ** 2
-        if has_ratio:
-            ratio = safe_ratio(process, t, s).item()
-            total["ratio"] += size(ratio * std - kept) + (0.0 if ratio else signal)
-    if not has_ratio:
-        del total["ratio"]
-    return {name: error / process.num_levels for name, error in total.items()}
-
-
-def has_one_ratio(process: ForwardProcess) -> bool:
-    """Whether A(s) / A(t) is one number that is known."""
-    return process.is_scalar and not process.has_random_gain
-
-
-def safe_ratio(process: ForwardProcess, t: Tensor, s: Tensor) -> Tensor:
-    """A(s) / A(t), and 0 where A(t) = 0: nothing of the image is left to scale."""
-    before, after = process.gain(s), process.gain(t)
-    return torch.where(after == 0, torch.zeros_like(after), before / after)
 
 
 class IHD(Method):
@@ -144,7 +100,9 @@ class IHD(Method):
         if self.noisy and delta_mode != "constant":
             raise ConfigError(f"model.target=noisy adds no noise, so model.delta_mode={delta_mode} has none; use constant.")
         self.calibration_images = check.integer("model.calibration_images", calibration_images, minimum=1)
-        self.errors: Tensor | None = None  # MSE of level k by coefficient, (K + 1, 1 or C, 1 or H, 1 or W)
+        diagonal = process.is_diagonal and not process.has_random_gain
+        self.estimates_u0 = self.parametrisation in ("x0", "preconditioned") and diagonal and not self.noisy
+        self.errors: Tensor | None = None  # of u_0, where it estimates that, or of the next state, by level and coefficient
 
     def _choose(self, wanted: str) -> str:
         hides = self.process.withholds_cond and self.process.has_random_gain
@@ -197,15 +155,20 @@ class IHD(Method):
         s = process.time_of((process.level(t) - 1).clamp(min=0)) if process.is_random else s
         return self.network(self.known.input(u, t) if self.parametrisation == "preconditioned" else u, t, s)
 
+    def _estimate(self, u: Tensor, t: Tensor, s: Tensor) -> Tensor:
+        """v, the estimate of u_0, of x0 and preconditioned."""
+        output = self._output(u, t, s)
+        return self.known.estimate(u, t, output) if self.parametrisation == "preconditioned" else output
+
     def _mean(self, u: Tensor, t: Tensor, s: Tensor) -> Tensor:
-        process, output = self.process, self._output(u, t, s)
+        process = self.process
         if self.parametrisation in ("x0", "preconditioned"):
-            if self.parametrisation == "preconditioned":
-                output = self.known.estimate(u, t, output)
-            state = process.mean(output, s)
+            v = self._estimate(u, t, s)
+            state = process.mean(v, s)
             if not self.noisy:
                 return state
-            return state + process.scale_coefficients(self.noise_estimate(u, t, output), process.std(s))
+            return state + process.scale_coefficients(self.noise_estimate(u, t, v), process.std(s))
+        output = self._output(u, t, s)
         if self.parametrisation == "ratio":
             ratio, start, end = safe_ratio(process, t, s).to(u), process.offset(t).to(u), process.offset(s).to(u)
             return end + ratio * (u - start) + output
@@ -214,7 +177,7 @@ class IHD(Method):
     def check_steps(self, t: Tensor, s: Tensor) -> None:
         """ConfigError where s is not the level next to t, unless parametrisation and delta_mode skip levels."""
         for key, skips, cure in SKIPPING:
-            if getattr(self, key) not in skips:
+            if getattr(self, key) not in skips and not self.estimates_u0:
                 takes = f"takes one level a step, so sampler.steps must be K = {self.process.num_levels}, or null"
                 sentence = f"model.{key}={getattr(self, key)} {takes}; {cure} to skip levels."
                 skipped = (self.process.level(t) - self.process.level(s) - 1).abs() >= 1e-6
@@ -233,7 +196,10 @@ class IHD(Method):
         if self.delta_mode == "constant":
             return DELTA_RATIO * sigma
         assert self.errors is not None, "call calibrate(data) first"
-        return (sigma**2 + self.errors[self.process.level(t).round().long()]).sqrt()
+        if not self.estimates_u0:
+            return (sigma**2 + self.errors[self.process.level(t).round().long()]).sqrt()
+        error = self.process.gain(s).double() ** 2 * self.errors_at(t)
+        return (sigma**2 + (error if self.delta_mode == "spectral" else error.mean((1, 2, 3), keepdim=True))).sqrt()
 
     def initial_std(self) -> Tensor:
         """prior_std where given; else, with constant delta_mode and clean targets, delta or 1.25 times the noise at K."""
@@ -254,16 +220,22 @@ class IHD(Method):
 
     @torch.no_grad()
     def calibrate(self, data: DataModule, peers: Peers = ALONE) -> None:
-        """Measure MSE_k, the mean over validation images of (A(t_{k-1}) u_0 + b(t_{k-1}) - mu)^2, if delta_mode needs it."""
+        """Measure the mean square of A(s) u_0 + b(s) - mu over validation images, by coefficient, if delta_mode needs it.
+
+        At s one level below t; where mu is A(s) v + b(s) that of u_0 - v, which tells it for every s.
+        """
         if self.delta_mode == "constant":
             return
 
         def gap(model: Self, u0: Tensor, u: Tensor, k: int) -> Tensor:
             t, s = (model.process.times[i].expand(len(u0)) for i in (k, k - 1))
+            if model.estimates_u0:
+                return u0 - model._estimate(u, t, s)
             return model.process.mean(u0, s) - model.reverse_mean(u, t, s)
 
         errors = self.measure_errors(data, self.calibration_images, gap, peers)
-        self.errors = errors if self.delta_mode == "spectral" else errors.mean((1, 2, 3), keepdim=True)
+        kept = self.delta_mode == "spectral" or self.estimates_u0
+        self.errors = errors if kept else errors.mean((1, 2, 3), keepdim=True)
 
     # training -------------------------------------------------------------------------------------------------------
 

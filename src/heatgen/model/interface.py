@@ -248,6 +248,13 @@ class GenerativeModel(nn.Module):
     def calibrate(self, data: DataModule, peers: Peers = ALONE) -> None:
         """Measure on held-out data what sampling needs to know, shared by these processes; most methods need nothing."""
 
+    def errors_at(self, t: Tensor) -> Tensor:
+        """The measured `errors` at times t, (B,), linear between levels, (B, C, H, W) float64."""
+        assert self.errors is not None, "call calibrate(data) first"
+        level = self.process.level(t).clamp(0, self.process.num_levels)
+        low = level.floor().long().clamp(max=self.process.num_levels - 1)
+        return torch.lerp(self.errors[low], self.errors[low + 1], self.process.column(level - low).to(self.errors))
+
     def measure_errors(
         self, data: DataModule, images: int, gap: Callable[[Self, Tensor, Tensor, int], Tensor], peers: Peers = ALONE
     ) -> Tensor:

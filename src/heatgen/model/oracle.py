@@ -75,7 +75,7 @@ class Oracle(DenoisingMethod):
     def denoise_variance(self, t: Tensor) -> Tensor | None:
         """The posterior variance by coefficient, (B, C, H, W); ConfigError for a map that is not diagonal there."""
         if isinstance(self.exactly, MixtureOracle):
-            return self.measured_variance(t) if self.exactly.diagonal else None
+            return self.errors_at(t) if self.exactly.diagonal else None
         if not self.exactly.diagonal:
             raise ConfigError(
                 f"forward={self.process.name} is not diagonal in the basis of the data; use sampler=exact, sde or heun."
