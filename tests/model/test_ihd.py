@@ -187,6 +187,17 @@ def test_a_preconditioned_net_is_told_the_moments_of_training_images_and_needs_a
     c = model.process.basis(u0)
     assert_close(model.mean, c.mean(0), atol=1e-12, rtol=0)
     assert_close(model.known.spectrum, c.var(0, correction=0), atol=1e-12, rtol=0)
+    centred = make(parametrisation="preconditioned", preconditioning="centred")
+    centred.prepare(SimpleNamespace(images=lambda split: u0, get=lambda split, indices: u0[list(indices)]))
+    assert_close(centred.process.basis.inverse(centred.mean[None]), u0.mean().expand(1, *SHAPE), atol=1e-12, rtol=0)
+    assert_close(centred.known.spectrum, u0.var(correction=0).expand(SHAPE), atol=1e-12, rtol=0)
+    scalar = make(parametrisation="preconditioned", preconditioning="scalar")
+    scalar.prepare(SimpleNamespace(images=lambda split: u0, get=lambda split, indices: u0[list(indices)]))
+    assert not scalar.known.mean.any()
+    assert_close(scalar.known.spectrum, u0.square().mean().expand(SHAPE), atol=1e-12, rtol=0)
+    for key, value in (("preconditioning", "centred"), ("network_input", "state")):
+        with pytest.raises(ConfigError, match=f"model.{key}={value} is for model.parametrisation=preconditioned, not x0"):
+            make(parametrisation="x0", **{key: value})
     for process, fix in ((RandomProduct(SHAPE, K), "diagonal map.*use x0"), (HIDDEN, "hides; use residual")):
         with pytest.raises(ConfigError, match=fix):
             make(process=process, parametrisation="preconditioned")

@@ -9,14 +9,14 @@ from heatgen import check
 from heatgen.check import ConfigError
 from heatgen.data.module import DataModule
 from heatgen.data.stream import Batch
-from heatgen.forward.moments import extent, floored, moments
+from heatgen.forward.moments import extent, floored
 from heatgen.forward.process import ForwardProcess
 from heatgen.model.coupling import COUPLINGS, transported
 from heatgen.model.denoiser import DenoisingMethod
 from heatgen.model.interface import rms
 from heatgen.model.loss_weight import WEIGHTS, check_weight, root
 from heatgen.model.module import MethodSettings, OptimizerFactory
-from heatgen.model.preconditioning import Preconditioning, checked_input
+from heatgen.model.preconditioning import KINDS, NETWORK_INPUTS, Preconditioning, check_use, measure_moments, prior_moments
 from heatgen.model.prediction_type import Velocity, choose, loses_u0
 from heatgen.model.time_density import DENSITIES, TimeDensity
 from heatgen.noise import SampleNoise
@@ -98,8 +98,10 @@ class Diffusion(DenoisingMethod):
         self.coupling = check.choice("model.coupling", coupling, COUPLINGS)
         if sampler is not None:
             self._check_sampler(sampler)
-        self.preconditioning = check.choice("model.preconditioning", preconditioning, ("coefficient", "scalar", "centred"))
-        self.network_input = checked_input(network_input, "model.prediction_type", self.prediction_type)
+        self.preconditioning = check.choice("model.preconditioning", preconditioning, KINDS)
+        self.network_input = check_use(
+            "model.network_input", network_input, NETWORK_INPUTS, "model.prediction_type", self.prediction_type
+        )
         self.reverse_variance = check.choice("model.reverse_variance", reverse_variance, ("measured", "small"))
         self.calibration_images = check.integer("model.calibration_images", calibration_images, minimum=2)
         self.norm = check.choice("model.norm", norm, ("l2", "l1"))
@@ -152,14 +154,9 @@ class Diffusion(DenoisingMethod):
             self.range.copy_(extent(data, peers))
         if not self._measures:
             return
-        mean, square = moments(self.process, data, peers)
-        if self.preconditioning == "centred":
-            pixel = self.process.basis.inverse(mean[None]).mean()
-            grey = self.process.basis(pixel.expand_as(mean)[None].contiguous())[0]
-            square = ((square - mean**2) + (mean - grey) ** 2).mean() + grey**2
-            mean = grey
+        mean, spectrum = measure_moments(self.process, data, self.preconditioning, peers)
         self.mean.copy_(mean)
-        self.spectrum.copy_((square - mean**2).clamp(min=0))
+        self.spectrum.copy_(spectrum)
 
     @property
     def _measures(self) -> bool:
@@ -172,12 +169,6 @@ class Diffusion(DenoisingMethod):
         return Preconditioning(self.process, self.mean, floored(self.spectrum)) if self._measures else None
 
     # the estimate -------------------------------------------------------------------------------------------------------
-
-    def _prior(self) -> tuple[Tensor, Tensor]:
-        """m and S of the preconditioning, broadcastable to (B, C, H, W)."""
-        if self.preconditioning == "scalar":
-            return torch.zeros_like(self.mean), (self.spectrum + self.mean**2).mean().expand_as(self.spectrum)
-        return self.mean, floored(self.spectrum)
 
     def _scale(self, t: Tensor) -> Tensor:
         """1 / rms(u_t), (B, 1, 1, 1)."""
@@ -192,7 +183,9 @@ class Diffusion(DenoisingMethod):
     @property
     def known(self) -> Preconditioning:
         """What is known of u_0 from m and S."""
-        return Preconditioning(self.process, *self._prior(), self.network_input)
+        return Preconditioning(
+            self.process, *prior_moments(self.mean, self.spectrum, self.preconditioning), self.network_input
+        )
 
     def _output(self, u: Tensor, t: Tensor) -> Tensor:
         """F, (B, C, H, W)."""
@@ -257,7 +250,7 @@ class Diffusion(DenoisingMethod):
         u = model.process.perturb(u0, t, eps)
         gap = model._output(u, t) - model._target(u0, eps, t).to(u)
         if self.weight != "prediction":
-            factor = model._slope(t) * root(self.weight, model.process, t, self._prior()[1])
+            factor = model._slope(t) * root(self.weight, model.process, t, self.known.spectrum)
             gap = model.process.scale_coefficients(gap, factor)
         return (gap.square() if self.norm == "l2" else gap.abs()).flatten(1).mean(1)
 

@@ -10,11 +10,10 @@ from heatgen import check
 from heatgen.check import ConfigError
 from heatgen.data.module import DataModule
 from heatgen.data.stream import Batch
-from heatgen.forward.moments import floored, moments
 from heatgen.forward.process import ForwardProcess
 from heatgen.model.module import Method, MethodSettings, OptimizerFactory
 from heatgen.model.parametrisation import has_one_ratio, safe_ratio, untrained_errors
-from heatgen.model.preconditioning import Preconditioning, checked_input
+from heatgen.model.preconditioning import KINDS, NETWORK_INPUTS, Preconditioning, check_use, measure_moments, prior_moments
 from heatgen.noise import SampleNoise
 from heatgen.runtime.peers import ALONE, Peers
 from heatgen.sampler.interface import Sampler
@@ -33,7 +32,7 @@ class IHD(Method):
     """p(u_{k-1} | u_k) = N(mu(u_k, k), delta^2), trained on the next less-degraded, noise-free state.
 
     Loss of a sample: sum over pixels of (A(t_{k-1}) u_0 + b(t_{k-1}) - mu(u_k, k))^2, k uniform on 1 .. K; with
-    parametrisation=preconditioned of (F* - F)^2, where all waves weigh the same.
+    parametrisation=preconditioned of (F* - F)^2, where preconditioning=coefficient makes all waves weigh the same.
 
     With target=noisy the target has the noise of the input, A(s) u_0 + b(s) + L(s) eps with the eps of u_t, so that where L
     is constant the network only deblurs. Sampling adds no noise: that of u_K stays in the picture down to level 1. As
@@ -45,6 +44,7 @@ class IHD(Method):
             `Preconditioning` for f; auto takes that of the first three whose untrained network is nearest to the target
             (`untrained_errors`), residual where `cond` of a random map is withheld.
         target: clean or noisy; noisy x0 has L(s) eps in mu too, eps the noise of u_k that f leaves (a step of DDIM).
+        preconditioning: of preconditioned: coefficient, scalar or centred, as of `Diffusion`.
         network_input: of preconditioned: whitened, wiener or state, see `Preconditioning`.
         levels: discrete, k = 1 .. K; continuous, uniform on (0, K], s one level below, at least 0, with x0 (as auto) or
             preconditioned, and a diagonal map: `sampler.steps` may be any number. Networks see levels of the trained map.
@@ -74,6 +74,7 @@ class IHD(Method):
         optimizer: OptimizerFactory | None,
         parametrisation: str = "auto",
         target: str = "clean",
+        preconditioning: str = "coefficient",
         network_input: str = "whitened",
         levels: str = "discrete",
         train_top_level: bool = True,
@@ -86,7 +87,9 @@ class IHD(Method):
         self.noisy = check.choice("model.target", target, TARGETS) == "noisy"
         self.any_time = check.choice("model.levels", levels, LEVELS) == "continuous"
         self.parametrisation = self._choose(check.choice("model.parametrisation", parametrisation, PARAMETRISATIONS))
-        self.network_input = checked_input(network_input, "model.parametrisation", self.parametrisation)
+        used = "model.parametrisation", self.parametrisation
+        self.preconditioning = check_use("model.preconditioning", preconditioning, KINDS, *used)
+        self.network_input = check_use("model.network_input", network_input, NETWORK_INPUTS, *used)
         if self.parametrisation == "preconditioned":
             for name in ("mean", "spectrum"):
                 self.register_buffer(name, torch.full(process.shape, float(name == "spectrum"), dtype=torch.float64))
@@ -131,14 +134,16 @@ class IHD(Method):
     def prepare(self, data: DataModule, peers: Peers = ALONE) -> None:
         """Measure mean and variance of each coefficient of training images, in the map's basis, if they are used."""
         if self.parametrisation == "preconditioned":
-            mean, square = moments(self.process, data, peers)
+            mean, spectrum = measure_moments(self.process, data, self.preconditioning, peers)
             self.mean.copy_(mean)
-            self.spectrum.copy_((square - mean**2).clamp(min=0))
+            self.spectrum.copy_(spectrum)
 
     @property
     def known(self) -> Preconditioning:
         """What is known of u_0 from its mean and variances."""
-        return Preconditioning(self.process, self.mean, floored(self.spectrum), self.network_input)
+        return Preconditioning(
+            self.process, *prior_moments(self.mean, self.spectrum, self.preconditioning), self.network_input
+        )
 
     @property
     def measured(self) -> Preconditioning | None:

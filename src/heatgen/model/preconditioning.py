@@ -2,24 +2,45 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from heatgen import check
 from heatgen.check import ConfigError
+from heatgen.data.module import DataModule
+from heatgen.forward.moments import floored, moments
 from heatgen.forward.process import ForwardProcess
+from heatgen.runtime.peers import ALONE, Peers
 
+KINDS = ("coefficient", "scalar", "centred")  # of m and S
 NETWORK_INPUTS = ("whitened", "wiener", "state")
 TINY = 1e-200  # a mean square below it counts as it, so that 0 stays 0
 
 
-def checked_input(network_input: str, key: str, used: str) -> str:
-    """model.network_input, where the option `key` has the value `used`. ConfigError: it is none, or nothing uses it."""
-    chosen = check.choice("model.network_input", network_input, NETWORK_INPUTS)
-    if chosen != NETWORK_INPUTS[0] and used != "preconditioned":
-        raise ConfigError(
-            f"model.network_input={chosen} is for {key}=preconditioned, not {used}; choose that too, or remove it."
-        )
+def check_use(key: str, value: str, choices: tuple[str, ...], by: str, used: str) -> str:
+    """An option of preconditioned networks, where the option `by` has the value `used`. ConfigError: nothing uses it."""
+    chosen = check.choice(key, value, choices)
+    if chosen != choices[0] and used != "preconditioned":
+        raise ConfigError(f"{key}={chosen} is for {by}=preconditioned, not {used}; choose that too, or remove it.")
     return chosen
+
+
+def measure_moments(process: ForwardProcess, data: DataModule, kind: str, peers: Peers = ALONE) -> tuple[Tensor, Tensor]:
+    """The mean and variance of each coefficient of training images; centred: of a pixel, as of white images."""
+    mean, square = moments(process, data, peers)
+    if kind == "centred":
+        pixel = process.basis.inverse(mean[None]).mean()
+        grey = process.basis(pixel.expand_as(mean)[None].contiguous())[0]
+        square = ((square - mean**2) + (mean - grey) ** 2).mean() + grey**2
+        mean = grey
+    return mean, (square - mean**2).clamp(min=0)
+
+
+def prior_moments(mean: Tensor, spectrum: Tensor, kind: str) -> tuple[Tensor, Tensor]:
+    """m and S of the preconditioning from what was measured: scalar: 0 and the mean square of all coefficients."""
+    if kind == "scalar":
+        return torch.zeros_like(mean), (spectrum + mean**2).mean().expand_as(spectrum)
+    return mean, floored(spectrum)
 
 
 @dataclass(frozen=True)
