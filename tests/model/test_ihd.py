@@ -189,7 +189,7 @@ def test_a_preconditioned_net_is_told_the_moments_of_training_images_and_needs_a
     assert_close(model.known.spectrum, c.var(0, correction=0), atol=1e-12, rtol=0)
     centred = make(parametrisation="preconditioned", preconditioning="centred")
     centred.prepare(SimpleNamespace(images=lambda split: u0, get=lambda split, indices: u0[list(indices)]))
-    assert_close(centred.process.basis.inverse(centred.mean[None]), u0.mean().expand(1, *SHAPE), atol=1e-12, rtol=0)
+    assert_close(centred.process.basis.inverse(centred.known.mean[None]), u0.mean().expand(1, *SHAPE), atol=1e-12, rtol=0)
     assert_close(centred.known.spectrum, u0.var(correction=0).expand(SHAPE), atol=1e-12, rtol=0)
     scalar = make(parametrisation="preconditioned", preconditioning="scalar")
     scalar.prepare(SimpleNamespace(images=lambda split: u0, get=lambda split, indices: u0[list(indices)]))

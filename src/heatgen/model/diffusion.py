@@ -154,7 +154,7 @@ class Diffusion(DenoisingMethod):
             self.range.copy_(extent(data, peers))
         if not self._measures:
             return
-        mean, spectrum = measure_moments(self.process, data, self.preconditioning, peers)
+        mean, spectrum = measure_moments(self.process, data, peers)
         self.mean.copy_(mean)
         self.spectrum.copy_(spectrum)
 
@@ -184,7 +184,7 @@ class Diffusion(DenoisingMethod):
     def known(self) -> Preconditioning:
         """What is known of u_0 from m and S."""
         return Preconditioning(
-            self.process, *prior_moments(self.mean, self.spectrum, self.preconditioning), self.network_input
+            self.process, *prior_moments(self.process, self.mean, self.spectrum, self.preconditioning), self.network_input
         )
 
     def _output(self, u: Tensor, t: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from heatgen import check
 from heatgen.check import ConfigError
 from heatgen.data.module import DataModule
 from heatgen.data.stream import Batch
+from heatgen.forward.moments import floored
 from heatgen.forward.process import ForwardProcess
 from heatgen.model.module import Method, MethodSettings, OptimizerFactory
 from heatgen.model.parametrisation import has_one_ratio, safe_ratio, untrained_errors
@@ -134,7 +135,7 @@ class IHD(Method):
     def prepare(self, data: DataModule, peers: Peers = ALONE) -> None:
         """Measure mean and variance of each coefficient of training images, in the map's basis, if they are used."""
         if self.parametrisation == "preconditioned":
-            mean, spectrum = measure_moments(self.process, data, self.preconditioning, peers)
+            mean, spectrum = measure_moments(self.process, data, peers)
             self.mean.copy_(mean)
             self.spectrum.copy_(spectrum)
 
@@ -142,13 +143,17 @@ class IHD(Method):
     def known(self) -> Preconditioning:
         """What is known of u_0 from its mean and variances."""
         return Preconditioning(
-            self.process, *prior_moments(self.mean, self.spectrum, self.preconditioning), self.network_input
+            self.process, *prior_moments(self.process, self.mean, self.spectrum, self.preconditioning), self.network_input
         )
 
     @property
     def measured(self) -> Preconditioning | None:
         """See `GenerativeModel.measured`."""
-        return self.known if self.parametrisation == "preconditioned" else None
+        return (
+            Preconditioning(self.process, self.mean, floored(self.spectrum))
+            if self.parametrisation == "preconditioned"
+            else None
+        )
 
     # the reverse step -----------------------------------------------------------------------------------------------
 

@@ -25,22 +25,28 @@ def check_use(key: str, value: str, choices: tuple[str, ...], by: str, used: str
     return chosen
 
 
-def measure_moments(process: ForwardProcess, data: DataModule, kind: str, peers: Peers = ALONE) -> tuple[Tensor, Tensor]:
-    """The mean and variance of each coefficient of training images; centred: of a pixel, as of white images."""
+def measure_moments(process: ForwardProcess, data: DataModule, peers: Peers = ALONE) -> tuple[Tensor, Tensor]:
+    """The mean and variance of each coefficient of training images."""
     mean, square = moments(process, data, peers)
-    if kind == "centred":
-        pixel = process.basis.inverse(mean[None]).mean()
-        grey = process.basis(pixel.expand_as(mean)[None].contiguous())[0]
-        square = ((square - mean**2) + (mean - grey) ** 2).mean() + grey**2
-        mean = grey
     return mean, (square - mean**2).clamp(min=0)
 
 
-def prior_moments(mean: Tensor, spectrum: Tensor, kind: str) -> tuple[Tensor, Tensor]:
-    """m and S of the preconditioning from what was measured: scalar: 0 and the mean square of all coefficients."""
+def prior_moments(process: ForwardProcess, mean: Tensor, spectrum: Tensor, kind: str) -> tuple[Tensor, Tensor]:
+    """m and S of the preconditioning, from the mean and variance of each coefficient.
+
+    Args:
+        process: the map, in whose basis they are.
+        mean, spectrum: (C, H, W), float64.
+        kind: coefficient: they themselves; scalar: 0, and the mean square of all; centred: the mean pixel, and the mean
+            square of all about it.
+    """
+    if kind == "coefficient":
+        return mean, floored(spectrum)
     if kind == "scalar":
         return torch.zeros_like(mean), (spectrum + mean**2).mean().expand_as(spectrum)
-    return mean, floored(spectrum)
+    pixel = process.basis.inverse(mean[None]).mean()
+    grey = process.basis(pixel.expand_as(mean)[None].contiguous())[0]
+    return grey, (spectrum + (mean - grey) ** 2).mean().expand_as(spectrum)
 
 
 @dataclass(frozen=True)
