@@ -82,11 +82,10 @@ class Grid:
             if self.spacing == "variance":
                 if known is None:
                     raise ConfigError(
-                        f"{key} needs the variances of the data, which model={model} has not measured; use "
-                        "model.parametrisation=preconditioned of model=ihd, model=diffusion, or sampler.spacing=level."
+                        f"{key} needs the variances of the data, which this model={model} has not measured; use {LEVEL}."
                     )
                 low, high = known.removed(ends)
-                inner = time_where(process, known.removed, torch.lerp(low, high, part), "what is removed", key, LEVEL)
+                inner = time_where(process, known.removed, torch.lerp(low, high, part), "removed variance", key, LEVEL)
             else:
                 low, high = noise_to_signal(process, ends).clamp(max=LARGEST) ** (1 / self.rho)
                 inner = time_at(process, torch.lerp(low, high, part) ** self.rho, key, LEVEL)
